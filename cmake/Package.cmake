@@ -1,0 +1,1 @@
+# Filled by the install rules: find_package(cohort COMPONENTS comm runtime ...).

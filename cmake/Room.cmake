@@ -1,0 +1,33 @@
+# One room is one folder, one library target cohort_<room> (exported as cohort::<room>), and the test
+# executable test_<room> made of tests/<room>/**/*_test.cc.
+
+# cohort_room(<room> [PUBLIC targets...] [PRIVATE targets...])
+function(cohort_room room)
+  cmake_parse_arguments(ARG "" "" "PUBLIC;PRIVATE" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
+  add_library(cohort_${room} STATIC ${sources})
+  add_library(cohort::${room} ALIAS cohort_${room})
+  set_target_properties(cohort_${room} PROPERTIES EXPORT_NAME ${room})
+  target_include_directories(cohort_${room} PUBLIC
+    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
+    $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/cohort>)
+  target_link_libraries(cohort_${room} PUBLIC ${ARG_PUBLIC} PRIVATE ${ARG_PRIVATE}
+    $<BUILD_INTERFACE:cohort_options>)
+endfunction()
+
+# cohort_room_tests(<room> [LINK targets...] [TIMEOUT seconds])
+function(cohort_room_tests room)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "LINK" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 300)
+  endif()
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
+  if(NOT sources)
+    return()
+  endif()
+  add_executable(test_${room} ${sources})
+  target_link_libraries(test_${room} PRIVATE cohort_${room} cohort_test_support ${ARG_LINK}
+    GTest::gtest GTest::gmock GTest::gtest_main cohort_options)
+  gtest_discover_tests(test_${room} TEST_PREFIX "${room}/" DISCOVERY_TIMEOUT 120
+    PROPERTIES TIMEOUT ${ARG_TIMEOUT})
+endfunction()

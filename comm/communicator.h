@@ -1,0 +1,67 @@
+// The communicator: a group of ranks and the operations they make together. The room's front door.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "comm/data_type.h"
+#include "comm/rendezvous.h"
+#include "comm/topology.h"
+#include "comm/work.h"
+
+namespace cohort::comm {
+
+enum class ReduceOp : uint8_t { kSum, kMin, kMax, kProduct };
+
+struct CommunicatorOptions {
+  // How long an operation waits for its peers before it fails and names the late ones.
+  absl::Duration timeout = absl::Seconds(120);
+};
+
+// A fixed group of ranks. Operations return at once; every rank of the group must call the same operations in the
+// same order with matching sizes (send and recv excepted, which match by peer and tag). Counts are elements, not
+// bytes; zero is legal everywhere. `send == recv` is in place where stated. Sums of bf16 and f16 are accumulated
+// in f32 and rounded once a hop; all ranks get the same bits. Thread-safe, but calls from several threads must
+// still be in one order on every rank.
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+
+  // Meets the other ranks at `rendezvous` and connects to them.
+  static absl::StatusOr<std::unique_ptr<Communicator>> Create(std::shared_ptr<Rendezvous> rendezvous,
+                                                              CommunicatorOptions options = {});
+  // A group of one, which needs nobody: every operation is a local copy.
+  static std::unique_ptr<Communicator> Single();
+
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  virtual const Topology& topology() const = 0;
+
+  // Collective: ranks that say the same color form a group, ordered by (key, rank). A negative color: no group
+  // for this rank (nullptr).
+  virtual absl::StatusOr<std::unique_ptr<Communicator>> Split(int color, int key) = 0;
+
+  // recv[i] = op over ranks of send[i], i < count. In place: send == recv.
+  virtual Work AllReduce(const void* send, void* recv, size_t count, DataType dtype,
+                         ReduceOp op = ReduceOp::kSum) = 0;
+  // counts[r] elements go to rank r; send holds sum(counts), laid out in rank order; recv gets counts[rank()].
+  virtual Work ReduceScatter(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype,
+                             ReduceOp op = ReduceOp::kSum) = 0;
+  // recv holds sum(counts) in rank order; send has counts[rank()]. In place: send at its own place in recv.
+  virtual Work AllGather(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype) = 0;
+  virtual Work Broadcast(void* buffer, size_t count, DataType dtype, int root) = 0;
+  // count elements to every rank, in rank order, and as many from each.
+  virtual Work AllToAll(const void* send, void* recv, size_t count, DataType dtype) = 0;
+  // send_counts[r] elements to rank r and recv_counts[r] from it, both packed in rank order without gaps.
+  virtual Work AllToAllV(const void* send, absl::Span<const size_t> send_counts, void* recv,
+                         absl::Span<const size_t> recv_counts, DataType dtype) = 0;
+  // Matched by (peer, tag), in order among equals. tag >= 0. A size other than the sender's is an error on both.
+  virtual Work Send(const void* buffer, size_t count, DataType dtype, int peer, int tag = 0) = 0;
+  virtual Work Recv(void* buffer, size_t count, DataType dtype, int peer, int tag = 0) = 0;
+  virtual Work Barrier() = 0;
+};
+
+}  // namespace cohort::comm

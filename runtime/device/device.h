@@ -1,0 +1,54 @@
+// Devices: where tensors live and operations run. Nothing outside runtime/device and runtime/ops asks which.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "comm/data_type.h"
+
+namespace cohort::runtime {
+
+class Ops;
+
+// kReference computes everything in f64 with plain loops: the judge of the others. kCpu is what runs.
+enum class DeviceKind : uint8_t { kReference, kCpu };
+
+// One device of this process. Thread-safe. Operations of one device run in the order they are enqueued; on the CPU
+// the queue runs inline, so an operation is over when its call returns, but callers must not rely on it: they call
+// Synchronize before they look at results on the host.
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual DeviceKind kind() const = 0;
+  virtual std::string name() const = 0;
+
+  // The device's memory, 64-byte aligned, from a caching pool: freed blocks are kept for the next of their size.
+  // Uninitialised. `bytes` may be 0. Running out aborts with a message (see LimitBytes for a stated limit).
+  virtual std::shared_ptr<void> Allocate(size_t bytes) = 0;
+  // Bytes handed out now, and the most there ever were since the last ResetPeak.
+  virtual size_t allocated_bytes() const = 0;
+  virtual size_t peak_bytes() const = 0;
+  virtual void ResetPeak() = 0;
+
+  // The operations of this device (see runtime/ops/ops.h).
+  virtual Ops& ops() = 0;
+  // Waits until everything enqueued is done.
+  virtual void Synchronize() = 0;
+
+  // The type of optimizer state, norms' statistics and master weights here: f32, or f64 on the reference.
+  virtual DataType state_dtype() const = 0;
+  // Whether bf16 products are fast here (AMX or AVX512-BF16).
+  virtual bool fast_bf16() const = 0;
+};
+
+// The process-wide devices. The CPU device uses SetCpuThreads threads for an operation.
+Device& ReferenceDevice();
+Device& CpuDevice();
+// Threads that one CPU operation uses; default: all cores. Results do not depend on it bit for bit only where an
+// operation says so.
+void SetCpuThreads(int threads);
+int CpuThreads();
+
+}  // namespace cohort::runtime
