@@ -1,0 +1,51 @@
+// The feed-forward half of a decoder block: a dense SwiGLU here, a mixture of experts in the room `moe`.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "runtime/model/batch.h"
+#include "runtime/model/model_config.h"
+#include "runtime/model/parameter.h"
+
+namespace cohort::runtime {
+
+// Sequence boundaries and scale that the auxiliary losses of a gate need. Null offsets: inference, no losses.
+struct FeedForwardInput {
+  Tensor x;                           // float [T, D]
+  const TokenBatch* batch = nullptr;  // training: whose tokens these are; null in inference
+  LossScale scale;
+};
+
+class FeedForward {
+ public:
+  // What the forward keeps for the backward.
+  class Saved {
+   public:
+    virtual ~Saved() = default;
+  };
+
+  virtual ~FeedForward() = default;
+
+  // y [T, D]. `saved` null: inference, nothing is kept. `sums`, where not null, gets aux_loss, dropped, and one row
+  // of expert_load appended by a mixture of experts. Fails where communication fails. In a group of ranks that
+  // share experts every rank must call it, even with T = 0.
+  virtual absl::StatusOr<Tensor> Forward(const FeedForwardInput& input, std::unique_ptr<Saved>* saved,
+                                         LossSums* sums) = 0;
+  // dx [T, D] of dy [T, D], the auxiliary losses' gradient included. Keeps in `saved` what BackwardWeight needs.
+  virtual absl::StatusOr<Tensor> BackwardInput(const Tensor& dy, Saved& saved) = 0;
+  // Accumulates the parameters' gradients. After BackwardInput; may come later (a pipeline delays it).
+  virtual void BackwardWeight(Saved& saved) = 0;
+  // Once an optimizer step, after it: `load` is this block's row of expert_load over the whole global batch. A gate
+  // with loss-free balancing moves its bias; others do nothing.
+  virtual void UpdateBalance(const std::vector<int64_t>& load) {}
+};
+
+// Makes the feed-forward of block `layer` and adds its parameters to `group` (allocated later). `prefix` is the
+// block's: "model.layers.3.".
+using FeedForwardFactory = std::function<absl::StatusOr<std::unique_ptr<FeedForward>>(
+    const ModelConfig& config, int layer, const std::string& prefix, Device& device, DataType compute,
+    ParameterGroup& group)>;
+
+}  // namespace cohort::runtime

@@ -1,0 +1,79 @@
+// Parameters: named tensors in groups, each group's memory flat, so that a strategy can gather, reduce and free a
+// whole group at once, and the optimizer updates it in one pass.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "runtime/tensor.h"
+
+namespace cohort::runtime {
+
+// What a parameter starts as, before a checkpoint is read.
+enum class Init : uint8_t { kNormal, kOnes, kZeros };
+
+// Which ranks hold copies of a parameter: all ranks of the data axis, or only those with the same experts.
+enum class Placement : uint8_t { kReplicated, kExpert };
+
+struct Parameter {
+  std::string name;   // as in a Hugging Face checkpoint
+  Shape shape;
+  Placement placement = Placement::kReplicated;
+  Init init = Init::kNormal;
+  bool decay = true;  // whether weight decay applies (matrices: yes; norms: no)
+  double stddev = 0;  // of Init::kNormal
+
+  // Views into the group's flat tensors, set by ParameterGroup::Allocate.
+  Tensor value;   // compute type: what layers multiply by
+  Tensor master;  // state type: what the optimizer updates; the same memory as value where the types are equal
+  Tensor grad;    // state type: layers accumulate into it; undefined in a model made for inference
+};
+
+// A run of parameters in a group with one placement and one decay: a flat tensor of each kind.
+struct ParameterBucket {
+  Placement placement;
+  bool decay;
+  std::vector<Parameter*> parameters;
+  Tensor value, master, grad;  // [size], parameters in order; grad and master undefined for inference
+};
+
+// The parameters that are used together: a block's, the embedding's, the head's.
+class ParameterGroup {
+ public:
+  explicit ParameterGroup(std::string name) : name_(std::move(name)) {}
+  ParameterGroup(ParameterGroup&&) = default;
+
+  const std::string& name() const { return name_; }
+
+  // Before Allocate. The pointer stays valid as long as the group.
+  Parameter* Add(std::string name, Shape shape, Init init, double stddev, bool decay,
+                 Placement placement = Placement::kReplicated);
+  // n parameters of one shape that lie one after another in memory: Stacked(first, n) is then [n, shape...].
+  std::vector<Parameter*> AddStack(const std::vector<std::string>& names, Shape shape, double stddev,
+                                   Placement placement);
+
+  // Makes the flat tensors. trainable: with master and grad.
+  void Allocate(Device& device, DataType compute, bool trainable);
+  // Values drawn as each parameter's init says: Philox of (seed, hash of the name, element index), so that they do
+  // not depend on which rank holds what.
+  void Initialize(uint64_t seed);
+  void ZeroGrad();
+
+  std::vector<std::unique_ptr<Parameter>>& parameters() { return parameters_; }
+  std::vector<ParameterBucket>& buckets() { return buckets_; }
+
+ private:
+  std::string name_;
+  std::vector<std::unique_ptr<Parameter>> parameters_;
+  std::vector<ParameterBucket> buckets_;
+};
+
+// The stack that AddStack made, as one tensor [n, shape...] (value or grad of the first parameter, extended).
+Tensor StackedValue(const std::vector<Parameter*>& stack);
+Tensor StackedGrad(const std::vector<Parameter*>& stack);
+
+}  // namespace cohort::runtime
