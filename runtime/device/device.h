@@ -15,17 +15,17 @@ class Ops;
 // kReference computes everything in f64 with plain loops: the judge of the others. kCpu is what runs.
 enum class DeviceKind : uint8_t { kReference, kCpu };
 
-// One device of this process. Thread-safe. Operations of one device run in the order they are enqueued; on the CPU
-// the queue runs inline, so an operation is over when its call returns, but callers must not rely on it: they call
-// Synchronize before they look at results on the host.
+// One device of this process. Thread-safe. Operations of one device run in the order they are enqueued; on
+// the CPU the queue runs inline, so an operation is over when its call returns, but callers must not rely on
+// it: they call Synchronize before they look at results on the host.
 class Device {
  public:
   virtual ~Device() = default;
   virtual DeviceKind kind() const = 0;
   virtual std::string name() const = 0;
 
-  // The device's memory, 64-byte aligned, from a caching pool: freed blocks are kept for the next of their size.
-  // Uninitialised. `bytes` may be 0. Running out aborts with a message (see LimitBytes for a stated limit).
+  // The device's memory, 64-byte aligned, from a caching pool: freed blocks are kept for the next of their
+  // size. Uninitialised. `bytes` may be 0. Running out aborts with a message.
   virtual std::shared_ptr<void> Allocate(size_t bytes) = 0;
   // Bytes handed out now, and the most there ever were since the last ResetPeak.
   virtual size_t allocated_bytes() const = 0;
@@ -46,8 +46,8 @@ class Device {
 // The process-wide devices. The CPU device uses SetCpuThreads threads for an operation.
 Device& ReferenceDevice();
 Device& CpuDevice();
-// Threads that one CPU operation uses; default: all cores. Results do not depend on it bit for bit only where an
-// operation says so.
+// Threads that one CPU operation uses; default: all cores. Results do not depend on it bit for bit only where
+// an operation says so.
 void SetCpuThreads(int threads);
 int CpuThreads();
 
