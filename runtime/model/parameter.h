@@ -26,6 +26,8 @@ struct Parameter {
   Init init = Init::kNormal;
   bool decay = true;  // whether weight decay applies (matrices: yes; norms: no)
   double stddev = 0;  // of Init::kNormal
+  // Kept and saved but never optimised (a gate's balancing bias): value and master are one state tensor, no grad.
+  bool buffer = false;
 
   // Views into the group's flat tensors, set by ParameterGroup::Allocate.
   Tensor value;   // compute type: what layers multiply by
@@ -55,6 +57,9 @@ class ParameterGroup {
   // n parameters of one shape that lie one after another in memory: Stacked(first, n) is then [n, shape...].
   std::vector<Parameter*> AddStack(const std::vector<std::string>& names, Shape shape, double stddev,
                                    Placement placement);
+
+  // A buffer, starting at zero; in no bucket.
+  Parameter* AddBuffer(std::string name, Shape shape);
 
   // Makes the flat tensors. trainable: with master and grad.
   void Allocate(Device& device, DataType compute, bool trainable);

@@ -20,7 +20,8 @@ struct OptimizerSlice {
 };
 
 // A parameter, or the part of one, that this rank writes to a checkpoint and reads from it. `slice` and `offset`
-// say where its optimizer state lies: elements [offset, offset + size) of that slice.
+// say where its optimizer state lies: elements [offset, offset + size) of that slice; slice -1: a buffer, which has
+// no optimizer state.
 struct StateEntry {
   std::string name;     // the parameter's, as on disk
   Parameter* parameter;
