@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Installs what Cohort builds and runs with: one apt-get install of Debian 12 packages. Does nothing where all of
+# them are there. CUDA and NCCL are used where they are found and never installed.
+set -euo pipefail
+
+packages=(
+  # build
+  build-essential cmake ninja-build ccache pkg-config git
+  # launch and communication
+  openmpi-bin libopenmpi-dev libhwloc-dev
+  # computation
+  libdnnl-dev
+  # services, configs, files
+  libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev
+  prometheus-cpp-dev libspdlog-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libpcre2-dev libicu-dev
+  # tests and checks
+  libgtest-dev libgmock-dev clang-format clang-tidy python3
+  # the quickstart's text
+  fortunes fortunes-min
+)
+
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+if [ ${#missing[@]} -eq 0 ]; then
+  echo "setup: all ${#packages[@]} packages are installed"
+  exit 0
+fi
+
+sudo=()
+if [ "$(id -u)" -ne 0 ]; then
+  command -v sudo >/dev/null || { echo "setup: ${#missing[@]} packages are missing (${missing[*]}) and neither root nor sudo is at hand to install them" >&2; exit 1; }
+  sudo=(sudo)
+fi
+echo "setup: installing ${#missing[@]} packages: ${missing[*]}"
+"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+echo "setup: done"
