@@ -9,7 +9,12 @@ find_package(spdlog REQUIRED)
 find_package(yaml-cpp REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(CLI11 REQUIRED)
-find_package(dnnl CONFIG REQUIRED)
+# Found by hand: Debian's dnnl-config.cmake asks for the OpenCL development files, which nothing here uses.
+find_library(DNNL_LIBRARY dnnl REQUIRED)
+find_path(DNNL_INCLUDE_DIR oneapi/dnnl/dnnl.hpp REQUIRED)
+add_library(dnnl UNKNOWN IMPORTED)
+set_target_properties(dnnl PROPERTIES IMPORTED_LOCATION ${DNNL_LIBRARY}
+  INTERFACE_INCLUDE_DIRECTORIES ${DNNL_INCLUDE_DIR})
 find_package(prometheus-cpp CONFIG REQUIRED COMPONENTS core pull)
 find_package(MPI COMPONENTS C)
 

@@ -5,6 +5,10 @@
 function(cohort_room room)
   cmake_parse_arguments(ARG "" "" "PUBLIC;PRIVATE" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
+  if(NOT sources)  # a room of headers only is a library too
+    set(sources ${CMAKE_CURRENT_BINARY_DIR}/empty.cc)
+    file(TOUCH ${sources})
+  endif()
   add_library(cohort_${room} STATIC ${sources})
   add_library(cohort::${room} ALIAS cohort_${room})
   set_target_properties(cohort_${room} PROPERTIES EXPORT_NAME ${room})
