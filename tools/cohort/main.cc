@@ -1,0 +1,30 @@
+// cohort: train, serve and measure language models over any number of ranks.
+#include <array>
+#include <cstdio>
+#include <string>
+#include <utility>
+
+#include "tools/cohort/command.h"
+
+namespace {
+
+using Add = void (*)(CLI::App&, const cohort::tools::Selected&);
+constexpr std::array<Add, 0> kCommands = {};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Trains and serves dense and mixture-of-experts language models on any number of ranks.", "cohort");
+  app.require_subcommand(1);
+  app.set_help_all_flag("--help-all", "Show the help of every subcommand");
+  app.set_version_flag("--version", COHORT_VERSION);
+  cohort::tools::Action action;
+  for (Add add : kCommands) {
+    add(app, [&action](cohort::tools::Action chosen) { action = std::move(chosen); });
+  }
+  CLI11_PARSE(app, argc, argv);
+  const absl::Status status = action();
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "cohort: %s\n", std::string(status.message()).c_str());
+  return 1;
+}
