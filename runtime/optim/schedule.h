@@ -14,12 +14,12 @@ struct Schedule {
   double peak = 3e-4;
   int64_t total_steps = 1;
   int64_t warmup_steps = 0;
-  double min_ratio = 0.1;        // of the peak, reached at total_steps (not by kConstant)
+  double min_ratio = 0.1;  // of the peak, reached at total_steps (not by kConstant)
   Decay decay = Decay::kCosine;
   double wsd_decay_ratio = 0.2;  // the share of total_steps in which kWsd falls, linearly
 
-  // The rate of step `step`, counted from 0. The first step of a warm-up of n has peak / n, the n-th the peak;
-  // past total_steps the last value stays.
+  // The rate of step `step`, counted from 0. The first step of a warm-up of n has peak / n, the n-th the
+  // peak; past total_steps the last value stays.
   double At(int64_t step) const;
 };
 

@@ -19,11 +19,11 @@ struct OptimizerSlice {
   bool decay = true;
 };
 
-// A parameter, or the part of one, that this rank writes to a checkpoint and reads from it. `slice` and `offset`
-// say where its optimizer state lies: elements [offset, offset + size) of that slice; slice -1: a buffer, which has
-// no optimizer state.
+// A parameter, or the part of one, that this rank writes to a checkpoint and reads from it. `slice` and
+// `offset` say where its optimizer state lies: elements [offset, offset + size) of that slice; slice -1: a
+// buffer, which has no optimizer state.
 struct StateEntry {
-  std::string name;     // the parameter's, as on disk
+  std::string name;  // the parameter's, as on disk
   Parameter* parameter;
   int slice;
   int64_t offset;
@@ -34,8 +34,8 @@ struct StepResult {
   LossSums sums;  // over the whole global batch, the same on every rank
 };
 
-// Every call is collective over the ranks that train together: all make it, in the same order, and all get the same
-// result or an error. One thread.
+// Every call is collective over the ranks that train together: all make it, in the same order, and all get
+// the same result or an error. One thread.
 class Trainable {
  public:
   virtual ~Trainable() = default;
@@ -43,8 +43,9 @@ class Trainable {
   virtual int rank() const = 0;
   virtual int world() const = 0;
 
-  // The loss over the global batch of this step; afterwards each slice's grad is complete (reduced over ranks,
-  // divided by the global batch's tokens). Draws its own part of the batch from the loader it was made with.
+  // The loss over the global batch of this step; afterwards each slice's grad is complete (reduced over
+  // ranks, divided by the global batch's tokens). Draws its own part of the batch from the loader it was made
+  // with.
   virtual absl::StatusOr<StepResult> ComputeGradients(int64_t step) = 0;
   // Global L2 norm of those gradients.
   virtual absl::StatusOr<double> GradientNorm() = 0;
@@ -52,7 +53,8 @@ class Trainable {
   virtual const std::vector<OptimizerSlice>& slices() = 0;
   // After the optimizer: makes the new values known to whoever uses them and moves gates' balancing biases.
   virtual absl::Status AfterStep(const StepResult& result) = 0;
-  // Mean loss over at most `sequences` held-out sequences (0: all), in nats a token, and bits a byte of their text.
+  // Mean loss over at most `sequences` held-out sequences (0: all), in nats a token, and bits a byte of their
+  // text.
   struct Evaluation {
     double loss = 0, bits_per_byte = 0;
     int64_t tokens = 0;

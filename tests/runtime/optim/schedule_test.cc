@@ -42,8 +42,8 @@ TEST(ScheduleTest, NothingIsEverAboveThePeakOrNegative) {
   for (const DecayRow& row : DecayTable()) {
     for (int64_t total : {1, 2, 7, 100}) {
       for (int64_t warmup : {int64_t{0}, int64_t{1}, total}) {
-        Schedule schedule{.peak = 1.0, .total_steps = total, .warmup_steps = warmup, .min_ratio = 0.0,
-                          .decay = row.decay};
+        Schedule schedule{
+            .peak = 1.0, .total_steps = total, .warmup_steps = warmup, .min_ratio = 0.0, .decay = row.decay};
         for (int64_t step = 0; step < total + 3; ++step) {
           ASSERT_GE(schedule.At(step), 0.0) << row.name << " " << total << " " << warmup << " " << step;
           ASSERT_LE(schedule.At(step), 1.0) << row.name << " " << total << " " << warmup << " " << step;

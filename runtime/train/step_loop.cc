@@ -1,0 +1,105 @@
+#include "runtime/train/step_loop.h"
+
+#include <cmath>
+
+#include "absl/strings/str_format.h"
+#include "comm/check.h"
+
+namespace cohort::runtime {
+namespace {
+
+// Why a run ends before its steps are done; the largest of all ranks' reasons counts.
+enum Reason : int64_t { kGoOn = 0, kTimeIsUp = 1, kToldToStop = 2 };
+
+class StepLoop {
+ public:
+  StepLoop(Trainable& trainable, OptimizerState& optimizer, const StepLoopOptions& options,
+           const StepCallbacks& callbacks, const std::atomic<bool>* stop)
+      : trainable_(trainable), optimizer_(optimizer), options_(options), callbacks_(callbacks), stop_(stop) {}
+
+  absl::StatusOr<StepLoopResult> Run() {
+    const absl::Time end = absl::Now() + options_.limit;
+    result_.step = optimizer_.step;
+    int64_t reason = kGoOn;
+    while (result_.step < options_.steps && reason == kGoOn) {
+      COHORT_RETURN_IF_ERROR(Step());
+      const bool told = stop_ != nullptr && stop_->load(std::memory_order_relaxed);
+      COHORT_ASSIGN_OR_RETURN(reason, trainable_.AgreeMax(told                 ? kToldToStop
+                                                          : absl::Now() >= end ? kTimeIsUp
+                                                                               : kGoOn));
+      const bool last = result_.step >= options_.steps || reason == kTimeIsUp;
+      if (options_.evaluate && reason != kToldToStop && (last || Due(options_.eval_every))) {
+        COHORT_RETURN_IF_ERROR(Evaluate());
+      }
+      if (last || reason == kToldToStop || Due(options_.save_every)) {
+        COHORT_RETURN_IF_ERROR(Save(last || reason == kToldToStop));
+      }
+    }
+    result_.interrupted = reason == kToldToStop;
+    return result_;
+  }
+
+ private:
+  bool Due(int64_t every) const { return every > 0 && result_.step % every == 0; }
+
+  absl::Status Step() {
+    const absl::Time begin = absl::Now();
+    COHORT_ASSIGN_OR_RETURN(const StepResult step, trainable_.ComputeGradients(result_.step));
+    COHORT_ASSIGN_OR_RETURN(const double norm, trainable_.GradientNorm());
+    const double loss = step.sums.tokens > 0 ? step.sums.loss / static_cast<double>(step.sums.tokens) : 0.0;
+    if (!std::isfinite(loss) || !std::isfinite(norm)) {
+      return absl::FailedPreconditionError(
+          absl::StrFormat("step %d: the loss (%g) or the gradient norm (%g) is not finite; the weights were "
+                          "not updated. A lower "
+                          "learning rate, a longer warm-up or train.dtype f32 usually helps",
+                          result_.step + 1, loss, norm));
+    }
+    const double lr = options_.schedule.At(result_.step);
+    AdamWStep(trainable_.slices(), options_.adamw, lr, ClipFactor(norm, options_.clip_grad_norm), optimizer_);
+    COHORT_RETURN_IF_ERROR(trainable_.AfterStep(step));
+    ++result_.step;
+    if (callbacks_.on_step) {
+      callbacks_.on_step({.step = result_.step,
+                          .loss = loss,
+                          .aux_loss = step.sums.aux_loss,
+                          .grad_norm = norm,
+                          .lr = lr,
+                          .seconds = absl::ToDoubleSeconds(absl::Now() - begin),
+                          .tokens = step.sums.tokens,
+                          .expert_load = &step.sums.expert_load,
+                          .dropped = step.sums.dropped});
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Evaluate() {
+    COHORT_ASSIGN_OR_RETURN(result_.evaluation, trainable_.Evaluate(options_.eval_sequences));
+    if (callbacks_.on_evaluation) callbacks_.on_evaluation(result_.step, *result_.evaluation);
+    return absl::OkStatus();
+  }
+
+  absl::Status Save(bool final) {
+    if (!callbacks_.save) return absl::OkStatus();
+    const absl::Status status = callbacks_.save(result_.step);
+    if (final || !absl::IsResourceExhausted(status)) return status;
+    if (callbacks_.on_save_failed) callbacks_.on_save_failed(result_.step, status);
+    return absl::OkStatus();
+  }
+
+  Trainable& trainable_;
+  OptimizerState& optimizer_;
+  const StepLoopOptions& options_;
+  const StepCallbacks& callbacks_;
+  const std::atomic<bool>* stop_;
+  StepLoopResult result_;
+};
+
+}  // namespace
+
+absl::StatusOr<StepLoopResult> RunSteps(Trainable& trainable, OptimizerState& optimizer,
+                                        const StepLoopOptions& options, const StepCallbacks& callbacks,
+                                        const std::atomic<bool>* stop) {
+  return StepLoop(trainable, optimizer, options, callbacks, stop).Run();
+}
+
+}  // namespace cohort::runtime

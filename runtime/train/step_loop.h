@@ -1,0 +1,66 @@
+// The step loop: gradients, clipping, optimizer, evaluation, checkpoints, until the steps are done or
+// somebody says stop. It sees a Trainable and knows nothing of ranks, files or terminals: those are its
+// callbacks.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <optional>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "runtime/optim/optimizer.h"
+#include "runtime/optim/schedule.h"
+#include "runtime/train/trainable.h"
+
+namespace cohort::runtime {
+
+struct StepLoopOptions {
+  int64_t steps = 0;                                // in all; a resumed run does what is left
+  absl::Duration limit = absl::InfiniteDuration();  // stop at the first step boundary past it
+  double clip_grad_norm = 1;
+  AdamWSettings adamw;
+  Schedule schedule;
+  int64_t eval_every = 0;      // 0: only at the end
+  int64_t eval_sequences = 0;  // 0: all
+  bool evaluate = false;       // whether there is held-out data
+  int64_t save_every = 0;      // 0: only at the end
+};
+
+// One step, as it is reported. Numbers are over the whole global batch and equal on every rank.
+struct StepReport {
+  int64_t step = 0;  // counted from 1: how many are done
+  double loss = 0;   // mean nats a predicted token
+  double aux_loss = 0;
+  double grad_norm = 0;  // before clipping
+  double lr = 0;
+  double seconds = 0;  // this step's, on this rank
+  int64_t tokens = 0;
+  const std::vector<std::vector<int64_t>>* expert_load = nullptr;
+  int64_t dropped = 0;
+};
+
+struct StepCallbacks {
+  std::function<void(const StepReport&)> on_step;
+  std::function<void(int64_t step, const Trainable::Evaluation&)> on_evaluation;
+  // Writes a checkpoint after `step` steps. RESOURCE_EXHAUSTED (a full disk) is reported to on_save_failed
+  // and training goes on, except at the end; other errors end the run.
+  std::function<absl::Status(int64_t step)> save;
+  std::function<void(int64_t step, const absl::Status&)> on_save_failed;
+};
+
+struct StepLoopResult {
+  int64_t step = 0;                                 // steps done in all
+  bool interrupted = false;                         // stopped by `stop`, after saving
+  std::optional<Trainable::Evaluation> evaluation;  // the last one
+};
+
+// Collective, as all of Trainable's calls are. `stop`, where not null and set on any rank, ends the run at
+// the next step boundary with a checkpoint. A loss or gradient that is not finite is an error that names the
+// step; nothing is saved after it.
+absl::StatusOr<StepLoopResult> RunSteps(Trainable& trainable, OptimizerState& optimizer,
+                                        const StepLoopOptions& options, const StepCallbacks& callbacks,
+                                        const std::atomic<bool>* stop = nullptr);
+
+}  // namespace cohort::runtime
