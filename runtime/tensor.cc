@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "comm/check.h"
+#include "runtime/ops/convert.h"
 #include "runtime/ops/ops.h"
 
 namespace cohort::runtime {
@@ -141,18 +142,10 @@ std::vector<double> ToHost(const Tensor& tensor) {
   tensor.device().Synchronize();
   std::vector<double> values(tensor.size());
   switch (tensor.dtype()) {
-#define COHORT_X(enumerator, type, name, accumulator) \
-  case DataType::enumerator: {                        \
-    const type* from = tensor.data<type>();           \
-    for (size_t i = 0; i < values.size(); ++i) {      \
-      if constexpr (sizeof(type) == 2) {              \
-        values[i] = static_cast<float>(from[i]);      \
-      } else {                                        \
-        values[i] = static_cast<double>(from[i]);     \
-      }                                               \
-    }                                                 \
-    break;                                            \
-  }
+#define COHORT_X(enumerator, type, name, accumulator)                                         \
+  case DataType::enumerator:                                                                  \
+    for (int64_t i = 0; i < tensor.size(); ++i) values[i] = ToDouble(tensor.data<type>()[i]); \
+    break;
     COHORT_DATA_TYPES(COHORT_X)
 #undef COHORT_X
   }
