@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Builds and runs the tests under sanitizers: address + undefined behaviour, then threads.
+#   tools/sanitize.sh [asan|tsan] [ctest arguments]
+# The thread sanitizer runs the rooms whose threads are ours (comm, serving): OpenMP's runtime is not instrumented.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+presets=(asan tsan)
+case "${1:-}" in asan|tsan) presets=("$1"); shift ;; esac
+
+tools/setup.sh
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_base_oversubscribe=1
+export OMPI_MCA_btl_vader_single_copy_mechanism=none
+# Open MPI and its plugins leave memory to the process's end.
+export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+
+for preset in "${presets[@]}"; do
+  echo "sanitize: $preset"
+  cmake --preset "$preset" >/dev/null
+  if [ "$preset" = tsan ]; then
+    cmake --build --preset tsan --target test_comm test_serving
+    ctest --preset tsan -j "$(nproc)" -R '^(comm|serving)/' "$@"
+  else
+    cmake --build --preset asan
+    ctest --preset asan -j "$(nproc)" -E '^architecture/' "$@"
+  fi
+done
