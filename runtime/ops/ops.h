@@ -1,12 +1,14 @@
-// Every operation, once: its shapes, its formula, what it may alias. `reference` (f64 loops) is the judge; `cpu`
-// (oneDNN and vector code) and later devices implement the same list, which being pure virtual the compiler checks.
+// Every operation, once: its shapes, its formula, what it may alias. `reference` (f64 loops) is the judge;
+// `cpu` (oneDNN and vector code) and later devices implement the same list, which being pure virtual the
+// compiler checks.
 //
 // Legend. T tokens (rows), D model width, H query heads, G key/value heads (G divides H), C head width, V
-// vocabulary, E experts, K experts a token, M routed rows, S sequences, P pages. "float" is the compute type: bf16
-// or f32 on the CPU, f64 on the reference. "state" is f32 on the CPU, f64 on the reference (Device::state_dtype).
-// Sums are made in state precision whatever the inputs. Index tensors are kI32. Outputs are allocated by the
-// caller and overwritten, unless the operation says that it accumulates. Every dimension may be zero. Wrong shapes
-// or types are bugs of the caller and abort. Results depend only on the inputs and the number of threads.
+// vocabulary, E experts, K experts a token, M routed rows, S sequences, P pages. "float" is the compute type:
+// bf16 or f32 on the CPU, f64 on the reference. "state" is f32 on the CPU, f64 on the reference
+// (Device::state_dtype). Sums are made in state precision whatever the inputs. Index tensors are kI32.
+// Outputs are allocated by the caller and overwritten, unless the operation says that it accumulates. Every
+// dimension may be zero. Wrong shapes or types are bugs of the caller and abort. Results depend only on the
+// inputs and the number of threads.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +30,8 @@ struct AdamWOptions {
   double grad_scale = 1;  // the gradient is multiplied by it first (clipping)
 };
 
-// Key/value pages of one layer. Token j of a sequence lives in page page_table[s][j / page_size], at j % page_size.
+// Key/value pages of one layer. Token j of a sequence lives in page page_table[s][j / page_size], at j %
+// page_size.
 struct KvPages {
   Tensor keys;    // float [P, G, page_size, C]
   Tensor values;  // float [P, G, page_size, C]
@@ -39,9 +42,10 @@ class Ops {
  public:
   virtual ~Ops() = default;
 
-  // ---- matrix products -------------------------------------------------------------------------------------------
-  // c[m,n] (+)= op(a)[m,k] op(b)[k,n]. a, b: one float type; c: that type or state. accumulate needs c in state,
-  // or c of the same type as a and b.
+  // ---- matrix products
+  // ------------------------------------------------------------------------------------------- c[m,n] (+)=
+  // op(a)[m,k] op(b)[k,n]. a, b: one float type; c: that type or state. accumulate needs c in state, or c of
+  // the same type as a and b.
   virtual void MatMul(const Tensor& a, const Tensor& b, const Tensor& c, MatMulOptions options = {}) = 0;
   // Rows [offsets[g], offsets[g+1]) of x meet weight g. x [M, in], offsets [E+1] ascending from 0 to M.
   // transpose_w false: w [E, out, in], y[m] = w_g x[m]. true: w [E, in, out], y[m] = w_g^T x[m] (the input
@@ -52,7 +56,8 @@ class Ops {
   virtual void GroupedMatMulWeightGrad(const Tensor& dy, const Tensor& x, const Tensor& offsets,
                                        const Tensor& dw) = 0;
 
-  // ---- elementwise -----------------------------------------------------------------------------------------------
+  // ---- elementwise
+  // -----------------------------------------------------------------------------------------------
   virtual void Fill(const Tensor& x, double value) = 0;
   // y = x, converted between any float types (or equal integer types).
   virtual void Copy(const Tensor& x, const Tensor& y) = 0;
@@ -62,70 +67,78 @@ class Ops {
   virtual void Add(const Tensor& a, const Tensor& b, const Tensor& c) = 0;
   // x *= factor.
   virtual void Scale(const Tensor& x, double factor) = 0;
-  // x[i] = stddev * N(0,1) drawn by Philox4x32-10 of (seed, purpose, first_index + i), by Box-Muller in f64 and
-  // rounded to x's type: the same numbers on every device and in every split.
+  // x[i] = stddev * N(0,1) drawn by Philox4x32-10 of (seed, purpose, first_index + i), by Box-Muller in f64
+  // and rounded to x's type: the same numbers on every device and in every split.
   virtual void FillNormal(const Tensor& x, uint64_t seed, uint32_t purpose, uint64_t first_index,
                           double stddev) = 0;
   // out[0] += sum of x^2. out kF64 [1].
   virtual void SumSquares(const Tensor& x, const Tensor& out) = 0;
 
-  // ---- embedding -------------------------------------------------------------------------------------------------
-  // y[t] = table[tokens[t]]. tokens [T], table [V, D], y [T, D]. Also the row gather of token dispatch: a negative
+  // ---- embedding
+  // ------------------------------------------------------------------------------------------------- y[t] =
+  // table[tokens[t]]. tokens [T], table [V, D], y [T, D]. Also the row gather of token dispatch: a negative
   // index gives a row of zeros.
   virtual void GatherRows(const Tensor& table, const Tensor& rows, const Tensor& y) = 0;
   // dtable[tokens[t]] += dy[t], in order of t. dtable state [V, D].
   virtual void EmbeddingGrad(const Tensor& dy, const Tensor& tokens, const Tensor& dtable) = 0;
 
-  // ---- RMSNorm (Zhang & Sennrich, 2019) --------------------------------------------------------------------------
-  // rstd[t] = 1/sqrt(mean(x[t]^2) + eps); y = x rstd w. x, y [T, D], w [D], rstd state [T]. y may alias x.
+  // ---- RMSNorm (Zhang & Sennrich, 2019)
+  // -------------------------------------------------------------------------- rstd[t] = 1/sqrt(mean(x[t]^2)
+  // + eps); y = x rstd w. x, y [T, D], w [D], rstd state [T]. y may alias x.
   virtual void RmsNorm(const Tensor& x, const Tensor& w, double eps, const Tensor& y, const Tensor& rstd) = 0;
   // sum = x + residual (may alias either), then as above on sum.
-  virtual void AddRmsNorm(const Tensor& x, const Tensor& residual, const Tensor& w, double eps, const Tensor& sum,
-                          const Tensor& y, const Tensor& rstd) = 0;
-  // dx = gradient through the norm (+ add, where defined: the residual's own gradient). dx may alias dy or add.
+  virtual void AddRmsNorm(const Tensor& x, const Tensor& residual, const Tensor& w, double eps,
+                          const Tensor& sum, const Tensor& y, const Tensor& rstd) = 0;
+  // dx = gradient through the norm (+ add, where defined: the residual's own gradient). dx may alias dy or
+  // add.
   virtual void RmsNormGrad(const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& rstd,
                            const Tensor& add, const Tensor& dx) = 0;
   // dw += sum_t dy x rstd. dw state [D].
   virtual void RmsNormWeightGrad(const Tensor& dy, const Tensor& x, const Tensor& rstd, const Tensor& dw) = 0;
 
-  // ---- rotary positions (Su et al., 2021; the halves layout of Hugging Face) ---------------------------------------
-  // In place. x [T, heads, C], positions [T], table state [max_position, C]: C/2 cosines, then C/2 sines.
-  // inverse: the transposed rotation, which is the gradient.
+  // ---- rotary positions (Su et al., 2021; the halves layout of Hugging Face)
+  // --------------------------------------- In place. x [T, heads, C], positions [T], table state
+  // [max_position, C]: C/2 cosines, then C/2 sines. inverse: the transposed rotation, which is the gradient.
   virtual void Rope(const Tensor& x, const Tensor& positions, const Tensor& table, bool inverse) = 0;
 
-  // ---- SwiGLU (Shazeer, 2020) ------------------------------------------------------------------------------------
-  // y = silu(gate) up. All [T, F]; y may alias gate or up.
+  // ---- SwiGLU (Shazeer, 2020)
+  // ------------------------------------------------------------------------------------ y = silu(gate) up.
+  // All [T, F]; y may alias gate or up.
   virtual void SwiGlu(const Tensor& gate, const Tensor& up, const Tensor& y) = 0;
   // dgate and dup may alias gate, up or dy.
   virtual void SwiGluGrad(const Tensor& dy, const Tensor& gate, const Tensor& up, const Tensor& dgate,
                           const Tensor& dup) = 0;
 
-  // ---- attention ---------------------------------------------------------------------------------------------------
-  // Causal attention inside each sequence: tokens [offsets[s], offsets[s+1]) of the packed batch. q, y [T, H, C],
-  // k, v [T, G, C], offsets [S+1], lse state [H, T] (log-sum-exp of the scaled scores). Scores are computed a tile at
-  // a time and never stored whole (Dao et al., 2022).
-  virtual void Attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& offsets, double scale,
-                         const Tensor& y, const Tensor& lse) = 0;
-  virtual void AttentionGrad(const Tensor& dy, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& y,
-                             const Tensor& lse, const Tensor& offsets, double scale, const Tensor& dq,
-                             const Tensor& dk, const Tensor& dv) = 0;
+  // ---- attention
+  // ---------------------------------------------------------------------------------------------------
+  // Causal attention inside each sequence: tokens [offsets[s], offsets[s+1]) of the packed batch. q, y [T, H,
+  // C], k, v [T, G, C], offsets [S+1], lse state [H, T] (log-sum-exp of the scaled scores). Scores are
+  // computed a tile at a time and never stored whole (Dao et al., 2022).
+  virtual void Attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& offsets,
+                         double scale, const Tensor& y, const Tensor& lse) = 0;
+  virtual void AttentionGrad(const Tensor& dy, const Tensor& q, const Tensor& k, const Tensor& v,
+                             const Tensor& y, const Tensor& lse, const Tensor& offsets, double scale,
+                             const Tensor& dq, const Tensor& dk, const Tensor& dv) = 0;
   // Writes k, v [T, G, C] into the pages: token t at slot slots[t] = page * page_size + place.
   virtual void StoreKv(const Tensor& k, const Tensor& v, const Tensor& slots, const KvPages& pages) = 0;
   // Queries [query_offsets[s], query_offsets[s+1]) of q [T, H, C] are the last tokens of sequence s, whose
-  // context_lengths[s] keys (its own included) are in the pages; causal. page_table [S, max pages] (unused entries
-  // are ignored). y [T, H, C].
+  // context_lengths[s] keys (its own included) are in the pages; causal. page_table [S, max pages] (unused
+  // entries are ignored). y [T, H, C].
   virtual void PagedAttention(const Tensor& q, const KvPages& pages, const Tensor& page_table,
                               const Tensor& query_offsets, const Tensor& context_lengths, double scale,
                               const Tensor& y) = 0;
 
-  // ---- loss --------------------------------------------------------------------------------------------------------
-  // losses[t] = -log softmax(logits[t])[targets[t]]; 0 where targets[t] < 0. logits [T, V] float or state, losses
-  // state [T]. dlogits, where defined: grad_scale (softmax - onehot), rows of ignored targets 0; may alias logits.
-  virtual void CrossEntropy(const Tensor& logits, const Tensor& targets, double grad_scale, const Tensor& losses,
-                            const Tensor& dlogits) = 0;
+  // ---- loss
+  // --------------------------------------------------------------------------------------------------------
+  // losses[t] = -log softmax(logits[t])[targets[t]]; 0 where targets[t] < 0. logits [T, V] float or state,
+  // losses state [T]. dlogits, where defined: grad_scale (softmax - onehot), rows of ignored targets 0; may
+  // alias logits.
+  virtual void CrossEntropy(const Tensor& logits, const Tensor& targets, double grad_scale,
+                            const Tensor& losses, const Tensor& dlogits) = 0;
 
-  // ---- mixture of experts ----------------------------------------------------------------------------------------
-  // Rows of [T, E] state tensors. y may alias x; dx may alias dy.
+  // ---- mixture of experts
+  // ---------------------------------------------------------------------------------------- Rows of [T, E]
+  // state tensors. y may alias x; dx may alias dy.
   virtual void Softmax(const Tensor& x, const Tensor& y) = 0;
   virtual void SoftmaxGrad(const Tensor& dy, const Tensor& y, const Tensor& dx) = 0;
   virtual void Sigmoid(const Tensor& x, const Tensor& y) = 0;
@@ -143,22 +156,24 @@ class Ops {
   virtual void NormalizeRows(const Tensor& x, const Tensor& y) = 0;
   virtual void NormalizeRowsGrad(const Tensor& dy, const Tensor& x, const Tensor& y, const Tensor& dx) = 0;
   // Stable counting sort of the T K choices by expert. indices [T, K] in [-1, E) (-1: dropped, in no group).
-  // offsets [E+1]; order [T K]: order[p] = the choice (t K + j) at sorted place p (places past offsets[E] get -1);
-  // places [T, K]: the inverse (-1 for dropped choices).
+  // offsets [E+1]; order [T K]: order[p] = the choice (t K + j) at sorted place p (places past offsets[E] get
+  // -1); places [T, K]: the inverse (-1 for dropped choices).
   virtual void SortByExpert(const Tensor& indices, const Tensor& offsets, const Tensor& order,
                             const Tensor& places) = 0;
-  // y[t] = sum_j weights[t, j] x[places[t, j]], negative places skipped. x [M, D], places [T, K], weights state
-  // [T, K] or undefined (all one), y [T, D]. With weights undefined also the gradient of GatherRows by token.
+  // y[t] = sum_j weights[t, j] x[places[t, j]], negative places skipped. x [M, D], places [T, K], weights
+  // state [T, K] or undefined (all one), y [T, D]. With weights undefined also the gradient of GatherRows by
+  // token.
   virtual void CombineRows(const Tensor& x, const Tensor& places, const Tensor& weights, const Tensor& y) = 0;
   // dx[places[t, j]] = weights[t, j] dy[t] (rows that no place names are left as they are); dweights[t, j] =
   // dy[t] . x[places[t, j]] (0 where negative). dweights may be undefined.
   virtual void CombineRowsGrad(const Tensor& dy, const Tensor& x, const Tensor& places, const Tensor& weights,
                                const Tensor& dx, const Tensor& dweights) = 0;
 
-  // ---- optimizer ---------------------------------------------------------------------------------------------------
+  // ---- optimizer
+  // ---------------------------------------------------------------------------------------------------
   // master, grad, m, v state tensors of one shape; value, where defined, gets master rounded to its type.
-  virtual void AdamW(const Tensor& master, const Tensor& grad, const Tensor& m, const Tensor& v, const Tensor& value,
-                     const AdamWOptions& options) = 0;
+  virtual void AdamW(const Tensor& master, const Tensor& grad, const Tensor& m, const Tensor& v,
+                     const Tensor& value, const AdamWOptions& options) = 0;
 };
 
 }  // namespace cohort::runtime
