@@ -14,7 +14,8 @@ constexpr std::array<Add, 0> kCommands = {};
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app("Trains and serves dense and mixture-of-experts language models on any number of ranks.", "cohort");
+  CLI::App app("Trains and serves dense and mixture-of-experts language models on any number of ranks.",
+               "cohort");
   app.require_subcommand(1);
   app.set_help_all_flag("--help-all", "Show the help of every subcommand");
   app.set_version_flag("--version", COHORT_VERSION);
