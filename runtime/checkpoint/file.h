@@ -1,0 +1,53 @@
+// Files written so that a full disk, a kill or a power loss never goes unnoticed.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace cohort::runtime {
+
+// "cannot <what> <path>: <reason>" with the code that errno says: RESOURCE_EXHAUSTED for a full disk, a quota
+// or a file size limit; NOT_FOUND, PERMISSION_DENIED, ...
+absl::Status ErrnoStatus(int error, absl::string_view what, absl::string_view path);
+
+// A file open for writing. Not thread-safe. Dropped without Close: closed without a check.
+class OutputFile {
+ public:
+  // Truncates what is there.
+  static absl::StatusOr<OutputFile> Create(const std::string& path);
+  // Adds to what is there. Each Write of at most some kilobytes lands in one piece.
+  static absl::StatusOr<OutputFile> Append(const std::string& path);
+
+  OutputFile(OutputFile&& other) noexcept;
+  OutputFile& operator=(OutputFile&& other) noexcept;
+  ~OutputFile();
+
+  // All of it or an error.
+  absl::Status Write(const void* data, size_t bytes);
+  absl::Status Write(absl::string_view text) { return Write(text.data(), text.size()); }
+  // On the disk when it returns OK.
+  absl::Status Sync();
+  absl::Status Close();
+
+  const std::string& path() const { return path_; }
+
+ private:
+  static absl::StatusOr<OutputFile> Open(const std::string& path, int flags);
+  OutputFile(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
+
+  std::string path_;
+  int fd_ = -1;
+};
+
+// The whole file.
+absl::StatusOr<std::string> ReadFile(const std::string& path);
+// Creates or replaces the file; it is on the disk when this returns OK. Not atomic.
+absl::Status WriteFileDurably(const std::string& path, absl::string_view text);
+// Makes the names in a folder (creations, renames, removals) survive a power loss.
+absl::Status SyncFolder(const std::string& folder);
+
+}  // namespace cohort::runtime
