@@ -68,6 +68,13 @@ class CpuOps final : public Ops {
   void CombineRows(const Tensor& x, const Tensor& places, const Tensor& weights, const Tensor& y) override;
   void CombineRowsGrad(const Tensor& dy, const Tensor& x, const Tensor& places, const Tensor& weights,
                        const Tensor& dx, const Tensor& dweights) override;
+  // router losses and capacity.
+  void BalanceLoss(const Tensor& probs, const Tensor& indices, const Tensor& offsets, double grad_scale,
+                   const Tensor& losses, const Tensor& dprobs) override;
+  void RouterZLoss(const Tensor& logits, double grad_scale, const Tensor& losses,
+                   const Tensor& dlogits) override;
+  void DropOverCapacity(const Tensor& indices, const Tensor& offsets, int64_t experts, double factor,
+                        const Tensor& kept) override;
   // optimizer.
   void AdamW(const Tensor& master, const Tensor& grad, const Tensor& m, const Tensor& v, const Tensor& value,
              const AdamWOptions& options) override;
