@@ -1,0 +1,70 @@
+// The operations a group makes together, and the signature by which ranks notice that they call different ones.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "comm/data_type.h"
+
+namespace cohort::comm {
+
+// X(enumerator, name).
+#define COHORT_OPERATIONS(X)            \
+  X(kAllReduce, "all-reduce")           \
+  X(kReduceScatter, "reduce-scatter")   \
+  X(kAllGather, "all-gather")           \
+  X(kBroadcast, "broadcast")            \
+  X(kAllToAll, "all-to-all")            \
+  X(kAllToAllV, "all-to-all-v")         \
+  X(kBarrier, "barrier")                \
+  X(kPointToPoint, "send/recv")
+
+enum class Operation : uint8_t {
+#define COHORT_X(enumerator, name) enumerator,
+  COHORT_OPERATIONS(COHORT_X)
+#undef COHORT_X
+};
+
+const char* Name(Operation operation);
+const char* Name(ReduceOp op);
+
+// What an operation is called with, as far as it must be equal on all ranks. Travels in every message.
+struct Signature {
+  Operation operation = Operation::kBarrier;
+  DataType dtype = DataType::kU8;
+  ReduceOp reduce = ReduceOp::kSum;
+  uint8_t reserved = 0;
+  uint32_t digest = 0;  // of the root and of the counts of every rank
+  uint64_t count = 0;   // elements in total
+
+  friend bool operator==(const Signature&, const Signature&) = default;
+};
+static_assert(sizeof(Signature) == 16);
+
+// "all-reduce of 10 f32 (sum)".
+std::string Describe(const Signature& signature);
+
+// One rank's view of one call: what a schedule is made from. Counts are elements.
+struct Collective {
+  Operation operation = Operation::kBarrier;
+  int rank = 0;
+  int size = 1;
+  int root = 0;       // broadcast
+  size_t count = 0;   // all-reduce, broadcast
+  // reduce-scatter, all-gather: elements of each rank. all-to-all(-v): elements this rank sends to each rank.
+  std::vector<size_t> counts;
+  std::vector<size_t> recv_counts;  // all-to-all(-v): elements this rank gets from each rank
+  bool in_place = false;            // all-reduce, all-gather: the input lies in the output
+  size_t piece = 0;                 // elements of a pipeline piece; 0: do not cut
+
+  friend bool operator==(const Collective&, const Collective&) = default;
+};
+
+// Elements that the operation works on in total, as the choice of an algorithm sees it. Equal on all ranks, but
+// for all-to-all-v, whose choice must not depend on it.
+size_t TotalCount(const Collective& collective);
+
+}  // namespace cohort::comm
