@@ -1,1 +1,21 @@
-# Filled by the install rules: find_package(cohort COMPONENTS comm runtime ...).
+# The installed package: find_package(cohort COMPONENTS comm) gives cohort::comm, and so on for each room. Every room
+# has an export file of its own, so that who wants comm alone needs none of gRPC, oneDNN and the rest.
+include(CMakePackageConfigHelpers)
+
+set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/cohort)
+foreach(room proto comm runtime moe parallel serving)
+  install(TARGETS cohort_${room} EXPORT cohort-${room}-targets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+  install(EXPORT cohort-${room}-targets NAMESPACE cohort:: DESTINATION ${package_dir})
+  if(NOT room STREQUAL proto)
+    install(DIRECTORY ${PROJECT_SOURCE_DIR}/${room}/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/cohort/${room}
+      FILES_MATCHING PATTERN "*.h")
+  endif()
+endforeach()
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/proto/cohort ${PROJECT_BINARY_DIR}/proto/cohort
+  DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.proto" PATTERN "*.pb.h")
+
+configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/cohort-config.cmake.in
+  ${PROJECT_BINARY_DIR}/cohort-config.cmake INSTALL_DESTINATION ${package_dir})
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/cohort-config-version.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${PROJECT_BINARY_DIR}/cohort-config.cmake ${PROJECT_BINARY_DIR}/cohort-config-version.cmake
+  DESTINATION ${package_dir})
