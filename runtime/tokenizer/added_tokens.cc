@@ -117,7 +117,6 @@ std::vector<AddedTokens::Match> AddedTokens::FindMatches(const Trie& trie, absl:
     }
     size_t begin = at, end = at + length;
     at = end;
-    if (begin < covered) continue;  // begins in the white space that the last match took
     const AddedToken& token = tokens_[index];
     if (token.single_word &&
         (EndsWithWordChar(text.substr(0, begin)) || StartsWithWordChar(text.substr(end))))
@@ -137,8 +136,10 @@ std::vector<AddedTokens::Match> AddedTokens::FindMatches(const Trie& trie, absl:
       }
     }
     if (begin > covered) matches.push_back({covered, begin, -1});
-    matches.push_back({begin, end, index});
-    covered = end;
+    // A match that begins in the white space which the last one took counts all the same, as in Hugging
+    // Face's.
+    matches.push_back({std::max(begin, covered), std::max(end, covered), index});
+    covered = std::max(end, covered);
   }
   if (covered < text.size()) matches.push_back({covered, text.size(), -1});
   return matches;

@@ -1,4 +1,5 @@
 // Pre-tokenizers that cut without rewriting: Split, Digits, Punctuation, Whitespace, WhitespaceSplit.
+#include <algorithm>
 #include <functional>
 
 #include "absl/strings/str_cat.h"
@@ -77,7 +78,7 @@ void Merge(SplitBehavior behavior, std::vector<Stretch>* stretches) {
         }
         previous_match = s->match;
       }
-      out.assign(out.rbegin(), out.rend());
+      std::reverse(out.begin(), out.end());
       break;
   }
   stretches->swap(out);

@@ -51,7 +51,7 @@ absl::StatusOr<std::string> Translate(absl::string_view pattern, absl::string_vi
           out += "\\P{White_Space}";
           break;
         case 'w':
-          out += in_class ? "\\p{L}\\p{M}\\p{Nd}\\p{Pc}" : "[\\p{L}\\p{M}\\p{Nd}\\p{Pc}]";
+          out += in_class ? "\\p{L}\\p{M}\\p{N}\\p{Pc}" : "[\\p{L}\\p{M}\\p{N}\\p{Pc}]";
           break;
         case 'W':
           if (in_class) {
@@ -61,7 +61,7 @@ absl::StatusOr<std::string> Translate(absl::string_view pattern, absl::string_vi
                              "the regular expression ",
                              pattern));
           }
-          out += "[^\\p{L}\\p{M}\\p{Nd}\\p{Pc}]";
+          out += "[^\\p{L}\\p{M}\\p{N}\\p{Pc}]";
           break;
         case 'h':
           out += in_class ? "0-9a-fA-F" : "[0-9a-fA-F]";
