@@ -20,7 +20,7 @@ using Shape = absl::InlinedVector<int64_t, 4>;
 // undefined (no memory, defined() == false). Shape errors are bugs of the caller: they abort with a message.
 class Tensor {
  public:
-  Tensor() = default;
+  Tensor() { shape_.clear(); }
 
   // Uninitialised memory of `device`.
   static Tensor Empty(Device& device, Shape shape, DataType dtype);
@@ -68,7 +68,8 @@ class Tensor {
   Device* device_ = nullptr;
   std::shared_ptr<void> owner_;
   void* data_ = nullptr;
-  Shape shape_;
+  // Filled, then emptied by the constructor: GCC 12 warns where an empty InlinedVector's unset bytes are moved.
+  Shape shape_ = Shape(4, 0);
   int64_t size_ = 0;
   DataType dtype_ = DataType::kF32;
 };

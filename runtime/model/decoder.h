@@ -24,7 +24,15 @@ struct DecoderOptions {
 };
 
 // Called around the use of each parameter group, so that a strategy can gather, prefetch, reduce and free. Group
-// indices are those of Decoder::groups().
+// indices are those of Decoder::groups(): embedding 0, block i at i + 1, head last. An error ends the call that it
+// came up in and is returned.
+//
+// ForwardBackward: before_forward(g), after_forward(g) for the embedding and each block; then the head, whose forward
+// and backward are one: before_forward(head), before_backward(head), after_backward(head); then before_backward(g),
+// after_backward(g) for the blocks, last first (recomputation happens between them), and the embedding. Tied: the
+// head's use of the embedding begins with before_backward(0), called just before before_backward(head), and group 0
+// is in use until its after_backward, the last call. Forward only: before_forward(g), after_forward(g) in order, and
+// where tied group 0 once more around the head.
 struct ParameterHooks {
   std::function<absl::Status(int group)> before_forward;
   std::function<absl::Status(int group)> after_forward;

@@ -41,6 +41,10 @@ struct ParameterBucket {
   bool decay;
   std::vector<Parameter*> parameters;
   Tensor value, master, grad;  // [size], parameters in order; grad and master undefined for inference
+
+  // Makes each parameter's tensors views of the flat ones; again after a flat one was replaced. An undefined flat
+  // tensor leaves its views undefined.
+  void Bind();
 };
 
 // The parameters that are used together: a block's, the embedding's, the head's.
