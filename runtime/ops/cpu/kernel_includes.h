@@ -1,0 +1,9 @@
+// The library headers of the vector kernels.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#include "comm/data_type.h"

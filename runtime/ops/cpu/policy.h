@@ -1,0 +1,21 @@
+// The thresholds of the CPU operations, in one place.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace cohort::runtime::cpu_policy {
+
+// Elements that are worth a thread of their own: waking one costs some microseconds, in which a core moves
+// about this many elements.
+inline constexpr int64_t kElementGrain = 16384;
+// Elementwise ranges begin at multiples of this many elements, so no two threads write one cache line.
+inline constexpr int64_t kElementAlign = 64;
+// Sums over many elements or rows are made of partial sums of this many, added in order: the result does not
+// depend on the number of threads.
+inline constexpr int64_t kSumChunk = 65536;
+inline constexpr int64_t kSumRows = 128;
+// Compiled matrix products kept, least recently used first to go.
+inline constexpr size_t kMatMulPrimitives = 512;
+
+}  // namespace cohort::runtime::cpu_policy
