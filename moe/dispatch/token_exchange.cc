@@ -1,0 +1,98 @@
+#include "moe/dispatch/token_exchange.h"
+
+#include <numeric>
+
+#include "comm/check.h"
+#include "runtime/ops/ops.h"
+
+namespace cohort::moe {
+
+using runtime::Device;
+using runtime::Tensor;
+
+namespace {
+
+// Rows as elements.
+std::vector<size_t> Elements(const std::vector<int64_t>& rows, int64_t width) {
+  std::vector<size_t> elements;
+  elements.reserve(rows.size());
+  for (const int64_t n : rows) elements.push_back(static_cast<size_t>(n * width));
+  return elements;
+}
+
+RowsInFlight StartExchange(comm::Communicator& communicator, const Tensor& rows,
+                           const std::vector<int64_t>& send_rows, const std::vector<int64_t>& receive_rows) {
+  const int64_t width = rows.dim(1);
+  const int64_t arriving = std::accumulate(receive_rows.begin(), receive_rows.end(), int64_t{0});
+  RowsInFlight flight{.sent = rows,
+                      .received = Tensor::Empty(rows.device(), {arriving, width}, rows.dtype()),
+                      .work = comm::Work()};
+  rows.device().Synchronize();
+  flight.work = communicator.AllToAllV(rows.raw(), Elements(send_rows, width), flight.received.raw(),
+                                       Elements(receive_rows, width), rows.dtype());
+  return flight;
+}
+
+Tensor Permuted(const Tensor& rows, const Tensor& order) {
+  const Tensor y = Tensor::Empty(rows.device(), rows.shape(), rows.dtype());
+  rows.device().ops().GatherRows(rows, order, y);
+  return y;
+}
+
+}  // namespace
+
+std::vector<int32_t> HostIndices(const Tensor& tensor) {
+  const std::vector<double> values = ToHost(tensor);
+  return {values.begin(), values.end()};
+}
+
+absl::StatusOr<TokenExchange> TokenExchange::Create(const ExpertGroup& group, const Tensor& sorted_offsets) {
+  TokenExchange exchange;
+  exchange.group_ = &group;
+  const std::vector<int32_t> offsets = HostIndices(sorted_offsets);
+  exchange.sorted_rows_ = offsets.back();
+  if (group.size() == 1) {
+    exchange.expert_rows_ = exchange.sorted_rows_;
+    exchange.expert_offsets_ = sorted_offsets;
+    return exchange;
+  }
+  const size_t experts = offsets.size() - 1;
+  std::vector<int32_t> send_counts(experts), receive_counts(experts);
+  for (size_t e = 0; e < experts; ++e) send_counts[e] = offsets[e + 1] - offsets[e];
+  COHORT_RETURN_IF_ERROR(group.communicator()
+                             .AllToAll(send_counts.data(), receive_counts.data(),
+                                       experts / static_cast<size_t>(group.size()), DataType::kI32)
+                             .Wait());
+  const ExchangePlan plan = MakeExchangePlan(offsets, receive_counts, group.size());
+  Device& device = sorted_offsets.device();
+  exchange.expert_rows_ = plan.arrived();
+  exchange.send_rows_ = plan.send_rows;
+  exchange.receive_rows_ = plan.receive_rows;
+  exchange.expert_offsets_ = Tensor::FromHost(device, {static_cast<int64_t>(plan.offsets.size())},
+                                              absl::MakeConstSpan(plan.offsets));
+  exchange.by_expert_ = Tensor::FromHost(device, {plan.arrived()}, absl::MakeConstSpan(plan.by_expert));
+  exchange.by_rank_ = Tensor::FromHost(device, {plan.arrived()}, absl::MakeConstSpan(plan.by_rank));
+  return exchange;
+}
+
+RowsInFlight TokenExchange::StartToExperts(const Tensor& sorted) const {
+  if (local()) return {.sent = sorted, .received = sorted, .work = comm::Work()};
+  return StartExchange(group_->communicator(), sorted, send_rows_, receive_rows_);
+}
+
+absl::StatusOr<Tensor> TokenExchange::FinishToExperts(RowsInFlight rows) const {
+  COHORT_RETURN_IF_ERROR(rows.work.Wait());
+  return local() ? rows.received : Permuted(rows.received, by_expert_);
+}
+
+RowsInFlight TokenExchange::StartFromExperts(const Tensor& by_expert) const {
+  if (local()) return {.sent = by_expert, .received = by_expert, .work = comm::Work()};
+  return StartExchange(group_->communicator(), Permuted(by_expert, by_rank_), receive_rows_, send_rows_);
+}
+
+absl::StatusOr<Tensor> TokenExchange::FinishFromExperts(RowsInFlight rows) const {
+  COHORT_RETURN_IF_ERROR(rows.work.Wait());
+  return rows.received;
+}
+
+}  // namespace cohort::moe

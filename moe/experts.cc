@@ -1,0 +1,78 @@
+#include "moe/experts.h"
+
+#include "runtime/model/families.h"
+#include "runtime/ops/ops.h"
+
+namespace cohort::moe {
+
+using runtime::Parameter;
+using runtime::Placement;
+using runtime::Projection;
+using runtime::Tensor;
+
+namespace {
+
+// y [M, out] = x [M, in] times each row's expert's weight [out, in], transposed.
+Tensor Grouped(const Tensor& x, const Tensor& offsets, const std::vector<Parameter*>& weights) {
+  const Tensor y = Tensor::Empty(x.device(), {x.dim(0), weights.front()->shape[0]}, x.dtype());
+  x.device().ops().GroupedMatMul(x, offsets, StackedValue(weights), /*transpose_w=*/false, y);
+  return y;
+}
+
+// dx [M, in] of dy [M, out].
+Tensor GroupedInputGrad(const Tensor& dy, const Tensor& offsets, const std::vector<Parameter*>& weights) {
+  const Tensor dx = Tensor::Empty(dy.device(), {dy.dim(0), weights.front()->shape[1]}, dy.dtype());
+  dy.device().ops().GroupedMatMul(dy, offsets, StackedValue(weights), /*transpose_w=*/true, dx);
+  return dx;
+}
+
+void GroupedWeightGrad(const Tensor& dy, const Tensor& x, const Tensor& offsets,
+                       const std::vector<Parameter*>& weights) {
+  x.device().ops().GroupedMatMulWeightGrad(dy, x, offsets, StackedGrad(weights));
+}
+
+}  // namespace
+
+Experts::Experts(const runtime::ModelConfig& config, const std::string& prefix, const ExpertGroup& ranks,
+                 runtime::ParameterGroup& group)
+    : width_(config.moe_intermediate_size) {
+  const runtime::ExpertNames& names = runtime::FamilyOf(config).expert_names;
+  const int64_t local = config.num_experts / ranks.size(), first = local * ranks.rank();
+  const auto stack = [&](Projection projection, runtime::Shape shape, double stddev) {
+    std::vector<std::string> of_experts;
+    for (int64_t e = first; e < first + local; ++e) of_experts.push_back(names.Expert(prefix, e, projection));
+    return group.AddStack(of_experts, std::move(shape), stddev, Placement::kExpert);
+  };
+  gate_ = stack(Projection::kGate, {width_, config.hidden_size}, InitStddev(config));
+  up_ = stack(Projection::kUp, {width_, config.hidden_size}, InitStddev(config));
+  down_ = stack(Projection::kDown, {config.hidden_size, width_}, ResidualInitStddev(config));
+}
+
+Tensor Experts::Forward(const Tensor& x, const Tensor& offsets, Saved* saved) const {
+  const Tensor gate = Grouped(x, offsets, gate_), up = Grouped(x, offsets, up_);
+  Tensor activation = gate;
+  if (saved != nullptr) {
+    activation = Tensor::Empty(gate.device(), gate.shape(), gate.dtype());
+    *saved = {.offsets = offsets, .x = x, .gate = gate, .up = up, .activation = activation, .dy = {}};
+  }
+  gate.device().ops().SwiGlu(gate, up, activation);
+  return Grouped(activation, offsets, down_);
+}
+
+Tensor Experts::BackwardInput(const Tensor& dy, Saved& saved) const {
+  runtime::Ops& ops = dy.device().ops();
+  const Tensor dactivation = GroupedInputGrad(dy, saved.offsets, down_);
+  ops.SwiGluGrad(dactivation, saved.gate, saved.up, saved.gate, saved.up);
+  saved.dy = dy;
+  const Tensor dx = GroupedInputGrad(saved.gate, saved.offsets, gate_);
+  ops.Add(dx, GroupedInputGrad(saved.up, saved.offsets, up_), dx);
+  return dx;
+}
+
+void Experts::BackwardWeight(Saved& saved) const {
+  GroupedWeightGrad(saved.dy, saved.activation, saved.offsets, down_);
+  GroupedWeightGrad(saved.gate, saved.x, saved.offsets, gate_);
+  GroupedWeightGrad(saved.up, saved.x, saved.offsets, up_);
+}
+
+}  // namespace cohort::moe
