@@ -28,6 +28,7 @@ constexpr Kernels<T> Table() {
           .rope = &Rope<T>,
           .cross_entropy = &CrossEntropy<T>,
           .adamw = &AdamW<T>,
+          .dot = &Dot<T>,
           .transpose = &Transpose<T>};
 }
 

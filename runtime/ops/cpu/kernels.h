@@ -48,6 +48,8 @@ struct Kernels {
   // value may be null.
   void (*adamw)(float* master, const float* grad, float* m, float* v, T* value, const AdamWStep& step,
                 int64_t n);
+  // sum of a[i] b[i].
+  float (*dot)(const T* a, const T* b, int64_t n);
   // y [columns, rows] = x [rows, columns] transposed; leading dimensions in elements.
   void (*transpose)(const T* x, int64_t ldx, T* y, int64_t ldy, int64_t rows, int64_t columns);
 };

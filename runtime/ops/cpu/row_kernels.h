@@ -1,7 +1,15 @@
-// Rotary positions, the loss of a row, and transposition. Included by kernel_table.h.
+// Dot products, rotary positions, the loss of a row, and transposition. Included by kernel_table.h.
 #pragma once
 
 namespace cohort::runtime::COHORT_ISA {
+
+template <typename T>
+float Dot(const T* a, const T* b, int64_t n) {
+  F32x16 sum = {};
+  ForVectors(
+      n, COHORT_BODY { sum += load(a) * load(b); });
+  return Sum(sum);
+}
 
 template <typename T>
 void Rope(T* x, const int32_t* positions, const float* table, float sign, int64_t tokens, int64_t heads,
