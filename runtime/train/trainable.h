@@ -65,7 +65,8 @@ class Trainable {
   virtual absl::Status Barrier() = 0;
   // The largest of `value` over the ranks: how they agree that somebody failed or was told to stop.
   virtual absl::StatusOr<int64_t> AgreeMax(int64_t value) = 0;
-  // Every rank's string, by rank: how the ranks agree on the files of a checkpoint. Some kilobytes each.
+  // Every rank's string, by rank: how ranks agree on the files of a checkpoint. Kilobytes, at most a few
+  // megabytes each.
   virtual absl::StatusOr<std::vector<std::string>> GatherStrings(const std::string& mine) = 0;
 };
 
