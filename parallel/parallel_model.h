@@ -1,0 +1,78 @@
+// A model spread over ranks, as the step loop sees it.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "parallel/batch_source.h"
+#include "parallel/mesh_communicators.h"
+#include "parallel/strategy.h"
+#include "runtime/model/decoder.h"
+#include "runtime/train/trainable.h"
+
+namespace cohort::parallel {
+
+struct ParallelOptions {
+  DataType compute = DataType::kF32;
+  bool recompute = false;
+  int64_t global_batch = 1;  // sequences in a step over all ranks; any number
+  int64_t micro_batch = 0;   // sequences that a rank computes at once; 0: its whole share
+};
+
+// The global batch is divided over the data axis: each rank takes a run of sample indices, in micro-batches
+// of its own. All ranks make the same number of micro-batches, some perhaps empty, because expert groups
+// exchange tokens in each. Losses, gradients and loads are sums of what every rank divides by the global
+// batch's counts, so every mesh computes the same mathematics. A lost rank makes the call under way and all
+// later ones fail with the communicator's error, which names it.
+class ParallelModel final : public runtime::Trainable {
+ public:
+  // Collective. Makes the model's part of this rank; its values are set afterwards (Decoder::Initialize, or
+  // from a checkpoint). Frees nothing of `device`, which outlives it.
+  static absl::StatusOr<std::unique_ptr<ParallelModel>> Create(
+      const runtime::ModelConfig& config, runtime::Device& device, const ParallelOptions& options,
+      const Mesh& mesh, std::shared_ptr<comm::Communicator> world, std::unique_ptr<BatchSource> source);
+
+  runtime::Decoder& decoder() { return *decoder_; }
+
+  int rank() const override { return groups_.world->rank(); }
+  int world() const override { return groups_.world->size(); }
+  absl::StatusOr<runtime::StepResult> ComputeGradients(int64_t step) override;
+  absl::StatusOr<double> GradientNorm() override;
+  const std::vector<runtime::OptimizerSlice>& slices() override { return slices_; }
+  absl::Status AfterStep(const runtime::StepResult& result) override;
+  absl::StatusOr<Evaluation> Evaluate(int64_t sequences) override;
+  const std::vector<runtime::StateEntry>& state() override { return state_; }
+  absl::Status Barrier() override;
+  absl::StatusOr<int64_t> AgreeMax(int64_t value) override;
+  absl::StatusOr<std::vector<std::string>> GatherStrings(const std::string& mine) override;
+
+ private:
+  // This rank's part of `sequences` samples.
+  struct Share {
+    int64_t begin, end;
+    int64_t rounds;       // micro-batches, the same on every rank
+    int64_t micro_batch;  // sequences of each but the last ones
+  };
+
+  ParallelModel(MeshCommunicators groups, const ParallelOptions& options, std::unique_ptr<BatchSource> source)
+      : groups_(std::move(groups)), options_(options), source_(std::move(source)) {}
+  void ListParameters();
+  Strategy& StrategyOf(runtime::Placement placement) const;
+  Share ShareOf(int64_t sequences) const;
+  // This rank's micro-batches; an error where any rank had one.
+  absl::StatusOr<std::vector<Samples>> Fetch(const Share& share, int64_t step, bool held_out);
+  absl::Status GroupReady(int group);
+
+  MeshCommunicators groups_;
+  const ParallelOptions options_;
+  std::unique_ptr<BatchSource> source_;
+  std::unique_ptr<runtime::Decoder> decoder_;
+  std::vector<std::unique_ptr<Strategy>>
+      strategies_;  // after the decoder: they finish before its memory goes
+  std::vector<runtime::OptimizerSlice> slices_;
+  std::vector<runtime::StateEntry> state_;
+  bool last_round_ = false;  // of the step: gradients that come in now are complete on this rank
+};
+
+}  // namespace cohort::parallel
