@@ -20,7 +20,7 @@ struct DecoderOptions {
   bool trainable = true;              // false: no masters, no gradients
   bool recompute = false;             // keep only each block's input; run its forward again in the backward
   // Feed-forward of sparse blocks. Required where the config has experts.
-  FeedForwardFactory experts;
+  FeedForwardFactory experts = {};
 };
 
 // Called around the use of each parameter group, so that a strategy can gather, prefetch, reduce and free. Group
