@@ -19,7 +19,8 @@ inline constexpr size_t kMaxRequestIdBytes = 256;
 inline constexpr double kMaxPenalty = 2.0;  // presence and frequency: [-2, 2]
 
 // ---- the engine's defaults
-inline constexpr int64_t kPageSize = 16;              // tokens of one page of the cache
+inline constexpr int32_t kPageSize = 16;              // tokens of one page of the cache
+inline constexpr int64_t kCacheBytes = 1 << 30;       // of one rank, for keys and values
 inline constexpr int64_t kMaxTokensPerStep = 512;     // of one rank: decodes and prefill chunks together
 inline constexpr int64_t kMaxSequencesPerRank = 64;   // that hold pages at once
 inline constexpr int64_t kMaxQueuedRequests = 256;    // not yet begun

@@ -1,0 +1,43 @@
+// Runs steps on a decoder of this process.
+#pragma once
+
+#include <memory>
+
+#include "runtime/model/decoder.h"
+#include "serving/model_runner.h"
+#include "serving/sampler.h"
+
+namespace cohort::serving {
+
+struct CacheOptions {
+  int32_t page_size = 0;  // tokens; 0: policy::kPageSize
+  int64_t bytes = 0;      // memory for keys and values; 0: policy::kCacheBytes
+};
+
+// The cache is made at once and is never larger than `max_sequences` sequences of full length need. The
+// decoder must outlive the runner, and nobody else may use it meanwhile.
+class DecoderRunner final : public ModelRunner {
+ public:
+  // INVALID_ARGUMENT where the memory does not hold a single page.
+  static absl::StatusOr<std::unique_ptr<DecoderRunner>> Create(runtime::Decoder& decoder,
+                                                               CacheOptions options, int64_t max_sequences);
+
+  RunnerInfo info() const override { return info_; }
+  absl::StatusOr<StepResult> Run(const Step& step) override;
+  // One rank's part. Calls the decoder also where there are no tokens, because experts on other ranks wait
+  // for every rank.
+  absl::StatusOr<RankResult> RunRank(const RankStep& step);
+
+ private:
+  DecoderRunner(runtime::Decoder& decoder, RunnerInfo info);
+
+  runtime::Decoder& decoder_;
+  const RunnerInfo info_;
+  runtime::KvCache cache_;
+  Sampler sampler_;
+};
+
+// One row of logits: what WantedRow asks for.
+RowResult EvaluateRow(absl::Span<const float> logits, const WantedRow& row, Sampler& sampler);
+
+}  // namespace cohort::serving
