@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "absl/time/time.h"
+
 namespace cohort::comm::policy {
 
 // --- Waiting: spin, then yield, then sleep -------------------------------------------------------------------
@@ -28,6 +30,8 @@ inline constexpr int kPollsPerClock = 64;
 inline constexpr int64_t kTakeoverNanos = 250'000;
 // After this long without operations it sleeps until the next one is started.
 inline constexpr int64_t kLingerNanos = 20'000'000;
+// The longest sleep of an idle thread, which is woken when an operation starts.
+inline constexpr int64_t kIdleNanos = 1'000'000'000;
 // Operations up to this size run inside the call that starts them; larger ones are handed to the thread at once.
 inline constexpr size_t kInlineBytes = 32 << 10;
 // Bytes that one look at the transports moves before the lock is offered to others.
@@ -53,6 +57,11 @@ inline constexpr int kMpiPostedReceives = 16;
 inline constexpr size_t kMpiPieceBytes = 1 << 20;
 // How long a closing communicator lets MPI flush what it has accepted.
 inline constexpr int64_t kMpiFlushNanos = 5'000'000'000;
+
+// --- Rendezvous ----------------------------------------------------------------------------------------------
+// Pauses between two looks for a key.
+inline constexpr absl::Duration kRendezvousFirstPause = absl::Microseconds(100);
+inline constexpr absl::Duration kRendezvousLongestPause = absl::Milliseconds(20);
 
 // --- Groups --------------------------------------------------------------------------------------------------
 // Groups of one rank whose progress is on the board that names late ranks.

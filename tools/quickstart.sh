@@ -29,12 +29,12 @@ mkdir -p "$run"
 fortunes=(/usr/share/games/fortunes)
 find "${fortunes[@]}" -type f ! -name '*.dat' ! -name '*.u8' | sort >"$run/corpus.txt"
 mapfile -t corpus <"$run/corpus.txt"
-if [ ! -f "$run/data/tokenizer/tokenizer.json" ]; then
-  cohort data tokenizer --input "${corpus[@]}" --separator % --invalid-utf8 replace --vocab-size 2048 --output "$run/data/tokenizer"
+if [ ! -f "$run/tokenizer/tokenizer.json" ]; then
+  cohort data tokenizer --input "${corpus[@]}" --separator % --vocab-size 2048 --output "$run/tokenizer"
 fi
-if [ ! -d "$run/data/train" ]; then
-  cohort data prepare --input "${corpus[@]}" --separator % --invalid-utf8 replace --tokenizer "$run/data/tokenizer/tokenizer.json" \
-    --output "$run/data/train" --validation-output "$run/data/validation" --validation-fraction 0.05
+if [ ! -d "$run/data" ]; then
+  cohort data prepare --input "${corpus[@]}" --separator % --tokenizer "$run/tokenizer/tokenizer.json" \
+    --validation-fraction 0.05 --output "$run/data"
 fi
 
 say 4 "Training a mixture of experts on two ranks (examples/quickstart.yaml; about three minutes)"

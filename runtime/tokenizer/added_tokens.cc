@@ -117,6 +117,7 @@ std::vector<AddedTokens::Match> AddedTokens::FindMatches(const Trie& trie, absl:
     }
     size_t begin = at, end = at + length;
     at = end;
+    if (begin < covered) continue;  // begins in the white space that the last match took
     const AddedToken& token = tokens_[index];
     if (token.single_word &&
         (EndsWithWordChar(text.substr(0, begin)) || StartsWithWordChar(text.substr(end))))

@@ -34,6 +34,9 @@ std::string ErrorText(int code) {
   return buffer;
 }
 
+// Oniguruma's \w inside a character class: Unicode's, and in Latin-1 also the superscripts and fractions.
+constexpr char kWord[] = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{b2}\x{b3}\x{b9}\x{bc}-\x{be})";
+
 // Rewrites what the two dialects read differently: \s is the property White_Space, \w has marks and all
 // connector punctuation, \h is a hexadecimal digit.
 absl::StatusOr<std::string> Translate(absl::string_view pattern, absl::string_view where) {
@@ -51,7 +54,7 @@ absl::StatusOr<std::string> Translate(absl::string_view pattern, absl::string_vi
           out += "\\P{White_Space}";
           break;
         case 'w':
-          out += in_class ? "\\p{L}\\p{M}\\p{N}\\p{Pc}" : "[\\p{L}\\p{M}\\p{N}\\p{Pc}]";
+          out += in_class ? kWord : absl::StrCat("[", kWord, "]");
           break;
         case 'W':
           if (in_class) {
@@ -61,7 +64,7 @@ absl::StatusOr<std::string> Translate(absl::string_view pattern, absl::string_vi
                              "the regular expression ",
                              pattern));
           }
-          out += "[^\\p{L}\\p{M}\\p{N}\\p{Pc}]";
+          absl::StrAppend(&out, "[^", kWord, "]");
           break;
         case 'h':
           out += in_class ? "0-9a-fA-F" : "[0-9a-fA-F]";

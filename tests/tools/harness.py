@@ -67,10 +67,9 @@ class CohortTest(unittest.TestCase):
     def prepare_data(self, words=6000, vocab=300):
         (self.folder / "corpus.txt").write_text(text(words))
         self.cohort("data", "tokenizer", "--input", "corpus.txt", "--separator", "%", "--vocab-size", vocab, "--output",
-                    "data/tokenizer")
+                    "tokenizer")
         self.cohort("data", "prepare", "--input", "corpus.txt", "--separator", "%", "--tokenizer",
-                    "data/tokenizer/tokenizer.json", "--output", "data/train", "--validation-output", "data/validation",
-                    "--validation-fraction", 0.1)
+                    "tokenizer/tokenizer.json", "--validation-fraction", 0.1, "--output", "data")
 
     def write_config(self, name="config.yaml", moe=False, steps=4, extra=""):
         (self.folder / name).write_text(f"""\
@@ -86,8 +85,7 @@ model:
   num_experts_per_tok: 2
   moe_intermediate_size: 32
 ''' if moe else ''}data:
-  train: [data/train]
-  validation: [data/validation]
+  train: [data]
   sequence_length: 32
 train:
   steps: {steps}
