@@ -1,4 +1,5 @@
-// The operations a group makes together, and the signature by which ranks notice that they call different ones.
+// The operations a group makes together, and the signature by which ranks notice that they call different
+// ones.
 #pragma once
 
 #include <cstddef>
@@ -12,14 +13,14 @@
 namespace cohort::comm {
 
 // X(enumerator, name).
-#define COHORT_OPERATIONS(X)            \
-  X(kAllReduce, "all-reduce")           \
-  X(kReduceScatter, "reduce-scatter")   \
-  X(kAllGather, "all-gather")           \
-  X(kBroadcast, "broadcast")            \
-  X(kAllToAll, "all-to-all")            \
-  X(kAllToAllV, "all-to-all-v")         \
-  X(kBarrier, "barrier")                \
+#define COHORT_OPERATIONS(X)          \
+  X(kAllReduce, "all-reduce")         \
+  X(kReduceScatter, "reduce-scatter") \
+  X(kAllGather, "all-gather")         \
+  X(kBroadcast, "broadcast")          \
+  X(kAllToAll, "all-to-all")          \
+  X(kAllToAllV, "all-to-all-v")       \
+  X(kBarrier, "barrier")              \
   X(kPointToPoint, "send/recv")
 
 enum class Operation : uint8_t {
@@ -52,8 +53,8 @@ struct Collective {
   Operation operation = Operation::kBarrier;
   int rank = 0;
   int size = 1;
-  int root = 0;       // broadcast
-  size_t count = 0;   // all-reduce, broadcast
+  int root = 0;      // broadcast
+  size_t count = 0;  // all-reduce, broadcast
   // reduce-scatter, all-gather: elements of each rank. all-to-all(-v): elements this rank sends to each rank.
   std::vector<size_t> counts;
   std::vector<size_t> recv_counts;  // all-to-all(-v): elements this rank gets from each rank
@@ -63,8 +64,8 @@ struct Collective {
   friend bool operator==(const Collective&, const Collective&) = default;
 };
 
-// Elements that the operation works on in total, as the choice of an algorithm sees it. Equal on all ranks, but
-// for all-to-all-v, whose choice must not depend on it.
+// Elements that the operation works on in total, as the choice of an algorithm sees it. Equal on all ranks,
+// but for all-to-all-v, whose choice must not depend on it.
 size_t TotalCount(const Collective& collective);
 
 }  // namespace cohort::comm

@@ -79,9 +79,11 @@ COHORT_INLINE uint16_t StoreBFloat16(float value) {
   return static_cast<uint16_t>((u & 0x7fffffffu) > 0x7f800000u ? nan : rounded);
 }
 
-// The body of all loops. `ivdep`: out may be a or b themselves, which carries nothing from one turn to the next.
+// The body of all loops. `ivdep`: out may be a or b themselves, which carries nothing from one turn to the
+// next.
 template <typename T, typename Op>
-COHORT_INLINE void Loop(const std::byte* a_bytes, const std::byte* b_bytes, std::byte* out_bytes, size_t count) {
+COHORT_INLINE void Loop(const std::byte* a_bytes, const std::byte* b_bytes, std::byte* out_bytes,
+                        size_t count) {
   if constexpr (std::same_as<T, BFloat16>) {
     const auto* a = reinterpret_cast<const uint16_t*>(a_bytes);
     const auto* b = reinterpret_cast<const uint16_t*>(b_bytes);
@@ -150,8 +152,8 @@ enum class Level { kBaseline, kAvx2, kAvx512 };
 Level ProcessorLevel() {
   static const Level level = [] {
     __builtin_cpu_init();
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                      __builtin_cpu_supports("f16c");
+    const bool avx2 =
+        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     return avx512 ? Level::kAvx512 : avx2 ? Level::kAvx2 : Level::kBaseline;

@@ -25,7 +25,8 @@ StepId ScheduleBuilder::Add(StepKind kind, int peer, uint32_t tag, Slice source,
   Step step{kind, peer, tag, source, destination, static_cast<uint32_t>(schedule_.after.size()), 0};
   for (const StepId id : after) {
     if (id == kNoStep) continue;
-    COHORT_CHECK(id >= 0 && id < static_cast<StepId>(schedule_.steps.size()), "a step depends on step %d", id);
+    COHORT_CHECK(id >= 0 && id < static_cast<StepId>(schedule_.steps.size()), "a step depends on step %d",
+                 id);
     schedule_.after.push_back(id);
     ++step.num_after;
   }
@@ -89,8 +90,8 @@ absl::Status CheckSlice(const Schedule& schedule, size_t step, const char* which
                        : slice.buffer == Buffer::kOutput ? schedule.output_count
                                                          : schedule.scratch_count;
   if (slice.offset > limit || slice.count > limit - slice.offset) {
-    return absl::InternalError(absl::StrFormat("step %d: the %s [%d, +%d) leaves a buffer of %d elements", step,
-                                               which, slice.offset, slice.count, limit));
+    return absl::InternalError(absl::StrFormat("step %d: the %s [%d, +%d) leaves a buffer of %d elements",
+                                               step, which, slice.offset, slice.count, limit));
   }
   if (slice.buffer == Buffer::kInput && which[0] == 'd' && slice.count > 0) {
     return absl::InternalError(absl::StrFormat("step %d writes to the input", step));
@@ -108,7 +109,8 @@ absl::Status Validate(const Schedule& schedule, int rank, int size) {
     const bool receives = step.kind == StepKind::kRecv || step.kind == StepKind::kRecvReduce;
     if (sends || receives) {
       if (step.peer < 0 || step.peer >= size || step.peer == rank) {
-        return absl::InternalError(absl::StrFormat("step %d: peer %d of rank %d of %d", i, step.peer, rank, size));
+        return absl::InternalError(
+            absl::StrFormat("step %d: peer %d of rank %d of %d", i, step.peer, rank, size));
       }
       if (!seen.insert({sends, step.peer, step.tag}).second) {
         return absl::InternalError(

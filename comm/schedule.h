@@ -44,8 +44,8 @@ struct Step {
   uint32_t num_after = 0;
 };
 
-// A directed acyclic graph of steps, in an order in which each follows what it depends on. Steps without a path
-// between them may run in any order or at once. A send may last until the peer has posted the receive.
+// A directed acyclic graph of steps, in an order in which each follows what it depends on. Steps without a
+// path between them may run in any order or at once. A send may last until the peer has posted the receive.
 struct Schedule {
   std::vector<Step> steps;
   std::vector<StepId> after;
@@ -61,7 +61,8 @@ struct Schedule {
     return absl::MakeConstSpan(after).subspan(steps[step].first_after, steps[step].num_after);
   }
   absl::Span<const StepId> Before(StepId step) const {
-    return absl::MakeConstSpan(before).subspan(first_before[step], first_before[step + 1] - first_before[step]);
+    return absl::MakeConstSpan(before).subspan(first_before[step],
+                                               first_before[step + 1] - first_before[step]);
   }
 };
 
@@ -92,8 +93,9 @@ class ScheduleBuilder {
   Schedule schedule_;
 };
 
-// Whether the schedule is one that rank `rank` of `size` can run: slices inside their buffers, peers inside the
-// group, dependencies on earlier steps only, tags unique. (That it computes the right thing is the simulator's.)
+// Whether the schedule is one that rank `rank` of `size` can run: slices inside their buffers, peers inside
+// the group, dependencies on earlier steps only, tags unique. (That it computes the right thing is the
+// simulator's.)
 absl::Status Validate(const Schedule& schedule, int rank, int size);
 
 }  // namespace cohort::comm

@@ -19,7 +19,8 @@ struct MessageKey {
 };
 inline constexpr uint32_t kPointToPointContext = 0x80000000u;
 
-// Hears of the end of messages. Called under the engine's lock, possibly from inside the call that posted one.
+// Hears of the end of messages. Called under the engine's lock, possibly from inside the call that posted
+// one.
 class RequestOwner {
  public:
   virtual ~RequestOwner() = default;
@@ -70,9 +71,9 @@ struct MessageHeader {
   MessageKey key;
   Signature signature;
   uint64_t bytes = 0;
-  uint32_t slot = 0;     // where the sender waits for an answer; 0: it does not
+  uint32_t slot = 0;        // where the sender waits for an answer; 0: it does not
   uint32_t generation = 0;  // of the slot
-  uint64_t address = 0;  // of an announced body, in the sender
+  uint64_t address = 0;     // of an announced body, in the sender
 };
 
 // A receiver's word on a message that waits for one.

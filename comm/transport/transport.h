@@ -36,8 +36,8 @@ class Transport {
 
   // Sends, now or when there is room. Ends in OnRequestDone of the owner, perhaps before it returns.
   virtual void Send(SendRequest& send) = 0;
-  // Forgets a send that is not done: the owner hears no more of it, its memory is not read any more, or where a
-  // peer is just reading, that peer will see the message fail.
+  // Forgets a send that is not done: the owner hears no more of it, its memory is not read any more, or where
+  // a peer is just reading, that peer will see the message fail.
   virtual void CancelSend(SendRequest& send) = 0;
 
   // Moves the body of an announced message to where `recv` wants it; its owner hears the end.
@@ -56,8 +56,8 @@ class Transport {
   // The longest that this rank may sleep on its doorbell before it must call Progress again.
   virtual int64_t MaxSleepNanos() const = 0;
 
-  // Publishes that this rank has begun operation `sequence` of a group, and asks how far a peer is: nullopt where
-  // the transport cannot tell.
+  // Publishes that this rank has begun operation `sequence` of a group, and asks how far a peer is: nullopt
+  // where the transport cannot tell.
   virtual void PublishBegun(uint32_t context, uint32_t sequence) {}
   virtual std::optional<uint32_t> Begun(int peer, uint32_t context) const { return std::nullopt; }
 

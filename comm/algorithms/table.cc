@@ -1,0 +1,68 @@
+#include <algorithm>
+
+#include "comm/algorithms/algorithm.h"
+#include "comm/policy.h"
+
+namespace cohort::comm {
+namespace {
+
+// A new algorithm is a file and a row here. p: ranks, n: bytes of the whole operation.
+constexpr Algorithm kAlgorithms[] = {
+    {Operation::kAllReduce, "recursive_doubling", "log2 p exchanges of everything; least latency",
+     algorithms::RecursiveDoublingAllReduce, false},
+    {Operation::kAllReduce, "ring", "2(p-1) steps of n/p; fewest bytes", algorithms::RingAllReduce, true},
+    {Operation::kReduceScatter, "pairwise",
+     "each rank reads its part from every other; p-1 messages, no scratch", algorithms::PairwiseReduceScatter,
+     false},
+    {Operation::kReduceScatter, "ring", "p-1 steps between neighbours", algorithms::RingReduceScatter, true},
+    {Operation::kAllGather, "bruck", "log2 p steps of doubling size; least latency",
+     algorithms::BruckAllGather, false},
+    {Operation::kAllGather, "ring", "p-1 steps between neighbours", algorithms::RingAllGather, true},
+    {Operation::kBroadcast, "binomial", "a tree of depth log2 p; least latency",
+     algorithms::BinomialBroadcast, false},
+    {Operation::kBroadcast, "chain", "pieces handed on from rank to rank; most bandwidth",
+     algorithms::ChainBroadcast, true},
+    {Operation::kAllToAll, "pairwise", "p-1 exchanges, each with another rank", algorithms::PairwiseAllToAll,
+     false},
+    {Operation::kAllToAllV, "pairwise", "p-1 exchanges, each with another rank", algorithms::PairwiseAllToAll,
+     false},
+    {Operation::kBarrier, "dissemination", "log2 p rounds of signals", algorithms::DisseminationBarrier,
+     false},
+};
+
+}  // namespace
+
+absl::Span<const Algorithm> Algorithms() { return kAlgorithms; }
+
+const Algorithm* FindAlgorithm(Operation operation, absl::string_view name) {
+  for (const Algorithm& algorithm : kAlgorithms) {
+    if (algorithm.operation == operation && algorithm.name == name) return &algorithm;
+  }
+  return nullptr;
+}
+
+namespace algorithms {
+
+Slice Input(const Collective& collective, size_t offset, size_t count) {
+  return {collective.in_place ? Buffer::kOutput : Buffer::kInput, offset, count};
+}
+
+std::vector<size_t> Offsets(absl::Span<const size_t> counts) {
+  std::vector<size_t> offsets(counts.size() + 1, 0);
+  for (size_t i = 0; i < counts.size(); ++i) offsets[i + 1] = offsets[i] + counts[i];
+  return offsets;
+}
+
+Range Part(size_t count, size_t parts, size_t index) {
+  const size_t share = count / parts;
+  const size_t longer = count % parts;  // the first ones have one element more
+  return {index * share + std::min(index, longer), share + (index < longer ? 1 : 0)};
+}
+
+size_t NumPieces(const Collective& collective, size_t count) {
+  if (collective.piece == 0 || count <= collective.piece) return 1;
+  return std::min(policy::kMaxPieces, (count + collective.piece - 1) / collective.piece);
+}
+
+}  // namespace algorithms
+}  // namespace cohort::comm

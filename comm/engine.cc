@@ -1,0 +1,309 @@
+// What is in flight and how it moves. Connecting: connect.cc.
+#include "comm/engine.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "comm/check.h"
+#include "comm/policy.h"
+
+namespace cohort::comm {
+
+Engine::Engine(Topology topology)
+    : topology_(std::move(topology)),
+      routes_(topology_.size(), nullptr),
+      matcher_(topology_.size()),
+      gone_(topology_.size()) {}
+
+Engine::~Engine() {
+  stop_.store(true);
+  thread_bell_.Wake();
+  doorbell_->Wake();
+  if (thread_.joinable()) thread_.join();
+  for (const auto& transport : transports_) transport->Close();
+}
+
+std::shared_ptr<Group> Engine::AddGroup(uint32_t context, std::vector<int> members, int rank) {
+  auto group = std::make_shared<Group>();
+  group->context = context;
+  group->members = std::move(members);
+  group->rank = rank;
+  const std::lock_guard lock(mutex_);
+  next_context_ = std::max(next_context_, context + 1);
+  groups_[context] = group;
+  return group;
+}
+
+void Engine::RemoveGroup(const std::shared_ptr<Group>& group) {
+  for (;;) {
+    std::shared_ptr<Run> run;
+    {
+      const std::lock_guard lock(mutex_);
+      for (const auto& other : runs_) {
+        if (other->arguments().group == group) run = other;
+      }
+      if (run == nullptr) {
+        groups_.erase(group->context);
+        const auto ours = [&](const MessageKey& key) {
+          return (key.context & ~kPointToPointContext) == group->context;
+        };
+        matcher_.DropIf([&](const Arrival& arrival) { return ours(arrival.header.key); });
+        std::erase_if(aborts_, [&](const Abort& abort) { return ours(abort.key); });
+        return;
+      }
+    }
+    // Over by its own deadline at the latest, with whatever status nobody asked for.
+    (void)run->Wait(absl::InfiniteFuture());
+  }
+}
+
+uint32_t Engine::NextContext() {
+  const std::lock_guard lock(mutex_);
+  return next_context_;
+}
+
+void Engine::ReserveContexts(uint32_t first_free) {
+  const std::lock_guard lock(mutex_);
+  next_context_ = std::max(next_context_, first_free);
+}
+
+std::shared_ptr<Run> Engine::Start(Run::Arguments arguments) {
+  const bool collective = arguments.signature.operation != Operation::kPointToPoint;
+  const bool at_once = arguments.bytes <= policy::kInlineBytes;
+  Group& group = *arguments.group;
+  contenders_.fetch_add(1, std::memory_order_relaxed);
+  std::unique_lock lock(mutex_);
+  contenders_.fetch_sub(1, std::memory_order_relaxed);
+  if (collective) {
+    arguments.key = {group.context, group.next_sequence++, 0};
+    for (const auto& transport : transports_) transport->PublishBegun(group.context, arguments.key.sequence);
+  }
+  auto run = std::make_shared<Run>(shared_from_this(), std::move(arguments));
+  runs_.push_back(run);
+  num_runs_.fetch_add(1, std::memory_order_seq_cst);
+  if (at_once) {
+    BeginLocked(*run);
+    SweepLocked();
+  } else {
+    starting_.push_back(run);
+  }
+  if (run->done()) return run;
+  if (!thread_.joinable()) thread_ = std::thread([this] { ThreadMain(); });
+  lock.unlock();
+  if (!at_once || thread_idle_.load(std::memory_order_seq_cst)) thread_bell_.Wake();
+  return run;
+}
+
+void Engine::BeginLocked(Run& run) {
+  const absl::Status obstacle = Obstacle(run);
+  if (!obstacle.ok()) {
+    run.Fail(obstacle, /*tell=*/true);
+    return;
+  }
+  run.Begin();
+}
+
+absl::Status Engine::Obstacle(const Run& run) {
+  const MessageKey& key = run.arguments().key;
+  if (!aborts_.empty()) {
+    const auto at = std::find_if(aborts_.begin(), aborts_.end(), [&](const Abort& abort) {
+      return abort.key.context == key.context && abort.key.sequence == key.sequence &&
+             (!run.point_to_point() || abort.key.step == key.step);
+    });
+    if (at != aborts_.end()) {
+      const absl::Status why = at->why;
+      aborts_.erase(at);
+      return why;
+    }
+  }
+  if (run.point_to_point()) return absl::OkStatus();  // the transports know their peers
+  for (const int member : run.arguments().group->members) {
+    if (gone_[member].gone && !gone_[member].left) return absl::UnavailableError(gone_[member].how);
+  }
+  if (matcher_.empty()) return absl::OkStatus();
+  absl::Status mismatch;
+  matcher_.DropIf([&](const Arrival& arrival) {
+    const MessageKey& other = arrival.header.key;
+    if (other.context != key.context || other.sequence != key.sequence) return false;
+    if (arrival.header.signature == run.arguments().signature) return false;
+    mismatch =
+        absl::InvalidArgumentError(absl::StrFormat("rank %d calls %s where this rank (%d) calls %s: all "
+                                                   "ranks must call the same operations in the same order "
+                                                   "with matching sizes",
+                                                   arrival.peer, Describe(arrival.header.signature),
+                                                   topology_.rank(), Describe(run.arguments().signature)));
+    return true;
+  });
+  return mismatch;
+}
+
+void Engine::PostRecv(RecvRequest& recv) {
+  const Gone& gone = gone_[recv.peer];
+  if (gone.gone && !matcher_.Has(recv.peer, recv.key)) {
+    recv.owner->OnRequestDone(recv.token, absl::UnavailableError(gone.how));
+    return;
+  }
+  matcher_.Post(recv);
+}
+
+void Engine::CancelRecv(RecvRequest& recv) {
+  if (recv.moving) {
+    routes_[recv.peer]->CancelRecv(recv);
+  } else {
+    matcher_.Cancel(recv);
+  }
+}
+
+void Engine::TellGroup(const Run& run, const absl::Status& status) {
+  const absl::Status told(status.code(),
+                          absl::StrCat(status.message(), " [said by rank ", topology_.rank(), "]"));
+  const Run::Arguments& arguments = run.arguments();
+  MessageKey key = arguments.key;
+  for (int rank = 0; rank < static_cast<int>(arguments.group->members.size()); ++rank) {
+    if (run.point_to_point() && rank != arguments.schedule->steps[0].peer) continue;
+    const int peer = arguments.group->members[rank];
+    if (peer != topology_.rank() && !gone_[peer].gone) routes_[peer]->SendAbort(peer, key, told);
+  }
+}
+
+void Engine::OnRunDone(Run& run) {
+  any_done_ = true;
+  num_runs_.fetch_sub(1, std::memory_order_seq_cst);
+  doorbell_->Ring();
+}
+
+std::shared_ptr<Run> Engine::FindRun(const MessageKey& key, int peer) const {
+  const bool point_to_point = (key.context & kPointToPointContext) != 0;
+  for (const auto& run : runs_) {
+    const Run::Arguments& arguments = run->arguments();
+    if (run->done() || arguments.key.context != key.context || arguments.key.sequence != key.sequence)
+      continue;
+    if (!point_to_point) return run;
+    const Step& step = arguments.schedule->steps[0];
+    if (arguments.key.step == key.step && arguments.group->members[step.peer] == peer) return run;
+  }
+  return nullptr;
+}
+
+void Engine::OnMessage(Transport& from, int peer, const MessageHeader& header, const std::byte* body) {
+  Arrive(from, peer, header, /*announced=*/false, body);
+}
+
+void Engine::OnAnnouncement(Transport& from, int peer, const MessageHeader& header) {
+  Arrive(from, peer, header, /*announced=*/true, nullptr);
+}
+
+void Engine::Arrive(Transport& from, int peer, const MessageHeader& header, bool announced,
+                    const std::byte* body) {
+  if (matcher_.Offer(from, peer, header, announced, body)) return;
+  const MessageKey& key = header.key;
+  if ((key.context & kPointToPointContext) == 0) {
+    const std::shared_ptr<Run> run = FindRun(key, peer);
+    if (run != nullptr && run->arguments().signature != header.signature) {
+      if (header.slot != 0) from.Reply(peer, header, Answer::kRefused);
+      run->Fail(absl::InvalidArgumentError(absl::StrFormat("rank %d calls %s where this rank (%d) calls %s: "
+                                                           "all ranks must call the same operations in the "
+                                                           "same order with matching sizes",
+                                                           peer, Describe(header.signature), topology_.rank(),
+                                                           Describe(run->arguments().signature))),
+                /*tell=*/true);
+      return;
+    }
+    const auto group = groups_.find(key.context);
+    if (run == nullptr && group != groups_.end() && key.sequence < group->second->next_sequence) {
+      // Over here, which it would not be if the ranks agreed on what it was.
+      if (header.slot != 0) from.Reply(peer, header, Answer::kRefused);
+      from.SendAbort(peer, key,
+                     absl::InvalidArgumentError(absl::StrFormat(
+                         "rank %d has already ended operation %d of the group, which rank %d calls as %s",
+                         topology_.rank(), key.sequence, peer, Describe(header.signature))));
+      return;
+    }
+  }
+  matcher_.Keep(from, peer, header, announced, body);
+}
+
+void Engine::OnAbort(int peer, const MessageKey& key, const absl::Status& why) {
+  if (const std::shared_ptr<Run> run = FindRun(key, peer); run != nullptr) {
+    run->Fail(why, /*tell=*/false);
+    return;
+  }
+  if ((key.context & kPointToPointContext) == 0) {
+    const auto group = groups_.find(key.context);
+    if (group != groups_.end() && key.sequence < group->second->next_sequence) return;
+  }
+  aborts_.push_back({peer, key, why});
+}
+
+void Engine::OnPeerGone(int peer, bool left, absl::string_view how) {
+  gone_[peer] = {true, left, std::string(how)};
+  const std::vector<std::shared_ptr<Run>> runs = runs_;
+  for (const auto& run : runs) {
+    const std::vector<int>& members = run->arguments().group->members;
+    const bool member = std::find(members.begin(), members.end(), peer) != members.end();
+    // One that left may have done its part; one that died leaves its group without a member.
+    const bool hit = run->WaitsFor(peer) || (!left && member && !run->point_to_point());
+    if (hit) run->Fail(absl::UnavailableError(gone_[peer].how), /*tell=*/true);
+  }
+}
+
+bool Engine::ProgressLocked() {
+  bool moved = false;
+  while (!starting_.empty()) {
+    const std::vector<std::shared_ptr<Run>> starting = std::exchange(starting_, {});
+    for (const auto& run : starting) {
+      if (!run->done()) BeginLocked(*run);
+    }
+    moved = true;
+  }
+  for (const auto& transport : transports_) moved |= transport->Progress(policy::kProgressBytes);
+  SweepLocked();
+  if (++polls_ >= policy::kPollsPerClock) {
+    polls_ = 0;
+    const int64_t now = NowNanos();
+    if (now - last_check_ >= policy::kCheckNanos) CheckLocked(now);
+  }
+  return moved;
+}
+
+void Engine::CheckLocked(int64_t now) {
+  last_check_ = now;
+  for (const auto& transport : transports_) transport->CheckPeers();
+  const std::vector<std::shared_ptr<Run>> runs = runs_;
+  for (const auto& run : runs) {
+    if (!run->done() && now >= run->arguments().deadline) run->Fail(LateLocked(*run), /*tell=*/true);
+  }
+  SweepLocked();
+}
+
+void Engine::SweepLocked() {
+  if (!any_done_) return;
+  any_done_ = false;
+  std::erase_if(runs_, [](const auto& run) { return run->done(); });
+}
+
+absl::Status Engine::LateLocked(const Run& run) const {
+  const Run::Arguments& arguments = run.arguments();
+  std::vector<int> absent;
+  if (!run.point_to_point()) {
+    for (const int member : arguments.group->members) {
+      if (member == topology_.rank()) continue;
+      const std::optional<uint32_t> begun = routes_[member]->Begun(member, arguments.key.context);
+      if (begun.has_value() && *begun <= arguments.key.sequence) absent.push_back(member);
+    }
+  }
+  const std::string what = Describe(arguments.signature);
+  if (!absent.empty()) {
+    return absl::DeadlineExceededError(
+        absl::StrCat(what, " timed out: late rank", absent.size() > 1 ? "s " : " ",
+                     absl::StrJoin(absent, ", "), absent.size() > 1 ? " have" : " has", " not called it"));
+  }
+  const std::vector<int> awaited = run.AwaitedPeers();
+  return absl::DeadlineExceededError(absl::StrCat(
+      what, " timed out: waiting for rank", awaited.size() > 1 ? "s " : " ", absl::StrJoin(awaited, ", ")));
+}
+
+}  // namespace cohort::comm

@@ -1,0 +1,128 @@
+// The engine: one a process and world. It owns the transports and makes the operations in flight progress.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "comm/doorbell.h"
+#include "comm/executor.h"
+#include "comm/policy.h"
+#include "comm/rendezvous.h"
+#include "comm/topology.h"
+#include "comm/transport/matcher.h"
+#include "comm/transport/transport.h"
+
+namespace cohort::comm {
+
+// One lock guards everything that moves. Whoever waits for an operation works under it, in turn; when nobody
+// waits, a thread of the engine's own does, and it sleeps when nothing is in flight. Messages and errors name
+// world ranks: those of the communicator that was created, not split.
+class Engine : public TransportEvents, public std::enable_shared_from_this<Engine> {
+ public:
+  // Connects to all ranks at the rendezvous.
+  static absl::StatusOr<std::shared_ptr<Engine>> Create(Rendezvous& rendezvous, absl::Time deadline);
+  // For a world of one.
+  static std::shared_ptr<Engine> Single();
+  ~Engine() override;
+
+  const Topology& topology() const { return topology_; }
+  // The transport that reaches a peer.
+  absl::string_view TransportTo(int peer) const { return routes_[peer]->name(); }
+
+  // Makes a group known. `context` is a number that all its members agree on and none has used.
+  std::shared_ptr<Group> AddGroup(uint32_t context, std::vector<int> members, int rank);
+  // Waits for what is in flight in the group, and forgets it.
+  void RemoveGroup(const std::shared_ptr<Group>& group);
+  // A context number that this rank has not used yet, and its reservation.
+  uint32_t NextContext();
+  void ReserveContexts(uint32_t first_free);
+
+  // Starts an operation. For collectives, arguments.key is filled in here: starting numbers them.
+  std::shared_ptr<Run> Start(Run::Arguments arguments);
+  // Progress, a little; whether the run is over.
+  bool Poll(Run& run);
+  // OK when the run is over, else DEADLINE_EXCEEDED.
+  absl::Status Wait(Run& run, absl::Time deadline);
+
+  // For runs, under the lock.
+  void PostSend(SendRequest& send) { routes_[send.peer]->Send(send); }
+  void PostRecv(RecvRequest& recv);
+  void CancelSend(SendRequest& send) { routes_[send.peer]->CancelSend(send); }
+  void CancelRecv(RecvRequest& recv);
+  void TellGroup(const Run& run, const absl::Status& status);
+  void OnRunDone(Run& run);
+
+  // TransportEvents, under the lock.
+  void OnMessage(Transport& from, int peer, const MessageHeader& header, const std::byte* body) override;
+  void OnAnnouncement(Transport& from, int peer, const MessageHeader& header) override;
+  void OnAbort(int peer, const MessageKey& key, const absl::Status& why) override;
+  void OnPeerGone(int peer, bool left, absl::string_view how) override;
+
+ private:
+  struct Gone {
+    bool gone = false;
+    bool left = false;
+    std::string how;
+  };
+  struct Abort {
+    int peer;
+    MessageKey key;
+    absl::Status why;
+  };
+
+  explicit Engine(Topology topology);
+  absl::Status Connect(Rendezvous& rendezvous, absl::Time deadline);
+
+  void Arrive(Transport& from, int peer, const MessageHeader& header, bool announced, const std::byte* body);
+  std::shared_ptr<Run> FindRun(const MessageKey& key, int peer) const;
+  // Why a run cannot begin: a member was lost, or a peer has given it up or called something else.
+  absl::Status Obstacle(const Run& run);
+  void BeginLocked(Run& run);
+
+  bool ProgressLocked();
+  // Drops runs that are over. Only where no call into a run is under way.
+  void SweepLocked();
+  // Deadlines and the life of peers.
+  void CheckLocked(int64_t now);
+  absl::Status LateLocked(const Run& run) const;
+  // Sleeps until the doorbell rings or `limit` nanoseconds are over; returns at once where something moved.
+  bool SleepOnce(const std::atomic<bool>* done, int64_t limit);
+  void ThreadMain();
+
+  Topology topology_;  // fixed once connected
+  int spin_polls_ = policy::kSpinPollsShared;
+  std::mutex mutex_;
+  Doorbell private_bell_{};
+  Doorbell* doorbell_ = &private_bell_;
+  std::vector<std::unique_ptr<Transport>> transports_;
+  std::vector<Transport*> routes_;  // by world rank
+  Matcher matcher_;
+  std::vector<Gone> gone_;
+  std::vector<Abort> aborts_;  // of operations that this rank has not begun
+  std::unordered_map<uint32_t, std::shared_ptr<Group>> groups_;
+  uint32_t next_context_ = 0;
+  std::vector<std::shared_ptr<Run>> runs_;
+  std::vector<std::shared_ptr<Run>> starting_;  // of runs_, those not yet begun
+  int64_t last_check_ = 0;
+  int polls_ = 0;
+  bool any_done_ = false;
+
+  std::atomic<int> num_runs_{0};
+  std::atomic<int> waiters_{0};
+  std::atomic<int> contenders_{0};
+
+  Doorbell thread_bell_{};
+  std::atomic<bool> thread_idle_{false};
+  std::atomic<bool> stop_{false};
+  std::thread thread_;
+};
+
+}  // namespace cohort::comm

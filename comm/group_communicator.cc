@@ -1,0 +1,240 @@
+#include "comm/group_communicator.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/types/span.h"
+#include "comm/check.h"
+#include "comm/policy.h"
+#include "comm/selection.h"
+
+namespace cohort::comm {
+namespace {
+
+uint32_t Digest(absl::Span<const size_t> counts, int root) {
+  uint64_t hash = 0xcbf29ce484222325ull + static_cast<uint64_t>(root);  // FNV-1a, by words
+  for (const size_t count : counts) hash = (hash ^ count) * 0x100000001b3ull;
+  return static_cast<uint32_t>(hash ^ hash >> 32);
+}
+
+absl::Status CheckBuffer(const char* what, const void* buffer, size_t count) {
+  if (buffer != nullptr || count == 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("the ", what, " buffer of ", count, " elements is null"));
+}
+
+absl::Status NotInPlace(const char* operation, const void* send, const void* recv) {
+  if (send != recv || send == nullptr) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(operation, " cannot work in place: send == recv"));
+}
+
+size_t Sum(absl::Span<const size_t> counts) {
+  size_t sum = 0;
+  for (const size_t count : counts) sum += count;
+  return sum;
+}
+
+}  // namespace
+
+GroupCommunicator::GroupCommunicator(std::shared_ptr<Engine> engine, std::shared_ptr<Group> group,
+                                     CommunicatorOptions options)
+    : engine_(std::move(engine)),
+      group_(std::move(group)),
+      options_(options),
+      topology_(engine_->topology().Group(group_->members, group_->rank)) {}
+
+GroupCommunicator::~GroupCommunicator() { engine_->RemoveGroup(group_); }
+
+int64_t GroupCommunicator::Deadline() const {
+  if (options_.timeout == absl::InfiniteDuration()) return INT64_MAX;
+  return NowNanos() + absl::ToInt64Nanoseconds(options_.timeout);
+}
+
+absl::Status GroupCommunicator::CheckCounts(const char* what, absl::Span<const size_t> counts,
+                                            size_t element_bytes) const {
+  if (static_cast<int>(counts.size()) != size()) {
+    return absl::InvalidArgumentError(absl::StrFormat("%d %s for a group of %d ranks: one for each is needed",
+                                                      counts.size(), what, size()));
+  }
+  size_t room = SIZE_MAX / element_bytes;
+  for (const size_t count : counts) {
+    if (count > room)
+      return absl::InvalidArgumentError(absl::StrCat("the sum of the ", what, " is too large"));
+    room -= count;
+  }
+  return absl::OkStatus();
+}
+
+std::shared_ptr<const Schedule> GroupCommunicator::ScheduleFor(Collective collective, size_t element_bytes) {
+  const std::lock_guard lock(mutex_);
+  for (auto it = schedules_.begin(); it != schedules_.end(); ++it) {
+    if (it->element_bytes != element_bytes || !(it->collective == collective)) continue;
+    if (it != schedules_.begin()) schedules_.splice(schedules_.begin(), schedules_, it);
+    return schedules_.front().schedule;
+  }
+  Collective cut = collective;
+  const Algorithm& algorithm = Select(cut, element_bytes);
+  auto schedule = std::make_shared<const Schedule>(algorithm.make(cut));
+  schedules_.push_front({std::move(collective), element_bytes, schedule});
+  if (schedules_.size() > policy::kScheduleCache) schedules_.pop_back();
+  return schedule;
+}
+
+Work GroupCommunicator::Collect(Collective collective, const void* send, void* recv, DataType dtype,
+                                ReduceOp op) {
+  const size_t element_bytes = SizeOf(dtype);
+  const size_t total = TotalCount(collective);
+  if (total > SIZE_MAX / element_bytes) {
+    return Work(absl::InvalidArgumentError(absl::StrCat(total, " elements are too many")));
+  }
+  collective.rank = rank();
+  collective.size = size();
+  Run::Arguments arguments;
+  arguments.signature = {collective.operation, dtype, op, 0, 0, total};
+  if (collective.operation == Operation::kAllToAllV) {
+    arguments.signature.count = 0;  // differs by rank; the sizes of the messages tell
+  } else {
+    arguments.signature.digest = Digest(collective.counts, collective.root);
+  }
+  arguments.bytes = std::max(total, Sum(collective.recv_counts)) * element_bytes;
+  arguments.schedule = ScheduleFor(std::move(collective), element_bytes);
+  arguments.group = group_;
+  arguments.input = static_cast<const std::byte*>(send);
+  arguments.output = static_cast<std::byte*>(recv);
+  arguments.reduce = FindReduce(dtype, op);
+  arguments.deadline = Deadline();
+  return Work(std::static_pointer_cast<WorkState>(engine_->Start(std::move(arguments))));
+}
+
+Work GroupCommunicator::AllReduce(const void* send, void* recv, size_t count, DataType dtype, ReduceOp op) {
+  if (auto status = CheckBuffer("send", send, count); !status.ok()) return Work(status);
+  if (auto status = CheckBuffer("recv", recv, count); !status.ok()) return Work(status);
+  Collective collective;
+  collective.operation = Operation::kAllReduce;
+  collective.count = count;
+  collective.in_place = send == recv;
+  return Collect(std::move(collective), send, recv, dtype, op);
+}
+
+Work GroupCommunicator::ReduceScatter(const void* send, void* recv, absl::Span<const size_t> counts,
+                                      DataType dtype, ReduceOp op) {
+  if (auto status = CheckCounts("counts", counts, SizeOf(dtype)); !status.ok()) return Work(status);
+  if (auto status = CheckBuffer("send", send, Sum(counts)); !status.ok()) return Work(status);
+  if (auto status = CheckBuffer("recv", recv, counts[rank()]); !status.ok()) return Work(status);
+  if (auto status = NotInPlace("reduce-scatter", send, recv); !status.ok()) return Work(status);
+  Collective collective;
+  collective.operation = Operation::kReduceScatter;
+  collective.counts.assign(counts.begin(), counts.end());
+  return Collect(std::move(collective), send, recv, dtype, op);
+}
+
+Work GroupCommunicator::AllGather(const void* send, void* recv, absl::Span<const size_t> counts,
+                                  DataType dtype) {
+  if (auto status = CheckCounts("counts", counts, SizeOf(dtype)); !status.ok()) return Work(status);
+  if (auto status = CheckBuffer("send", send, counts[rank()]); !status.ok()) return Work(status);
+  if (auto status = CheckBuffer("recv", recv, Sum(counts)); !status.ok()) return Work(status);
+  Collective collective;
+  collective.operation = Operation::kAllGather;
+  collective.counts.assign(counts.begin(), counts.end());
+  const size_t before = Sum(counts.subspan(0, rank()));
+  collective.in_place =
+      recv != nullptr && send == static_cast<const std::byte*>(recv) + before * SizeOf(dtype);
+  return Collect(std::move(collective), send, recv, dtype, ReduceOp::kSum);
+}
+
+Work GroupCommunicator::Broadcast(void* buffer, size_t count, DataType dtype, int root) {
+  if (auto status = CheckBuffer("broadcast", buffer, count); !status.ok()) return Work(status);
+  if (root < 0 || root >= size()) {
+    return Work(absl::InvalidArgumentError(absl::StrFormat("root %d of a group of %d ranks", root, size())));
+  }
+  Collective collective;
+  collective.operation = Operation::kBroadcast;
+  collective.count = count;
+  collective.root = root;
+  return Collect(std::move(collective), nullptr, buffer, dtype, ReduceOp::kSum);
+}
+
+Work GroupCommunicator::AllToAll(const void* send, void* recv, size_t count, DataType dtype) {
+  if (count > SIZE_MAX / SizeOf(dtype) / static_cast<size_t>(size())) {
+    return Work(absl::InvalidArgumentError(absl::StrCat(count, " elements for each rank are too many")));
+  }
+  if (auto status = CheckBuffer("send", send, count); !status.ok()) return Work(status);
+  if (auto status = CheckBuffer("recv", recv, count); !status.ok()) return Work(status);
+  if (auto status = NotInPlace("all-to-all", send, recv); !status.ok()) return Work(status);
+  Collective collective;
+  collective.operation = Operation::kAllToAll;
+  collective.counts.assign(size(), count);
+  collective.recv_counts = collective.counts;
+  return Collect(std::move(collective), send, recv, dtype, ReduceOp::kSum);
+}
+
+Work GroupCommunicator::AllToAllV(const void* send, absl::Span<const size_t> send_counts, void* recv,
+                                  absl::Span<const size_t> recv_counts, DataType dtype) {
+  if (auto status = CheckCounts("send counts", send_counts, SizeOf(dtype)); !status.ok()) return Work(status);
+  if (auto status = CheckCounts("recv counts", recv_counts, SizeOf(dtype)); !status.ok()) return Work(status);
+  if (auto status = CheckBuffer("send", send, Sum(send_counts)); !status.ok()) return Work(status);
+  if (auto status = CheckBuffer("recv", recv, Sum(recv_counts)); !status.ok()) return Work(status);
+  if (auto status = NotInPlace("all-to-all-v", send, recv); !status.ok()) return Work(status);
+  if (send_counts[rank()] != recv_counts[rank()]) {
+    return Work(
+        absl::InvalidArgumentError(absl::StrFormat("rank %d would send itself %d elements and receive %d",
+                                                   rank(), send_counts[rank()], recv_counts[rank()])));
+  }
+  Collective collective;
+  collective.operation = Operation::kAllToAllV;
+  collective.counts.assign(send_counts.begin(), send_counts.end());
+  collective.recv_counts.assign(recv_counts.begin(), recv_counts.end());
+  return Collect(std::move(collective), send, recv, dtype, ReduceOp::kSum);
+}
+
+Work GroupCommunicator::Barrier() {
+  Collective collective;
+  collective.operation = Operation::kBarrier;
+  return Collect(std::move(collective), nullptr, nullptr, DataType::kU8, ReduceOp::kSum);
+}
+
+Work GroupCommunicator::PointToPoint(bool sends, const void* send, void* recv, size_t count, DataType dtype,
+                                     int peer, int tag) {
+  if (auto status = CheckBuffer(sends ? "send" : "recv", sends ? send : recv, count); !status.ok()) {
+    return Work(status);
+  }
+  if (peer < 0 || peer >= size() || tag < 0 || count > SIZE_MAX / SizeOf(dtype)) {
+    return Work(
+        absl::InvalidArgumentError(absl::StrFormat("%s: %d elements, peer %d of a group of %d, tag %d",
+                                                   sends ? "send" : "recv", count, peer, size(), tag)));
+  }
+  Schedule schedule;
+  Step step;
+  step.kind = sends ? StepKind::kSend : StepKind::kRecv;
+  step.peer = peer;
+  step.tag = static_cast<uint32_t>(tag);
+  (sends ? step.source : step.destination) = {sends ? Buffer::kInput : Buffer::kOutput, 0, count};
+  schedule.steps.push_back(step);
+  schedule.first_before.assign(2, 0);
+  Run::Arguments arguments;
+  arguments.group = group_;
+  arguments.schedule = std::make_shared<const Schedule>(std::move(schedule));
+  arguments.signature = {Operation::kPointToPoint, dtype, ReduceOp::kSum, 0, 0, count};
+  {
+    const std::lock_guard lock(mutex_);
+    const uint32_t number = (sends ? sent_ : received_)[{peer, tag}]++;
+    arguments.key = {group_->context | kPointToPointContext, number, step.tag};
+  }
+  arguments.confirmed = true;
+  arguments.input = static_cast<const std::byte*>(send);
+  arguments.output = static_cast<std::byte*>(recv);
+  arguments.bytes = count * SizeOf(dtype);
+  arguments.deadline = Deadline();
+  return Work(std::static_pointer_cast<WorkState>(engine_->Start(std::move(arguments))));
+}
+
+Work GroupCommunicator::Send(const void* buffer, size_t count, DataType dtype, int peer, int tag) {
+  return PointToPoint(/*sends=*/true, buffer, nullptr, count, dtype, peer, tag);
+}
+
+Work GroupCommunicator::Recv(void* buffer, size_t count, DataType dtype, int peer, int tag) {
+  return PointToPoint(/*sends=*/false, nullptr, buffer, count, dtype, peer, tag);
+}
+
+}  // namespace cohort::comm

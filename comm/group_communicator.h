@@ -1,0 +1,65 @@
+// The communicator: checks arguments, chooses algorithms, and hands their schedules to the engine.
+#pragma once
+
+#include <list>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "comm/engine.h"
+#include "comm/operation.h"
+
+namespace cohort::comm {
+
+class GroupCommunicator : public Communicator {
+ public:
+  GroupCommunicator(std::shared_ptr<Engine> engine, std::shared_ptr<Group> group,
+                    CommunicatorOptions options);
+  // Waits for what is in flight.
+  ~GroupCommunicator() override;
+
+  int rank() const override { return group_->rank; }
+  int size() const override { return static_cast<int>(group_->members.size()); }
+  const Topology& topology() const override { return topology_; }
+
+  absl::StatusOr<std::unique_ptr<Communicator>> Split(int color, int key) override;
+  Work AllReduce(const void* send, void* recv, size_t count, DataType dtype, ReduceOp op) override;
+  Work ReduceScatter(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype,
+                     ReduceOp op) override;
+  Work AllGather(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype) override;
+  Work Broadcast(void* buffer, size_t count, DataType dtype, int root) override;
+  Work AllToAll(const void* send, void* recv, size_t count, DataType dtype) override;
+  Work AllToAllV(const void* send, absl::Span<const size_t> send_counts, void* recv,
+                 absl::Span<const size_t> recv_counts, DataType dtype) override;
+  Work Send(const void* buffer, size_t count, DataType dtype, int peer, int tag) override;
+  Work Recv(void* buffer, size_t count, DataType dtype, int peer, int tag) override;
+  Work Barrier() override;
+
+ private:
+  Work Collect(Collective collective, const void* send, void* recv, DataType dtype, ReduceOp op);
+  Work PointToPoint(bool sends, const void* send, void* recv, size_t count, DataType dtype, int peer,
+                    int tag);
+  std::shared_ptr<const Schedule> ScheduleFor(Collective collective, size_t element_bytes);
+  absl::Status CheckCounts(const char* what, absl::Span<const size_t> counts, size_t element_bytes) const;
+  int64_t Deadline() const;
+
+  const std::shared_ptr<Engine> engine_;
+  const std::shared_ptr<Group> group_;
+  const CommunicatorOptions options_;
+  const Topology topology_;
+
+  struct Cached {
+    Collective collective;
+    size_t element_bytes;
+    std::shared_ptr<const Schedule> schedule;
+  };
+  std::mutex mutex_;
+  std::list<Cached> schedules_;                   // the latest first
+  std::map<std::pair<int, int>, uint32_t> sent_;  // by (peer, tag): messages so far
+  std::map<std::pair<int, int>, uint32_t> received_;
+};
+
+}  // namespace cohort::comm

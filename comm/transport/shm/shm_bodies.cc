@@ -1,0 +1,223 @@
+// Bodies of large messages: slots where senders wait, pulls, and fragments where pulling is not permitted.
+#include <algorithm>
+
+#include "absl/strings/str_format.h"
+#include "comm/transport/shm/shm_transport.h"
+
+namespace cohort::comm::shm {
+
+uint32_t ShmTransport::TakeSlot() {
+  const uint32_t slot = free_slots_.back();
+  free_slots_.pop_back();
+  const uint32_t generation = ++generations_[slot];
+  (*own_)->slots[slot].word.store(SlotWord(generation, SlotState::kPosted), std::memory_order_release);
+  return slot;
+}
+
+void ShmTransport::FreeSlot(uint32_t slot) {
+  (*own_)->slots[slot].word.store(SlotWord(generations_[slot], SlotState::kFree), std::memory_order_release);
+  free_slots_.push_back(slot);
+}
+
+bool ShmTransport::LookAtSlots() {
+  bool moved = false;
+  for (size_t i = 0; i < answered_later_.size();) {
+    SendRequest* send = answered_later_[i];
+    const uint64_t word = (*own_)->slots[send->slot].word.load(std::memory_order_seq_cst);
+    const auto state = static_cast<SlotState>(word & 0xff);
+    if (state != SlotState::kTaken && state != SlotState::kRefused) {
+      ++i;
+      continue;
+    }
+    answered_later_[i] = answered_later_.back();
+    answered_later_.pop_back();
+    std::erase(pushing_, send);
+    FreeSlot(send->slot);
+    moved = true;
+    send->owner->OnRequestDone(
+        send->token, state == SlotState::kTaken
+                         ? absl::OkStatus()
+                         : absl::InvalidArgumentError(absl::StrFormat(
+                               "rank %d refused %s from this rank: it called something else, or gave up",
+                               send->peer, Describe(send->signature))));
+  }
+  return moved;
+}
+
+void ShmTransport::CancelSend(SendRequest& send) {
+  Peer& peer = At(send.peer);
+  const auto waiting = std::find_if(peer.backlog.begin(), peer.backlog.end(),
+                                    [&](const Outgoing& outgoing) { return outgoing.send == &send; });
+  if (waiting != peer.backlog.end()) {
+    peer.backlog.erase(waiting);
+    --backlog_;
+    return;
+  }
+  if (std::erase(answered_later_, &send) == 0) return;
+  std::erase(pushing_, &send);
+  // A receiver that is reading now finds the slot changed when it is through, and drops what it read.
+  FreeSlot(send.slot);
+}
+
+void ShmTransport::Reply(int peer, const MessageHeader& header, Answer answer) {
+  Peer& to = At(peer);
+  const SlotState state = answer == Answer::kTaken ? SlotState::kTaken : SlotState::kRefused;
+  uint64_t expected = SlotWord(header.generation, SlotState::kPosted);
+  if ((*to.segment)
+          ->slots[header.slot]
+          .word.compare_exchange_strong(expected, SlotWord(header.generation, state),
+                                        std::memory_order_seq_cst)) {
+    (*to.segment)->doorbell.Ring();
+  }
+}
+
+void ShmTransport::Accept(RecvRequest& recv, const MessageHeader& header) {
+  Peer& peer = At(recv.peer);
+  recv.moving = true;
+  if (!peer.readable) {
+    recv.transfer = next_transfer_++;
+    transfers_[recv.transfer] = &recv;
+    Outgoing control;
+    control.type = EntryType::kPush;
+    control.header.slot = header.slot;
+    control.header.generation = header.generation;
+    control.header.address = recv.transfer;
+    Control(peer, std::move(control));
+    return;
+  }
+  recv.transfer = 0;
+  Pull pull{&recv, header, 0};
+  uint64_t expected = SlotWord(header.generation, SlotState::kPosted);
+  if (!(*peer.segment)
+           ->slots[header.slot]
+           .word.compare_exchange_strong(expected, SlotWord(header.generation, SlotState::kClaimed),
+                                         std::memory_order_seq_cst)) {
+    recv.moving = false;
+    recv.owner->OnRequestDone(recv.token, absl::UnavailableError(absl::StrFormat(
+                                              "rank %d withdrew %s", recv.peer, Describe(recv.signature))));
+    return;
+  }
+  // Small bodies in the call that found them, others as Progress gets to it.
+  size_t budget = policy::kInlineBytes;
+  if (header.bytes <= budget && Advance(pull, &budget)) return;
+  pulls_.push_back(pull);
+}
+
+bool ShmTransport::Advance(Pull& pull, size_t* budget) {
+  RecvRequest& recv = *pull.recv;
+  Peer& peer = At(recv.peer);
+  const size_t chunk_bytes = recv.reduce != nullptr ? policy::kPullReduceBytes : policy::kPullBytes;
+  while (pull.offset<recv.bytes&& * budget> 0) {
+    const size_t bytes = std::min(chunk_bytes, recv.bytes - pull.offset);
+    std::byte* to = recv.destination + pull.offset;
+    if (recv.reduce != nullptr) {
+      if (staging_.size() < chunk_bytes) staging_.resize(chunk_bytes);
+      to = staging_.data();
+    }
+    const absl::Status status = peer.process.Read(pull.header.address + pull.offset, to, bytes);
+    if (!status.ok()) {
+      FinishPull(pull, status);
+      return true;
+    }
+    if (recv.reduce != nullptr) recv.Deliver(to, pull.offset, bytes);
+    pull.offset += bytes;
+    *budget -= std::min(*budget, bytes);
+  }
+  if (pull.offset < recv.bytes) return false;
+  FinishPull(pull, absl::OkStatus());
+  return true;
+}
+
+void ShmTransport::FinishPull(const Pull& pull, const absl::Status& status) {
+  RecvRequest& recv = *pull.recv;
+  Peer& peer = At(recv.peer);
+  recv.moving = false;
+  uint64_t expected = SlotWord(pull.header.generation, SlotState::kClaimed);
+  const SlotState state = status.ok() ? SlotState::kTaken : SlotState::kRefused;
+  const bool valid = (*peer.segment)
+                         ->slots[pull.header.slot]
+                         .word.compare_exchange_strong(expected, SlotWord(pull.header.generation, state),
+                                                       std::memory_order_seq_cst);
+  (*peer.segment)->doorbell.Ring();
+  if (!status.ok()) {
+    // A process that ended takes its memory with it before its pidfd says so.
+    recv.owner->OnRequestDone(recv.token, absl::UnavailableError(absl::StrFormat(
+                                              "rank %d was lost: %s", recv.peer, status.message())));
+  } else if (!valid) {
+    recv.owner->OnRequestDone(recv.token, absl::UnavailableError(absl::StrFormat(
+                                              "rank %d gave up %s while this rank was reading it", recv.peer,
+                                              Describe(recv.signature))));
+  } else {
+    recv.owner->OnRequestDone(recv.token, absl::OkStatus());
+  }
+}
+
+void ShmTransport::CancelRecv(RecvRequest& recv) {
+  if (!recv.moving) return;
+  recv.moving = false;
+  if (recv.transfer != 0) {
+    transfers_.erase(recv.transfer);
+    return;
+  }
+  const auto at =
+      std::find_if(pulls_.begin(), pulls_.end(), [&](const Pull& pull) { return pull.recv == &recv; });
+  if (at == pulls_.end()) return;
+  Peer& peer = At(recv.peer);
+  uint64_t expected = SlotWord(at->header.generation, SlotState::kClaimed);
+  (*peer.segment)
+      ->slots[at->header.slot]
+      .word.compare_exchange_strong(expected, SlotWord(at->header.generation, SlotState::kRefused),
+                                    std::memory_order_seq_cst);
+  (*peer.segment)->doorbell.Ring();
+  pulls_.erase(at);
+}
+
+void ShmTransport::OnPushAsked(const Entry& entry) {
+  for (SendRequest* send : answered_later_) {
+    if (send->slot != entry.slot || generations_[send->slot] != entry.generation) continue;
+    send->push_target = entry.address;
+    pushing_.push_back(send);
+    return;
+  }
+}
+
+bool ShmTransport::PushSome(SendRequest& send, size_t* budget) {
+  Peer& peer = At(send.peer);
+  bool moved = false;
+  while (*budget > 0 && peer.backlog.empty() && !peer.gone) {
+    const size_t bytes = std::min(policy::kShmEagerBytes, send.bytes - send.pushed);
+    std::byte* payload = nullptr;
+    Entry* entry = peer.out.Reserve(bytes, &payload);
+    if (entry == nullptr) return moved;
+    std::memcpy(payload, send.data + send.pushed, bytes);
+    entry->type = EntryType::kFragment;
+    entry->bytes = send.pushed;
+    entry->address = send.push_target;
+    peer.out.Commit(entry);
+    (*peer.segment)->doorbell.Ring();
+    moved = true;
+    send.pushed += bytes;
+    *budget -= std::min(*budget, bytes);
+    if (send.pushed < send.bytes) continue;
+    std::erase(pushing_, &send);
+    std::erase(answered_later_, &send);
+    FreeSlot(send.slot);
+    send.owner->OnRequestDone(send.token, absl::OkStatus());
+    return true;
+  }
+  return moved;
+}
+
+void ShmTransport::OnFragment(const Entry& entry, const std::byte* payload) {
+  const auto at = transfers_.find(entry.address);
+  if (at == transfers_.end()) return;
+  RecvRequest& recv = *at->second;
+  recv.Deliver(payload, entry.bytes, entry.payload_bytes);
+  // Fragments come in order: the last one ends the message.
+  if (entry.bytes + entry.payload_bytes < recv.bytes) return;
+  transfers_.erase(at);
+  recv.moving = false;
+  recv.owner->OnRequestDone(recv.token, absl::OkStatus());
+}
+
+}  // namespace cohort::comm::shm

@@ -1,0 +1,294 @@
+// Connecting, and the flow of entries through the rings. Bodies of large messages: shm_bodies.cc.
+#include "comm/transport/shm/shm_transport.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <sstream>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/string_view.h"
+#include "comm/check.h"
+
+namespace cohort::comm::shm {
+namespace {
+
+// Peers read this to find out whether they may.
+constexpr uint64_t kProbe = 0x636f686f72743031;
+const volatile uint64_t probe_word = kProbe;
+
+}  // namespace
+
+ShmTransport::Peer::Peer(int peer_rank, Process peer_process, std::unique_ptr<Segment> peer_segment)
+    : rank(peer_rank), process(std::move(peer_process)), segment(std::move(peer_segment)) {}
+
+ShmTransport::ShmTransport(int rank, int size, TransportEvents* events, std::unique_ptr<Segment> own)
+    : rank_(rank), events_(events), own_(std::move(own)), peers_(size), generations_(policy::kShmSlots, 0) {
+  for (uint32_t slot = policy::kShmSlots - 1; slot > 0; --slot) free_slots_.push_back(slot);
+  const char* single_copy = std::getenv("COHORT_SHM_SINGLE_COPY");
+  may_read_ = single_copy == nullptr || absl::string_view(single_copy) != "0";
+}
+
+ShmTransport::~ShmTransport() = default;
+
+absl::StatusOr<std::unique_ptr<ShmTransport>> ShmTransport::Create(int rank, int size,
+                                                                   TransportEvents* events) {
+  COHORT_ASSIGN_OR_RETURN(auto own, Segment::Create(size));
+  AllowReaders();
+  return std::unique_ptr<ShmTransport>(new ShmTransport(rank, size, events, std::move(own)));
+}
+
+std::string ShmTransport::Address() const {
+  const absl::StatusOr<uint64_t> start = StartTime(getpid());
+  return absl::StrCat(getpid(), " ", start.value_or(0), " ", own_->fd(), " ", (*own_)->nonce, " ",
+                      reinterpret_cast<uintptr_t>(&probe_word));
+}
+
+absl::Status ShmTransport::Attach(int peer, const std::string& address) {
+  std::istringstream fields(address);
+  int pid = 0, fd = -1;
+  uint64_t start = 0, nonce = 0, probe = 0;
+  if (!(fields >> pid >> start >> fd >> nonce >> probe)) {
+    return absl::InvalidArgumentError(absl::StrCat("rank ", peer, " gave the address '", address, "'"));
+  }
+  const int size = static_cast<int>(peers_.size());
+  COHORT_ASSIGN_OR_RETURN(Process process, Process::Open(pid, start));
+  COHORT_ASSIGN_OR_RETURN(auto segment, Segment::Attach(pid, fd, nonce, size));
+  auto entry = std::make_unique<Peer>(peer, std::move(process), std::move(segment));
+  entry->out = RingProducer(&(*entry->segment)->rings[rank_]);
+  entry->in = RingConsumer(&(*own_)->rings[peer]);
+  uint64_t word = 0;
+  entry->readable = may_read_ &&
+                    entry->process.Read(probe, reinterpret_cast<std::byte*>(&word), sizeof(word)).ok() &&
+                    word == kProbe;
+  live_.push_back(entry.get());
+  peers_[peer] = std::move(entry);
+  return absl::OkStatus();
+}
+
+void ShmTransport::Detach(int peer) {
+  if (peers_[peer] == nullptr) return;
+  std::erase(live_, peers_[peer].get());
+  peers_[peer].reset();
+}
+
+absl::Status ShmTransport::GoneStatus(const Peer& peer) const {
+  return absl::UnavailableError(
+      peer.left ? absl::StrFormat("rank %d has left (process %d)", peer.rank, peer.process.pid())
+                : absl::StrFormat("rank %d was lost: its process %d ended", peer.rank, peer.process.pid()));
+}
+
+void ShmTransport::Send(SendRequest& send) {
+  Peer& peer = At(send.peer);
+  if (peer.gone) {
+    send.owner->OnRequestDone(send.token, GoneStatus(peer));
+    return;
+  }
+  if (peer.backlog.empty() && TrySend(peer, send)) return;
+  peer.backlog.push_back({&send, EntryType::kMessage, {}, 0, {}});
+  ++backlog_;
+}
+
+bool ShmTransport::TrySend(Peer& peer, SendRequest& send) {
+  const bool eager = send.bytes <= policy::kShmEagerBytes;
+  const bool slotted = !eager || send.confirmed;
+  if (slotted && free_slots_.empty()) return false;
+  const bool inlined = eager && !slotted && send.bytes <= kInlineEntryBytes;
+  std::byte* payload = nullptr;
+  Entry* entry = peer.out.Reserve(eager && !inlined ? send.bytes : 0, &payload);
+  if (entry == nullptr) return false;
+  entry->type = eager ? EntryType::kMessage : EntryType::kAnnouncement;
+  entry->key = send.key;
+  entry->signature = send.signature;
+  entry->bytes = send.bytes;
+  if (inlined) {
+    if (send.bytes > 0) std::memcpy(entry->inlined, send.data, send.bytes);
+  } else {
+    if (eager && send.bytes > 0) std::memcpy(payload, send.data, send.bytes);
+    send.slot = slotted ? TakeSlot() : 0;
+    entry->slot = send.slot;
+    entry->generation = slotted ? generations_[send.slot] : 0;
+    entry->address = reinterpret_cast<uintptr_t>(send.data);
+  }
+  peer.out.Commit(entry);
+  (*peer.segment)->doorbell.Ring();
+  if (slotted) {
+    send.pushed = 0;
+    answered_later_.push_back(&send);
+  } else {
+    send.owner->OnRequestDone(send.token, absl::OkStatus());
+  }
+  return true;
+}
+
+bool ShmTransport::TryControl(Peer& peer, const Outgoing& control) {
+  std::byte* payload = nullptr;
+  Entry* entry = peer.out.Reserve(control.text.size(), &payload);
+  if (entry == nullptr) return false;
+  entry->type = control.type;
+  entry->code = control.code;
+  entry->key = control.header.key;
+  entry->signature = control.header.signature;
+  entry->bytes = control.header.bytes;
+  entry->address = control.header.address;
+  entry->slot = control.header.slot;
+  entry->generation = control.header.generation;
+  if (!control.text.empty()) std::memcpy(payload, control.text.data(), control.text.size());
+  peer.out.Commit(entry);
+  (*peer.segment)->doorbell.Ring();
+  return true;
+}
+
+void ShmTransport::Control(Peer& peer, Outgoing control) {
+  if (peer.gone || (peer.backlog.empty() && TryControl(peer, control))) return;
+  peer.backlog.push_back(std::move(control));
+  ++backlog_;
+}
+
+void ShmTransport::SendAbort(int peer, const MessageKey& key, const absl::Status& why) {
+  Outgoing control;
+  control.type = EntryType::kAbort;
+  control.header.key = key;
+  control.code = static_cast<uint8_t>(why.code());
+  control.text = std::string(why.message().substr(0, 1024));
+  Control(At(peer), std::move(control));
+}
+
+bool ShmTransport::Flush(Peer& peer) {
+  bool moved = false;
+  while (!peer.backlog.empty()) {
+    // Off the list first: completing a send may post the next.
+    Outgoing first = std::move(peer.backlog.front());
+    peer.backlog.pop_front();
+    const bool sent = first.send != nullptr ? TrySend(peer, *first.send) : TryControl(peer, first);
+    if (!sent) {
+      peer.backlog.push_front(std::move(first));
+      return moved;
+    }
+    --backlog_;
+    moved = true;
+  }
+  return moved;
+}
+
+bool ShmTransport::Drain(Peer& peer, size_t* budget) {
+  bool moved = false;
+  const std::byte* payload = nullptr;
+  while (const Entry* entry = peer.in.Peek(&payload)) {
+    Handle(peer, *entry, payload);
+    peer.in.Release();
+    moved = true;
+    *budget -= std::min<size_t>(*budget, entry->payload_bytes);
+    if (*budget == 0) break;
+  }
+  if (moved) peer.in.Publish();
+  return moved;
+}
+
+void ShmTransport::Handle(Peer& peer, const Entry& entry, const std::byte* payload) {
+  MessageHeader header{entry.key, entry.signature, entry.bytes, 0, 0, 0};
+  switch (entry.type) {
+    case EntryType::kMessage: {
+      const bool inlined = entry.payload_bytes == 0 && entry.bytes > 0;
+      if (!inlined) {
+        header.slot = entry.slot;
+        header.generation = entry.generation;
+      }
+      events_->OnMessage(*this, peer.rank, header, inlined ? entry.inlined : payload);
+      return;
+    }
+    case EntryType::kAnnouncement:
+      header.slot = entry.slot;
+      header.generation = entry.generation;
+      header.address = entry.address;
+      events_->OnAnnouncement(*this, peer.rank, header);
+      return;
+    case EntryType::kPush:
+      OnPushAsked(entry);
+      return;
+    case EntryType::kFragment:
+      OnFragment(entry, payload);
+      return;
+    case EntryType::kAbort:
+      events_->OnAbort(
+          peer.rank, entry.key,
+          absl::Status(static_cast<absl::StatusCode>(entry.code),
+                       absl::string_view(reinterpret_cast<const char*>(payload), entry.payload_bytes)));
+      return;
+  }
+}
+
+bool ShmTransport::Progress(size_t budget) {
+  bool moved = false;
+  for (Peer* peer : live_) {
+    if (!peer->backlog.empty() && !peer->gone) moved |= Flush(*peer);
+    moved |= Drain(*peer, &budget);
+    if (budget == 0) return true;
+  }
+  if (!answered_later_.empty()) moved |= LookAtSlots();
+  for (size_t i = 0; i < pushing_.size() && budget > 0; ++i) {
+    SendRequest* send = pushing_[i];
+    moved |= PushSome(*send, &budget);
+    if (i < pushing_.size() && pushing_[i] != send) --i;  // it was the last of its fragments
+  }
+  while (!pulls_.empty() && budget > 0) {
+    moved = true;
+    Pull pull = pulls_.front();
+    pulls_.pop_front();
+    if (!Advance(pull, &budget)) pulls_.push_back(pull);
+  }
+  return moved;
+}
+
+void ShmTransport::CheckPeers() {
+  for (size_t i = 0; i < live_.size(); ++i) {
+    Peer& peer = *live_[i];
+    if (peer.gone) continue;
+    const bool left = (*peer.segment)->closed.load(std::memory_order_acquire) != 0;
+    if (!left && peer.process.Alive()) continue;
+    // What it sent before it went still counts.
+    size_t budget = SIZE_MAX;
+    Drain(peer, &budget);
+    peer.gone = true;
+    peer.left = left;
+    backlog_ -= peer.backlog.size();
+    const std::deque<Outgoing> unsent = std::move(peer.backlog);
+    peer.backlog.clear();
+    const absl::Status status = GoneStatus(peer);
+    for (const Outgoing& outgoing : unsent) {
+      if (outgoing.send != nullptr) outgoing.send->owner->OnRequestDone(outgoing.send->token, status);
+    }
+    events_->OnPeerGone(peer.rank, left, status.message());
+  }
+}
+
+int64_t ShmTransport::MaxSleepNanos() const {
+  return backlog_ > 0 || !pushing_.empty() ? policy::kBacklogSleepNanos : policy::kMaxSleepNanos;
+}
+
+void ShmTransport::PublishBegun(uint32_t context, uint32_t sequence) {
+  (*own_)->board[context % policy::kBoardEntries].store(static_cast<uint64_t>(context) << 32 | (sequence + 1),
+                                                        std::memory_order_relaxed);
+}
+
+std::optional<uint32_t> ShmTransport::Begun(int peer, uint32_t context) const {
+  if (peers_[peer] == nullptr) return std::nullopt;
+  const uint64_t word =
+      (*peers_[peer]->segment)->board[context % policy::kBoardEntries].load(std::memory_order_relaxed);
+  // Numbers are those of the last begun operation plus one: 0 where the group has begun none.
+  if (word >> 32 != context) return word == 0 ? std::optional<uint32_t>(0) : std::nullopt;
+  return static_cast<uint32_t>(word);
+}
+
+void ShmTransport::Close() {
+  const int64_t give_up = NowNanos() + policy::kMaxSleepNanos * 10;
+  while (backlog_ > 0 && NowNanos() < give_up) {
+    if (!Progress(policy::kProgressBytes)) usleep(100);
+  }
+  (*own_)->closed.store(1, std::memory_order_seq_cst);
+  for (Peer* peer : live_) (*peer->segment)->doorbell.Ring();
+}
+
+}  // namespace cohort::comm::shm

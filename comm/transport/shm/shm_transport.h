@@ -1,0 +1,117 @@
+// The shared-memory transport: ranks of one host.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "comm/transport/shm/process.h"
+#include "comm/transport/shm/ring.h"
+#include "comm/transport/shm/segment.h"
+#include "comm/transport/transport.h"
+
+namespace cohort::comm::shm {
+
+// Small messages are copied through a ring. Of large ones the ring carries the address: the receiver reads
+// them from the sender's memory, once, straight into place or into the reduction, and says so in the sender's
+// slot. Where the system forbids reading, the receiver asks, and the sender copies fragments through the
+// ring.
+class ShmTransport : public Transport {
+ public:
+  // What a peer must know to attach, as text.
+  static absl::StatusOr<std::unique_ptr<ShmTransport>> Create(int rank, int size, TransportEvents* events);
+  ~ShmTransport() override;
+  std::string Address() const;
+  // Attaches to a peer by its Address(). Where that fails, the pair must use another transport.
+  absl::Status Attach(int peer, const std::string& address);
+  // Forgets a peer that could not attach to this rank.
+  void Detach(int peer);
+  // Where this rank's threads sleep: peers ring it.
+  Doorbell* doorbell() { return &(*own_)->doorbell; }
+
+  absl::string_view name() const override { return "shm"; }
+  void Send(SendRequest& send) override;
+  void CancelSend(SendRequest& send) override;
+  void Accept(RecvRequest& recv, const MessageHeader& header) override;
+  void CancelRecv(RecvRequest& recv) override;
+  void Reply(int peer, const MessageHeader& header, Answer answer) override;
+  void SendAbort(int peer, const MessageKey& key, const absl::Status& why) override;
+  bool Progress(size_t budget) override;
+  void CheckPeers() override;
+  int64_t MaxSleepNanos() const override;
+  void PublishBegun(uint32_t context, uint32_t sequence) override;
+  std::optional<uint32_t> Begun(int peer, uint32_t context) const override;
+  void Close() override;
+
+ private:
+  // What waits for room in a ring: a send, or a line of control with its text.
+  struct Outgoing {
+    SendRequest* send = nullptr;
+    EntryType type = EntryType::kAbort;
+    MessageHeader header;
+    uint8_t code = 0;
+    std::string text;
+  };
+  struct Peer {
+    Peer(int rank, Process process, std::unique_ptr<Segment> segment);
+    int rank;
+    Process process;
+    std::unique_ptr<Segment> segment;
+    RingProducer out;
+    RingConsumer in;
+    std::deque<Outgoing> backlog;
+    bool readable = false;
+    bool gone = false;
+    bool left = false;
+  };
+  struct Pull {
+    RecvRequest* recv;
+    MessageHeader header;
+    size_t offset;
+  };
+
+  ShmTransport(int rank, int size, TransportEvents* events, std::unique_ptr<Segment> own);
+
+  Peer& At(int peer) { return *peers_[peer]; }
+  // Whether it went into the ring.
+  bool TrySend(Peer& peer, SendRequest& send);
+  bool TryControl(Peer& peer, const Outgoing& control);
+  void Control(Peer& peer, Outgoing control);
+  bool Flush(Peer& peer);
+  bool Drain(Peer& peer, size_t* budget);
+  void Handle(Peer& peer, const Entry& entry, const std::byte* payload);
+  void OnPushAsked(const Entry& entry);
+  void OnFragment(const Entry& entry, const std::byte* payload);
+
+  bool LookAtSlots();
+  uint32_t TakeSlot();
+  void FreeSlot(uint32_t slot);
+  bool PushSome(SendRequest& send, size_t* budget);
+
+  // Moves up to `budget` bytes of a pull; whether it is over.
+  bool Advance(Pull& pull, size_t* budget);
+  void FinishPull(const Pull& pull, const absl::Status& status);
+  absl::Status GoneStatus(const Peer& peer) const;
+
+  int rank_;
+  TransportEvents* events_;
+  std::unique_ptr<Segment> own_;
+  bool may_read_ = true;
+  std::vector<std::unique_ptr<Peer>> peers_;  // by rank; null where not reached
+  std::vector<Peer*> live_;
+  std::vector<uint32_t> free_slots_;
+  std::vector<uint32_t> generations_;
+  std::vector<SendRequest*> answered_later_;  // hold a slot
+  std::vector<SendRequest*> pushing_;
+  std::deque<Pull> pulls_;
+  std::unordered_map<uint64_t, RecvRequest*> transfers_;  // bodies that peers push here
+  uint64_t next_transfer_ = 1;
+  size_t backlog_ = 0;
+  std::vector<std::byte> staging_;
+};
+
+}  // namespace cohort::comm::shm
