@@ -9,7 +9,7 @@
 namespace {
 
 using Add = void (*)(CLI::App&, const cohort::tools::Selected&);
-constexpr std::array<Add, 0> kCommands = {};
+constexpr Add kCommands[] = {cohort::tools::AddData};
 
 }  // namespace
 
