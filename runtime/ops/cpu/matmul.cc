@@ -9,6 +9,7 @@
 
 #include "runtime/device/cpu_features.h"
 #include "runtime/ops/check_shapes.h"
+#include "runtime/ops/cpu/amx_matmul.h"
 #include "runtime/ops/cpu/cpu_ops.h"
 #include "runtime/ops/cpu/kernels.h"
 #include "runtime/ops/cpu/parallel.h"
@@ -53,6 +54,70 @@ void MultiplyWidened(const Product& p, const void* a, const void* b, void* c) {
   });
 }
 
+// `count` equal parts of [0, n), each beginning at a multiple of `unit`: part i.
+std::pair<int64_t, int64_t> Part(int64_t n, int64_t unit, int64_t count, int64_t i) {
+  const int64_t units = (n + unit - 1) / unit;
+  return {std::min(n, units * i / count * unit), std::min(n, units * (i + 1) / count * unit)};
+}
+
+// Cuts a product into about `parts` independent ones of about square shape, along m and n.
+void Split(const AmxProduct& whole, int64_t parts, std::vector<AmxProduct>& tasks) {
+  constexpr int64_t kUnit = 32;  // a strip of tiles
+  int64_t parts_m = 1, parts_n = 1;
+  while (parts_m * parts_n < parts) {
+    if (whole.n / parts_n >= whole.m / parts_m && whole.n / parts_n > kUnit) {
+      ++parts_n;
+    } else if (whole.m / parts_m > kUnit) {
+      ++parts_m;
+    } else {
+      break;
+    }
+  }
+  for (int64_t i = 0; i < parts_m; ++i) {
+    const auto [m0, m1] = Part(whole.m, kUnit, parts_m, i);
+    for (int64_t j = 0; j < parts_n; ++j) {
+      const auto [n0, n1] = Part(whole.n, kUnit, parts_n, j);
+      if (m0 == m1 || n0 == n1) continue;
+      AmxProduct task = whole;
+      task.m = m1 - m0;
+      task.n = n1 - n0;
+      task.a += whole.transpose_a ? m0 : m0 * whole.lda;
+      task.b += whole.transpose_b ? n0 * whole.ldb : n0;
+      task.c =
+          static_cast<char*>(whole.c) + (m0 * whole.ldc + n0) * static_cast<int64_t>(SizeOf(whole.output));
+      tasks.push_back(task);
+    }
+  }
+}
+
+AmxProduct OnTiles(const Product& p, const void* a, const void* b, void* c) {
+  return {.m = p.m,
+          .n = p.n,
+          .k = p.k,
+          .a = static_cast<const BFloat16*>(a),
+          .lda = p.transpose_a ? p.m : p.k,
+          .transpose_a = p.transpose_a,
+          .b = static_cast<const BFloat16*>(b),
+          .ldb = p.transpose_b ? p.k : p.n,
+          .transpose_b = p.transpose_b,
+          .c = c,
+          .ldc = p.n,
+          .output = p.output,
+          .accumulate = p.accumulate};
+}
+
+// Each task is computed the same way whichever thread takes it.
+void Run(const std::vector<AmxProduct>& tasks) {
+  const int64_t count = static_cast<int64_t>(tasks.size());
+  const int threads = static_cast<int>(std::min<int64_t>(CpuThreads(), count));
+  if (threads <= 1) {
+    for (const AmxProduct& task : tasks) MultiplyOnTiles(task);
+    return;
+  }
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+  for (int64_t i = 0; i < count; ++i) MultiplyOnTiles(tasks[i]);
+}
+
 }  // namespace
 
 void Multiply(const Product& p, const void* a, const void* b, void* c) {
@@ -63,6 +128,10 @@ void Multiply(const Product& p, const void* a, const void* b, void* c) {
   }
   if (p.input == DataType::kF32) {
     MultiplyFloat(p, static_cast<const float*>(a), static_cast<const float*>(b), static_cast<float*>(c));
+  } else if (ActiveCpuIsa() >= CpuIsa::kAmx) {
+    std::vector<AmxProduct> tasks;
+    Split(OnTiles(p, a, b, c), CpuThreads(), tasks);
+    Run(tasks);
   } else if (ActiveCpuIsa() >= CpuIsa::kAvx512) {
     MultiplyWithPrimitive(p, a, b, c);
   } else {
