@@ -23,6 +23,8 @@ bool Stays(const std::string& line, int64_t step) {
 
 absl::StatusOr<JsonLines> JsonLines::Open(const std::string& path, int64_t step) {
   const std::string next = path + ".next";
+  std::error_code ignored;  // opening says what is wrong
+  std::filesystem::create_directories(std::filesystem::path(path).parent_path(), ignored);
   if (std::filesystem::exists(path)) {
     std::ifstream in(path);
     std::ofstream out(next, std::ios::trunc);
@@ -37,10 +39,10 @@ absl::StatusOr<JsonLines> JsonLines::Open(const std::string& path, int64_t step)
       return absl::UnavailableError(absl::StrCat("cannot rewrite ", path, ": is the disk full?"));
     }
   }
-  COHORT_ASSIGN_OR_RETURN(AppendFile file, AppendFile::Open(path));
+  COHORT_ASSIGN_OR_RETURN(OutputFile file, OutputFile::Append(path));
   return JsonLines(std::move(file));
 }
 
-absl::Status JsonLines::Write(absl::string_view object) { return file_.Append(absl::StrCat(object, "\n")); }
+absl::Status JsonLines::Write(absl::string_view object) { return file_.Write(absl::StrCat(object, "\n")); }
 
 }  // namespace cohort::runtime

@@ -7,7 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "runtime/metrics/append_file.h"
+#include "runtime/checkpoint/file.h"
 
 namespace cohort::runtime {
 
@@ -23,8 +23,8 @@ class JsonLines {
   absl::Status Write(absl::string_view object);
 
  private:
-  explicit JsonLines(AppendFile file) : file_(std::move(file)) {}
-  AppendFile file_;
+  explicit JsonLines(OutputFile file) : file_(std::move(file)) {}
+  OutputFile file_;
 };
 
 }  // namespace cohort::runtime

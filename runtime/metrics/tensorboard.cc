@@ -7,7 +7,8 @@
 
 #include <array>
 #include <bit>
-#include <cstring>
+#include <filesystem>
+#include <system_error>
 
 #include "absl/strings/str_format.h"
 #include "comm/check.h"
@@ -77,9 +78,11 @@ absl::StatusOr<TensorBoardWriter> TensorBoardWriter::Create(const std::string& f
   char host[256] = "localhost";
   gethostname(host, sizeof(host) - 1);
   const absl::Time now = absl::Now();
-  COHORT_ASSIGN_OR_RETURN(AppendFile file,
-                          AppendFile::Open(absl::StrFormat("%s/events.out.tfevents.%010d.%s.%d", folder,
-                                                           absl::ToUnixSeconds(now), host, getpid())));
+  std::error_code ignored;  // opening the file says what is wrong
+  std::filesystem::create_directories(folder, ignored);
+  COHORT_ASSIGN_OR_RETURN(OutputFile file,
+                          OutputFile::Append(absl::StrFormat("%s/events.out.tfevents.%010d.%s.%d", folder,
+                                                             absl::ToUnixSeconds(now), host, getpid())));
   std::string event = EventAt(now);
   AppendBytes(3, "brain.Event:2", event);
   COHORT_RETURN_IF_ERROR(file.Append(Record(event)));
@@ -101,7 +104,7 @@ absl::Status TensorBoardWriter::AddScalars(int64_t step,
   AppendKey(2, kVarint, event);
   AppendVarint(static_cast<uint64_t>(step), event);
   AppendBytes(5, summary, event);
-  return file_.Append(Record(event));
+  return file_.Write(Record(event));
 }
 
 }  // namespace cohort::runtime

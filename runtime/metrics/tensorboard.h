@@ -10,7 +10,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
-#include "runtime/metrics/append_file.h"
+#include "runtime/checkpoint/file.h"
 
 namespace cohort::runtime {
 
@@ -27,8 +27,8 @@ class TensorBoardWriter {
                           absl::Time time = absl::Now());
 
  private:
-  explicit TensorBoardWriter(AppendFile file) : file_(std::move(file)) {}
-  AppendFile file_;
+  explicit TensorBoardWriter(OutputFile file) : file_(std::move(file)) {}
+  OutputFile file_;
 };
 
 // CRC-32C (Castagnoli) with the mask of the TFRecord format. Exposed for readers in tests.
