@@ -1,6 +1,6 @@
 #include "runtime/model/decoder.h"
 
-#include <algorithm>
+#include <cstdint>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -105,14 +105,21 @@ absl::Status DecoderImpl::CheckBatch(const TokenBatch& batch) const {
         "a batch of ", batch.num_tokens(), " tokens whose sequence offsets do not go from 0 to that"));
   }
   for (size_t s = 1; s < offsets.size(); ++s) {
-    const int64_t length = int64_t{offsets[s]} - offsets[s - 1];
-    if (length < 0 || length > config_.max_position_embeddings) {
-      return absl::InvalidArgumentError(absl::StrCat("sequence ", s - 1, " of a batch has ", length,
-                                                     " tokens; max_position_embeddings is ",
-                                                     config_.max_position_embeddings));
-    }
+    if (offsets[s] < offsets[s - 1]) return absl::InvalidArgumentError("sequence offsets that do not ascend");
   }
-  return absl::OkStatus();
+  const auto check = [](const char* what, const Tensor& values, double low, int64_t limit,
+                        const char* field) {
+    for (double value : ToHost(values)) {
+      if (value < low || value >= static_cast<double>(limit)) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(what, " ", value, " in a batch for a model whose ", field, " is ", limit));
+      }
+    }
+    return absl::OkStatus();
+  };
+  COHORT_RETURN_IF_ERROR(check("token", batch.tokens, 0, config_.vocab_size, "vocab_size"));
+  COHORT_RETURN_IF_ERROR(check("target", batch.targets, INT32_MIN, config_.vocab_size, "vocab_size"));
+  return check("position", batch.positions, 0, config_.max_position_embeddings, "max_position_embeddings");
 }
 
 absl::StatusOr<Stream> DecoderImpl::Embed(const Tensor& tokens) {

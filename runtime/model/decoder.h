@@ -60,6 +60,9 @@ class Decoder {
   virtual void Initialize(uint64_t seed) = 0;
   virtual void SetHooks(ParameterHooks hooks) = 0;
 
+  // The three calls with a TokenBatch check it: INVALID_ARGUMENT names a token or target outside the vocabulary, a
+  // position past max_position_embeddings, or offsets that do not fit.
+  //
   // One micro-batch: the loss and, accumulated into each Parameter::grad, its gradients divided by `scale`.
   virtual absl::StatusOr<LossSums> ForwardBackward(const TokenBatch& batch, const LossScale& scale) = 0;
   // The loss alone.
@@ -67,6 +70,7 @@ class Decoder {
   // Whole-sequence logits, state type [T, V]. For tests and scoring of short texts.
   virtual absl::StatusOr<Tensor> Logits(const TokenBatch& batch) = 0;
 
+  // Who plans the batch checks its tokens, positions and pages: wrong ones abort.
   // Stores the new keys and values and returns the logits of the wanted rows, kF32 [R, V] (kF64 on the reference).
   virtual absl::StatusOr<Tensor> ForwardPaged(const PagedBatch& batch, KvCache& cache) = 0;
   // An empty cache of `pages` pages of `page_size` tokens a block.

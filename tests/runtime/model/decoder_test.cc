@@ -122,8 +122,14 @@ TEST(DecoderTest, RefusesWhatItCannotDo) {
   TokenBatch batch = RandomBatch(CpuDevice(), {5, 3}, 19, 1);
   batch.host_offsets.pop_back();
   EXPECT_EQ(decoder->Evaluate(batch).status().code(), absl::StatusCode::kInvalidArgument);
-  const auto status = decoder->Logits(RandomBatch(CpuDevice(), {65}, 19, 1)).status();
-  EXPECT_THAT(std::string(status.message()), HasSubstr("max_position_embeddings is 64"));
+  const auto refuse = [&](const TokenBatch& batch, const char* message) {
+    EXPECT_EQ(decoder->ForwardBackward(batch, {}).status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(decoder->Logits(batch).status().message()), HasSubstr(message));
+  };
+  refuse(RandomBatch(CpuDevice(), {65}, 19, 1),
+         "position 64 in a batch for a model whose max_position_embeddings is 64");
+  refuse(PackBatch(CpuDevice(), {{1, 18}, {19}}), "token 19 in a batch for a model whose vocab_size is 19");
+  refuse(PackBatch(CpuDevice(), {{-1, 2}}), "token -1");
 }
 
 class HooksTest : public testing::TestWithParam<bool> {
