@@ -18,7 +18,7 @@ struct RankOptions {
   // After this the processes are killed and the test fails.
   absl::Duration limit = absl::Seconds(60);
   // Ranks that are expected to die by a signal: how they end is not looked at.
-  std::vector<int> victims;
+  std::vector<int> victims = {};
 };
 
 // Forks `size` processes, connects them (they meet in a temporary folder) and runs `body` in each. Failed

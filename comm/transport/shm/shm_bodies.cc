@@ -92,9 +92,8 @@ void ShmTransport::Accept(RecvRequest& recv, const MessageHeader& header) {
            ->slots[header.slot]
            .word.compare_exchange_strong(expected, SlotWord(header.generation, SlotState::kClaimed),
                                          std::memory_order_seq_cst)) {
+    // The sender has given the operation up: its abort is on the way, and says why.
     recv.moving = false;
-    recv.owner->OnRequestDone(recv.token, absl::UnavailableError(absl::StrFormat(
-                                              "rank %d withdrew %s", recv.peer, Describe(recv.signature))));
     return;
   }
   // Small bodies in the call that found them, others as Progress gets to it.
@@ -144,9 +143,7 @@ void ShmTransport::FinishPull(const Pull& pull, const absl::Status& status) {
     recv.owner->OnRequestDone(recv.token, absl::UnavailableError(absl::StrFormat(
                                               "rank %d was lost: %s", recv.peer, status.message())));
   } else if (!valid) {
-    recv.owner->OnRequestDone(recv.token, absl::UnavailableError(absl::StrFormat(
-                                              "rank %d gave up %s while this rank was reading it", recv.peer,
-                                              Describe(recv.signature))));
+    return;  // given up by the sender while this rank was reading: its abort is on the way
   } else {
     recv.owner->OnRequestDone(recv.token, absl::OkStatus());
   }
