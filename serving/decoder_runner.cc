@@ -48,7 +48,7 @@ RowResult EvaluateRow(absl::Span<const float> logits, const WantedRow& row, Samp
     const auto token = sampler.Sample(
         logits, {&row.params, row.prompt, row.output, row.banned, row.position, row.completion});
     if (!token.ok()) {
-      result.error = token.status().message();
+      result.error = std::string(token.status().message());
       return result;
     }
     result.token = *token;

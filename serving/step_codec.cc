@@ -1,0 +1,203 @@
+#include "serving/step_codec.h"
+
+#include <cstring>
+#include <map>
+#include <optional>
+#include <type_traits>
+#include <vector>
+
+namespace cohort::serving {
+namespace {
+
+// Both directions walk over the fields in one function (Fields), so they cannot disagree.
+class Writer {
+ public:
+  template <typename T>
+  requires std::is_trivially_copyable_v<T>
+  void operator()(T& value) { bytes_.append(reinterpret_cast<const char*>(&value), sizeof(T)); }
+  void operator()(std::string& text) {
+    Size(text.size());
+    bytes_ += text;
+  }
+  template <typename T>
+  void operator()(std::vector<T>& values);
+  template <typename T>
+  void operator()(std::optional<T>& value);
+  void operator()(std::map<int32_t, float>& values) {
+    Size(values.size());
+    for (auto [key, value] : values) (*this)(key), (*this)(value);
+  }
+
+  std::string Take() { return std::move(bytes_); }
+
+ private:
+  void Size(uint64_t size) { (*this)(size); }
+  std::string bytes_;
+};
+
+class Reader {
+ public:
+  explicit Reader(const std::string& bytes) : bytes_(bytes) {}
+
+  template <typename T>
+  requires std::is_trivially_copyable_v<T>
+  void operator()(T& value) {
+    if (const char* data = Take(sizeof(T))) std::memcpy(&value, data, sizeof(T));
+  }
+  void operator()(std::string& text) {
+    const uint64_t size = Size();
+    if (const char* data = Take(size)) text.assign(data, size);
+  }
+  template <typename T>
+  void operator()(std::vector<T>& values);
+  template <typename T>
+  void operator()(std::optional<T>& value);
+  void operator()(std::map<int32_t, float>& values) {
+    for (uint64_t left = Size(); left > 0 && ok_; --left) {
+      int32_t key = 0;
+      (*this)(key);
+      (*this)(values[key]);
+    }
+  }
+
+  bool Finished() const { return ok_ && at_ == bytes_.size(); }
+
+ private:
+  // Every element takes at least a byte, so a length beyond the end is wrong before anything is allocated.
+  uint64_t Size() {
+    uint64_t size = 0;
+    (*this)(size);
+    ok_ = ok_ && size <= bytes_.size() - at_;
+    return ok_ ? size : 0;
+  }
+  const char* Take(uint64_t size) {
+    ok_ = ok_ && size <= bytes_.size() - at_;
+    if (!ok_) return nullptr;
+    const char* data = bytes_.data() + at_;
+    at_ += size;
+    return data;
+  }
+
+  const std::string& bytes_;
+  size_t at_ = 0;
+  bool ok_ = true;
+};
+
+template <typename T>
+constexpr bool kPlain = std::is_arithmetic_v<T>;
+
+template <typename Stream>
+void Fields(Stream& stream, SamplingParams& params) {
+  stream(params.temperature), stream(params.top_k), stream(params.top_p), stream(params.min_p);
+  stream(params.repetition_penalty), stream(params.presence_penalty), stream(params.frequency_penalty);
+  stream(params.seed), stream(params.logit_bias);
+}
+
+template <typename Stream>
+void Fields(Stream& stream, WantedRow& row) {
+  stream(row.row), stream(row.target), stream(row.top_scores);
+  Fields(stream, row.params);
+  stream(row.prompt), stream(row.output), stream(row.banned), stream(row.position), stream(row.completion);
+}
+
+template <typename Stream>
+void Fields(Stream& stream, RankStep& step) {
+  stream(step.tokens), stream(step.positions), stream(step.slots), stream(step.query_offsets);
+  stream(step.context_lengths), stream(step.page_table), stream(step.rows);
+}
+
+template <typename Stream>
+void Fields(Stream& stream, TokenScores& scores) {
+  stream(scores.chosen), stream(scores.top);
+}
+
+template <typename Stream>
+void Fields(Stream& stream, RowResult& row) {
+  stream(row.error), stream(row.token), stream(row.scores);
+}
+
+template <typename Stream>
+void Fields(Stream& stream, RankResult& result) {
+  stream(result.rows);
+}
+
+template <typename Stream>
+void Fields(Stream& stream, std::vector<int32_t>& values) {
+  stream(values);
+}
+
+template <typename Stream, typename T>
+void One(Stream& stream, T& value) {
+  if constexpr (std::is_trivially_copyable_v<T>) {
+    stream(value);
+  } else {
+    Fields(stream, value);
+  }
+}
+
+template <typename T>
+void Writer::operator()(std::vector<T>& values) {
+  Size(values.size());
+  if constexpr (kPlain<T>) {
+    bytes_.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T));
+  } else {
+    for (T& value : values) One(*this, value);
+  }
+}
+
+template <typename T>
+void Writer::operator()(std::optional<T>& value) {
+  bool has = value.has_value();
+  (*this)(has);
+  if (has) One(*this, *value);
+}
+
+template <typename T>
+void Reader::operator()(std::vector<T>& values) {
+  const uint64_t size = Size();
+  if constexpr (kPlain<T>) {
+    if (const char* data = Take(size * sizeof(T))) {
+      values.resize(size);
+      std::memcpy(values.data(), data, size * sizeof(T));
+    }
+  } else {
+    values.clear();
+    for (uint64_t i = 0; i < size && ok_; ++i) One(*this, values.emplace_back());
+  }
+}
+
+template <typename T>
+void Reader::operator()(std::optional<T>& value) {
+  uint8_t has = 0;
+  (*this)(has);
+  value.reset();
+  if (has != 0) One(*this, value.emplace());
+}
+
+template <typename T>
+std::string Encode(const T& value) {
+  Writer writer;
+  Fields(writer, const_cast<T&>(value));  // a Writer only reads
+  return writer.Take();
+}
+
+template <typename T>
+absl::StatusOr<T> Decode(const std::string& bytes, const char* what) {
+  Reader reader(bytes);
+  T value;
+  Fields(reader, value);
+  if (!reader.Finished())
+    return absl::InternalError(std::string("a corrupt ") + what + " came from another rank");
+  return value;
+}
+
+}  // namespace
+
+std::string EncodeStep(const RankStep& step) { return Encode(step); }
+std::string EncodeResult(const RankResult& result) { return Encode(result); }
+absl::StatusOr<RankStep> DecodeStep(const std::string& bytes) { return Decode<RankStep>(bytes, "step"); }
+absl::StatusOr<RankResult> DecodeResult(const std::string& bytes) {
+  return Decode<RankResult>(bytes, "result");
+}
+
+}  // namespace cohort::serving
