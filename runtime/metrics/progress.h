@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <string>
 
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 
 namespace cohort::runtime {

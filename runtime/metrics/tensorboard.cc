@@ -85,7 +85,7 @@ absl::StatusOr<TensorBoardWriter> TensorBoardWriter::Create(const std::string& f
                                                              absl::ToUnixSeconds(now), host, getpid())));
   std::string event = EventAt(now);
   AppendBytes(3, "brain.Event:2", event);
-  COHORT_RETURN_IF_ERROR(file.Append(Record(event)));
+  COHORT_RETURN_IF_ERROR(file.Write(Record(event)));
   return TensorBoardWriter(std::move(file));
 }
 

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "absl/status/statusor.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "runtime/optim/optimizer.h"
 #include "runtime/optim/schedule.h"
