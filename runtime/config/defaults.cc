@@ -1,0 +1,123 @@
+// The defaults that the comments of proto/cohort/v1/config.proto promise, section by section.
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+
+#include "runtime/config/config.h"
+#include "runtime/config/policy.h"
+#include "runtime/model/families.h"
+
+namespace cohort::runtime {
+namespace {
+
+// COHORT_DEFAULT(section, key, value): sets an unset key.
+#define COHORT_DEFAULT(section, key, value) \
+  if (!(section).has_##key()) (section).set_##key(value)
+
+int64_t RoundUp(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+// For quotients of what a user wrote: zero is refused later, by ValidateConfig.
+int64_t Quotient(int64_t value, int64_t divisor) {
+  return divisor > 0 ? std::max<int64_t>(1, value / divisor) : 0;
+}
+
+void ApplyModel(cohort::v1::ModelSection& model, int64_t sequence_length, const ConfigFacts& facts) {
+  using config_policy::kRoundTo;
+  COHORT_DEFAULT(model, model_type, "llama");
+  const Family* family = FindFamily(model.model_type());
+  if (facts.tokenizer_size > 0) COHORT_DEFAULT(model, vocab_size, RoundUp(facts.tokenizer_size, kRoundTo));
+  COHORT_DEFAULT(model, hidden_size, 256);
+  COHORT_DEFAULT(model, intermediate_size, RoundUp((int64_t{8} * model.hidden_size() + 2) / 3, kRoundTo));
+  COHORT_DEFAULT(model, num_hidden_layers, 4);
+  COHORT_DEFAULT(model, num_attention_heads, Quotient(model.hidden_size(), 64));
+  COHORT_DEFAULT(model, num_key_value_heads, model.num_attention_heads());
+  COHORT_DEFAULT(model, head_dim, Quotient(model.hidden_size(), model.num_attention_heads()));
+  COHORT_DEFAULT(model, max_position_embeddings, sequence_length);
+  COHORT_DEFAULT(model, rope_theta, 10000);
+  COHORT_DEFAULT(model, rms_norm_eps, 1e-5);
+  COHORT_DEFAULT(model, tie_word_embeddings, false);
+  COHORT_DEFAULT(model, initializer_range, 0.02);
+  if (family == nullptr || !family->sparse) return;
+
+  COHORT_DEFAULT(model, num_experts, 8);
+  COHORT_DEFAULT(model, num_experts_per_tok, 2);
+  COHORT_DEFAULT(model, moe_intermediate_size,
+                 family->own_moe_width ? Quotient(model.intermediate_size(), model.num_experts_per_tok())
+                                       : model.intermediate_size());
+  COHORT_DEFAULT(model, shared_expert_intermediate_size, 0);
+  cohort::v1::RouterSection& router = *model.mutable_router();
+  COHORT_DEFAULT(router, gate, "softmax");
+  const bool sigmoid = router.gate() == "sigmoid";
+  COHORT_DEFAULT(router, aux_loss_coef, sigmoid ? 0 : 0.01);
+  COHORT_DEFAULT(router, z_loss_coef, 0);
+  COHORT_DEFAULT(router, bias_update_rate, sigmoid ? 0.001 : 0);
+  COHORT_DEFAULT(router, capacity_factor, 0);
+  COHORT_DEFAULT(router, normalize_weights, true);
+}
+
+void ApplyTrain(cohort::v1::TrainSection& train, const ConfigFacts& facts) {
+  COHORT_DEFAULT(train, minutes, 0);
+  if (train.minutes() > 0) COHORT_DEFAULT(train, steps, config_policy::kUnlimitedSteps);
+  COHORT_DEFAULT(train, global_batch, 8 * facts.ranks);
+  COHORT_DEFAULT(train, micro_batch, Quotient(train.global_batch(), facts.ranks));
+  COHORT_DEFAULT(train, dtype, facts.fast_bf16 ? "bf16" : "f32");
+  COHORT_DEFAULT(train, recompute, false);
+  COHORT_DEFAULT(train, clip_grad_norm, 1);
+  COHORT_DEFAULT(train, eval_every, 0);
+  COHORT_DEFAULT(train, eval_sequences, 64);
+  COHORT_DEFAULT(train, threads, Quotient(facts.cores, facts.ranks_on_host));
+}
+
+void ApplySchedule(cohort::v1::ScheduleSection& schedule, bool has_end, int64_t steps) {
+  COHORT_DEFAULT(schedule, decay, has_end ? "cosine" : "constant");
+  COHORT_DEFAULT(schedule, warmup_steps, has_end ? steps / 100 : config_policy::kUnlimitedWarmup);
+  COHORT_DEFAULT(schedule, min_lr_ratio, 0.1);
+  COHORT_DEFAULT(schedule, wsd_decay_ratio, 0.2);
+}
+
+}  // namespace
+
+std::string TokenizerPath(const cohort::v1::TrainConfig& config) {
+  if (config.data().has_tokenizer()) return config.data().tokenizer();
+  if (config.data().train().empty()) return "";
+  std::filesystem::path folder = std::filesystem::path(config.data().train(0)).lexically_normal();
+  if (!folder.has_filename()) folder = folder.parent_path();  // a trailing slash
+  return (folder.parent_path() / "tokenizer.json").string();
+}
+
+void ApplyDefaults(cohort::v1::TrainConfig& config, const ConfigFacts& facts) {
+  COHORT_DEFAULT(config, seed, 1);
+  cohort::v1::DataSection& data = *config.mutable_data();
+  COHORT_DEFAULT(data, sequence_length, 512);
+  if (const std::string tokenizer = TokenizerPath(config); !tokenizer.empty()) data.set_tokenizer(tokenizer);
+
+  const bool has_end = config.train().has_steps();
+  if (!config.model().has_path()) ApplyModel(*config.mutable_model(), data.sequence_length(), facts);
+  ApplyTrain(*config.mutable_train(), facts);
+  ApplySchedule(*config.mutable_schedule(), has_end, config.train().steps());
+
+  cohort::v1::OptimizerSection& optimizer = *config.mutable_optimizer();
+  COHORT_DEFAULT(optimizer, name, "adamw");
+  COHORT_DEFAULT(optimizer, lr, 3e-4);
+  COHORT_DEFAULT(optimizer, beta1, 0.9);
+  COHORT_DEFAULT(optimizer, beta2, 0.95);
+  COHORT_DEFAULT(optimizer, eps, 1e-8);
+  COHORT_DEFAULT(optimizer, weight_decay, 0.1);
+
+  cohort::v1::ParallelSection& parallel = *config.mutable_parallel();
+  COHORT_DEFAULT(parallel, expert, 1);
+  COHORT_DEFAULT(parallel, timeout_seconds, 120);
+
+  cohort::v1::CheckpointSection& checkpoint = *config.mutable_checkpoint();
+  COHORT_DEFAULT(checkpoint, every, 0);
+  COHORT_DEFAULT(checkpoint, keep, 2);
+  COHORT_DEFAULT(checkpoint, resume, true);
+  COHORT_DEFAULT(checkpoint, shard_megabytes, 2048);
+
+  cohort::v1::MetricsSection& metrics = *config.mutable_metrics();
+  COHORT_DEFAULT(metrics, tensorboard, true);
+  COHORT_DEFAULT(metrics, log_every, 10);
+  COHORT_DEFAULT(metrics, trace_steps, 0);
+}
+
+}  // namespace cohort::runtime

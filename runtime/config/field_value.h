@@ -1,0 +1,24 @@
+// One value between YAML and a Protobuf field.
+#pragma once
+
+#include <string>
+
+#include "google/protobuf/descriptor.h"
+#include "google/protobuf/message.h"
+
+namespace cohort::runtime {
+
+// What a user writes for this field: "a whole number", "text", "true or false", "a list of text", "a
+// section".
+std::string ExpectedValue(const google::protobuf::FieldDescriptor& field);
+
+// Sets the field (adds to it where it is repeated) from the scalar `text`; false where it is no value of the
+// field's type. `quoted`: it stood in quotes, so it is text and nothing else.
+bool SetField(google::protobuf::Message& message, const google::protobuf::FieldDescriptor& field,
+              const std::string& text, bool quoted);
+
+// The field's value (element `index` of a repeated one) as YAML.
+std::string FieldText(const google::protobuf::Message& message,
+                      const google::protobuf::FieldDescriptor& field, int index);
+
+}  // namespace cohort::runtime
