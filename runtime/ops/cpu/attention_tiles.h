@@ -20,7 +20,7 @@
 #include <math.h>
 
 #include "runtime/ops/cpu/attention_kernels.h"
-#include "runtime/ops/cpu/attention_vector.h"
+#include "runtime/ops/cpu/isa_vector.h"
 
 namespace cohort::runtime::attention {
 namespace {

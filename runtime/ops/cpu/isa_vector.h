@@ -1,6 +1,6 @@
-// Sixteen floats in GCC's vector extension, for the attention kernels: one source for every instruction set.
-// Only for files that are compiled for one instruction set; everything has internal linkage, lest the linker
-// mix them.
+// Sixteen floats in GCC's vector extension, for the attention and skinny matrix kernels: one source for every
+// instruction set. Only for files that are compiled for one instruction set; everything has internal linkage,
+// lest the linker mix them.
 #pragma once
 
 #include <cstdint>

@@ -1,0 +1,84 @@
+// Products with few rows against the reference's matrix product.
+#include <array>
+#include <string>
+
+#include "runtime/ops/cpu/policy.h"
+#include "runtime/ops/cpu/skinny_matmul.h"
+#include "tests/runtime/ops/compare.h"
+
+namespace cohort::runtime {
+namespace {
+
+class SkinnyMatMulTest : public OpsTest {};
+
+constexpr std::array<int64_t, 2> kWeights[] = {{1, 1},    {15, 32},    {16, 64}, {50, 96},
+                                               {333, 33}, {128, 1000}, {96, 0}};
+
+TEST_F(SkinnyMatMulTest, MatchesTheReference) {
+  for (DataType dtype : kComputeTypes) {
+    for (const auto& [n, k] : kWeights) {
+      const Twin w = Random({n, k}, dtype);
+      for (int64_t m : {1, 2, 3, 4, 5, 16, 17, 31, 32}) {
+        const Twin x = Random({m, k}, dtype);
+        for (DataType out : {dtype, DataType::kF32}) {
+          const Twin y = Output({m, n}, out);
+          reference().MatMul(x.reference, w.reference, y.reference, {.transpose_b = true});
+          for (int threads : kThreadCounts) {
+            SetCpuThreads(threads);
+            ASSERT_TRUE(SkinnyMatMul(x.cpu, w.cpu, y.cpu));
+            const std::string what =
+                std::to_string(m) + " x " + std::to_string(k) + " x " + std::to_string(n);
+            ExpectTwin(y, dtype, what.c_str());
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_F(SkinnyMatMulTest, RefusesWhatItDoesNotTake) {
+  const Twin w = Random({8, 8}, DataType::kF32), y = Output({1, 8}, DataType::kF32);
+  EXPECT_FALSE(SkinnyMatMul(Random({0, 8}, DataType::kF32).cpu, w.cpu, Output({0, 8}, DataType::kF32).cpu));
+  EXPECT_FALSE(SkinnyMatMul(Random({1, 8}, DataType::kBF16).cpu, w.cpu, y.cpu));
+  const int64_t many = cpu_policy::kSkinnyRows + 1;
+  EXPECT_FALSE(
+      SkinnyMatMul(Random({many, 8}, DataType::kF32).cpu, w.cpu, Output({many, 8}, DataType::kF32).cpu));
+}
+
+TEST_F(SkinnyMatMulTest, GroupsMatchTheReference) {
+  for (DataType dtype : kComputeTypes) {
+    for (const auto& [n, k] : kWeights) {
+      const std::vector<int32_t> starts = {0, 3, 3, 20, 21, 53};
+      const int64_t groups = starts.size() - 1, rows = starts.back();
+      const Twin x = Random({rows, k}, dtype), w = Random({groups, n, k}, dtype),
+                 y = Output({rows, n}, dtype);
+      const Twin offsets = FromIndices({groups + 1}, starts);
+      reference().GroupedMatMul(x.reference, offsets.reference, w.reference, false, y.reference);
+      for (int threads : kThreadCounts) {
+        SetCpuThreads(threads);
+        ASSERT_TRUE(SkinnyGroupedMatMul(x.cpu, offsets.cpu, w.cpu, y.cpu));
+        ExpectTwin(y, dtype, "grouped");
+      }
+    }
+  }
+  const Twin x = Random({40, 8}, DataType::kF32), w = Random({2, 8, 8}, DataType::kF32);
+  EXPECT_FALSE(SkinnyGroupedMatMul(x.cpu, FromIndices({3}, {0, 4, 40}).cpu, w.cpu,
+                                   Output({40, 8}, DataType::kF32).cpu));
+}
+
+TEST_F(SkinnyMatMulTest, BitsDependOnNeitherThreadsNorNeighbours) {
+  for (DataType dtype : kComputeTypes) {
+    const Twin x = Random({32, 160}, dtype), w = Random({100, 160}, dtype);
+    const Twin all = Output({32, 100}, dtype), few = Output({7, 100}, dtype);
+    SetCpuThreads(1);
+    ASSERT_TRUE(SkinnyMatMul(x.cpu, w.cpu, all.cpu));
+    for (int threads : kThreadCounts) {
+      SetCpuThreads(threads);
+      ASSERT_TRUE(SkinnyMatMul(x.cpu.Slice(0, 7), w.cpu, few.cpu));
+      ExpectSameBits(all.cpu.Slice(0, 7), few.cpu, "seven rows of 32");
+    }
+  }
+}
+
+}  // namespace
+}  // namespace cohort::runtime
