@@ -1,6 +1,7 @@
 #include "runtime/model/decoder.h"
 
 #include <cstdint>
+#include <unordered_map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -59,6 +60,7 @@ class DecoderImpl final : public Decoder {
   DecoderOptions options_;
   ParameterHooks hooks_;
   std::vector<ParameterGroup> groups_;
+  std::unordered_map<std::string, Parameter*> by_name_;
   Parameter* embedding_ = nullptr;
   std::vector<std::unique_ptr<Block>> blocks_;
   std::unique_ptr<LossHead> head_;
@@ -81,17 +83,19 @@ absl::Status DecoderImpl::Build() {
   }
   head_ = std::make_unique<LossHead>(config_, options_.compute,
                                      config_.tie_word_embeddings ? embedding_ : nullptr, groups_.back());
-  for (ParameterGroup& group : groups_) group.Allocate(device_, options_.compute, options_.trainable);
+  for (ParameterGroup& group : groups_) {
+    group.Allocate(device_, options_.compute, options_.trainable);
+    for (const auto& parameter : group.parameters()) {
+      const bool fresh = by_name_.emplace(parameter->name, parameter.get()).second;
+      COHORT_CHECK(fresh, "two parameters are called %s", parameter->name.c_str());
+    }
+  }
   return absl::OkStatus();
 }
 
 Parameter* DecoderImpl::Find(const std::string& name) {
-  for (ParameterGroup& group : groups_) {
-    for (const auto& parameter : group.parameters()) {
-      if (parameter->name == name) return parameter.get();
-    }
-  }
-  return nullptr;
+  const auto found = by_name_.find(name);
+  return found == by_name_.end() ? nullptr : found->second;
 }
 
 void DecoderImpl::Initialize(uint64_t seed) {
