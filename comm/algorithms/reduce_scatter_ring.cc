@@ -28,7 +28,7 @@ Schedule RingReduceScatter(const Collective& c) {
       const Range part = Part(c.counts[at], pieces, piece);
       return Range{offsets[at] + part.begin, part.count};
     };
-    std::vector<StepId> sent;
+    StepId emptied[2] = {kNoStep, kNoStep};  // the last send out of each
     StepId reduced = kNoStep;
     // Step s passes chunk rank-1-s on; after the last, chunk rank has come home.
     for (int s = 0; s < steps; ++s) {
@@ -40,8 +40,9 @@ Schedule RingReduceScatter(const Collective& c) {
       const Range home = Part(own, pieces, piece);
       const Slice to =
           s == steps - 1 ? Slice{Buffer::kOutput, home.begin, home.count} : scratch[s % 2].Part(0, in.count);
-      sent.push_back(builder.Send(right, tag, from, {reduced}));
-      const StepId free = s >= 2 && s < steps - 1 ? sent[s - 1] : kNoStep;
+      const StepId sent = builder.Send(right, tag, from, {reduced});
+      if (s > 0 && sent != kNoStep) emptied[(s - 1) % 2] = sent;
+      const StepId free = s == steps - 1 ? kNoStep : emptied[s % 2];
       reduced = builder.RecvReduce(left, tag, {Buffer::kInput, in.begin, in.count}, to, {free});
     }
   }

@@ -1,0 +1,225 @@
+#include "comm/simulator.h"
+
+#include <algorithm>
+#include <functional>
+#include <map>
+#include <queue>
+#include <string>
+#include <tuple>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "comm/check.h"
+#include "comm/simulator_checks.h"
+
+namespace cohort::comm {
+namespace {
+
+class Simulator {
+ public:
+  Simulator(absl::Span<const Collective> collectives, absl::Span<const Schedule> schedules,
+            size_t element_bytes, const SimulatedMachine& machine)
+      : collectives_(collectives), schedules_(schedules), element_bytes_(element_bytes), machine_(machine) {}
+
+  absl::StatusOr<Simulation> Go() {
+    const int size = static_cast<int>(schedules_.size());
+    ranks_.resize(size);
+    for (int rank = 0; rank < size; ++rank) {
+      const absl::Status valid = Validate(schedules_[rank], rank, size);
+      const absl::Status ordered = valid.ok() ? CheckOrder(schedules_[rank]) : valid;
+      if (!ordered.ok()) return absl::InternalError(absl::StrCat("rank ", rank, ": ", ordered.message()));
+      Rank& state = ranks_[rank];
+      FillInputs(collectives_[rank], &state.contents);
+      const size_t num_steps = schedules_[rank].steps.size();
+      state.blocked_by.resize(num_steps);
+      state.left = num_steps;
+      state.heard.assign((size + 63) / 64, 0);
+      state.heard[rank / 64] |= uint64_t{1} << (rank % 64);
+      state.step_heard.assign(num_steps, state.heard);
+      for (size_t i = 0; i < num_steps; ++i) state.blocked_by[i] = schedules_[rank].steps[i].num_after;
+    }
+    for (int rank = 0; rank < size; ++rank) {
+      for (size_t i = 0; i < schedules_[rank].steps.size(); ++i) {
+        if (ranks_[rank].blocked_by[i] == 0) COHORT_RETURN_IF_ERROR(Start(rank, static_cast<StepId>(i), 0));
+      }
+    }
+    while (!events_.empty()) {
+      const Event event = events_.top();
+      events_.pop();
+      result_.seconds = std::max(result_.seconds, event.time);
+      COHORT_RETURN_IF_ERROR(End(event));
+    }
+    for (int rank = 0; rank < size; ++rank) {
+      if (ranks_[rank].left > 0) return Stuck();
+      COHORT_RETURN_IF_ERROR(CheckOutput(collectives_, rank, ranks_[rank].contents));
+      if (collectives_[rank].operation == Operation::kBarrier) COHORT_RETURN_IF_ERROR(CheckHeard(rank));
+    }
+    return result_;
+  }
+
+ private:
+  struct Rank {
+    SymbolicRank contents;
+    std::vector<uint32_t> blocked_by;
+    size_t left = 0;
+    double out_free[2] = {0, 0}, in_free[2] = {0, 0};  // by level: local, remote
+    std::vector<uint64_t> heard;                       // ranks whose coming is known here
+    std::vector<std::vector<uint64_t>> step_heard;     // and when a step ends; barriers only
+  };
+  struct Event {
+    double time;
+    uint64_t order;  // of creation: equal times stay reproducible
+    int rank;
+    StepId step;
+    int peer = -1;  // of a message: the receiver
+    StepId peer_step = kNoStep;
+    bool operator<(const Event& other) const {
+      return time != other.time ? time > other.time : order > other.order;
+    }
+  };
+
+  std::string Where(int rank, StepId step) const { return absl::StrFormat("rank %d, step %d", rank, step); }
+
+  absl::Status Start(int rank, StepId id, double now) {
+    const Step& step = schedules_[rank].steps[id];
+    if (step.kind == StepKind::kCopy || step.kind == StepKind::kReduce) {
+      const double bytes = static_cast<double>(step.source.count * element_bytes_);
+      events_.push({now + bytes * machine_.local_seconds_per_byte, order_++, rank, id});
+      return absl::OkStatus();
+    }
+    // The first of a pair waits here for the second: a send is not over before its receive is posted.
+    const bool sends = step.kind == StepKind::kSend;
+    const auto pair = sends ? std::tuple(rank, step.peer, step.tag) : std::tuple(step.peer, rank, step.tag);
+    const auto [at, first] = posted_.try_emplace(pair, std::pair(rank, id));
+    if (first) return absl::OkStatus();
+    const auto [other_rank, other] = at->second;
+    posted_.erase(at);
+    const int from = sends ? rank : other_rank, to = sends ? other_rank : rank;
+    const StepId send_id = sends ? id : other, recv_id = sends ? other : id;
+    const size_t count = schedules_[from].steps[send_id].source.count;
+    if (count != schedules_[to].steps[recv_id].destination.count) {
+      return absl::InternalError(absl::StrFormat("%s sends %d elements, but %s expects %d",
+                                                 Where(from, send_id), count, Where(to, recv_id),
+                                                 schedules_[to].steps[recv_id].destination.count));
+    }
+    const int level = machine_.host_of.empty() || machine_.host_of[from] == machine_.host_of[to] ? 0 : 1;
+    const LinkPrice& price = level == 0 ? machine_.local : machine_.remote;
+    const uint64_t bytes = count * element_bytes_;
+    const double begin = std::max({now, ranks_[from].out_free[level], ranks_[to].in_free[level]});
+    const double busy = static_cast<double>(bytes) * price.seconds_per_byte;
+    ranks_[from].out_free[level] = ranks_[to].in_free[level] = begin + busy;
+    ++result_.messages;
+    result_.bytes += bytes;
+    if (level == 1) result_.remote_bytes += bytes;
+    events_.push({begin + price.latency + busy, order_++, from, send_id, to, recv_id});
+    return absl::OkStatus();
+  }
+
+  absl::Status End(const Event& event) {
+    const Step& step = schedules_[event.rank].steps[event.step];
+    Rank& rank = ranks_[event.rank];
+    if (event.peer >= 0) {
+      COHORT_RETURN_IF_ERROR(Move(event));
+      COHORT_RETURN_IF_ERROR(StepOver(event.rank, event.step, event.time));
+      return StepOver(event.peer, event.peer_step, event.time);
+    }
+    COHORT_ASSIGN_OR_RETURN(auto runs, Read(event.rank, event.step, rank, step.source));
+    if (step.kind == StepKind::kReduce) {
+      COHORT_ASSIGN_OR_RETURN(const auto old, Read(event.rank, event.step, rank, step.destination));
+      runs = Combine(old, runs);
+    }
+    rank.contents[step.destination.buffer].Write(step.destination.offset, std::move(runs));
+    return StepOver(event.rank, event.step, event.time);
+  }
+
+  absl::Status Move(const Event& event) {
+    const Step& send = schedules_[event.rank].steps[event.step];
+    const Step& recv = schedules_[event.peer].steps[event.peer_step];
+    Rank& to = ranks_[event.peer];
+    if (collectives_[event.rank].operation == Operation::kBarrier) {
+      auto& heard = to.step_heard[event.peer_step];
+      const auto& said = ranks_[event.rank].step_heard[event.step];
+      for (size_t w = 0; w < heard.size(); ++w) to.heard[w] |= (heard[w] |= said[w]);
+    }
+    COHORT_ASSIGN_OR_RETURN(auto runs, Read(event.rank, event.step, ranks_[event.rank], send.source));
+    if (recv.kind == StepKind::kRecvReduce) {
+      COHORT_ASSIGN_OR_RETURN(const auto own, Read(event.peer, event.peer_step, to, recv.source));
+      runs = Combine(own, runs);
+    }
+    to.contents[recv.destination.buffer].Write(recv.destination.offset, std::move(runs));
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<std::vector<SymbolicBuffer::Run>> Read(int rank, StepId step, const Rank& state,
+                                                        const Slice& slice) const {
+    auto runs = state.contents[slice.buffer].Read(slice.offset, slice.count);
+    if (runs.ok()) return runs;
+    return absl::InternalError(absl::StrFormat("%s reads buffer %d: %s", Where(rank, step),
+                                               static_cast<int>(slice.buffer), runs.status().message()));
+  }
+
+  absl::Status StepOver(int rank, StepId id, double now) {
+    Rank& state = ranks_[rank];
+    --state.left;
+    for (const StepId next : schedules_[rank].Before(id)) {
+      if (collectives_[rank].operation == Operation::kBarrier) {
+        for (size_t w = 0; w < state.heard.size(); ++w) state.step_heard[next][w] |= state.step_heard[id][w];
+      }
+      if (--state.blocked_by[next] == 0) COHORT_RETURN_IF_ERROR(Start(rank, next, now));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Stuck() const {
+    std::string text = "deadlock:";
+    int listed = 0;
+    for (const auto& [pair, waiting] : posted_) {
+      if (++listed > 8) break;
+      const auto [from, to, tag] = pair;
+      absl::StrAppend(&text, " ", Where(waiting.first, waiting.second),
+                      " waits for the other end of message ", from, "->", to, " tag ", tag, ";");
+    }
+    return absl::InternalError(text);
+  }
+
+  absl::Status CheckHeard(int rank) const {
+    for (int other = 0; other < static_cast<int>(ranks_.size()); ++other) {
+      if ((ranks_[rank].heard[other / 64] >> (other % 64) & 1) == 0) {
+        return absl::InternalError(
+            absl::StrFormat("rank %d leaves the barrier without word of rank %d", rank, other));
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  const absl::Span<const Collective> collectives_;
+  const absl::Span<const Schedule> schedules_;
+  const size_t element_bytes_;
+  const SimulatedMachine& machine_;
+  std::vector<Rank> ranks_;
+  std::map<std::tuple<int, int, uint32_t>, std::pair<int, StepId>> posted_;  // by sender, receiver, tag
+  std::priority_queue<Event> events_;
+  uint64_t order_ = 0;
+  Simulation result_;
+};
+
+}  // namespace
+
+absl::StatusOr<Simulation> Simulate(absl::Span<const Collective> collectives,
+                                    absl::Span<const Schedule> schedules, size_t element_bytes,
+                                    const SimulatedMachine& machine) {
+  if (collectives.size() != schedules.size() || collectives.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("%d calls and %d schedules", collectives.size(), schedules.size()));
+  }
+  return Simulator(collectives, schedules, element_bytes, machine).Go();
+}
+
+std::vector<Collective> ForAllRanks(const Collective& collective) {
+  std::vector<Collective> all(collective.size, collective);
+  for (int rank = 0; rank < collective.size; ++rank) all[rank].rank = rank;
+  return all;
+}
+
+}  // namespace cohort::comm

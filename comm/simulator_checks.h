@@ -1,0 +1,30 @@
+// What the simulator checks of a schedule by itself, and what an operation starts from and promises.
+#pragma once
+
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "comm/operation.h"
+#include "comm/schedule.h"
+#include "comm/symbolic.h"
+
+namespace cohort::comm {
+
+// The three buffers of a rank.
+struct SymbolicRank {
+  SymbolicBuffer buffers[3];
+  SymbolicBuffer& operator[](Buffer buffer) { return buffers[static_cast<size_t>(buffer)]; }
+  const SymbolicBuffer& operator[](Buffer buffer) const { return buffers[static_cast<size_t>(buffer)]; }
+};
+
+// An error names two steps that touch the same elements in no order.
+absl::Status CheckOrder(const Schedule& schedule);
+
+// Fills the buffers of a rank with what it brings.
+void FillInputs(const Collective& collective, SymbolicRank* rank);
+
+// Whether the output of rank `rank` is what the operation promises.
+absl::Status CheckOutput(absl::Span<const Collective> collectives, int rank, const SymbolicRank& contents);
+
+}  // namespace cohort::comm
