@@ -26,12 +26,12 @@ struct ConfigFacts {
 absl::StatusOr<cohort::v1::TrainConfig> LoadConfig(const std::string& file,
                                                    const std::vector<std::string>& overrides = {});
 
-// data.tokenizer, or its default: tokenizer.json in the folder that holds the first training folder, where
-// `cohort data prepare` puts it. Empty where there is no training data.
+// data.tokenizer, or its default: the tokenizer.json in the first training folder. Empty where there is no
+// training data.
 std::string TokenizerPath(const cohort::v1::TrainConfig& config);
 
 // Sets every unset field that has a default, as the comments of config.proto say. Of `model`, nothing where
-// model.path is given.
+// model.path is given. Looks at the training folders for validation splits.
 void ApplyDefaults(cohort::v1::TrainConfig& config, const ConfigFacts& facts);
 
 // The architecture: of model.path's config.json, or what the section says. Not validated but where it is

@@ -80,9 +80,7 @@ void ApplySchedule(cohort::v1::ScheduleSection& schedule, bool has_end, int64_t 
 std::string TokenizerPath(const cohort::v1::TrainConfig& config) {
   if (config.data().has_tokenizer()) return config.data().tokenizer();
   if (config.data().train().empty()) return "";
-  std::filesystem::path folder = std::filesystem::path(config.data().train(0)).lexically_normal();
-  if (!folder.has_filename()) folder = folder.parent_path();  // a trailing slash
-  return (folder.parent_path() / "tokenizer.json").string();
+  return (std::filesystem::path(config.data().train(0)) / "tokenizer.json").string();
 }
 
 void ApplyDefaults(cohort::v1::TrainConfig& config, const ConfigFacts& facts) {
@@ -90,6 +88,13 @@ void ApplyDefaults(cohort::v1::TrainConfig& config, const ConfigFacts& facts) {
   cohort::v1::DataSection& data = *config.mutable_data();
   COHORT_DEFAULT(data, sequence_length, 512);
   if (const std::string tokenizer = TokenizerPath(config); !tokenizer.empty()) data.set_tokenizer(tokenizer);
+  if (data.validation().empty()) {
+    for (const std::string& folder : data.train()) {
+      std::error_code error;
+      if (std::filesystem::exists(std::filesystem::path(folder) / "validation", error))
+        data.add_validation(folder);
+    }
+  }
 
   const bool has_end = config.train().has_steps();
   if (!config.model().has_path()) ApplyModel(*config.mutable_model(), data.sequence_length(), facts);

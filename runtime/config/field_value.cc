@@ -38,34 +38,50 @@ std::string Quoted(const std::string& text) {
 
 }  // namespace
 
-std::string ExpectedValue(const FieldDescriptor& field) {
-  std::string what;
+std::string ValueKind(const FieldDescriptor& field) {
+  std::string kind;
   switch (field.cpp_type()) {
-#define COHORT_X(type, native, suffix)                                                            \
-  case FieldDescriptor::type:                                                                     \
-    what = sizeof(native) == 8 && std::numeric_limits<native>::is_signed                          \
-               ? std::string("a whole number")                                                    \
-               : absl::StrCat("a whole number from ", std::numeric_limits<native>::min(), " to ", \
-                              std::numeric_limits<native>::max());                                \
-    break;
+#define COHORT_X(type, native, suffix) case FieldDescriptor::type:
     COHORT_CONFIG_INTEGERS(COHORT_X)
 #undef COHORT_X
+    kind = "whole number";
+    break;
     case FieldDescriptor::CPPTYPE_DOUBLE:
-      what = "a number";
+      kind = "number";
       break;
     case FieldDescriptor::CPPTYPE_BOOL:
-      what = "true or false";
+      kind = "true or false";
       break;
     case FieldDescriptor::CPPTYPE_STRING:
-      what = "text";
+      kind = "text";
       break;
     case FieldDescriptor::CPPTYPE_MESSAGE:
-      return "a section";
+      return "section";
     default:
       COHORT_CHECK(false, "the schema's field %s has a type that no configuration can have",
                    field.full_name().c_str());
   }
-  return field.is_repeated() ? absl::StrCat("a list of ", what) : what;
+  return field.is_repeated() ? absl::StrCat("list of ", kind) : kind;
+}
+
+std::string ExpectedValue(const FieldDescriptor& field) {
+  const std::string kind = ValueKind(field);
+  const bool countable = kind != "text" && kind != "true or false";
+  std::string expected = absl::StrCat(countable ? "a " : "", kind);
+  switch (field.cpp_type()) {
+#define COHORT_X(type, native, suffix)                                                 \
+  case FieldDescriptor::type:                                                          \
+    if (field.cpp_type() != FieldDescriptor::CPPTYPE_INT64) {                          \
+      absl::StrAppend(&expected, " from ", std::numeric_limits<native>::min(), " to ", \
+                      std::numeric_limits<native>::max());                             \
+    }                                                                                  \
+    break;
+    COHORT_CONFIG_INTEGERS(COHORT_X)
+#undef COHORT_X
+    default:
+      break;
+  }
+  return expected;
 }
 
 bool SetField(Message& message, const FieldDescriptor& field, const std::string& text, bool quoted) {

@@ -8,8 +8,9 @@
 
 namespace cohort::runtime {
 
-// What a user writes for this field: "a whole number", "text", "true or false", "a list of text", "a
-// section".
+// What a user writes for this field: "whole number", "text", "true or false", "list of text", "section".
+std::string ValueKind(const google::protobuf::FieldDescriptor& field);
+// The same for an error message, with the range of narrow types: "a whole number from 0 to 4294967295".
 std::string ExpectedValue(const google::protobuf::FieldDescriptor& field);
 
 // Sets the field (adds to it where it is repeated) from the scalar `text`; false where it is no value of the

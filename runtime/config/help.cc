@@ -89,7 +89,7 @@ void Describe(const Descriptor& message, int indent, std::string* out) {
       absl::StrAppend(out, std::string(indent, ' '), field.name(), ":\n");
       Describe(*field.message_type(), indent + 2, out);
     } else {
-      absl::StrAppend(out, std::string(indent, ' '), field.name(), ": <", ExpectedValue(field), ">\n");
+      absl::StrAppend(out, std::string(indent, ' '), field.name(), ": <", ValueKind(field), ">\n");
     }
   }
 }

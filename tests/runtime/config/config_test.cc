@@ -8,6 +8,7 @@
 #include "google/protobuf/util/message_differencer.h"
 #include "runtime/config/help.h"
 #include "runtime/config/yaml_message.h"
+#include "tests/runtime/checkpoint/temp_folder.h"
 
 namespace cohort::runtime {
 namespace {
@@ -28,8 +29,7 @@ ConfigFacts Facts(int ranks = 1) {
 // A small configuration and what `more` adds.
 TrainConfig Base(const std::vector<std::string>& more = {}) {
   TrainConfig config;
-  EXPECT_TRUE(
-      ParseYaml("output: o\ndata: {train: [d/data/train]}\ntrain: {steps: 1000}\n", "f", config).ok());
+  EXPECT_TRUE(ParseYaml("output: o\ndata: {train: [d/data]}\ntrain: {steps: 1000}\n", "f", config).ok());
   for (const std::string& set : more) {
     const absl::Status status = ApplyOverride(set, config);
     EXPECT_TRUE(status.ok()) << status;
@@ -48,7 +48,7 @@ TEST(DefaultsTest, AsTheSchemasCommentsSay) {
                 "  num_hidden_layers: 4, num_attention_heads: 4, num_key_value_heads: 4, head_dim: 64,\n"
                 "  max_position_embeddings: 512, rope_theta: 10000, rms_norm_eps: 1e-5,\n"
                 "  tie_word_embeddings: false, initializer_range: 0.02}\n"
-                "data: {train: [d/data/train], sequence_length: 512, tokenizer: d/data/tokenizer.json}\n"
+                "data: {train: [d/data], sequence_length: 512, tokenizer: d/data/tokenizer.json}\n"
                 "train: {steps: 1000, global_batch: 16, micro_batch: 8, dtype: f32, recompute: false,\n"
                 "  clip_grad_norm: 1, eval_every: 0, eval_sequences: 64, threads: 4, minutes: 0}\n"
                 "optimizer: {name: adamw, lr: 3e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8,\n"
@@ -122,17 +122,17 @@ TEST(DefaultsTest, MinutesWithoutSteps) {
               HasSubstr("schedule.decay is 'cosine'; without train.steps it must be constant"));
 }
 
-TEST(DefaultsTest, TokenizerLiesBesideTheFirstFolder) {
+TEST(DefaultsTest, TokenizerAndValidationLieInTheTrainingFolders) {
   TrainConfig config;
   EXPECT_EQ(TokenizerPath(config), "");
-  const std::pair<const char*, const char*> cases[] = {{"a/b/train", "a/b/tokenizer.json"},
-                                                       {"a/b/train//", "a/b/tokenizer.json"},
-                                                       {"train", "tokenizer.json"}};
-  for (const auto& [folder, tokenizer] : cases) {
-    config.mutable_data()->clear_train();
-    config.mutable_data()->add_train(folder);
-    EXPECT_EQ(TokenizerPath(config), tokenizer);
-  }
+  TempFolder temp;
+  std::filesystem::create_directories(temp.path() + "/b/validation");
+  config.mutable_data()->add_train(temp.path() + "/a");
+  config.mutable_data()->add_train(temp.path() + "/b");
+  EXPECT_EQ(TokenizerPath(config), temp.path() + "/a/tokenizer.json");
+  ApplyDefaults(config, Facts());
+  EXPECT_EQ(config.data().tokenizer(), temp.path() + "/a/tokenizer.json");
+  EXPECT_THAT(config.data().validation(), ::testing::ElementsAre(temp.path() + "/b"));
 }
 
 TEST(DefaultsTest, TheResolvedFileResolvesToItself) {
@@ -234,9 +234,9 @@ TEST(HelpTest, ShowsEveryKeyWithItsComment) {
   EXPECT_THAT(
       help,
       HasSubstr("# A model is described in Hugging Face terms; the same names as config.json.\nmodel:\n"));
-  EXPECT_THAT(help, HasSubstr("  # default 256\n  hidden_size: <a whole number"));
+  EXPECT_THAT(help, HasSubstr("  # default 256\n  hidden_size: <whole number>"));
   EXPECT_THAT(help, HasSubstr("    gate: <text>\n"));
-  EXPECT_THAT(help, HasSubstr("  train: <a list of text>\n"));
+  EXPECT_THAT(help, HasSubstr("  train: <list of text>\n"));
   EXPECT_THAT(help, HasSubstr("  recompute: <true or false>\n"));
 }
 
