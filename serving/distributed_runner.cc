@@ -44,18 +44,6 @@ absl::Status Announce(Communicator& communicator, Order& order) {
   return communicator.Broadcast(&order, sizeof(order), DataType::kU8, 0).Wait();
 }
 
-// An answer begins with a byte: 1 for a result, 0 for a message that says what failed.
-std::string EncodeAnswer(const absl::StatusOr<RankResult>& result) {
-  if (result.ok()) return "\1" + EncodeResult(*result);
-  return std::string(1, '\0') + std::string(result.status().message());
-}
-
-absl::StatusOr<RankResult> DecodeAnswer(int rank, const std::string& bytes) {
-  if (bytes.empty()) return absl::InternalError(absl::StrCat("rank ", rank, " gave an empty answer"));
-  if (bytes[0] == 0) return absl::UnavailableError(absl::StrCat("rank ", rank, ": ", bytes.substr(1)));
-  return DecodeResult(bytes.substr(1));
-}
-
 }  // namespace
 
 DistributedRunner::DistributedRunner(Communicator& communicator, RunnerInfo local, RankFunction run_rank)

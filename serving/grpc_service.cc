@@ -44,7 +44,7 @@ class GrpcService::Answer : public GenerationSink {
     std::lock_guard lock(mutex_);
     if (gone_) return;
     v1::PromptInfo& prompt = *pending_.mutable_prompt();
-    prompt.mutable_token_ids()->mutable_ids()->Add(tokens.begin(), tokens.end());
+    prompt.mutable_token_ids()->Add(tokens.begin(), tokens.end());
     for (const TokenScores& scores : logprobs) ToWire(scores, *tokenizer_, *prompt.add_logprobs());
   }
 

@@ -6,6 +6,9 @@
 #include <type_traits>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "comm/check.h"
+
 namespace cohort::serving {
 namespace {
 
@@ -174,6 +177,18 @@ void Reader::operator()(std::optional<T>& value) {
   if (has != 0) One(*this, value.emplace());
 }
 
+// What a rank sends back: `error` empty and a result, or an error.
+struct Answer {
+  std::string error;
+  RankResult result;
+};
+
+template <typename Stream>
+void Fields(Stream& stream, Answer& answer) {
+  stream(answer.error);
+  Fields(stream, answer.result);
+}
+
 template <typename T>
 std::string Encode(const T& value) {
   Writer writer;
@@ -187,17 +202,25 @@ absl::StatusOr<T> Decode(const std::string& bytes, const char* what) {
   T value;
   Fields(reader, value);
   if (!reader.Finished())
-    return absl::InternalError(std::string("a corrupt ") + what + " came from another rank");
+    return absl::InternalError(absl::StrCat("a corrupt ", what, " came from another rank"));
   return value;
 }
 
 }  // namespace
 
 std::string EncodeStep(const RankStep& step) { return Encode(step); }
-std::string EncodeResult(const RankResult& result) { return Encode(result); }
+
+std::string EncodeAnswer(const absl::StatusOr<RankResult>& answer) {
+  if (answer.ok()) return Encode(Answer{{}, *answer});
+  return Encode(Answer{answer.status().ToString(), {}});
+}
+
 absl::StatusOr<RankStep> DecodeStep(const std::string& bytes) { return Decode<RankStep>(bytes, "step"); }
-absl::StatusOr<RankResult> DecodeResult(const std::string& bytes) {
-  return Decode<RankResult>(bytes, "result");
+
+absl::StatusOr<RankResult> DecodeAnswer(int rank, const std::string& bytes) {
+  COHORT_ASSIGN_OR_RETURN(Answer answer, Decode<Answer>(bytes, "answer"));
+  if (!answer.error.empty()) return absl::UnavailableError(absl::StrCat("rank ", rank, ": ", answer.error));
+  return std::move(answer.result);
 }
 
 }  // namespace cohort::serving

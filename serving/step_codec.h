@@ -9,10 +9,12 @@
 namespace cohort::serving {
 
 std::string EncodeStep(const RankStep& step);
-std::string EncodeResult(const RankResult& result);
+// A result, or why there is none.
+std::string EncodeAnswer(const absl::StatusOr<RankResult>& answer);
 
 // INTERNAL where the bytes are not what the encoder makes.
 absl::StatusOr<RankStep> DecodeStep(const std::string& bytes);
-absl::StatusOr<RankResult> DecodeResult(const std::string& bytes);
+// UNAVAILABLE, with what the rank said, where there is no result.
+absl::StatusOr<RankResult> DecodeAnswer(int rank, const std::string& bytes);
 
 }  // namespace cohort::serving
