@@ -44,16 +44,20 @@ inline void TransposeWords(const char* from, int64_t stride, char* to) {
   }
 }
 
-// Rows 2i and 2i+1 of x [up to 32, up to 16] interleaved into row i of `to`.
-inline void InterleaveRows(const BFloat16* x, int64_t ldx, int64_t rows, __mmask16 columns, char* to) {
-  for (int64_t i = 0; i < kTile; ++i) {
-    __m512i pair = _mm512_setzero_si512();
-    if (2 * i < rows) pair = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(columns, x + 2 * i * ldx));
-    if (2 * i + 1 < rows) {
-      const __m512i odd = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(columns, x + (2 * i + 1) * ldx));
-      pair = _mm512_or_si512(pair, _mm512_slli_epi32(odd, 16));
-    }
-    _mm512_storeu_si512(to + i * 64, pair);
+// Rows 2i and 2i+1 of x [up to 32, up to 32] interleaved into row i: columns 0-15 to `left`, 16-31 to
+// `right`.
+inline void InterleaveRows(const BFloat16* x, int64_t ldx, int64_t rows, __mmask32 columns, char* left,
+                           char* right) {
+  for (int64_t i = 0; i < kTile; ++i, x += 2 * ldx, left += 64, right += 64) {
+    const __m512i even = 2 * i < rows ? _mm512_maskz_loadu_epi16(columns, x) : _mm512_setzero_si512();
+    const __m512i odd =
+        2 * i + 1 < rows ? _mm512_maskz_loadu_epi16(columns, x + ldx) : _mm512_setzero_si512();
+    // Lane l of low: columns 8l ... 8l+3; of high: columns 8l+4 ... 8l+7.
+    const __m512i low = _mm512_unpacklo_epi16(even, odd), high = _mm512_unpackhi_epi16(even, odd);
+    const __m512i first = _mm512_shuffle_i64x2(low, high, 0x44);   // low 0, low 1, high 0, high 1
+    const __m512i second = _mm512_shuffle_i64x2(low, high, 0xee);  // low 2, low 3, high 2, high 3
+    _mm512_storeu_si512(left, _mm512_shuffle_i64x2(first, first, 0xd8));
+    _mm512_storeu_si512(right, _mm512_shuffle_i64x2(second, second, 0xd8));
   }
 }
 
@@ -73,35 +77,54 @@ struct Operand {
   bool strips_are_rows;
 };
 
-// Packs strips [begin, end) of the dimension (multiples of 32, `size` of it existing) and all of depth.
-// `as_b`: into B tiles, else A tiles.
-inline void Pack(const Operand& x, bool as_b, int64_t begin, int64_t end, int64_t size, int64_t depth,
-                 BFloat16* packed) {
-  alignas(64) char words[kTile * 64];
-  char* to = reinterpret_cast<char*>(packed);
-  for (int64_t strip = begin; strip < end; strip += kStrip) {
-    for (int64_t k = 0; k < depth; k += kTileDepth) {
-      for (int64_t s = strip; s < strip + kStrip; s += kTile, to += kTile * 64) {
-        const int64_t here = size - s;
-        if (x.strips_are_rows) {
+// How far ahead of the packing its input is fetched, in bytes of a row.
+constexpr int64_t kPackAhead = 512;
+
+inline void PrefetchRows(const BFloat16* x, int64_t ldx, int64_t rows) {
+  for (int64_t i = 0; i < rows; ++i) {
+    _mm_prefetch(reinterpret_cast<const char*>(x + i * ldx) + kPackAhead, _MM_HINT_T0);
+  }
+}
+
+// Packs k in [k0, k1) (multiples of 32, `depth` of it existing) of strips [begin, end) (multiples of 32,
+// `size` of it existing), strips `strip_size` apart. `as_b`: into B tiles, else A tiles. Walks along the rows
+// in memory, whichever dimension they are.
+inline void Pack(const Operand& x, bool as_b, int64_t begin, int64_t end, int64_t size, int64_t k0,
+                 int64_t k1, int64_t depth, BFloat16* packed, int64_t strip_size) {
+  constexpr int64_t kTileBytes = kTileSize * 2;
+  alignas(64) char words[2 * kTileBytes];
+  for (int64_t outer = x.strips_are_rows ? begin : k0; outer < (x.strips_are_rows ? end : k1);
+       outer += kStrip) {
+    for (int64_t inner = x.strips_are_rows ? k0 : begin; inner < (x.strips_are_rows ? k1 : end);
+         inner += kStrip) {
+      const int64_t strip = x.strips_are_rows ? outer : inner, k = x.strips_are_rows ? inner : outer;
+      char* tiles =
+          reinterpret_cast<char*>(packed + (strip - begin) / kStrip * strip_size + (k - k0) * kStrip);
+      if (x.strips_are_rows) {
+        const __mmask32 columns = FirstN(depth - k);
+        for (int64_t s = strip; s < strip + kStrip; s += kTile, tiles += kTileBytes) {
           const BFloat16* from = x.data + s * x.ld + k;
+          const int64_t rows = size - s;
+          if (rows >= kTile) PrefetchRows(from, x.ld, kTile);
           if (!as_b) {
-            CopyRows(from, x.ld, here, FirstN(depth - k), to);
-          } else if (here >= kTile && k + kTileDepth <= depth) {
-            TransposeWords(reinterpret_cast<const char*>(from), x.ld * 2, to);
+            CopyRows(from, x.ld, rows, columns, tiles);
+          } else if (rows >= kTile && k + kTileDepth <= depth) {
+            TransposeWords(reinterpret_cast<const char*>(from), x.ld * 2, tiles);
           } else {
-            CopyRows(from, x.ld, here, FirstN(depth - k), words);
-            TransposeWords(words, 64, to);
+            CopyRows(from, x.ld, rows, columns, words);
+            TransposeWords(words, 64, tiles);
           }
+        }
+      } else {
+        const BFloat16* from = x.data + k * x.ld + strip;
+        const __mmask32 columns = FirstN(size - strip);
+        if (as_b) {
+          InterleaveRows(from, x.ld, depth - k, columns, tiles, tiles + kTileBytes);
         } else {
-          const BFloat16* from = x.data + k * x.ld + s;
-          const auto columns = static_cast<__mmask16>(FirstN(here < kTile ? here : kTile));
-          if (as_b) {
-            InterleaveRows(from, x.ld, depth - k, columns, to);
-          } else {
-            InterleaveRows(from, x.ld, depth - k, columns, words);
-            TransposeWords(words, 64, to);
-          }
+          PrefetchRows(from, x.ld, kTileDepth);
+          InterleaveRows(from, x.ld, depth - k, columns, words, words + kTileBytes);
+          TransposeWords(words, 64, tiles);
+          TransposeWords(words + kTileBytes, 64, tiles + kTileBytes);
         }
       }
     }
