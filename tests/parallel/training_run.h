@@ -115,7 +115,7 @@ class Optimizer {
     const auto& slices = model_.slices();
     for (size_t i = 0; i < slices.size(); ++i) {
       slices[i].master.device().ops().AdamW(slices[i].master, slices[i].grad, m_[i], v_[i], slices[i].value,
-                                            {.lr = 0.01,
+                                            {.lr = 0.004,
                                              .beta1 = 0.9,
                                              .beta2 = 0.95,
                                              .eps = 1e-8,
