@@ -14,6 +14,7 @@
 #include "runtime/ops/cpu/kernels.h"
 #include "runtime/ops/cpu/parallel.h"
 #include "runtime/ops/cpu/policy.h"
+#include "runtime/ops/cpu/skinny_matmul.h"
 
 namespace cohort::runtime {
 namespace {
@@ -139,10 +140,50 @@ void Multiply(const Product& p, const void* a, const void* b, void* c) {
   }
 }
 
+namespace {
+
+// Products that do not depend on each other. On tiles all of them are shared out at once, so that small
+// groups keep every thread busy; elsewhere they follow one another.
+class Groups {
+ public:
+  void Add(const Product& product, const void* a, const void* b, void* c) {
+    products_.push_back({product, a, b, c});
+    work_ += product.m * product.n * product.k;
+  }
+
+  void Multiply() const {
+    std::vector<AmxProduct> tasks;
+    for (const Group& group : products_) {
+      const Product& p = group.product;
+      if (p.input == DataType::kF32 || ActiveCpuIsa() < CpuIsa::kAmx || p.m * p.n * p.k == 0) {
+        cohort::runtime::Multiply(p, group.a, group.b, group.c);
+        continue;
+      }
+      // A group is cut only where it is more than a fair share: cutting packs one operand twice.
+      const int64_t share = std::max<int64_t>(1, work_ / CpuThreads());
+      Split(OnTiles(p, group.a, group.b, group.c), (p.m * p.n * p.k + share - 1) / share, tasks);
+    }
+    Run(tasks);
+  }
+
+ private:
+  struct Group {
+    Product product;
+    const void *a, *b;
+    void* c;
+  };
+  std::vector<Group> products_;
+  int64_t work_ = 0;
+};
+
+}  // namespace
+
 void CpuOps::MatMul(const Tensor& a, const Tensor& b, const Tensor& c, MatMulOptions options) {
   const auto [m, n, k] = CheckMatMul(a, b, c, options.transpose_a, options.transpose_b);
   CheckSameType("MatMul", a, b);
   if (c.dtype() != DataType::kF32) CheckSameType("MatMul", a, c);
+  const bool linear = !options.transpose_a && options.transpose_b && !options.accumulate;
+  if (linear && SkinnyMatMul(a, b, c)) return;
   Multiply({m, n, k, options.transpose_a, options.transpose_b, options.accumulate, a.dtype(), c.dtype()},
            a.raw(), b.raw(), c.raw());
 }
@@ -154,10 +195,13 @@ void CpuOps::GroupedMatMul(const Tensor& x, const Tensor& offsets, const Tensor&
   CheckShape("GroupedMatMul", y, {x.dim(0), out});
   CheckSameType("GroupedMatMul", x, w);
   const int32_t* o = CheckOffsets("GroupedMatMul", offsets, experts, x.dim(0));
+  if (!transpose_w && SkinnyGroupedMatMul(x, offsets, w, y)) return;
+  Groups groups;
   for (int64_t g = 0; g < experts; ++g) {
-    Multiply({o[g + 1] - o[g], out, in, false, !transpose_w, false, x.dtype(), y.dtype()},
-             x.Slice(o[g], o[g + 1]).raw(), w.Row(g).raw(), y.Slice(o[g], o[g + 1]).raw());
+    groups.Add({o[g + 1] - o[g], out, in, false, !transpose_w, false, x.dtype(), y.dtype()},
+               x.Slice(o[g], o[g + 1]).raw(), w.Row(g).raw(), y.Slice(o[g], o[g + 1]).raw());
   }
+  groups.Multiply();
 }
 
 void CpuOps::GroupedMatMulWeightGrad(const Tensor& dy, const Tensor& x, const Tensor& offsets,
@@ -168,10 +212,12 @@ void CpuOps::GroupedMatMulWeightGrad(const Tensor& dy, const Tensor& x, const Te
   CheckSameType("GroupedMatMulWeightGrad", dy, x);
   CheckType("GroupedMatMulWeightGrad", dw, DataType::kF32);
   const int32_t* o = CheckOffsets("GroupedMatMulWeightGrad", offsets, experts, x.dim(0));
+  Groups groups;
   for (int64_t g = 0; g < experts; ++g) {
-    Multiply({out, in, o[g + 1] - o[g], true, false, true, x.dtype(), DataType::kF32},
-             dy.Slice(o[g], o[g + 1]).raw(), x.Slice(o[g], o[g + 1]).raw(), dw.Row(g).raw());
+    groups.Add({out, in, o[g + 1] - o[g], true, false, true, x.dtype(), DataType::kF32},
+               dy.Slice(o[g], o[g + 1]).raw(), x.Slice(o[g], o[g + 1]).raw(), dw.Row(g).raw());
   }
+  groups.Multiply();
 }
 
 }  // namespace cohort::runtime
