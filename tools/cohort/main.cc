@@ -9,7 +9,7 @@
 namespace {
 
 using Add = void (*)(CLI::App&, const cohort::tools::Selected&);
-constexpr Add kCommands[] = {cohort::tools::AddData};
+constexpr Add kCommands[] = {cohort::tools::AddData, cohort::tools::AddTrain};
 
 }  // namespace
 

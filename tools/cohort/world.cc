@@ -1,0 +1,53 @@
+#include "tools/cohort/world.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdlib>
+#include <utility>
+
+#include "comm/check.h"
+
+namespace cohort::tools {
+namespace {
+
+std::atomic<bool> stop_requested = false;
+
+void OnSignal(int signal) {
+  if (stop_requested.exchange(true)) _exit(128 + signal);
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<comm::Communicator>> JoinWorld(absl::Duration timeout) {
+  if (!comm::LaunchedByMpi()) return comm::Communicator::Single();
+  COHORT_ASSIGN_OR_RETURN(auto rendezvous, comm::MpiRendezvous());
+  return comm::Communicator::Create(std::move(rendezvous), {.timeout = timeout});
+}
+
+int LaunchedRank() {
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"}) {
+    if (const char* value = std::getenv(name); value != nullptr) return std::atoi(value);
+  }
+  return 0;
+}
+
+int HostCores() { return static_cast<int>(std::max(1L, sysconf(_SC_NPROCESSORS_ONLN))); }
+
+int RanksOnHost(const comm::Communicator& world) { return world.topology().local_size(); }
+
+const std::atomic<bool>* StopRequested() {
+  static const bool installed = [] {
+    struct sigaction action {};
+    action.sa_handler = OnSignal;
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGINT, &action, nullptr);
+    sigaction(SIGTERM, &action, nullptr);
+    return true;
+  }();
+  static_cast<void>(installed);
+  return &stop_requested;
+}
+
+}  // namespace cohort::tools

@@ -1,0 +1,28 @@
+// The ranks of this job, and how the process behaves as one of them.
+#pragma once
+
+#include <atomic>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "comm/communicator.h"
+
+namespace cohort::tools {
+
+// All ranks that mpirun started together; a group of one in a process that it did not start.
+absl::StatusOr<std::shared_ptr<comm::Communicator>> JoinWorld(absl::Duration timeout);
+
+// This process's rank as its launcher says it, known before JoinWorld; 0 without a launcher.
+int LaunchedRank();
+
+// Processor cores of this host.
+int HostCores();
+
+// Ranks of the world on this host.
+int RanksOnHost(const comm::Communicator& world);
+
+// True once SIGINT or SIGTERM came; a second one ends the process. The first call installs the handlers.
+const std::atomic<bool>* StopRequested();
+
+}  // namespace cohort::tools
