@@ -15,6 +15,7 @@ inline constexpr int kMaxStopStrings = 16;
 inline constexpr size_t kMaxStopBytes = 1024;
 inline constexpr int kMaxStopIds = 1024;
 inline constexpr int kMaxLogitBiases = 4096;
+inline constexpr size_t kMaxBytesPerToken = 256;  // longer tokens exist in no vocabulary worth the name
 inline constexpr size_t kMaxRequestIdBytes = 256;
 inline constexpr double kMaxPenalty = 2.0;  // presence and frequency: [-2, 2]
 

@@ -33,6 +33,11 @@ absl::Status CheckPrompt(const v1::GenerateRequest& request, const runtime::Toke
                          const RequestLimits& limits, GenerationRequest& result) {
   switch (request.prompt_case()) {
     case v1::GenerateRequest::kText: {
+      // Refused before the work of encoding it.
+      if (request.text().size() > static_cast<size_t>(limits.capacity) * policy::kMaxBytesPerToken) {
+        return Wrong("text has ", request.text().size(), " bytes; no prompt of so many has fewer than ",
+                     limits.capacity, " tokens, which this server can hold");
+      }
       auto ids = tokenizer.Encode(request.text(), /*add_special_tokens=*/true);
       if (!ids.ok()) return Wrong("text: ", ids.status().message());
       result.prompt = *std::move(ids);
