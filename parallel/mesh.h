@@ -1,6 +1,7 @@
 // The mesh: which ranks share what. A pure value; no communication.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 

@@ -67,9 +67,9 @@ absl::StatusOr<std::unique_ptr<ParallelModel>> ParallelModel::Create(
   return model;
 }
 
-Strategy& ParallelModel::StrategyOf(runtime::Placement placement) const {
-  for (const auto& strategy : strategies_) {
-    if (strategy->placement() == placement) return *strategy;
+size_t ParallelModel::StrategyIndex(runtime::Placement placement) const {
+  for (size_t i = 0; i < strategies_.size(); ++i) {
+    if (strategies_[i]->placement() == placement) return i;
   }
   COHORT_CHECK(false, "no strategy for placement %d", static_cast<int>(placement));
 }
@@ -77,18 +77,13 @@ Strategy& ParallelModel::StrategyOf(runtime::Placement placement) const {
 void ParallelModel::ListParameters() {
   // Every rank of a strategy's replicas could write a parameter; each writes a run of about equal size.
   std::vector<int64_t> total(strategies_.size(), 0), before(strategies_.size(), 0);
-  const auto index_of = [&](runtime::Placement placement) {
-    return static_cast<size_t>(std::find_if(strategies_.begin(), strategies_.end(),
-                                            [&](const auto& s) { return s->placement() == placement; }) -
-                               strategies_.begin());
-  };
   for (runtime::ParameterGroup& group : decoder_->groups()) {
     for (const auto& parameter : group.parameters()) {
-      total[index_of(parameter->placement)] += parameter->value.size();
+      total[StrategyIndex(parameter->placement)] += parameter->value.size();
     }
   }
   const auto add = [&](runtime::Parameter& parameter, int slice, int64_t offset) {
-    const size_t s = index_of(parameter.placement);
+    const size_t s = StrategyIndex(parameter.placement);
     const int64_t writer =
         std::min<int64_t>(before[s] * strategies_[s]->replicas() / std::max<int64_t>(total[s], 1),
                           strategies_[s]->replicas() - 1);

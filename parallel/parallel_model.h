@@ -58,7 +58,8 @@ class ParallelModel final : public runtime::Trainable {
   ParallelModel(MeshCommunicators groups, const ParallelOptions& options, std::unique_ptr<BatchSource> source)
       : groups_(std::move(groups)), options_(options), source_(std::move(source)) {}
   void ListParameters();
-  Strategy& StrategyOf(runtime::Placement placement) const;
+  size_t StrategyIndex(runtime::Placement placement) const;
+  Strategy& StrategyOf(runtime::Placement placement) const { return *strategies_[StrategyIndex(placement)]; }
   Share ShareOf(int64_t sequences) const;
   // This rank's micro-batches; an error where any rank had one.
   absl::StatusOr<std::vector<Samples>> Fetch(const Share& share, int64_t step, bool held_out);
