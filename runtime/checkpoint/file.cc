@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -71,6 +72,16 @@ absl::Status OutputFile::Write(const void* data, size_t bytes) {
   return absl::OkStatus();
 }
 
+absl::Status OutputFile::WriteWhole(absl::string_view text) {
+  struct stat before;
+  const bool regular = fstat(fd_, &before) == 0 && S_ISREG(before.st_mode);
+  const absl::Status status = Write(text);
+  if (!status.ok() && regular && ftruncate(fd_, before.st_size) != 0) {
+    return absl::Status(status.code(), absl::StrCat(status.message(), " (and a piece of it is left there)"));
+  }
+  return status;
+}
+
 absl::Status OutputFile::Sync() {
   // EINVAL: a pipe or a device, which has nothing to sync.
   if (fsync(fd_) != 0 && errno != EINVAL) return ErrnoStatus(errno, "sync", path_);
@@ -108,6 +119,14 @@ absl::Status WriteFileDurably(const std::string& path, absl::string_view text) {
   COHORT_RETURN_IF_ERROR(file.Write(text));
   COHORT_RETURN_IF_ERROR(file.Sync());
   return file.Close();
+}
+
+absl::Status MakeFolderOf(const std::string& path) {
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  std::error_code error;
+  if (!folder.empty()) std::filesystem::create_directories(folder, error);
+  if (error) return ErrnoStatus(error.value(), "make the folder", folder.string());
+  return absl::OkStatus();
 }
 
 absl::Status SyncFolder(const std::string& folder) {

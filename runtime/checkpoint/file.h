@@ -29,6 +29,9 @@ class OutputFile {
   // All of it or an error.
   absl::Status Write(const void* data, size_t bytes);
   absl::Status Write(absl::string_view text) { return Write(text.data(), text.size()); }
+  // All of it, or an error and nothing: what a full disk let through is taken back. For a file opened by
+  // Append.
+  absl::Status WriteWhole(absl::string_view text);
   // On the disk when it returns OK.
   absl::Status Sync();
   absl::Status Close();
@@ -47,6 +50,8 @@ class OutputFile {
 absl::StatusOr<std::string> ReadFile(const std::string& path);
 // Creates or replaces the file; it is on the disk when this returns OK. Not atomic.
 absl::Status WriteFileDurably(const std::string& path, absl::string_view text);
+// Makes the folder that a file of this path lies in, and those above it.
+absl::Status MakeFolderOf(const std::string& path);
 // Makes the names in a folder (creations, renames, removals) survive a power loss.
 absl::Status SyncFolder(const std::string& folder);
 

@@ -1,4 +1,4 @@
-// Timelines that chrome://tracing and Perfetto open: what each thread of a rank did when.
+// Timelines for chrome://tracing and Perfetto: who did what when, by rank and thread.
 #pragma once
 
 #include <atomic>
@@ -9,36 +9,40 @@
 
 namespace cohort::runtime {
 
-// The process's trace. Off (the default) a scope costs one relaxed load. Thread-safe.
+// The process's trace; off until Start. While off, a TraceScope costs one relaxed load. Thread-safe.
 class ChromeTrace {
  public:
-  // Events are kept from now on; `rank` becomes the process id in the picture.
-  static void Start(int rank);
-  // Ends the recording and writes its events, as one JSON array, to `path` (folders are made). A second Stop
-  // writes an empty array.
-  static absl::Status Stop(const std::string& path);
-  static bool on() { return on_.load(std::memory_order_relaxed); }
+  // Begins to record into a new file, in a folder that is made where it does not exist; the rank is the
+  // process id that viewers show. FAILED_PRECONDITION while on.
+  static absl::Status Start(const std::string& path, int rank);
+  // Ends the file. The first failure since Start, a full disk for instance: the events since are lost. OK
+  // when off.
+  static absl::Status Stop();
+  static bool enabled() { return enabled_.load(std::memory_order_relaxed); }
+
+  // Microseconds of a steady clock.
+  static int64_t Now();
+  // An event of the calling thread. `name` must live until Stop: a literal.
+  static void Add(const char* name, int64_t begin, int64_t end);
 
  private:
-  friend class TraceScope;
-  static int64_t Now();
-  static void Add(const char* name, int64_t begin, int64_t end);
-  static std::atomic<bool> on_;
+  static std::atomic<bool> enabled_;
 };
 
-// The time from its making to its end, under `name`, which must be a literal.
+// The time from its construction to its destruction is an event. `name` must be a literal.
 class TraceScope {
  public:
-  explicit TraceScope(const char* name) : name_(name), begin_(ChromeTrace::on() ? ChromeTrace::Now() : -1) {}
+  explicit TraceScope(const char* name) : name_(ChromeTrace::enabled() ? name : nullptr) {
+    if (name_ != nullptr) begin_ = ChromeTrace::Now();
+  }
   TraceScope(const TraceScope&) = delete;
-  TraceScope& operator=(const TraceScope&) = delete;
   ~TraceScope() {
-    if (begin_ >= 0) ChromeTrace::Add(name_, begin_, ChromeTrace::Now());
+    if (name_ != nullptr) ChromeTrace::Add(name_, begin_, ChromeTrace::Now());
   }
 
  private:
   const char* name_;
-  int64_t begin_;
+  int64_t begin_ = 0;
 };
 
 }  // namespace cohort::runtime

@@ -1,110 +1,81 @@
-// The format: TFRecord framing (length, masked CRC of the length, data, masked CRC of the data; all
-// little-endian) of Event messages (tensorflow/core/util/event.proto): wall_time = 1 (double), step = 2
-// (int64), file_version = 3 (string), summary = 5 {value = 1 {tag = 1 (string), simple_value = 2 (float)}}.
 #include "runtime/metrics/tensorboard.h"
 
 #include <unistd.h>
 
-#include <array>
-#include <bit>
+#include <chrono>
+#include <cstring>
 #include <filesystem>
-#include <system_error>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "comm/check.h"
+#include "runtime/metrics/crc32c.h"
 
 namespace cohort::runtime {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "records are written as they lie in memory");
-
-constexpr std::array<uint32_t, 256> MakeCrcTable() {
-  std::array<uint32_t, 256> table{};
-  for (uint32_t i = 0; i < 256; ++i) {
-    uint32_t crc = i;
-    for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ ((crc & 1) != 0 ? 0x82f63b78u : 0u);
-    table[i] = crc;
-  }
-  return table;
+double Now() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
 template <typename T>
-void AppendRaw(T value, std::string& out) {
-  out.append(reinterpret_cast<const char*>(&value), sizeof(value));
+std::string Bytes(T value) {
+  return std::string(reinterpret_cast<const char*>(&value), sizeof(value));
 }
 
-// Protobuf wire format: a varint, and the key of a field.
-void AppendVarint(uint64_t value, std::string& out) {
+// The Protobuf wire format by hand, for the few fields of tensorflow/core/util/event.proto that scalars need:
+// Event {double wall_time = 1; int64 step = 2; string file_version = 3; Summary summary = 5;}
+// Summary {repeated Value value = 1;}  Value {string tag = 1; float simple_value = 2;}
+enum WireType : uint8_t { kVarint = 0, kFixed64 = 1, kLengthDelimited = 2, kFixed32 = 5 };
+
+std::string Varint(uint64_t value) {
+  std::string out;
   for (; value >= 0x80; value >>= 7) out.push_back(static_cast<char>(value | 0x80));
   out.push_back(static_cast<char>(value));
+  return out;
+}
+std::string Key(int field, WireType type) { return Varint(static_cast<uint64_t>(field) << 3 | type); }
+std::string Delimited(int field, const std::string& bytes) {
+  return absl::StrCat(Key(field, kLengthDelimited), Varint(bytes.size()), bytes);
 }
 
-enum WireType : uint64_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5 };
-void AppendKey(uint64_t field, WireType type, std::string& out) { AppendVarint(field << 3 | type, out); }
-
-void AppendBytes(uint64_t field, absl::string_view bytes, std::string& out) {
-  AppendKey(field, kBytes, out);
-  AppendVarint(bytes.size(), out);
-  out.append(bytes.data(), bytes.size());
+std::string Event(double wall_time, int64_t step, const std::string& rest) {
+  return absl::StrCat(Key(1, kFixed64), Bytes(wall_time), Key(2, kVarint),
+                      Varint(static_cast<uint64_t>(step)), rest);
 }
 
-std::string Record(absl::string_view data) {
-  std::string record;
-  AppendRaw<uint64_t>(data.size(), record);
-  AppendRaw<uint32_t>(MaskedCrc32c(record), record);
-  record.append(data.data(), data.size());
-  AppendRaw<uint32_t>(MaskedCrc32c(data), record);
-  return record;
-}
-
-std::string EventAt(absl::Time time) {
-  std::string event;
-  AppendKey(1, kFixed64, event);
-  AppendRaw<double>(absl::ToDoubleSeconds(time - absl::UnixEpoch()), event);
-  return event;
+// TFRecord: length, its checksum, the data, its checksum.
+std::string Record(const std::string& data) {
+  const std::string length = Bytes(static_cast<uint64_t>(data.size()));
+  return absl::StrCat(length, Bytes(MaskedCrc32c(length)), data, Bytes(MaskedCrc32c(data)));
 }
 
 }  // namespace
 
-uint32_t MaskedCrc32c(absl::string_view data) {
-  static constexpr std::array<uint32_t, 256> kTable = MakeCrcTable();
-  uint32_t crc = 0xffffffffu;
-  for (const char c : data) crc = kTable[(crc ^ static_cast<uint8_t>(c)) & 0xff] ^ (crc >> 8);
-  crc ^= 0xffffffffu;
-  return ((crc >> 15) | (crc << 17)) + 0xa282ead8u;
-}
-
 absl::StatusOr<TensorBoardWriter> TensorBoardWriter::Create(const std::string& folder) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) return ErrnoStatus(error.value(), "make the folder", folder);
   char host[256] = "localhost";
   gethostname(host, sizeof(host) - 1);
-  const absl::Time now = absl::Now();
-  std::error_code ignored;  // opening the file says what is wrong
-  std::filesystem::create_directories(folder, ignored);
-  COHORT_ASSIGN_OR_RETURN(OutputFile file,
-                          OutputFile::Append(absl::StrFormat("%s/events.out.tfevents.%010d.%s.%d", folder,
-                                                             absl::ToUnixSeconds(now), host, getpid())));
-  std::string event = EventAt(now);
-  AppendBytes(3, "brain.Event:2", event);
-  COHORT_RETURN_IF_ERROR(file.Write(Record(event)));
+  // TensorBoard takes every file with "tfevents" in its name and reads them in the order of the names.
+  const double now = Now();
+  const std::string path =
+      absl::StrFormat("%s/events.out.tfevents.%010d.%s.%d.%06d", folder, static_cast<int64_t>(now), host,
+                      getpid(), static_cast<int>((now - static_cast<int64_t>(now)) * 1e6));
+  COHORT_ASSIGN_OR_RETURN(OutputFile file, OutputFile::Append(path));
+  COHORT_RETURN_IF_ERROR(file.Write(Record(Event(now, 0, Delimited(3, "brain.Event:2")))));
   return TensorBoardWriter(std::move(file));
 }
 
-absl::Status TensorBoardWriter::AddScalars(int64_t step,
-                                           absl::Span<const std::pair<absl::string_view, float>> scalars,
-                                           absl::Time time) {
+absl::Status TensorBoardWriter::Add(int64_t step, const std::vector<Scalar>& scalars) {
   std::string summary;
-  for (const auto& [tag, value] : scalars) {
-    std::string entry;
-    AppendBytes(1, tag, entry);
-    AppendKey(2, kFixed32, entry);
-    AppendRaw<float>(value, entry);
-    AppendBytes(1, entry, summary);
+  for (const Scalar& scalar : scalars) {
+    const std::string value =
+        absl::StrCat(Delimited(1, scalar.tag), Key(2, kFixed32), Bytes(static_cast<float>(scalar.value)));
+    absl::StrAppend(&summary, Delimited(1, value));
   }
-  std::string event = EventAt(time);
-  AppendKey(2, kVarint, event);
-  AppendVarint(static_cast<uint64_t>(step), event);
-  AppendBytes(5, summary, event);
-  return file_.Write(Record(event));
+  return file_.WriteWhole(Record(Event(Now(), step, Delimited(5, summary))));
 }
 
 }  // namespace cohort::runtime

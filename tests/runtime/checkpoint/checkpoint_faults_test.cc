@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <sys/mount.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,6 +12,7 @@
 
 #include "runtime/checkpoint/checkpoint.h"
 #include "tests/runtime/checkpoint/fake_trainable.h"
+#include "tests/runtime/checkpoint/file_size_limit.h"
 #include "tests/runtime/checkpoint/temp_folder.h"
 
 namespace cohort::runtime {
@@ -20,25 +20,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
-
-// Files of this process stop growing at `bytes`, as a full disk stops them.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) {
-    before_ = std::signal(SIGXFSZ, SIG_IGN);
-    getrlimit(RLIMIT_FSIZE, &limit_);
-    const rlimit lower{bytes, limit_.rlim_max};
-    COHORT_CHECK(setrlimit(RLIMIT_FSIZE, &lower) == 0, "setrlimit");
-  }
-  ~FileSizeLimit() {
-    setrlimit(RLIMIT_FSIZE, &limit_);
-    std::signal(SIGXFSZ, before_);
-  }
-
- private:
-  rlimit limit_;
-  void (*before_)(int);
-};
 
 CheckpointOptions OptionsFor(const std::string& root) {
   CheckpointOptions options;
