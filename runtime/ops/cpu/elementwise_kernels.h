@@ -12,10 +12,15 @@ void ToFloat(const T* x, float* y, int64_t n) {
       n, COHORT_BODY { store(y, load(x)); });
 }
 
+// A copy is exact to the last bit, whatever the instruction set.
 template <typename T>
 void FromFloat(const float* x, T* y, int64_t n) {
-  ForVectors(
-      n, COHORT_BODY { store(y, load(x)); });
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) StoreExactly(y + i, Load(x + i));
+  if (i == n) return;
+  T rest[kLanes];
+  StoreExactly(rest, LoadPartial(x + i, n - i));
+  __builtin_memcpy(static_cast<void*>(y + i), rest, static_cast<size_t>(n - i) * sizeof(T));
 }
 
 template <typename X, typename Y>

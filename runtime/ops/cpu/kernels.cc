@@ -4,24 +4,22 @@
 
 namespace cohort::runtime {
 
+template <>
+const Kernels<float>& KernelsOf<float>() {
 #if defined(__x86_64__)
-template <>
-const Kernels<float>& KernelsOf<float>() {
-  return ActiveCpuIsa() >= CpuIsa::kAvx512 ? avx512::kFloatKernels : portable::kFloatKernels;
-}
-template <>
-const Kernels<BFloat16>& KernelsOf<BFloat16>() {
-  return ActiveCpuIsa() >= CpuIsa::kAvx512 ? avx512::kBFloat16Kernels : portable::kBFloat16Kernels;
-}
-#else
-template <>
-const Kernels<float>& KernelsOf<float>() {
+  if (ActiveCpuIsa() >= CpuIsa::kAmx) return avx512_bf16::kFloatKernels;
+  if (ActiveCpuIsa() >= CpuIsa::kAvx512) return avx512::kFloatKernels;
+#endif
   return portable::kFloatKernels;
 }
+
 template <>
 const Kernels<BFloat16>& KernelsOf<BFloat16>() {
+#if defined(__x86_64__)
+  if (ActiveCpuIsa() >= CpuIsa::kAmx) return avx512_bf16::kBFloat16Kernels;
+  if (ActiveCpuIsa() >= CpuIsa::kAvx512) return avx512::kBFloat16Kernels;
+#endif
   return portable::kBFloat16Kernels;
 }
-#endif
 
 }  // namespace cohort::runtime

@@ -68,6 +68,10 @@ namespace avx512 {
 extern const Kernels<float> kFloatKernels;
 extern const Kernels<BFloat16> kBFloat16Kernels;
 }  // namespace avx512
+namespace avx512_bf16 {
+extern const Kernels<float> kFloatKernels;
+extern const Kernels<BFloat16> kBFloat16Kernels;
+}  // namespace avx512_bf16
 #endif
 
 }  // namespace cohort::runtime

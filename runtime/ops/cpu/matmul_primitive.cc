@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "comm/check.h"
+#include "runtime/device/cpu_features.h"
 #include "runtime/device/device.h"
 #include "runtime/ops/cpu/matmul.h"
 #include "runtime/ops/cpu/policy.h"
@@ -19,7 +20,11 @@ namespace {
 using dnnl::memory;
 
 const dnnl::engine& Engine() {
-  static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  static const dnnl::engine engine = [] {
+    // Without AMX by our own choice: oneDNN must not use it either. Refused, harmlessly, after its first use.
+    if (ActiveCpuIsa() < CpuIsa::kAmx) dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx512_core_bf16);
+    return dnnl::engine(dnnl::engine::kind::cpu, 0);
+  }();
   return engine;
 }
 

@@ -34,12 +34,22 @@ COHORT_INLINE float ToScalar(BFloat16 x) {
 
 COHORT_INLINE void Store(float* p, F32x16 x) { *reinterpret_cast<UnalignedF32x16*>(p) = x; }
 // Rounds to nearest even; NaN stays NaN (as BFloat16(float) does).
-COHORT_INLINE void Store(BFloat16* p, F32x16 x) {
+COHORT_INLINE void StoreExactly(BFloat16* p, F32x16 x) {
   const U32x16 u = (U32x16)x;
   const U32x16 rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
   const U32x16 quiet = (u >> 16) | 0x40u;
   const U32x16 bits = x == x ? rounded : quiet;
   *reinterpret_cast<UnalignedU16x16*>(p) = __builtin_convertvector(bits, U16x16);
+}
+COHORT_INLINE void StoreExactly(float* p, F32x16 x) { Store(p, x); }
+
+// The same, except that where the hardware has an instruction for it, numbers below 2^-126 become zero.
+COHORT_INLINE void Store(BFloat16* p, F32x16 x) {
+#ifdef COHORT_ISA_HAS_BF16
+  *reinterpret_cast<UnalignedU16x16*>(p) = (U16x16)_mm512_cvtneps_pbh((__m512)x);
+#else
+  StoreExactly(p, x);
+#endif
 }
 
 // The first n < 16 elements; the other lanes are zero.

@@ -60,7 +60,7 @@ TEST_F(OpsElementwiseTest, CopyRoundsOnceAndAlike) {
                                 65504,
                                 65520,
                                 1e-8,
-                                -3e-41,
+                                -3e-39,
                                 3.4e38,
                                 1e39,
                                 INFINITY,
