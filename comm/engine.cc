@@ -72,7 +72,9 @@ void Engine::ReserveContexts(uint32_t first_free) {
 
 std::shared_ptr<Run> Engine::Start(Run::Arguments arguments) {
   const bool collective = arguments.signature.operation != Operation::kPointToPoint;
-  const bool at_once = arguments.bytes <= policy::kInlineBytes;
+  // Posting is cheap; copies and reductions of some size are left to whoever makes progress.
+  const bool at_once =
+      arguments.schedule->local_count * SizeOf(arguments.signature.dtype) <= policy::kInlineBytes;
   Group& group = *arguments.group;
   contenders_.fetch_add(1, std::memory_order_relaxed);
   std::unique_lock lock(mutex_);
@@ -93,7 +95,8 @@ std::shared_ptr<Run> Engine::Start(Run::Arguments arguments) {
   if (run->done()) return run;
   if (!thread_.joinable()) thread_ = std::thread([this] { ThreadMain(); });
   lock.unlock();
-  if (!at_once || thread_idle_.load(std::memory_order_seq_cst)) thread_bell_.Wake();
+  // A thread that is not idle looks again soon, and must not wake up while the caller waits at once.
+  if (thread_idle_.load(std::memory_order_seq_cst)) thread_bell_.Wake();
   return run;
 }
 

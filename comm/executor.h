@@ -38,7 +38,6 @@ class Run : public WorkState, public RequestOwner, public std::enable_shared_fro
     const std::byte* input = nullptr;
     std::byte* output = nullptr;
     ReduceFunction reduce = nullptr;
-    size_t bytes = 0;  // that this rank works on, about
     int64_t deadline = 0;
   };
 

@@ -97,7 +97,6 @@ Work GroupCommunicator::Collect(Collective collective, const void* send, void* r
   } else {
     arguments.signature.digest = Digest(collective.counts, collective.root);
   }
-  arguments.bytes = std::max(total, Sum(collective.recv_counts)) * element_bytes;
   arguments.schedule = ScheduleFor(std::move(collective), element_bytes);
   arguments.group = group_;
   arguments.input = static_cast<const std::byte*>(send);
@@ -224,7 +223,6 @@ Work GroupCommunicator::PointToPoint(bool sends, const void* send, void* recv, s
   arguments.confirmed = true;
   arguments.input = static_cast<const std::byte*>(send);
   arguments.output = static_cast<std::byte*>(recv);
-  arguments.bytes = count * SizeOf(dtype);
   arguments.deadline = Deadline();
   return Work(std::static_pointer_cast<WorkState>(engine_->Start(std::move(arguments))));
 }

@@ -34,7 +34,7 @@ inline constexpr int64_t kTakeoverNanos = 250'000;
 inline constexpr int64_t kLingerNanos = 20'000'000;
 // The longest sleep of an idle thread, which is woken when an operation starts.
 inline constexpr int64_t kIdleNanos = 1'000'000'000;
-// Operations up to this size run inside the call that starts them; larger ones are handed to the thread at
+// Copies and pulls up to this size are made inside the call that finds them; larger ones as progress is made.
 // once.
 inline constexpr size_t kInlineBytes = 32 << 10;
 // Bytes that one look at the transports moves before the lock is offered to others.

@@ -31,6 +31,7 @@ StepId ScheduleBuilder::Add(StepKind kind, int peer, uint32_t tag, Slice source,
     ++step.num_after;
   }
   schedule_.steps.push_back(step);
+  if (kind == StepKind::kCopy || kind == StepKind::kReduce) schedule_.local_count += source.count;
   return static_cast<StepId>(schedule_.steps.size()) - 1;
 }
 

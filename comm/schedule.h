@@ -56,6 +56,7 @@ struct Schedule {
   size_t input_count = 0;  // elements; 0 in place
   size_t output_count = 0;
   size_t scratch_count = 0;
+  size_t local_count = 0;  // elements that copies and reductions touch
 
   absl::Span<const StepId> After(StepId step) const {
     return absl::MakeConstSpan(after).subspan(steps[step].first_after, steps[step].num_after);

@@ -29,7 +29,13 @@ Schedule BruckAllGather(const Collective& c) {
     const int from = Modulo(c.rank + distance, c.size);
     const auto [out, out_wrapped] = blocks(c.rank, number);
     const auto [in, in_wrapped] = blocks(from, number);
-    builder.Send(to, tag, out, held);
+    // The own block goes out of the input, without waiting for its copy.
+    const bool own_only = distance == 1 && !c.in_place;
+    if (own_only) {
+      builder.Send(to, tag, {Buffer::kInput, 0, own});
+    } else {
+      builder.Send(to, tag, out, held);
+    }
     builder.Send(to, tag + 1, out_wrapped, held);
     held.push_back(builder.Recv(from, tag, in));
     held.push_back(builder.Recv(from, tag + 1, in_wrapped));

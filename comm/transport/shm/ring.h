@@ -10,6 +10,9 @@
 
 namespace cohort::comm::shm {
 
+// Payloads begin where any element may.
+inline constexpr uint64_t PayloadRoom(uint64_t bytes) { return (bytes + 15) & ~uint64_t{15}; }
+
 class RingProducer {
  public:
   explicit RingProducer(Ring* ring = nullptr) : ring_(ring) {}
@@ -19,14 +22,14 @@ class RingProducer {
   Entry* Reserve(size_t payload_bytes, std::byte** payload) {
     uint64_t from = position_;
     const uint64_t at = from % policy::kShmRingBytes;
-    if (at + payload_bytes > policy::kShmRingBytes)
-      from += policy::kShmRingBytes - at;  // payload never wraps
-    if (!HasRoom(from + payload_bytes)) {
+    const uint64_t room = PayloadRoom(payload_bytes);
+    if (at + room > policy::kShmRingBytes) from += policy::kShmRingBytes - at;  // payload never wraps
+    if (!HasRoom(from + room)) {
       consumed_entries_ = ring_->consumed_entries.load(std::memory_order_acquire);
       consumed_payload_ = ring_->consumed_payload.load(std::memory_order_acquire);
-      if (!HasRoom(from + payload_bytes)) return nullptr;
+      if (!HasRoom(from + room)) return nullptr;
     }
-    reserved_ = from + payload_bytes;
+    reserved_ = from + room;
     if (payload != nullptr) *payload = ring_->payload + from % policy::kShmRingBytes;
     Entry* entry = &ring_->entries[next_ % policy::kShmRingEntries];
     entry->payload_bytes = static_cast<uint32_t>(payload_bytes);
@@ -62,9 +65,10 @@ class RingConsumer {
     if (entry->stamp.load(std::memory_order_seq_cst) != next_ + 1) return nullptr;
     uint64_t from = position_;
     const uint64_t at = from % policy::kShmRingBytes;
-    if (at + entry->payload_bytes > policy::kShmRingBytes) from += policy::kShmRingBytes - at;
+    const uint64_t room = PayloadRoom(entry->payload_bytes);
+    if (at + room > policy::kShmRingBytes) from += policy::kShmRingBytes - at;
     *payload = ring_->payload + from % policy::kShmRingBytes;
-    end_ = entry->payload_bytes > 0 ? from + entry->payload_bytes : position_;
+    end_ = room > 0 ? from + room : position_;
     return entry;
   }
 
