@@ -9,7 +9,8 @@
 namespace {
 
 using Add = void (*)(CLI::App&, const cohort::tools::Selected&);
-constexpr Add kCommands[] = {cohort::tools::AddData, cohort::tools::AddTrain};
+constexpr Add kCommands[] = {cohort::tools::AddData, cohort::tools::AddTrain, cohort::tools::AddGenerate,
+                             cohort::tools::AddServe};
 
 }  // namespace
 

@@ -1,0 +1,38 @@
+#include "tools/cohort/served_model.h"
+
+#include <filesystem>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "comm/check.h"
+#include "moe/moe_layer.h"
+#include "runtime/checkpoint/hf_folder.h"
+
+namespace cohort::tools {
+
+absl::StatusOr<ServedModel> LoadServedModel(const std::string& folder, const std::string& dtype,
+                                            std::shared_ptr<comm::Communicator> world) {
+  if (!std::filesystem::is_directory(folder)) {
+    return absl::NotFoundError(absl::StrCat("--model ", folder, ": there is no such folder"));
+  }
+  ServedModel model;
+  COHORT_ASSIGN_OR_RETURN(const runtime::ModelConfig config, runtime::ModelConfig::Load(folder));
+  COHORT_ASSIGN_OR_RETURN(model.tokenizer, runtime::Tokenizer::Load(folder + "/tokenizer.json"));
+  if (model.tokenizer->vocab_size() > config.vocab_size) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(folder, ": tokenizer.json has ", model.tokenizer->vocab_size(),
+                     " tokens, more than config.json's vocab_size ", config.vocab_size));
+  }
+  const DataType compute = dtype == "auto"
+                               ? (config.torch_dtype == "bfloat16" ? DataType::kBF16 : DataType::kF32)
+                               : *ParseDataType(dtype);
+  const auto experts = std::make_shared<const moe::ExpertGroup>(std::move(world));
+  COHORT_ASSIGN_OR_RETURN(
+      model.decoder, runtime::Decoder::Create(
+                         config, runtime::CpuDevice(),
+                         {.compute = compute, .trainable = false, .experts = moe::MakeMoeFactory(experts)}));
+  COHORT_RETURN_IF_ERROR(runtime::LoadWeights(folder, *model.decoder));
+  return model;
+}
+
+}  // namespace cohort::tools
