@@ -24,7 +24,7 @@ inline void Interleave(__m512i even, __m512i odd, __m512i* lo, __m512i* hi) {
 
 struct AmxBackend {
   using Element = Bits;
-  static constexpr int kExpDegree = 4;
+  static constexpr int kExpDegree = 3;
 
   static void Copy(const Bits* const* rows, int64_t count, int64_t width, int64_t cp, Bits* dst) {
     const int64_t rest = width % kPad;

@@ -97,36 +97,38 @@ inline float HorizontalSum(V v) {
 #endif
 }
 
-// 2^x for x <= 0 or so (below 2^127); 0 below -126, minus infinity included. The polynomials interpolate 2^f
-// on
-// [-1/2, 1/2] at the Chebyshev nodes: relative errors 1e-7 (degree 5) and 3.5e-6 (degree 4, ample for bf16).
+// 2^x for x below 127; 0 far below -126, minus infinity included. 2^floor(x) times a polynomial in the rest,
+// which interpolates 2^f on [0, 1] at the Chebyshev nodes: relative errors 1e-7 (degree 5) and 1e-4 (degree
+// 3, a twentieth of a bf16's rounding).
 template <int kDegree>
 inline V Exp2(V x) {
-  static_assert(kDegree == 4 || kDegree == 5);
-  constexpr float kLowest = -127.0f;
-  const V clamped = Max(x, Splat(kLowest));
+  static_assert(kDegree == 3 || kDegree == 5);
 #if defined(__AVX512F__)
-  const V n = _mm512_roundscale_ps(clamped, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const V f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);  // x - floor(x)
 #else
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding and subtracting it rounds to an integer
-  const V n = (clamped + kRound) - kRound;
-#endif
+  constexpr float kLowest = -127.0f, kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  const V clamped = Max(x, Splat(kLowest));
+  const V n = ((clamped - 0.5f) + kRound) - kRound;
   const V f = clamped - n;
+#endif
   V p;
   if constexpr (kDegree == 5) {
-    p = Splat(1.339086336e-03f) * f + 9.676031918e-03f;
-    p = p * f + 5.550357114e-02f;
-    p = p * f + 2.402210749e-01f;
-    p = p * f + 6.931471880e-01f;
-    p = p * f + 1.000000075f;
+    p = Splat(1.893754058e-03f) * f + 8.949590423e-03f;
+    p = p * f + 5.586033708e-02f;
+    p = p * f + 2.401418182e-01f;
+    p = p * f + 6.931544897e-01f;
+    p = p * f + 9.999998984e-01f;
   } else {
-    p = Splat(9.666368515e-03f) * f + 5.592197584e-02f;
-    p = p * f + 2.402234904e-01f;
-    p = p * f + 6.931210452e-01f;
-    p = p * f + 1.0f;
+    p = Splat(7.896725704e-02f) * f + 2.246931558e-01f;
+    p = p * f + 6.963247711e-01f;
+    p = p * f + 9.999002882e-01f;
   }
+#if defined(__AVX512F__)
+  return _mm512_scalef_ps(p, x);  // p 2^floor(x)
+#else
   const Vi bits = (Vi)p + (__builtin_convertvector(n, Vi) << 23);
   return x < -126.0f ? Splat(0) : (V)bits;
+#endif
 }
 
 // out[16][16] = transpose of the 16 x 16 block at `in`.
