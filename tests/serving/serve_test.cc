@@ -1,0 +1,82 @@
+#include "serving/serve.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "serving/client.h"
+#include "tests/serving/small_decoder.h"
+#include "tests/serving/test_tokenizer.h"
+#include "tests/support/ranks.h"
+
+namespace cohort::serving {
+namespace {
+
+// The whole of `cohort serve` on two ranks: a model with experts on both, requests over gRPC, and SIGTERM to
+// every rank, as launchers send it. The request that runs then is finished, and both ranks end with OK.
+TEST(ServeTest, TwoRanksServeAndDrainAtSigterm) {
+  testing::RunRanks(2, [](comm::Communicator& communicator) {
+    auto shared = std::shared_ptr<comm::Communicator>(&communicator, [](comm::Communicator*) {});
+    const auto decoder = SmallDecoder("mixtral", moe::ExpertGroup(shared));
+    ASSERT_NE(decoder, nullptr);
+    ServeOptions options;
+    options.model_name = "small";
+    options.server.address = "127.0.0.1:0";
+    options.metrics_address = "127.0.0.1:0";
+    options.engine.heartbeat = absl::Milliseconds(100);
+    std::thread client_thread;
+    options.on_ready = [&](int port, int metrics_port) {
+      EXPECT_GT(port, 0);
+      EXPECT_GT(metrics_port, 0);
+      client_thread = std::thread([port] {
+        auto client = *Client::Create(absl::StrCat("127.0.0.1:", port));
+        const absl::Time deadline = absl::Now() + absl::Seconds(20);
+        const auto info = client->GetModelInfo(deadline);
+        ASSERT_TRUE(info.ok()) << info.status();
+        EXPECT_EQ(info->model_type(), "mixtral");
+        EXPECT_EQ(info->ranks(), 2);
+        EXPECT_EQ(info->num_experts(), 4);
+        v1::GenerateRequest request;
+        request.set_text("hello");
+        request.mutable_stopping()->set_ignore_eos(true);
+        bool sent = false;
+        const auto answer = client->GenerateStream(request, deadline, [&](const auto&) {
+          if (!sent) kill(getpid(), SIGTERM);  // while it runs
+          sent = true;
+          return true;
+        });
+        ASSERT_TRUE(answer.ok()) << answer.status();
+        EXPECT_EQ(answer->usage().completion_tokens(), 64 - 6);  // the context is full
+        EXPECT_EQ(answer->completions(0).finish_reason(), v1::FINISH_REASON_LENGTH);
+      });
+    };
+    if (communicator.rank() == 1) {  // ignored: rank 0 says when to end
+      std::thread([] {
+        absl::SleepFor(absl::Milliseconds(150));
+        kill(getpid(), SIGTERM);
+      }).detach();
+    }
+    EXPECT_EQ(Serve(options, *decoder, ByteTokenizer(), communicator), absl::OkStatus());
+    if (client_thread.joinable()) client_thread.join();
+  });
+}
+
+// Rank 0 cannot listen: the other is let go at once, not after its timeout.
+TEST(ServeTest, ABadAddressEndsAllRanks) {
+  testing::RunRanks(2, [](comm::Communicator& communicator) {
+    const auto decoder = SmallDecoder("llama");
+    ServeOptions options;
+    options.server.address = "not an address";
+    const absl::Time begin = absl::Now();
+    const absl::Status status = Serve(options, *decoder, ByteTokenizer(), communicator);
+    EXPECT_EQ(status.ok(), communicator.rank() == 1) << status;
+    EXPECT_LT(absl::Now() - begin, absl::Seconds(10));
+  });
+}
+
+}  // namespace
+}  // namespace cohort::serving
