@@ -11,7 +11,7 @@ namespace cohort::comm::policy {
 // --- Waiting: spin, then yield, then sleep
 // ------------------------------------------------------------------- Polls before a waiting thread begins to
 // yield: where each rank of the host has a core of its own, and where not.
-inline constexpr int kSpinPolls = 4000;
+inline constexpr int kSpinPolls = 1000;
 inline constexpr int kSpinPollsShared = 20;
 // Yields before it sleeps on the doorbell.
 inline constexpr int kYieldPolls = 200;

@@ -165,7 +165,7 @@ TEST_P(Collectives, SmallOfEveryType) {
 
 TEST_P(Collectives, LargeThroughSingleCopy) {
   RunRanks(GetParam(), [](Communicator& comm) {
-    CheckAll<float>(comm, 300'001);
+    CheckAll<float>(comm, 150'001);
     CheckAll<BFloat16>(comm, 70'003);
   });
 }
