@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "comm/check.h"
+#include "runtime/config/policy.h"
 #include "runtime/metrics/chrome_trace.h"
 
 namespace cohort::tools {
@@ -42,8 +43,9 @@ absl::StatusOr<std::unique_ptr<RunLog>> RunLog::Open(const v1::TrainConfig& conf
     COHORT_ASSIGN_OR_RETURN(auto board, runtime::TensorBoardWriter::Create(config.output() + "/tensorboard"));
     log->board_ = std::make_unique<runtime::TensorBoardWriter>(std::move(board));
   }
+  const bool has_end = config.train().steps() < runtime::config_policy::kUnlimitedSteps;
   log->progress_ = std::make_unique<runtime::Progress>(
-      runtime::ProgressOptions{.steps = config.train().steps(),
+      runtime::ProgressOptions{.steps = has_end ? config.train().steps() : 0,
                                .seconds_limit = config.train().minutes() * 60,
                                .flops_per_token = facts.flops_per_token,
                                .peak_flops = facts.peak_flops,
