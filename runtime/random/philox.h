@@ -1,6 +1,6 @@
-// Counter-based random numbers: Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as
-// easy as 1, 2, 3" (SC 2011). A number is a pure function of (seed, purpose, step, index), so it does not depend
-// on which rank draws it, in which order, or how often.
+// Counter-based random numbers: Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers:
+// as easy as 1, 2, 3" (SC 2011). A number is a pure function of (seed, purpose, step, index), so it does not
+// depend on which rank draws it, in which order, or how often.
 #pragma once
 
 #include <array>
@@ -41,9 +41,10 @@ enum class RandomPurpose : uint16_t {
 
 // Four 32-bit numbers for (seed, purpose, step, index). `step` must be below 2^48.
 constexpr PhiloxCounter RandomBits(uint64_t seed, RandomPurpose purpose, uint64_t step, uint64_t index) {
-  return Philox4x32({static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32), static_cast<uint32_t>(step),
-                     static_cast<uint32_t>(purpose) << 16 | (static_cast<uint32_t>(step >> 32) & 0xFFFFu)},
-                    {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
+  return Philox4x32(
+      {static_cast<uint32_t>(index), static_cast<uint32_t>(index >> 32), static_cast<uint32_t>(step),
+       static_cast<uint32_t>(purpose) << 16 | (static_cast<uint32_t>(step >> 32) & 0xFFFFu)},
+      {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
 }
 
 // Uniform in [0, 1), with 24 bits of resolution.

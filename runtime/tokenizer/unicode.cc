@@ -147,6 +147,10 @@ bool IsWordChar(char32_t c) {
 }
 
 absl::StatusOr<std::string> NormalizeUnicode(NormalForm form, absl::string_view text) {
+  if (text.size() > INT32_MAX) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a text of ", text.size(), " bytes is too long to normalize"));
+  }
   UErrorCode error = U_ZERO_ERROR;
   const icu::Normalizer2* normalizer = Normalizer(form, &error);
   std::string out;

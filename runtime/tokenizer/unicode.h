@@ -43,7 +43,7 @@ bool IsWordChar(char32_t c);     // \w of Unicode TR18: Alphabetic, marks, Nd, P
 
 enum class NormalForm { kNfc, kNfd, kNfkc, kNfkd };
 
-// `text` must be valid UTF-8.
+// `text` must be valid UTF-8. InvalidArgument where it is longer than 2 GiB.
 absl::StatusOr<std::string> NormalizeUnicode(NormalForm form, absl::string_view text);
 
 // Lower case of every character alone, without context.
