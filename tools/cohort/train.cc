@@ -296,8 +296,7 @@ void AddTrain(CLI::App& app, const Selected& selected) {
   train
       ->add_option("--set", flags->overrides,
                    "Override keys of the file: --set train.steps=100 data.train=[a,b]")
-      ->expected(1, -1)
-      ->allow_extra_args(false);
+      ->expected(1, -1);
   train->add_flag("--help-config", flags->help_config, "Explain every key of the file");
   train->callback([=] { selected([=] { return Train(*flags); }); });
 }
