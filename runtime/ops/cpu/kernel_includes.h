@@ -7,3 +7,7 @@
 #include <limits>
 
 #include "comm/data_type.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif

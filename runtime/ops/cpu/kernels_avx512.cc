@@ -7,6 +7,7 @@
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq,fma,prefer-vector-width=512")
 #define COHORT_ISA avx512
+#define COHORT_ISA_AVX512
 #include "runtime/ops/cpu/kernel_table.h"
 #pragma GCC pop_options
 #endif
