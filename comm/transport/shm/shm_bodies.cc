@@ -138,15 +138,13 @@ void ShmTransport::FinishPull(const Pull& pull, const absl::Status& status) {
                          .word.compare_exchange_strong(expected, SlotWord(pull.header.generation, state),
                                                        std::memory_order_seq_cst);
   (*peer.segment)->doorbell.Ring();
-  if (!status.ok()) {
-    // A process that ended takes its memory with it before its pidfd says so.
-    recv.owner->OnRequestDone(recv.token, absl::UnavailableError(absl::StrFormat(
-                                              "rank %d was lost: %s", recv.peer, status.message())));
-  } else if (!valid) {
-    return;  // given up by the sender while this rank was reading: its abort is on the way
-  } else {
-    recv.owner->OnRequestDone(recv.token, absl::OkStatus());
-  }
+  // Given up by the sender while this rank was reading: its abort is on the way. And a process that is gone
+  // is CheckPeers' to report, after what it last said: that may name another rank.
+  if (!valid || status.code() == absl::StatusCode::kUnavailable) return;
+  recv.owner->OnRequestDone(
+      recv.token, status.ok() ? absl::OkStatus()
+                              : absl::UnavailableError(absl::StrFormat("cannot read from rank %d: %s",
+                                                                       recv.peer, status.message())));
 }
 
 void ShmTransport::CancelRecv(RecvRequest& recv) {
