@@ -1,5 +1,8 @@
 #include "serving/distributed_runner.h"
 
+#include <algorithm>
+#include <cstring>
+#include <list>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,34 +17,72 @@ namespace {
 
 using comm::Communicator;
 
-enum class Order : uint64_t { kRun = 1, kIdle = 2, kStop = 3 };
+enum class Order : uint64_t { kRun = 1, kIdle = 2, kStop = 3, kAnswer = 4 };
 
-// A length and as many bytes, between two ranks. Tags keep them apart from what a decoder might send.
-constexpr int kLengthTag = 7001, kBytesTag = 7002;
+// Tags keep frames apart from what a decoder might send.
+constexpr int kFrameTag = 7001, kRestTag = 7002;
 
-absl::Status SendBytes(Communicator& communicator, int peer, const std::string& bytes) {
-  const uint64_t length = bytes.size();
-  const comm::Work first = communicator.Send(&length, sizeof(length), DataType::kU8, peer, kLengthTag);
-  const comm::Work second = communicator.Send(bytes.data(), bytes.size(), DataType::kU8, peer, kBytesTag);
-  const absl::Status status = first.Wait();
-  const absl::Status other = second.Wait();
-  return status.ok() ? other : status;
-}
+// One message between rank 0 and another. Most fit into one frame of fixed size, so that a step costs one
+// message each way; what does not fit follows in a second message.
+struct Frame {
+  struct Header {
+    uint64_t order = 0;
+    uint64_t length = 0;  // of the whole payload
+  };
+  static constexpr size_t kRoom = policy::kFrameBytes - sizeof(Header);
 
-absl::StatusOr<std::string> ReceiveBytes(Communicator& communicator, int peer) {
-  uint64_t length = 0;
-  COHORT_RETURN_IF_ERROR(communicator.Recv(&length, sizeof(length), DataType::kU8, peer, kLengthTag).Wait());
+  Header header;
+  char payload[kRoom] = {};
+};
+static_assert(sizeof(Frame) == policy::kFrameBytes);
+
+// On its way until Wait; not to be moved meanwhile.
+class Sending {
+ public:
+  Sending(Communicator& communicator, int peer, Order order, std::string bytes = {})
+      : bytes_(std::move(bytes)) {
+    frame_.header = {static_cast<uint64_t>(order), bytes_.size()};
+    const size_t first = std::min(bytes_.size(), Frame::kRoom);
+    std::memcpy(frame_.payload, bytes_.data(), first);
+    work_.push_back(communicator.Send(&frame_, sizeof(frame_), DataType::kU8, peer, kFrameTag));
+    if (bytes_.size() == first) return;
+    work_.push_back(
+        communicator.Send(bytes_.data() + first, bytes_.size() - first, DataType::kU8, peer, kRestTag));
+  }
+  Sending(const Sending&) = delete;
+
+  absl::Status Wait() {
+    absl::Status status;
+    for (const comm::Work& work : work_) status.Update(work.Wait());
+    return status;
+  }
+
+ private:
+  Frame frame_;
+  const std::string bytes_;
+  std::vector<comm::Work> work_;
+};
+
+struct Received {
+  Order order;
+  std::string bytes;
+};
+
+absl::StatusOr<Received> Receive(Communicator& communicator, int peer) {
+  Frame frame;
+  COHORT_RETURN_IF_ERROR(communicator.Recv(&frame, sizeof(frame), DataType::kU8, peer, kFrameTag).Wait());
+  const uint64_t length = frame.header.length;
   if (length > policy::kMaxStepBytes)
     return absl::InternalError(absl::StrCat("rank ", peer, " sends ", length, " bytes"));
-  std::string bytes(length, '\0');
-  COHORT_RETURN_IF_ERROR(
-      communicator.Recv(bytes.data(), bytes.size(), DataType::kU8, peer, kBytesTag).Wait());
-  return bytes;
-}
-
-// Everybody hears the order; only kRun is followed by more.
-absl::Status Announce(Communicator& communicator, Order& order) {
-  return communicator.Broadcast(&order, sizeof(order), DataType::kU8, 0).Wait();
+  Received received{static_cast<Order>(frame.header.order), std::string(length, '\0')};
+  const size_t first = std::min<size_t>(length, Frame::kRoom);
+  std::memcpy(received.bytes.data(), frame.payload, first);
+  if (length > first) {
+    COHORT_RETURN_IF_ERROR(
+        communicator.Recv(received.bytes.data() + first, length - first, DataType::kU8, peer, kRestTag)
+            .Wait());
+  }
+  return received;
 }
 
 }  // namespace
@@ -52,20 +93,31 @@ DistributedRunner::DistributedRunner(Communicator& communicator, RunnerInfo loca
   info_.ranks = communicator.size();
 }
 
+// Everything is on its way before anything is waited for, so that all ranks begin at once.
+absl::Status DistributedRunner::Announce(const Step* step) {
+  std::list<Sending> messages;
+  for (int rank = 1; rank < info_.ranks; ++rank) {
+    if (step == nullptr) {
+      messages.emplace_back(communicator_, rank, stopping_ ? Order::kStop : Order::kIdle);
+    } else {
+      messages.emplace_back(communicator_, rank, Order::kRun, EncodeStep(step->ranks[rank]));
+    }
+  }
+  absl::Status status;
+  for (Sending& message : messages) status.Update(message.Wait());
+  return status;
+}
+
 absl::StatusOr<StepResult> DistributedRunner::Run(const Step& step) {
   over_ = true;  // until it has succeeded
-  Order order = Order::kRun;
-  COHORT_RETURN_IF_ERROR(Announce(communicator_, order));
-  for (int rank = 1; rank < info_.ranks; ++rank) {
-    COHORT_RETURN_IF_ERROR(SendBytes(communicator_, rank, EncodeStep(step.ranks[rank])));
-  }
+  COHORT_RETURN_IF_ERROR(Announce(&step));
   absl::StatusOr<RankResult> own = run_rank_(step.ranks[0]);
   if (!own.ok()) return own.status();
   StepResult result;
   result.ranks.push_back(*std::move(own));
   for (int rank = 1; rank < info_.ranks; ++rank) {
-    COHORT_ASSIGN_OR_RETURN(const std::string bytes, ReceiveBytes(communicator_, rank));
-    COHORT_ASSIGN_OR_RETURN(RankResult part, DecodeAnswer(rank, bytes));
+    COHORT_ASSIGN_OR_RETURN(const Received received, Receive(communicator_, rank));
+    COHORT_ASSIGN_OR_RETURN(RankResult part, DecodeAnswer(rank, received.bytes));
     if (part.rows.size() != step.ranks[rank].rows.size()) {
       return absl::InternalError(absl::StrCat("rank ", rank, " answers ", part.rows.size(), " rows of ",
                                               step.ranks[rank].rows.size()));
@@ -77,29 +129,26 @@ absl::StatusOr<StepResult> DistributedRunner::Run(const Step& step) {
 }
 
 absl::Status DistributedRunner::Idle() {
-  Order order = Order::kIdle;
-  const absl::Status status = Announce(communicator_, order);
+  const absl::Status status = Announce(nullptr);
   over_ = !status.ok();
   return status;
 }
 
 void DistributedRunner::Stop() {
   if (std::exchange(over_, true)) return;
-  Order order = Order::kStop;
+  stopping_ = true;
   // A rank that cannot hear it any more finds out for itself.
-  Announce(communicator_, order).IgnoreError();
+  Announce(nullptr).IgnoreError();
 }
 
 absl::Status RunFollower(Communicator& communicator, const RankFunction& run_rank) {
   while (true) {
-    Order order{};
-    COHORT_RETURN_IF_ERROR(Announce(communicator, order));
-    if (order == Order::kIdle) continue;
-    if (order == Order::kStop) return absl::OkStatus();
-    COHORT_ASSIGN_OR_RETURN(const std::string bytes, ReceiveBytes(communicator, 0));
-    COHORT_ASSIGN_OR_RETURN(const RankStep step, DecodeStep(bytes));
+    COHORT_ASSIGN_OR_RETURN(const Received received, Receive(communicator, 0));
+    if (received.order == Order::kIdle) continue;
+    if (received.order == Order::kStop) return absl::OkStatus();
+    COHORT_ASSIGN_OR_RETURN(const RankStep step, DecodeStep(received.bytes));
     const absl::StatusOr<RankResult> result = run_rank(step);
-    const absl::Status sent = SendBytes(communicator, 0, EncodeAnswer(result));
+    const absl::Status sent = Sending(communicator, 0, Order::kAnswer, EncodeAnswer(result)).Wait();
     if (!result.ok()) return result.status();
     COHORT_RETURN_IF_ERROR(sent);
   }

@@ -29,9 +29,13 @@ class DistributedRunner final : public ModelRunner {
   void Stop() override;
 
  private:
+  // Tells every other rank what comes: its part of the step, or, without one, to keep waiting or to stop.
+  absl::Status Announce(const Step* step);
+
   comm::Communicator& communicator_;
   RunnerInfo info_;
   RankFunction run_rank_;
+  bool stopping_ = false;
   bool over_ = false;  // stopped or failed: the others do not listen any more
 };
 

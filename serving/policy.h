@@ -45,6 +45,8 @@ inline constexpr absl::Duration kConnectTimeout = absl::Seconds(10);
 inline constexpr int kMaxMessageBytes = 256 << 20;
 // Clients may ping no more often than this; more is answered with GOAWAY.
 inline constexpr absl::Duration kMinPingInterval = absl::Seconds(10);
+// Steps and answers between ranks of up to this size are one message.
+inline constexpr size_t kFrameBytes = 8192;
 // The largest step or answer that ranks exchange; a longer one is a corrupt length.
 inline constexpr uint64_t kMaxStepBytes = uint64_t{1} << 32;
 

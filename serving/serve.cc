@@ -65,6 +65,7 @@ absl::Status Lead(const ServeOptions& options, const runtime::Decoder& decoder,
   }
   spdlog::info("draining for at most {}", absl::FormatDuration(options.drain_grace));
   server->Drain(absl::Now() + options.drain_grace);
+  spdlog::info("drained");
   return absl::OkStatus();
 }
 
