@@ -17,6 +17,7 @@ namespace {
 
 using cohort::testing::RankOptions;
 using cohort::testing::RunRanks;
+using cohort::testing::SharedCounter;
 using ::testing::HasSubstr;
 
 // Elements that go through the ring, and that are read from the sender.
@@ -86,17 +87,19 @@ TEST(Failures, ReceiveFromKilledPeer) {
 }
 
 TEST(Failures, LateRankIsNamedByEveryoneElse) {
+  SharedCounter gave_up, back;
   RunRanks(4,
-           [](Communicator& comm) {
+           [&](Communicator& comm) {
              std::vector<float> data(kLarge, 1.0f);
-             if (comm.rank() == 1) absl::SleepFor(absl::Milliseconds(900));
-             const absl::Time start = absl::Now();
+             if (comm.rank() == 1) {
+               EXPECT_TRUE(gave_up.WaitFor(3));
+             }
              const absl::Status status =
                  comm.AllReduce(data.data(), data.data(), kLarge, DataType::kF32).Wait();
              ExpectNames(status, absl::StatusCode::kDeadlineExceeded, "late rank 1 has not called it");
-             EXPECT_LT(absl::Now() - start, absl::Milliseconds(800));
+             (comm.rank() == 1 ? back : gave_up).Add();
              // The group goes on once all are here again.
-             absl::SleepFor(absl::Milliseconds(comm.rank() == 1 ? 0 : 400));
+             EXPECT_TRUE(back.WaitFor(1));
              float one = 1;
              EXPECT_EQ(comm.AllReduce(&one, &one, 1, DataType::kF32).Wait(), absl::OkStatus());
              EXPECT_EQ(one, 4);
@@ -105,13 +108,15 @@ TEST(Failures, LateRankIsNamedByEveryoneElse) {
 }
 
 TEST(Failures, StoppedPeerCannotSpoilAResult) {
-  // Rank 1 is stopped for longer than the deadline: nobody succeeds with half a sum, and itself learns of it.
+  // Rank 1 is stopped until the other one has given up: it learns of that, and nobody succeeds with half a
+  // sum.
+  SharedCounter gave_up;
   RunRanks(2,
-           [](Communicator& comm) {
+           [&](Communicator& comm) {
              std::vector<float> data(kLarge, 1.0f);
              if (comm.rank() == 1) {
                if (fork() == 0) {
-                 absl::SleepFor(absl::Milliseconds(700));
+                 gave_up.WaitFor(1);
                  kill(getppid(), SIGCONT);
                  _exit(0);
                }
@@ -120,18 +125,23 @@ TEST(Failures, StoppedPeerCannotSpoilAResult) {
              const absl::Status status =
                  comm.AllReduce(data.data(), data.data(), kLarge, DataType::kF32).Wait();
              ExpectNames(status, absl::StatusCode::kDeadlineExceeded, "late rank 1");
+             gave_up.Add();
            },
            {.timeout = absl::Milliseconds(300)});
 }
 
 TEST(Failures, WaitHasADeadlineOfItsOwn) {
-  RunRanks(2, [](Communicator& comm) {
+  SharedCounter gave_up;
+  RunRanks(2, [&](Communicator& comm) {
     float one = 1;
-    if (comm.rank() == 1) absl::SleepFor(absl::Milliseconds(200));
+    if (comm.rank() == 1) {
+      EXPECT_TRUE(gave_up.WaitFor(1));
+    }
     const Work work = comm.AllReduce(&one, &one, 1, DataType::kF32);
     if (comm.rank() == 0) {
       ExpectNames(work.Wait(absl::Now() + absl::Milliseconds(20)), absl::StatusCode::kDeadlineExceeded,
                   "late rank 1");
+      gave_up.Add();
     }
     EXPECT_EQ(work.Wait(), absl::OkStatus());  // it was not cancelled
     EXPECT_EQ(one, 2);

@@ -1,13 +1,9 @@
 // Groups, send/recv, and operations in flight together.
 #include <gtest/gtest.h>
-#include <sys/mman.h>
 
-#include <atomic>
 #include <memory>
-#include <new>
 #include <vector>
 
-#include "absl/time/clock.h"
 #include "comm/communicator.h"
 #include "tests/support/ranks.h"
 
@@ -15,6 +11,7 @@ namespace cohort::comm {
 namespace {
 
 using cohort::testing::RunRanks;
+using cohort::testing::SharedCounter;
 
 TEST(Groups, SplitByColorOrderedByKey) {
   RunRanks(5, [](Communicator& comm) {
@@ -80,9 +77,7 @@ TEST(Groups, ManyOperationsInFlightWaitedForBackwards) {
 
 TEST(Groups, ProgressWithoutAnyoneWaiting) {
   // Rank 0 only starts the operations; the others cannot end them without its later steps.
-  void* page = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  ASSERT_NE(page, MAP_FAILED);
-  auto* through = new (page) std::atomic<int>(0);
+  SharedCounter through;
   RunRanks(4, [&](Communicator& comm) {
     int expected = 0;
     for (const size_t count : {size_t{4}, size_t{1} << 20}) {
@@ -90,17 +85,14 @@ TEST(Groups, ProgressWithoutAnyoneWaiting) {
       const Work work = comm.AllReduce(data.data(), data.data(), count, DataType::kF32);
       expected += 3;
       if (comm.rank() == 0) {
-        const absl::Time give_up = absl::Now() + absl::Seconds(10);
-        while (through->load() < expected && absl::Now() < give_up) absl::SleepFor(absl::Milliseconds(1));
-        EXPECT_EQ(through->load(), expected);
+        EXPECT_TRUE(through.WaitFor(expected));
       }
       ASSERT_EQ(work.Wait(), absl::OkStatus());
       EXPECT_EQ(data, std::vector<float>(count, 4.0f));
-      if (comm.rank() != 0) through->fetch_add(1);
+      if (comm.rank() != 0) through.Add();
       ASSERT_EQ(comm.Barrier().Wait(), absl::OkStatus());
     }
   });
-  munmap(page, 4096);
 }
 
 TEST(Groups, DroppedHandlesAreFinishedByTheDestructor) {

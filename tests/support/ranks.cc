@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -11,8 +12,10 @@
 #include <cstdio>
 #include <exception>
 #include <filesystem>
+#include <new>
 
 #include "absl/time/clock.h"
+#include "comm/check.h"
 #include "comm/rendezvous.h"
 
 namespace cohort::testing {
@@ -105,6 +108,20 @@ void RunRanks(int size, const std::function<void(comm::Communicator&)>& body, co
         body(**communicator);
       },
       options);
+}
+
+SharedCounter::SharedCounter() {
+  void* memory = mmap(nullptr, sizeof(*value_), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  COHORT_CHECK(memory != MAP_FAILED, "no memory to share");
+  value_ = new (memory) std::atomic<int>(0);
+}
+
+SharedCounter::~SharedCounter() { munmap(value_, sizeof(*value_)); }
+
+bool SharedCounter::WaitFor(int value) const {
+  const absl::Time give_up = absl::Now() + absl::Seconds(10);
+  while (Get() < value && absl::Now() < give_up) absl::SleepFor(absl::Milliseconds(1));
+  return Get() >= value;
 }
 
 }  // namespace cohort::testing

@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <functional>
 #include <string>
 #include <vector>
@@ -31,5 +32,22 @@ void RunRanks(int size, const std::function<void(comm::Communicator&)>& body,
 // The same without a communicator: `body` gets the rank, the number of ranks and a folder to meet in.
 void RunProcesses(int size, const std::function<void(int rank, int size, const std::string& folder)>& body,
                   const RankOptions& options = {});
+
+// A number that a test and the processes it forks share, for what must not depend on timing.
+class SharedCounter {
+ public:
+  SharedCounter();
+  ~SharedCounter();
+  SharedCounter(const SharedCounter&) = delete;
+  SharedCounter& operator=(const SharedCounter&) = delete;
+
+  void Add(int amount = 1) { value_->fetch_add(amount); }
+  int Get() const { return value_->load(); }
+  // Sleeps until it is at least `value`. False after ten seconds.
+  bool WaitFor(int value) const;
+
+ private:
+  std::atomic<int>* value_;
+};
 
 }  // namespace cohort::testing
