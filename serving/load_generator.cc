@@ -3,11 +3,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <numeric>
 #include <thread>
 
-#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "comm/check.h"
 #include "runtime/random/philox.h"
@@ -119,13 +117,6 @@ absl::Status Check(const LoadOptions& options) {
   return absl::OkStatus();
 }
 
-nlohmann::json Json(const Distribution& distribution) {
-  return {{"mean", distribution.mean},
-          {"median", distribution.median},
-          {"p90", distribution.p90},
-          {"p99", distribution.p99}};
-}
-
 }  // namespace
 
 int RequestRecord::output_tokens() const {
@@ -191,30 +182,6 @@ LoadReport Summarize(const std::vector<RequestRecord>& records, const GoodputLim
   report.total_throughput = static_cast<double>(output + prompt) / report.duration_s;
   report.goodput = static_cast<double>(good) / report.duration_s;
   return report;
-}
-
-std::string ToJson(const LoadOptions& options, const LoadReport& report) {
-  nlohmann::json row = {{"requests", options.requests},
-                        {"output_tokens", options.output_tokens},
-                        {"completed", report.completed},
-                        {"failed", report.failed},
-                        {"duration_s", report.duration_s},
-                        {"request_throughput", report.request_throughput},
-                        {"output_throughput", report.output_throughput},
-                        {"total_throughput", report.total_throughput},
-                        {"goodput", report.goodput},
-                        {"ttft_ms", Json(report.ttft_ms)},
-                        {"tpot_ms", Json(report.tpot_ms)},
-                        {"itl_ms", Json(report.itl_ms)},
-                        {"e2e_ms", Json(report.e2e_ms)}};
-  if (options.rate > 0) {
-    row["rate"] = options.rate;
-  } else {
-    row["concurrency"] = options.concurrency;
-  }
-  if (options.prompts.empty()) row["prompt_tokens"] = options.prompt_tokens;
-  if (!report.first_error.empty()) row["first_error"] = report.first_error;
-  return row.dump();
 }
 
 absl::StatusOr<LoadReport> RunLoad(const LoadOptions& options) {

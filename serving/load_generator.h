@@ -68,8 +68,6 @@ struct LoadReport {
 };
 
 LoadReport Summarize(const std::vector<RequestRecord>& records, const GoodputLimits& limits);
-// One line of JSON: the load and the report.
-std::string ToJson(const LoadOptions& options, const LoadReport& report);
 
 // Runs the load to its end. INVALID_ARGUMENT: options that make no load. UNAVAILABLE: no server. Requests
 // that fail are counted in the report.

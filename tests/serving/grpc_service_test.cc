@@ -1,7 +1,10 @@
 #include <gmock/gmock.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <cstdlib>
+#include <filesystem>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -312,6 +315,28 @@ TEST_F(GrpcServiceTest, ServerGoesWhileRequestsRun) {
   engine.reset();  // as in a fatal error: the engine answers, then the server ends
   running.join();
   server.reset();
+}
+
+TEST_F(GrpcServiceTest, Tls) {
+  Start();
+  const auto folder = std::filesystem::temp_directory_path() / absl::StrCat("cohort-tls-", getpid());
+  std::filesystem::create_directories(folder);
+  const std::string certificate = folder / "certificate.pem", key = folder / "key.pem";
+  const std::string command = absl::StrCat(
+      "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext "
+      "subjectAltName=IP:127.0.0.1 -keyout ",
+      key, " -out ", certificate, " 2>/dev/null");
+  if (std::system(command.c_str()) != 0) GTEST_SKIP() << "the openssl command cannot make a certificate here";
+  auto tls = Server::Start({"127.0.0.1:0", certificate, key}, *engine, ByteTokenizer(), {});
+  ASSERT_TRUE(tls.ok()) << tls.status();
+  const std::string address = absl::StrCat("127.0.0.1:", (*tls)->port());
+  auto trusting = Client::Create(address, {certificate, false});
+  const auto answer = (*trusting)->Generate(Request("secret", 4), Soon());
+  EXPECT_TRUE(answer.ok()) << answer.status();
+  auto plain = Client::Create(address);
+  EXPECT_FALSE((*plain)->Generate(Request("secret", 4), absl::Now() + absl::Seconds(1)).ok());
+  EXPECT_FALSE(Client::Create(address, {(folder / "missing.pem").string(), false}).ok());
+  std::filesystem::remove_all(folder);
 }
 
 TEST_F(GrpcServiceTest, AddressesAndTlsFilesAreChecked) {

@@ -2,8 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <nlohmann/json.hpp>
-
 #include "absl/strings/str_cat.h"
 #include "serving/server.h"
 #include "tests/serving/fake_runner.h"
@@ -58,9 +56,7 @@ TEST(LoadGeneratorTest, SummaryOfKnownRecords) {
   EXPECT_DOUBLE_EQ(report.tpot_ms.mean, 335);
   EXPECT_DOUBLE_EQ(report.itl_ms.median, 40);  // 20, 40, 650
   EXPECT_DOUBLE_EQ(report.e2e_ms.mean, 555);
-  const auto row = nlohmann::json::parse(ToJson({}, report));
-  EXPECT_EQ(row["ttft_ms"]["mean"], 200);
-  EXPECT_EQ(row["first_error"], "RESOURCE_EXHAUSTED: full");
+  EXPECT_EQ(report.first_error, "RESOURCE_EXHAUSTED: full");
 }
 
 struct LoadOnServerTest : ::testing::Test {
