@@ -10,7 +10,7 @@ namespace {
 
 using Add = void (*)(CLI::App&, const cohort::tools::Selected&);
 constexpr Add kCommands[] = {cohort::tools::AddData, cohort::tools::AddTrain, cohort::tools::AddGenerate,
-                             cohort::tools::AddServe};
+                             cohort::tools::AddServe, cohort::tools::AddBench};
 
 }  // namespace
 

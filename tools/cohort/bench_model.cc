@@ -1,0 +1,78 @@
+#include "tools/cohort/bench_model.h"
+
+#include <algorithm>
+
+#include "comm/check.h"
+#include "runtime/checkpoint/file.h"
+#include "runtime/config/config.h"
+#include "runtime/config/yaml_message.h"
+
+namespace cohort::tools {
+
+void AddBenchFlags(CLI::App& app, const std::shared_ptr<BenchFlags>& flags, int default_threads) {
+  flags->threads = default_threads;
+  app.add_flag("--moe", flags->moe, "The mixture-of-experts shape instead of the dense one");
+  app.add_option("--set", flags->overrides,
+                 "Change the shape: --set model.hidden_size=2048 model.num_hidden_layers=8")
+      ->expected(1, -1);
+  app.add_option("--dtype", flags->dtype, "bf16 or f32")
+      ->check(CLI::IsMember({"bf16", "f32"}))
+      ->capture_default_str();
+  app.add_option("--threads", flags->threads, "Compute threads of a rank; 0: one a core")
+      ->capture_default_str();
+  app.add_option("--json", flags->json, "Write one JSON object a row to this file");
+}
+
+absl::StatusOr<runtime::ModelConfig> BenchModel(const BenchFlags& flags, const char* dense, const char* moe) {
+  v1::TrainConfig config;
+  COHORT_RETURN_IF_ERROR(runtime::ParseYaml(flags.moe ? moe : dense, "the benchmark's shape", config));
+  for (const std::string& assignment : flags.overrides) {
+    COHORT_RETURN_IF_ERROR(runtime::ApplyOverride(assignment, config));
+  }
+  config.mutable_data()->set_sequence_length(config.model().max_position_embeddings());
+  runtime::ApplyDefaults(config, {});
+  COHORT_ASSIGN_OR_RETURN(runtime::ModelConfig model, runtime::ModelConfigFrom(config));
+  COHORT_RETURN_IF_ERROR(model.Validate());
+  return model;
+}
+
+nlohmann::ordered_json ShapeOf(const runtime::ModelConfig& config) {
+  nlohmann::ordered_json shape = {{"model_type", config.model_type},
+                                  {"parameters", config.NumParameters()},
+                                  {"vocab_size", config.vocab_size},
+                                  {"hidden_size", config.hidden_size},
+                                  {"intermediate_size", config.intermediate_size},
+                                  {"num_hidden_layers", config.num_hidden_layers},
+                                  {"num_attention_heads", config.num_attention_heads},
+                                  {"num_key_value_heads", config.num_key_value_heads},
+                                  {"head_dim", config.head_dim}};
+  if (config.num_experts > 0) {
+    shape["num_experts"] = config.num_experts;
+    shape["num_experts_per_tok"] = config.num_experts_per_tok;
+    shape["moe_intermediate_size"] = config.moe_intermediate_size;
+  }
+  return shape;
+}
+
+double Median(std::vector<double> values) {
+  COHORT_CHECK(!values.empty(), "no values");
+  std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
+  return values[values.size() / 2];
+}
+
+absl::Status WriteRows(const std::vector<nlohmann::ordered_json>& rows, const std::string& file) {
+  if (file.empty()) return absl::OkStatus();
+  std::string text;
+  for (const nlohmann::ordered_json& row : rows) text += row.dump() + "\n";
+  return runtime::WriteFileDurably(file, text);
+}
+
+void AddBench(CLI::App& app, const Selected& selected) {
+  CLI::App* bench = app.add_subcommand("bench", "Measure this machine: training steps, decoding, serving");
+  bench->require_subcommand(1);
+  AddBenchTrainStep(*bench, selected);
+  AddBenchDecode(*bench, selected);
+  AddBenchServe(*bench, selected);
+}
+
+}  // namespace cohort::tools
