@@ -43,14 +43,14 @@ struct Float16 {
 
 // X(enumerator, C++ type, name, type in which sums are accumulated). The name is what configs, errors and
 // benchmarks say; safetensors' own spelling is in runtime/checkpoint.
-#define COHORT_DATA_TYPES(X)          \
-  X(kF32, float, "f32", float)        \
-  X(kBF16, BFloat16, "bf16", float)   \
-  X(kF16, Float16, "f16", float)      \
-  X(kF64, double, "f64", double)      \
-  X(kI8, int8_t, "i8", int8_t)        \
-  X(kU8, uint8_t, "u8", uint8_t)      \
-  X(kI32, int32_t, "i32", int32_t)    \
+#define COHORT_DATA_TYPES(X)        \
+  X(kF32, float, "f32", float)      \
+  X(kBF16, BFloat16, "bf16", float) \
+  X(kF16, Float16, "f16", float)    \
+  X(kF64, double, "f64", double)    \
+  X(kI8, int8_t, "i8", int8_t)      \
+  X(kU8, uint8_t, "u8", uint8_t)    \
+  X(kI32, int32_t, "i32", int32_t)  \
   X(kI64, int64_t, "i64", int64_t)
 
 enum class DataType : uint8_t {

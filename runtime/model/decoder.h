@@ -1,5 +1,5 @@
-// The decoder: embedding, blocks (attention, feed-forward), final norm, head. One class for every family; what
-// differs between families is data (ModelConfig) and names (families.h).
+// The decoder: embedding, blocks (attention, feed-forward), final norm, head. One class for every family;
+// what differs between families is data (ModelConfig) and names (families.h).
 #pragma once
 
 #include <functional>
@@ -23,16 +23,16 @@ struct DecoderOptions {
   FeedForwardFactory experts = {};
 };
 
-// Called around the use of each parameter group, so that a strategy can gather, prefetch, reduce and free. Group
-// indices are those of Decoder::groups(): embedding 0, block i at i + 1, head last. An error ends the call that it
-// came up in and is returned.
+// Called around the use of each parameter group, so that a strategy can gather, prefetch, reduce and free.
+// Group indices are those of Decoder::groups(): embedding 0, block i at i + 1, head last. An error ends the
+// call that it came up in and is returned.
 //
-// ForwardBackward: before_forward(g), after_forward(g) for the embedding and each block; then the head, whose forward
-// and backward are one: before_forward(head), before_backward(head), after_backward(head); then before_backward(g),
-// after_backward(g) for the blocks, last first (recomputation happens between them), and the embedding. Tied: the
-// head's use of the embedding begins with before_backward(0), called just before before_backward(head), and group 0
-// is in use until its after_backward, the last call. Forward only: before_forward(g), after_forward(g) in order, and
-// where tied group 0 once more around the head.
+// ForwardBackward: before_forward(g), after_forward(g) for the embedding and each block; then the head, whose
+// forward and backward are one: before_forward(head), before_backward(head), after_backward(head); then
+// before_backward(g), after_backward(g) for the blocks, last first (recomputation happens between them), and
+// the embedding. Tied: the head's use of the embedding begins with before_backward(0), called just before
+// before_backward(head), and group 0 is in use until its after_backward, the last call. Forward only:
+// before_forward(g), after_forward(g) in order, and where tied group 0 once more around the head.
 struct ParameterHooks {
   std::function<absl::Status(int group)> before_forward;
   std::function<absl::Status(int group)> after_forward;
@@ -41,8 +41,8 @@ struct ParameterHooks {
   std::function<absl::Status(int group)> after_backward;
 };
 
-// Not thread-safe: one thread drives a model. Tied embeddings: one parameter (model.embed_tokens.weight), whose
-// group's after_backward comes last.
+// Not thread-safe: one thread drives a model. Tied embeddings: one parameter (model.embed_tokens.weight),
+// whose group's after_backward comes last.
 class Decoder {
  public:
   virtual ~Decoder() = default;
@@ -60,8 +60,8 @@ class Decoder {
   virtual void Initialize(uint64_t seed) = 0;
   virtual void SetHooks(ParameterHooks hooks) = 0;
 
-  // The three calls with a TokenBatch check it: INVALID_ARGUMENT names a token or target outside the vocabulary, a
-  // position past max_position_embeddings, or offsets that do not fit.
+  // The three calls with a TokenBatch check it: INVALID_ARGUMENT names a token or target outside the
+  // vocabulary, a position past max_position_embeddings, or offsets that do not fit.
   //
   // One micro-batch: the loss and, accumulated into each Parameter::grad, its gradients divided by `scale`.
   virtual absl::StatusOr<LossSums> ForwardBackward(const TokenBatch& batch, const LossScale& scale) = 0;
@@ -71,11 +71,13 @@ class Decoder {
   virtual absl::StatusOr<Tensor> Logits(const TokenBatch& batch) = 0;
 
   // Who plans the batch checks its tokens, positions and pages: wrong ones abort.
-  // Stores the new keys and values and returns the logits of the wanted rows, kF32 [R, V] (kF64 on the reference).
+  // Stores the new keys and values and returns the logits of the wanted rows, kF32 [R, V] (kF64 on the
+  // reference).
   virtual absl::StatusOr<Tensor> ForwardPaged(const PagedBatch& batch, KvCache& cache) = 0;
   // An empty cache of `pages` pages of `page_size` tokens a block.
   virtual KvCache MakeCache(int64_t pages, int64_t page_size) = 0;
-  // After an optimizer step, with the global batch's load: one row a sparse block (see FeedForward::UpdateBalance).
+  // After an optimizer step, with the global batch's load: one row a sparse block (see
+  // FeedForward::UpdateBalance).
   virtual void UpdateBalance(const std::vector<std::vector<int64_t>>& load) = 0;
 };
 

@@ -28,24 +28,24 @@ class FeedForward {
 
   virtual ~FeedForward() = default;
 
-  // y [T, D]. `saved` null: inference, nothing is kept. `sums`, where not null, gets aux_loss, dropped, and one row
-  // of expert_load appended by a mixture of experts. Fails where communication fails. In a group of ranks that
-  // share experts every rank must call it, even with T = 0. y is the caller's to overwrite; x stays as it is until
-  // BackwardWeight.
+  // y [T, D]. `saved` null: inference, nothing is kept. `sums`, where not null, gets aux_loss, dropped, and
+  // one row of expert_load appended by a mixture of experts. Fails where communication fails. In a group of
+  // ranks that share experts every rank must call it, even with T = 0. y is the caller's to overwrite; x
+  // stays as it is until BackwardWeight.
   virtual absl::StatusOr<Tensor> Forward(const FeedForwardInput& input, std::unique_ptr<Saved>* saved,
                                          LossSums* sums) = 0;
-  // dx [T, D] of dy [T, D], the auxiliary losses' gradient included. Keeps in `saved` what BackwardWeight needs. dx
-  // is the caller's to overwrite; dy stays as it is until BackwardWeight.
+  // dx [T, D] of dy [T, D], the auxiliary losses' gradient included. Keeps in `saved` what BackwardWeight
+  // needs. dx is the caller's to overwrite; dy stays as it is until BackwardWeight.
   virtual absl::StatusOr<Tensor> BackwardInput(const Tensor& dy, Saved& saved) = 0;
   // Accumulates the parameters' gradients. After BackwardInput; may come later (a pipeline delays it).
   virtual void BackwardWeight(Saved& saved) = 0;
-  // Once an optimizer step, after it: `load` is this block's row of expert_load over the whole global batch. A gate
-  // with loss-free balancing moves its bias; others do nothing.
+  // Once an optimizer step, after it: `load` is this block's row of expert_load over the whole global batch.
+  // A gate with loss-free balancing moves its bias; others do nothing.
   virtual void UpdateBalance(const std::vector<int64_t>& load) {}
 };
 
-// Makes the feed-forward of block `layer` and adds its parameters to `group` (allocated later). `prefix` is the
-// block's: "model.layers.3.".
+// Makes the feed-forward of block `layer` and adds its parameters to `group` (allocated later). `prefix` is
+// the block's: "model.layers.3.".
 using FeedForwardFactory = std::function<absl::StatusOr<std::unique_ptr<FeedForward>>(
     const ModelConfig& config, int layer, const std::string& prefix, Device& device, DataType compute,
     ParameterGroup& group)>;

@@ -19,19 +19,19 @@ struct RopeScaling {
 
 // How tokens choose experts. The gate and its losses: see moe/.
 struct RouterConfig {
-  std::string gate = "softmax";    // softmax, sigmoid
-  bool normalize_weights = true;   // HF norm_topk_prob
-  double aux_loss_coef = 0;        // HF router_aux_loss_coef
+  std::string gate = "softmax";   // softmax, sigmoid
+  bool normalize_weights = true;  // HF norm_topk_prob
+  double aux_loss_coef = 0;       // HF router_aux_loss_coef
   double z_loss_coef = 0;
   double bias_update_rate = 0;
-  double capacity_factor = 0;      // 0: dropless
+  double capacity_factor = 0;  // 0: dropless
 };
 
 struct ModelConfig {
   std::string model_type = "llama";  // a row of the family table (families.h)
   int64_t vocab_size = 0;
   int64_t hidden_size = 0;
-  int64_t intermediate_size = 0;     // of dense feed-forwards
+  int64_t intermediate_size = 0;  // of dense feed-forwards
   int64_t num_hidden_layers = 0;
   int64_t num_attention_heads = 0;
   int64_t num_key_value_heads = 0;
@@ -41,7 +41,7 @@ struct ModelConfig {
   RopeScaling rope_scaling;
   double rms_norm_eps = 1e-5;
   bool tie_word_embeddings = false;
-  bool qk_norm = false;              // RMSNorm over each head of q and k (Qwen3)
+  bool qk_norm = false;  // RMSNorm over each head of q and k (Qwen3)
   double initializer_range = 0.02;
 
   // Mixture of experts; num_experts 0: dense.
@@ -55,14 +55,15 @@ struct ModelConfig {
 
   std::optional<int64_t> bos_token_id;
   std::vector<int64_t> eos_token_ids;
-  std::string torch_dtype = "float32";          // of the weights on disk
+  std::string torch_dtype = "float32";  // of the weights on disk
 
   bool IsSparse(int layer) const;
   int64_t NumParameters() const;
-  // Parameters that one token's forward multiplies by (experts: the chosen ones), the embedding lookup excluded.
+  // Parameters that one token's forward multiplies by (experts: the chosen ones), the embedding lookup
+  // excluded.
   int64_t NumActiveParameters() const;
-  // Model FLOPs of one token's forward and backward at this sequence length: 6 x active parameters plus attention
-  // (causal: half of the full product), as usual for MFU (Chowdhery et al., 2022, appendix B).
+  // Model FLOPs of one token's forward and backward at this sequence length: 6 x active parameters plus
+  // attention (causal: half of the full product), as usual for MFU (Chowdhery et al., 2022, appendix B).
   double TrainFlopsPerToken(int64_t sequence_length) const;
 
   // INVALID_ARGUMENT names the field and what is wrong with it; unknown model types list the known ones.

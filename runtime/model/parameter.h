@@ -1,5 +1,5 @@
-// Parameters: named tensors in groups, each group's memory flat, so that a strategy can gather, reduce and free a
-// whole group at once, and the optimizer updates it in one pass.
+// Parameters: named tensors in groups, each group's memory flat, so that a strategy can gather, reduce and
+// free a whole group at once, and the optimizer updates it in one pass.
 #pragma once
 
 #include <cstdint>
@@ -20,19 +20,21 @@ enum class Init : uint8_t { kNormal, kOnes, kZeros };
 enum class Placement : uint8_t { kReplicated, kExpert };
 
 struct Parameter {
-  std::string name;   // as in a Hugging Face checkpoint
+  std::string name;  // as in a Hugging Face checkpoint
   Shape shape;
   Placement placement = Placement::kReplicated;
   Init init = Init::kNormal;
   bool decay = true;  // whether weight decay applies (matrices: yes; norms: no)
   double stddev = 0;  // of Init::kNormal
-  // Kept and saved but never optimised (a gate's balancing bias): value and master are one state tensor, no grad.
+  // Kept and saved but never optimised (a gate's balancing bias): value and master are one state tensor, no
+  // grad.
   bool buffer = false;
 
   // Views into the group's flat tensors, set by ParameterGroup::Allocate.
-  Tensor value;   // compute type: what layers multiply by
-  Tensor master;  // state type: what the optimizer updates; the same memory as value where the types are equal
-  Tensor grad;    // state type: layers accumulate into it; undefined in a model made for inference
+  Tensor value;  // compute type: what layers multiply by
+  Tensor
+      master;   // state type: what the optimizer updates; the same memory as value where the types are equal
+  Tensor grad;  // state type: layers accumulate into it; undefined in a model made for inference
 };
 
 // A run of parameters in a group with one placement and one decay: a flat tensor of each kind.
@@ -42,8 +44,8 @@ struct ParameterBucket {
   std::vector<Parameter*> parameters;
   Tensor value, master, grad;  // [size], parameters in order; grad and master undefined for inference
 
-  // Makes each parameter's tensors views of the flat ones; again after a flat one was replaced. An undefined flat
-  // tensor leaves its views undefined.
+  // Makes each parameter's tensors views of the flat ones; again after a flat one was replaced. An undefined
+  // flat tensor leaves its views undefined.
   void Bind();
 };
 
@@ -67,8 +69,8 @@ class ParameterGroup {
 
   // Makes the flat tensors. trainable: with master and grad.
   void Allocate(Device& device, DataType compute, bool trainable);
-  // Values drawn as each parameter's init says: Philox of (seed, hash of the name, element index), so that they do
-  // not depend on which rank holds what.
+  // Values drawn as each parameter's init says: Philox of (seed, hash of the name, element index), so that
+  // they do not depend on which rank holds what.
   void Initialize(uint64_t seed);
   void ZeroGrad();
 

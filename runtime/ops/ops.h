@@ -170,20 +170,22 @@ class Ops {
                                const Tensor& dx, const Tensor& dweights) = 0;
 
   // ---- router losses and capacity
-  // By sequence or by token, so that they are the same however a batch is divided over ranks and micro-batches.
-  // The sequence-wise balance loss of DeepSeek-V2/V3: losses[s] = E sum_e f[s,e] P[s,e] over tokens [offsets[s],
-  // offsets[s+1]), f[s,e] = the share of the sequence's choices that went to e, P[s,e] = the mean of probs[t,e]; 1
-  // where balanced, 0 for an empty sequence. dprobs, where defined, += grad_scale x its gradient (f is constant).
-  // probs, dprobs state [T, E], indices [T, K] in [0, E), offsets [S+1], losses state [S].
-  virtual void BalanceLoss(const Tensor& probs, const Tensor& indices, const Tensor& offsets, double grad_scale,
-                           const Tensor& losses, const Tensor& dprobs) = 0;
-  // The router z-loss of ST-MoE (Zoph et al., 2022): losses[t] = logsumexp(logits[t])^2. dlogits, where defined,
+  // By sequence or by token, so that they are the same however a batch is divided over ranks and
+  // micro-batches. The sequence-wise balance loss of DeepSeek-V2/V3: losses[s] = E sum_e f[s,e] P[s,e] over
+  // tokens [offsets[s], offsets[s+1]), f[s,e] = the share of the sequence's choices that went to e, P[s,e] =
+  // the mean of probs[t,e]; 1 where balanced, 0 for an empty sequence. dprobs, where defined, += grad_scale x
+  // its gradient (f is constant). probs, dprobs state [T, E], indices [T, K] in [0, E), offsets [S+1], losses
+  // state [S].
+  virtual void BalanceLoss(const Tensor& probs, const Tensor& indices, const Tensor& offsets,
+                           double grad_scale, const Tensor& losses, const Tensor& dprobs) = 0;
+  // The router z-loss of ST-MoE (Zoph et al., 2022): losses[t] = logsumexp(logits[t])^2. dlogits, where
+  // defined,
   // += grad_scale x its gradient. logits, dlogits state [T, E], losses state [T].
   virtual void RouterZLoss(const Tensor& logits, double grad_scale, const Tensor& losses,
                            const Tensor& dlogits) = 0;
-  // Fixed capacity (Lepikhin et al., 2020; a group is a sequence): kept = indices, with -1 for choices past the
-  // first ceil(factor x length x K / experts) of their sequence and expert, in order of (token, choice). indices,
-  // kept [T, K] (may be the same), offsets [S+1].
+  // Fixed capacity (Lepikhin et al., 2020; a group is a sequence): kept = indices, with -1 for choices past
+  // the first ceil(factor x length x K / experts) of their sequence and expert, in order of (token, choice).
+  // indices, kept [T, K] (may be the same), offsets [S+1].
   virtual void DropOverCapacity(const Tensor& indices, const Tensor& offsets, int64_t experts, double factor,
                                 const Tensor& kept) = 0;
 

@@ -21,7 +21,7 @@ double Wsd(double progress, const Schedule& schedule) {
   const double after_warmup = 1.0 - static_cast<double>(schedule.warmup_steps) / schedule.total_steps;
   const double fall = after_warmup > 0 ? std::min(1.0, schedule.wsd_decay_ratio / after_warmup) : 1.0;
   if (progress <= 1 - fall || fall <= 0) return 1.0;
-  return 1 - (1 - schedule.min_ratio) * (progress - (1 - fall)) / fall;
+  return 1 - (1 - schedule.min_ratio) * std::min(1.0, (progress - (1 - fall)) / fall);
 }
 
 }  // namespace

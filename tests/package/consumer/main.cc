@@ -1,6 +1,6 @@
 // A program outside the tree that embeds the communication core: a group of one sums its own numbers.
-#include <cstdio>
 #include <cohort/comm/communicator.h>
+#include <cstdio>
 
 int main() {
   auto group = cohort::comm::Communicator::Single();
