@@ -1,5 +1,7 @@
 #include "serving/engine.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -286,7 +288,13 @@ void Engine::End(uint64_t handle, const absl::Status& status) {
   LeaveQueue(*request);
   metrics_.ObserveRequest(absl::Now() - request->submitted);
   Report();
-  request->sink->OnFinish(status, request->usage());
+  const TokenUsage usage = request->usage();
+  // Failures are worth a line of everybody's log, successes of those who ask for them.
+  spdlog::log(status.ok() ? spdlog::level::debug : spdlog::level::info,
+              "request {}: {} prompt and {} output tokens in {}: {}", request->spec.request_id,
+              usage.prompt_tokens, usage.completion_tokens,
+              absl::FormatDuration(absl::Now() - request->submitted), status.ToString());
+  request->sink->OnFinish(status, usage);
   std::lock_guard lock(mutex_);
   if (--alive_ == 0) drained_.notify_all();
 }

@@ -39,6 +39,7 @@ class GrpcService::Answer : public GenerationSink {
       : engine_(engine), tokenizer_(std::move(tokenizer)) {}
 
   void SetRequestId(const std::string& id) { request_id_ = id; }
+  const std::string& request_id() const { return request_id_; }
 
   void OnPrompt(const std::vector<int32_t>& tokens, std::vector<TokenScores> logprobs) override {
     std::lock_guard lock(mutex_);
@@ -199,6 +200,7 @@ void GrpcService::Submit(const grpc::CallbackServerContext& context, const v1::G
     answer->OnFinish(valid.status(), {});
     return;
   }
+  valid->request_id = answer->request_id();
   valid->deadline = DeadlineOf(context);
   const absl::StatusOr<uint64_t> handle = engine_.Submit(*std::move(valid), answer);
   if (handle.ok()) {

@@ -78,6 +78,7 @@ absl::Status Serve(const ServeOptions& options, runtime::Decoder& decoder,
     std::signal(SIGTERM, SIG_IGN);
     std::signal(SIGINT, SIG_IGN);
   } else if (!options.should_stop) {
+    signalled = false;
     std::signal(SIGTERM, OnSignal);
     std::signal(SIGINT, OnSignal);
   }

@@ -348,7 +348,10 @@ TEST_F(EngineTest, HeartbeatWhileIdleAndStopAtTheEnd) {
 
 TEST_F(EngineTest, DestructionAnswersEverybody) {
   control->Allow(2);
-  Start(Info(), {}, Recite(std::string(1000, 'z'), 1));
+  Start(Info(), {}, [](absl::Span<const int32_t> history) {
+    absl::SleepFor(absl::Milliseconds(2));  // far from its end when the engine goes
+    return Recite(std::string(1000, 'z'), 1)(history);
+  });
   const Sink runs = Submit(Request("x", 1000));
   ASSERT_TRUE(control->WaitForSteps(2));
   control->FreeRun();

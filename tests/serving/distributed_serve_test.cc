@@ -16,6 +16,8 @@
 namespace cohort::serving {
 namespace {
 
+// The file's name puts these before all tests that use gRPC in this process, which must not fork after that.
+
 // The whole of `cohort serve` on two ranks: a model with experts on both, requests over gRPC, and SIGTERM to
 // every rank, as launchers send it. The request that runs then is finished, and both ranks end with OK.
 TEST(ServeTest, TwoRanksServeAndDrainAtSigterm) {
