@@ -14,6 +14,7 @@ function(cohort_room room)
   set_target_properties(cohort_${room} PROPERTIES EXPORT_NAME ${room})
   target_include_directories(cohort_${room} PUBLIC
     $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
+    $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>
     $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}/cohort>)
   target_link_libraries(cohort_${room} PUBLIC ${ARG_PUBLIC} PRIVATE ${ARG_PRIVATE}
     $<BUILD_INTERFACE:cohort_options>)

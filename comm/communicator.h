@@ -21,11 +21,11 @@ struct CommunicatorOptions {
   absl::Duration timeout = absl::Seconds(120);
 };
 
-// A fixed group of ranks. Operations return at once; every rank of the group must call the same operations in the
-// same order with matching sizes (send and recv excepted, which match by peer and tag). Counts are elements, not
-// bytes; zero is legal everywhere. `send == recv` is in place where stated. Sums of bf16 and f16 are accumulated
-// in f32 and rounded once a hop; all ranks get the same bits. Thread-safe, but calls from several threads must
-// still be in one order on every rank.
+// A fixed group of ranks. Operations return at once; every rank of the group must call the same operations in
+// the same order with matching sizes (send and recv excepted, which match by peer and tag). Counts are
+// elements, not bytes; zero is legal everywhere. `send == recv` is in place where stated. Sums of bf16 and
+// f16 are accumulated in f32 and rounded once a hop; all ranks get the same bits. Thread-safe, but calls from
+// several threads must still be in one order on every rank.
 class Communicator {
  public:
   virtual ~Communicator() = default;
@@ -40,14 +40,15 @@ class Communicator {
   virtual int size() const = 0;
   virtual const Topology& topology() const = 0;
 
-  // Collective: ranks that say the same color form a group, ordered by (key, rank). A negative color: no group
-  // for this rank (nullptr).
+  // Collective: ranks that say the same color form a group, ordered by (key, rank). A negative color: no
+  // group for this rank (nullptr).
   virtual absl::StatusOr<std::unique_ptr<Communicator>> Split(int color, int key) = 0;
 
   // recv[i] = op over ranks of send[i], i < count. In place: send == recv.
   virtual Work AllReduce(const void* send, void* recv, size_t count, DataType dtype,
                          ReduceOp op = ReduceOp::kSum) = 0;
-  // counts[r] elements go to rank r; send holds sum(counts), laid out in rank order; recv gets counts[rank()].
+  // counts[r] elements go to rank r; send holds sum(counts), laid out in rank order; recv gets
+  // counts[rank()].
   virtual Work ReduceScatter(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype,
                              ReduceOp op = ReduceOp::kSum) = 0;
   // recv holds sum(counts) in rank order; send has counts[rank()]. In place: send at its own place in recv.
@@ -58,7 +59,8 @@ class Communicator {
   // send_counts[r] elements to rank r and recv_counts[r] from it, both packed in rank order without gaps.
   virtual Work AllToAllV(const void* send, absl::Span<const size_t> send_counts, void* recv,
                          absl::Span<const size_t> recv_counts, DataType dtype) = 0;
-  // Matched by (peer, tag), in order among equals. tag >= 0. A size other than the sender's is an error on both.
+  // Matched by (peer, tag), in order among equals. tag >= 0. A size other than the sender's is an error on
+  // both.
   virtual Work Send(const void* buffer, size_t count, DataType dtype, int peer, int tag = 0) = 0;
   virtual Work Recv(void* buffer, size_t count, DataType dtype, int peer, int tag = 0) = 0;
   virtual Work Barrier() = 0;

@@ -9,8 +9,8 @@
 
 namespace cohort::comm {
 
-// A small key-value board that all ranks of one job see. Implementations: MPI (a job under mpirun), a folder on a
-// shared file system, and whatever an embedder brings. Keys are written once. Not for bulk data.
+// A small key-value board that all ranks of one job see. Implementations: MPI (a job under mpirun), a folder
+// on a shared file system, and whatever an embedder brings. Keys are written once. Not for bulk data.
 class Rendezvous {
  public:
   virtual ~Rendezvous() = default;
@@ -24,8 +24,8 @@ class Rendezvous {
 // Ranks meet in `folder`, which must be empty or absent at the start of the job and visible to all.
 std::shared_ptr<Rendezvous> FileRendezvous(const std::string& folder, int rank, int size);
 
-// The job that mpirun started this process in: calls MPI_Init where it was not called and leaves MPI_Finalize to
-// process exit. UNIMPLEMENTED where Cohort was built without MPI.
+// The job that mpirun started this process in: calls MPI_Init where it was not called and leaves MPI_Finalize
+// to process exit. UNIMPLEMENTED where Cohort was built without MPI.
 absl::StatusOr<std::shared_ptr<Rendezvous>> MpiRendezvous();
 
 // True in a process that mpirun (or srun with PMIx) started.

@@ -16,8 +16,9 @@ class WorkState {
   virtual absl::Status Wait(absl::Time deadline) = 0;
 };
 
-// A handle on one asynchronous operation; copies share it. Thread-safe. The buffers handed to the operation must
-// stay as they are (inputs) or untouched (outputs) until Wait returns; dropping the handle does not cancel.
+// A handle on one asynchronous operation; copies share it. Thread-safe. The buffers handed to the operation
+// must stay as they are (inputs) or untouched (outputs) until Wait returns; dropping the handle does not
+// cancel.
 class Work {
  public:
   // Already over, with this status.
@@ -28,9 +29,9 @@ class Work {
   bool Done() const { return state_ == nullptr || state_->Done(); }
 
   // Blocks until the operation is over: brief spin, yield, then sleep. OK means that this rank's outputs are
-  // complete and its inputs may be reused. UNAVAILABLE names ranks that were lost, DEADLINE_EXCEEDED those that
-  // did not answer in time (the operation's own deadline, set by the communicator's options, or `deadline`,
-  // whichever is earlier), INVALID_ARGUMENT a wrong argument.
+  // complete and its inputs may be reused. UNAVAILABLE names ranks that were lost, DEADLINE_EXCEEDED those
+  // that did not answer in time (the operation's own deadline, set by the communicator's options, or
+  // `deadline`, whichever is earlier), INVALID_ARGUMENT a wrong argument.
   [[nodiscard]] absl::Status Wait(absl::Time deadline = absl::InfiniteFuture()) const {
     return state_ == nullptr ? status_ : state_->Wait(deadline);
   }

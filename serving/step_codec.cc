@@ -159,10 +159,9 @@ template <typename T>
 void Reader::operator()(std::vector<T>& values) {
   const uint64_t size = Size();
   if constexpr (kPlain<T>) {
-    if (const char* data = Take(size * sizeof(T))) {
-      values.resize(size);
-      std::memcpy(values.data(), data, size * sizeof(T));
-    }
+    const char* data = Take(size * sizeof(T));
+    values.resize(data == nullptr ? 0 : size);
+    if (!values.empty()) std::memcpy(values.data(), data, size * sizeof(T));
   } else {
     values.clear();
     for (uint64_t i = 0; i < size && ok_; ++i) One(*this, values.emplace_back());
