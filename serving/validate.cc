@@ -57,8 +57,8 @@ absl::Status CheckPrompt(const v1::GenerateRequest& request, const runtime::Toke
   }
   COHORT_RETURN_IF_ERROR(CheckIds("token_ids", result.prompt, limits.vocabulary_size));
   if (result.prompt.size() >= static_cast<size_t>(limits.capacity)) {
-    return Wrong("the prompt has ", result.prompt.size(), " tokens; this server takes at most ",
-                 limits.capacity - 1, ", so that one can follow");
+    return Wrong("the prompt has ", result.prompt.size(), " tokens; the context holds ", limits.capacity,
+                 ", of which at least one must be left to generate");
   }
   return absl::OkStatus();
 }

@@ -242,11 +242,13 @@ TEST_F(EngineTest, DrainAbortsAfterItsGrace) {
 
 TEST_F(EngineTest, LostRankAnswersEverybody) {
   control->FailAfter(3);
+  control->Allow(0);  // until all are submitted
   EngineOptions options;
   options.max_sequences = 2;
   Start(Info(), options);
   std::vector<Sink> sinks;
   for (int i = 0; i < 5; ++i) sinks.push_back(Submit(Request("lost", 100)));
+  control->FreeRun();
   for (const Sink& sink : sinks) {
     const absl::Status status = sink->Wait();
     EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
