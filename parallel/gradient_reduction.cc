@@ -1,4 +1,5 @@
 #include "parallel/gradient_reduction.h"
+#include "runtime/metrics/chrome_trace.h"
 
 namespace cohort::parallel {
 
@@ -13,6 +14,7 @@ void GradientReduction::Start(const runtime::Tensor& grad) {
 
 absl::Status GradientReduction::Finish() {
   absl::Status first;
+  const runtime::TraceScope trace("wait for gradients");
   for (Pending& pending : pending_) first.Update(pending.work.Wait());
   pending_.clear();
   return first;

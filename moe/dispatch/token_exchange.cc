@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "comm/check.h"
+#include "runtime/metrics/chrome_trace.h"
 #include "runtime/ops/ops.h"
 
 namespace cohort::moe {
@@ -81,6 +82,7 @@ RowsInFlight TokenExchange::StartToExperts(const Tensor& sorted) const {
 }
 
 absl::StatusOr<Tensor> TokenExchange::FinishToExperts(RowsInFlight rows) const {
+  const runtime::TraceScope trace("wait for tokens");
   COHORT_RETURN_IF_ERROR(rows.work.Wait());
   return local() ? rows.received : Permuted(rows.received, by_expert_);
 }
@@ -91,6 +93,7 @@ RowsInFlight TokenExchange::StartFromExperts(const Tensor& by_expert) const {
 }
 
 absl::StatusOr<Tensor> TokenExchange::FinishFromExperts(RowsInFlight rows) const {
+  const runtime::TraceScope trace("wait for tokens");
   COHORT_RETURN_IF_ERROR(rows.work.Wait());
   return rows.received;
 }

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
+#include "runtime/metrics/chrome_trace.h"
 #include "runtime/model/block.h"
 #include "runtime/model/families.h"
 #include "runtime/model/loss_head.h"
@@ -171,6 +172,7 @@ absl::StatusOr<LossSums> DecoderImpl::ForwardBackward(const TokenBatch& batch, c
   std::vector<Block::Saved> saved(blocks_.size());
   COHORT_ASSIGN_OR_RETURN(Stream stream, Embed(batch.tokens));
   for (size_t i = 0; i < blocks_.size(); ++i) {
+    const TraceScope trace("block forward");
     COHORT_RETURN_IF_ERROR(Call(hooks_.before_forward, BlockGroup(i)));
     COHORT_RETURN_IF_ERROR(options_.recompute
                                ? blocks_[i]->Forward(stream, batch, scale, nullptr, &saved[i].x, &sums)
@@ -180,10 +182,15 @@ absl::StatusOr<LossSums> DecoderImpl::ForwardBackward(const TokenBatch& batch, c
 
   COHORT_RETURN_IF_ERROR(Call(hooks_.before_forward, HeadGroup()));
   COHORT_RETURN_IF_ERROR(HeadUses(hooks_.before_backward));
-  Tensor gradient = head_->ForwardBackward(std::exchange(stream, {}), batch.targets, 1 / scale.tokens, sums);
+  Tensor gradient;
+  {
+    const TraceScope trace("head");
+    gradient = head_->ForwardBackward(std::exchange(stream, {}), batch.targets, 1 / scale.tokens, sums);
+  }
   COHORT_RETURN_IF_ERROR(Call(hooks_.after_backward, HeadGroup()));
 
   for (size_t i = blocks_.size(); i-- > 0;) {
+    const TraceScope trace("block backward");
     COHORT_RETURN_IF_ERROR(Call(hooks_.before_backward, BlockGroup(i)));
     if (options_.recompute) {
       const Tensor input = saved[i].x;

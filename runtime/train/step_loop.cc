@@ -4,9 +4,17 @@
 
 #include "absl/strings/str_format.h"
 #include "comm/check.h"
+#include "runtime/metrics/chrome_trace.h"
 
 namespace cohort::runtime {
 namespace {
+
+// function(), as an event of the trace.
+template <typename Function>
+auto Traced(const char* name, Function&& function) {
+  const TraceScope scope(name);
+  return function();
+}
 
 // Why a run ends before its steps are done; the largest of all ranks' reasons counts.
 enum Reason : int64_t { kGoOn = 0, kTimeIsUp = 1, kToldToStop = 2 };
@@ -44,8 +52,10 @@ class StepLoop {
 
   absl::Status Step() {
     const absl::Time begin = absl::Now();
-    COHORT_ASSIGN_OR_RETURN(const StepResult step, trainable_.ComputeGradients(result_.step));
-    COHORT_ASSIGN_OR_RETURN(const double norm, trainable_.GradientNorm());
+    COHORT_ASSIGN_OR_RETURN(const StepResult step,
+                            Traced("gradients", [&] { return trainable_.ComputeGradients(result_.step); }));
+    COHORT_ASSIGN_OR_RETURN(const double norm,
+                            Traced("gradient norm", [&] { return trainable_.GradientNorm(); }));
     const double loss = step.sums.tokens > 0 ? step.sums.loss / static_cast<double>(step.sums.tokens) : 0.0;
     if (!std::isfinite(loss) || !std::isfinite(norm)) {
       return absl::FailedPreconditionError(
@@ -55,8 +65,11 @@ class StepLoop {
                           result_.step + 1, loss, norm));
     }
     const double lr = options_.schedule.At(result_.step);
-    AdamWStep(trainable_.slices(), options_.adamw, lr, ClipFactor(norm, options_.clip_grad_norm), optimizer_);
-    COHORT_RETURN_IF_ERROR(trainable_.AfterStep(step));
+    Traced("optimizer", [&] {
+      AdamWStep(trainable_.slices(), options_.adamw, lr, ClipFactor(norm, options_.clip_grad_norm),
+                optimizer_);
+    });
+    COHORT_RETURN_IF_ERROR(Traced("after step", [&] { return trainable_.AfterStep(step); }));
     ++result_.step;
     if (callbacks_.on_step) {
       callbacks_.on_step({.step = result_.step,

@@ -4,7 +4,9 @@
 #include <string>
 #include <utility>
 
+#include "comm/rendezvous.h"
 #include "tools/cohort/command.h"
+#include "tools/cohort/world.h"
 
 namespace {
 
@@ -27,6 +29,11 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   const absl::Status status = action();
   if (status.ok()) return 0;
-  std::fprintf(stderr, "cohort: %s\n", std::string(status.message()).c_str());
+  // A wrong argument is the same on all ranks of a job: one of them says so.
+  const int rank = cohort::tools::LaunchedRank();
+  if (rank == 0 || !absl::IsInvalidArgument(status)) {
+    const std::string who = cohort::comm::LaunchedByMpi() ? "rank " + std::to_string(rank) + ": " : "";
+    std::fprintf(stderr, "cohort: %s%s\n", who.c_str(), std::string(status.message()).c_str());
+  }
   return 1;
 }

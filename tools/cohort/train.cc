@@ -11,6 +11,7 @@
 #include "comm/check.h"
 #include "parallel/mesh_communicators.h"
 #include "parallel/parallel_model.h"
+#include "runtime/checkpoint/agree.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/checkpoint/file.h"
 #include "runtime/checkpoint/hf_folder.h"
@@ -182,7 +183,8 @@ class TrainRun {
       COHORT_RETURN_IF_ERROR(CheckResume(saved, *latest));
       state_ = saved;
     } else if (!config_.model().path().empty() && HasWeights(config_.model().path())) {
-      COHORT_RETURN_IF_ERROR(runtime::LoadWeights(config_.model().path(), model_->decoder()));
+      COHORT_RETURN_IF_ERROR(
+          AgreeStatus(*model_, runtime::LoadWeights(config_.model().path(), model_->decoder())));
     } else {
       model_->decoder().Initialize(config_.seed());
     }
