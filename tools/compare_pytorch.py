@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A training step of one dense model, Cohort's against PyTorch's eager bf16 on the CPU, runs alternating.
 
-usage: tools/compare_pytorch.py [--rounds N] [--steps N] [--threads N] [--cohort PATH] [--json FILE]
+usage: tools/compare_pytorch.py [--rounds N] [--steps N] [--batch N] [--threads N] [--cohort PATH] [--json FILE]
 
 Needs PyTorch (Debian: apt-get install python3-torch). Both train the Llama-shaped model of `cohort bench train-step`
 on random tokens: forward, backward, AdamW, with f32 master weights on Cohort's side. PyTorch gets the better of two
@@ -129,10 +129,10 @@ def torch_tokens_per_second(m, length, batch, steps, way):
     return batch * length / statistics.median(times[1:])
 
 
-def cohort_row(binary, threads, steps):
+def cohort_row(binary, threads, steps, batch):
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
-        run = subprocess.run([binary, "bench", "train-step", "--threads", str(threads), "--steps", str(steps), "--json",
-                              file.name], capture_output=True, text=True)
+        run = subprocess.run([binary, "bench", "train-step", "--threads", str(threads), "--steps", str(steps), "--batch",
+                              str(batch), "--micro-batch", str(batch), "--json", file.name], capture_output=True, text=True)
         if run.returncode != 0:
             sys.exit(f"compare_pytorch: {binary} bench train-step failed:\n{run.stderr}")
         return json.loads(open(file.name).read().splitlines()[0])
@@ -142,6 +142,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2, help="timed steps a round")
+    parser.add_argument("--batch", type=int, default=8, help="sequences of 512 tokens a step")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cohort", default="build/release/tools/cohort")
     parser.add_argument("--json", help="write one object with the medians")
@@ -149,7 +150,7 @@ def main():
     torch.set_num_threads(arguments.threads)
     ours, theirs = [], {"autocast": [], "bf16 weights": []}
     for number in range(1, arguments.rounds + 1):
-        row = cohort_row(arguments.cohort, arguments.threads, arguments.steps)
+        row = cohort_row(arguments.cohort, arguments.threads, arguments.steps, arguments.batch)
         ours.append(row["tokens_per_s"])
         for way, rates in theirs.items():
             rates.append(torch_tokens_per_second(row["model"], row["sequence_length"], row["batch"], arguments.steps, way))
