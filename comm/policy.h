@@ -8,9 +8,10 @@
 
 namespace cohort::comm::policy {
 
-// --- Waiting: spin, then yield, then sleep
-// ------------------------------------------------------------------- Polls before a waiting thread begins to
-// yield: where each rank of the host has a core of its own, and where not.
+// ---- Waiting: spin, then yield, then sleep ----
+
+// Polls before a waiting thread begins to yield: where each rank of the host has a core of its own, and
+// where not.
 inline constexpr int kSpinPolls = 1000;
 inline constexpr int kSpinPollsShared = 20;
 // Yields before it sleeps on the doorbell.
@@ -26,23 +27,23 @@ inline constexpr int64_t kCheckNanos = 10'000'000;
 // Polls between two looks at the clock.
 inline constexpr int kPollsPerClock = 64;
 
-// --- The background thread
-// ----------------------------------------------------------------------------------- It looks this often
-// whether operations were left to it, and takes them over.
+// ---- The background thread ----
+
+// It looks this often whether operations were left to it, and takes them over.
 inline constexpr int64_t kTakeoverNanos = 250'000;
 // After this long without operations it sleeps until the next one is started.
 inline constexpr int64_t kLingerNanos = 20'000'000;
 // The longest sleep of an idle thread, which is woken when an operation starts.
 inline constexpr int64_t kIdleNanos = 1'000'000'000;
 // Copies and pulls up to this size are made inside the call that finds them; larger ones as progress is made.
-// once.
 inline constexpr size_t kInlineBytes = 32 << 10;
 // Bytes that one look at the transports moves before the lock is offered to others.
 inline constexpr size_t kProgressBytes = 512 << 10;
 
-// --- Shared memory
-// ------------------------------------------------------------------------------------------- Messages up to
-// this size are copied through the ring; larger ones are pulled by the receiver in one copy.
+// ---- Shared memory ----
+
+// Messages up to this size are copied through the ring; larger ones are pulled by the receiver in one
+// copy.
 inline constexpr size_t kShmEagerBytes = 8 << 10;
 // Descriptors and payload bytes of the ring of one ordered pair of ranks. Powers of two.
 inline constexpr uint32_t kShmRingEntries = 256;
@@ -53,8 +54,7 @@ inline constexpr uint32_t kShmSlots = 1024;
 inline constexpr size_t kPullBytes = 256 << 10;
 inline constexpr size_t kPullReduceBytes = 128 << 10;
 
-// --- MPI
-// -----------------------------------------------------------------------------------------------------
+// ---- MPI ----
 inline constexpr size_t kMpiEagerBytes = 16 << 10;
 // Control messages that can arrive between two looks without waiting inside MPI.
 inline constexpr int kMpiPostedReceives = 16;
@@ -63,21 +63,22 @@ inline constexpr size_t kMpiPieceBytes = 1 << 20;
 // How long a closing communicator lets MPI flush what it has accepted.
 inline constexpr int64_t kMpiFlushNanos = 5'000'000'000;
 
-// --- Rendezvous
-// ---------------------------------------------------------------------------------------------- Pauses
-// between two looks for a key.
+// ---- Rendezvous ----
+
+// Pauses between two looks for a key.
 inline constexpr absl::Duration kRendezvousFirstPause = absl::Microseconds(100);
 inline constexpr absl::Duration kRendezvousLongestPause = absl::Milliseconds(20);
 
-// --- Groups
-// -------------------------------------------------------------------------------------------------- Groups
-// of one rank whose progress is on the board that names late ranks.
+// ---- Groups ----
+
+// Groups of one rank whose progress is on the board that names late ranks.
 inline constexpr uint32_t kBoardEntries = 256;
 // Schedules kept by a group, the least recently used goes first.
 inline constexpr size_t kScheduleCache = 32;
 
-// --- Choice of algorithms (equal on all ranks, or ranks choose differently)
-// ---------------------------------- Up to this many bytes an operation is bound by latency.
+// ---- Choice of algorithms (equal on all ranks, or ranks choose differently) ----
+
+// Up to this many bytes an operation is bound by latency.
 inline constexpr size_t kSmallAllReduceBytes = 32 << 10;
 inline constexpr size_t kSmallAllGatherBytes = 64 << 10;
 inline constexpr size_t kSmallBroadcastBytes = 64 << 10;

@@ -42,10 +42,10 @@ class Ops {
  public:
   virtual ~Ops() = default;
 
-  // ---- matrix products
-  // ------------------------------------------------------------------------------------------- c[m,n] (+)=
-  // op(a)[m,k] op(b)[k,n]. a, b: one float type; c: that type or state. accumulate needs c in state, or c of
-  // the same type as a and b.
+  // ---- matrix products ----
+
+  // c[m,n] (+)= op(a)[m,k] op(b)[k,n]. a, b: one float type; c: that type or state. accumulate needs c
+  // in state, or c of the same type as a and b.
   virtual void MatMul(const Tensor& a, const Tensor& b, const Tensor& c, MatMulOptions options = {}) = 0;
   // Rows [offsets[g], offsets[g+1]) of x meet weight g. x [M, in], offsets [E+1] ascending from 0 to M.
   // transpose_w false: w [E, out, in], y[m] = w_g x[m]. true: w [E, in, out], y[m] = w_g^T x[m] (the input
@@ -56,8 +56,7 @@ class Ops {
   virtual void GroupedMatMulWeightGrad(const Tensor& dy, const Tensor& x, const Tensor& offsets,
                                        const Tensor& dw) = 0;
 
-  // ---- elementwise
-  // -----------------------------------------------------------------------------------------------
+  // ---- elementwise ----
   virtual void Fill(const Tensor& x, double value) = 0;
   // y = x, converted between any float types (or equal integer types).
   virtual void Copy(const Tensor& x, const Tensor& y) = 0;
@@ -74,17 +73,18 @@ class Ops {
   // out[0] += sum of x^2. out kF64 [1].
   virtual void SumSquares(const Tensor& x, const Tensor& out) = 0;
 
-  // ---- embedding
-  // ------------------------------------------------------------------------------------------------- y[t] =
-  // table[tokens[t]]. tokens [T], table [V, D], y [T, D]. Also the row gather of token dispatch: a negative
-  // index gives a row of zeros.
+  // ---- embedding ----
+
+  // y[t] = table[tokens[t]]. tokens [T], table [V, D], y [T, D]. Also the row gather of token
+  // dispatch: a negative index gives a row of zeros.
   virtual void GatherRows(const Tensor& table, const Tensor& rows, const Tensor& y) = 0;
   // dtable[tokens[t]] += dy[t], in order of t. dtable state [V, D].
   virtual void EmbeddingGrad(const Tensor& dy, const Tensor& tokens, const Tensor& dtable) = 0;
 
-  // ---- RMSNorm (Zhang & Sennrich, 2019)
-  // -------------------------------------------------------------------------- rstd[t] = 1/sqrt(mean(x[t]^2)
-  // + eps); y = x rstd w. x, y [T, D], w [D], rstd state [T]. y may alias x.
+  // ---- RMSNorm (Zhang & Sennrich, 2019) ----
+
+  // rstd[t] = 1/sqrt(mean(x[t]^2) + eps); y = x rstd w. x, y [T, D], w [D], rstd state [T]. y may
+  // alias x.
   virtual void RmsNorm(const Tensor& x, const Tensor& w, double eps, const Tensor& y, const Tensor& rstd) = 0;
   // sum = x + residual (may alias either), then as above on sum.
   virtual void AddRmsNorm(const Tensor& x, const Tensor& residual, const Tensor& w, double eps,
@@ -96,21 +96,21 @@ class Ops {
   // dw += sum_t dy x rstd. dw state [D].
   virtual void RmsNormWeightGrad(const Tensor& dy, const Tensor& x, const Tensor& rstd, const Tensor& dw) = 0;
 
-  // ---- rotary positions (Su et al., 2021; the halves layout of Hugging Face)
-  // --------------------------------------- In place. x [T, heads, C], positions [T], table state
-  // [max_position, C]: C/2 cosines, then C/2 sines. inverse: the transposed rotation, which is the gradient.
+  // ---- rotary positions (Su et al., 2021; the halves layout of Hugging Face) ----
+
+  // In place. x [T, heads, C], positions [T], table state [max_position, C]: C/2 cosines, then C/2
+  // sines. inverse: the transposed rotation, which is the gradient.
   virtual void Rope(const Tensor& x, const Tensor& positions, const Tensor& table, bool inverse) = 0;
 
-  // ---- SwiGLU (Shazeer, 2020)
-  // ------------------------------------------------------------------------------------ y = silu(gate) up.
-  // All [T, F]; y may alias gate or up.
+  // ---- SwiGLU (Shazeer, 2020) ----
+
+  // y = silu(gate) up. All [T, F]; y may alias gate or up.
   virtual void SwiGlu(const Tensor& gate, const Tensor& up, const Tensor& y) = 0;
   // dgate and dup may alias gate, up or dy.
   virtual void SwiGluGrad(const Tensor& dy, const Tensor& gate, const Tensor& up, const Tensor& dgate,
                           const Tensor& dup) = 0;
 
-  // ---- attention
-  // ---------------------------------------------------------------------------------------------------
+  // ---- attention ----
   // Causal attention inside each sequence: tokens [offsets[s], offsets[s+1]) of the packed batch. q, y [T, H,
   // C], k, v [T, G, C], offsets [S+1], lse state [H, T] (log-sum-exp of the scaled scores). Scores are
   // computed a tile at a time and never stored whole (Dao et al., 2022).
@@ -128,17 +128,16 @@ class Ops {
                               const Tensor& query_offsets, const Tensor& context_lengths, double scale,
                               const Tensor& y) = 0;
 
-  // ---- loss
-  // --------------------------------------------------------------------------------------------------------
+  // ---- loss ----
   // losses[t] = -log softmax(logits[t])[targets[t]]; 0 where targets[t] < 0. logits [T, V] float or state,
   // losses state [T]. dlogits, where defined: grad_scale (softmax - onehot), rows of ignored targets 0; may
   // alias logits.
   virtual void CrossEntropy(const Tensor& logits, const Tensor& targets, double grad_scale,
                             const Tensor& losses, const Tensor& dlogits) = 0;
 
-  // ---- mixture of experts
-  // ---------------------------------------------------------------------------------------- Rows of [T, E]
-  // state tensors. y may alias x; dx may alias dy.
+  // ---- mixture of experts ----
+
+  // Rows of [T, E] state tensors. y may alias x; dx may alias dy.
   virtual void Softmax(const Tensor& x, const Tensor& y) = 0;
   virtual void SoftmaxGrad(const Tensor& dy, const Tensor& y, const Tensor& dx) = 0;
   virtual void Sigmoid(const Tensor& x, const Tensor& y) = 0;
@@ -189,8 +188,7 @@ class Ops {
   virtual void DropOverCapacity(const Tensor& indices, const Tensor& offsets, int64_t experts, double factor,
                                 const Tensor& kept) = 0;
 
-  // ---- optimizer
-  // ---------------------------------------------------------------------------------------------------
+  // ---- optimizer ----
   // master, grad, m, v state tensors of one shape; value, where defined, gets master rounded to its type.
   virtual void AdamW(const Tensor& master, const Tensor& grad, const Tensor& m, const Tensor& v,
                      const Tensor& value, const AdamWOptions& options) = 0;
