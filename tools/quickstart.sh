@@ -55,7 +55,7 @@ address=$(cat "$run/serve.address")
 echo "listening on $address"
 
 say 6 "A completion, streamed over gRPC from $address"
-cohort generate --server "$address" --prompt "$prompt" --max-tokens 80 --temperature 0.7 --seed 1
+cohort generate --server "$address" --prompt "$prompt" --echo --max-tokens 80 --temperature 0.7 --seed 1
 
 cat <<DONE
 
