@@ -4,7 +4,6 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <optional>
 
 #include "absl/strings/string_view.h"
@@ -26,18 +25,34 @@ struct BFloat16 {
   explicit operator float() const { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
 };
 
-// IEEE 754 binary16.
+// IEEE 754 binary16. Rounding is to nearest even; what is too large becomes infinite, NaN stays NaN.
 struct Float16 {
   uint16_t bits = 0;
   Float16() = default;
   explicit Float16(float value) {
-    const _Float16 half = static_cast<_Float16>(value);
-    std::memcpy(&bits, &half, sizeof(bits));
+    const uint32_t u = std::bit_cast<uint32_t>(value);
+    const uint32_t sign = (u >> 16) & 0x8000u, magnitude = u & 0x7fffffffu;
+    uint32_t half;
+    if (magnitude > 0x7f800000u) {  // NaN
+      half = 0x7e00u | ((magnitude >> 13) & 0x3ffu);
+    } else if (magnitude >= 0x47800000u) {  // 2^16 and above
+      half = 0x7c00u;
+    } else if (magnitude <
+               0x38800000u) {  // below 2^-14: adding 1/2 shifts and rounds the subnormal's bits into place
+      half = std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0.5f) - 0x3f000000u;
+    } else {  // rebias the exponent by 15 - 127 and round; a carry runs into the exponent, as it must
+      half = (magnitude + 0xc8000fffu + ((magnitude >> 13) & 1u)) >> 13;
+    }
+    bits = static_cast<uint16_t>(sign | half);
   }
   explicit operator float() const {
-    _Float16 half;
-    std::memcpy(&half, &bits, sizeof(bits));
-    return static_cast<float>(half);
+    const uint32_t sign = (bits & 0x8000u) << 16, exponent = (bits >> 10) & 0x1fu, mantissa = bits & 0x3ffu;
+    if (exponent == 0) {  // mantissa * 2^-24
+      const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;
+      return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(magnitude));
+    }
+    const uint32_t rebiased = exponent == 31 ? 255 : exponent + 112;
+    return std::bit_cast<float>(sign | rebiased << 23 | mantissa << 13);
   }
 };
 
