@@ -18,4 +18,5 @@ configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/cohort-config.cmake.in
   ${PROJECT_BINARY_DIR}/cohort-config.cmake INSTALL_DESTINATION ${package_dir})
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/cohort-config-version.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/cohort-config.cmake ${PROJECT_BINARY_DIR}/cohort-config-version.cmake
+  ${CMAKE_CURRENT_LIST_DIR}/FindOneDnn.cmake
   DESTINATION ${package_dir})

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Installs what Cohort builds and runs with: one apt-get install of Debian 12 packages. Does nothing where all of
-# them are there. CUDA and NCCL are used where they are found and never installed.
+# them are there.
 set -euo pipefail
 
 packages=(
   # build
   build-essential cmake ninja-build ccache pkg-config git
   # launch and communication
-  openmpi-bin libopenmpi-dev libhwloc-dev
+  openmpi-bin libopenmpi-dev
   # computation
   libdnnl-dev
   # services, configs, files

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs a build tree into an empty folder and builds and runs a project outside the tree against it.
+# Installs a build tree into an empty folder and builds and runs the programs of a project outside the tree against it.
 #   tests/package/run.sh BUILD_DIR
 set -euo pipefail
 build=$(cd "$1" && pwd)
@@ -10,4 +10,6 @@ cmake --install "$build" --prefix "$work/prefix" >"$work/install.log" || { cat "
 cmake -S "$here/consumer" -B "$work/build" -DCMAKE_PREFIX_PATH="$work/prefix" -DCMAKE_BUILD_TYPE=Release >"$work/log" 2>&1 ||
   { cat "$work/log"; exit 1; }
 cmake --build "$work/build" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
-"$work/build/consumer"
+"$work/build/embeds_comm"
+"$work/build/embeds_runtime"
+"$work/build/embeds_serving"
