@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Fails when a README names a path, a `cohort` subcommand or one of its flags that does not exist.
+"""Fails when a README names a path, a `cohort` subcommand or one of its flags that does not exist, or holds a placeholder.
 
 usage: check_docs.py ROOT [COHORT_BINARY]
 
 Paths: every `backticked` word and every word of a code block that begins with a top-level folder of the project, or
 that ends in a source suffix (then it must exist beside the README, below its folder, or at the root).
+Placeholders: no line may hold `@@`, the mark of what was to be filled in before publishing.
 Commands: every line of a code block (or backticked text) that runs `cohort SUBCOMMAND ... --flag`; the flags must be
 in what `cohort SUBCOMMAND --help` prints.
 """
@@ -107,7 +108,10 @@ def main():
     files = [root / name for name in listed.stdout.split()] if listed.returncode == 0 else list(root.rglob("*.md"))
     problems, count = [], 0
     for file in sorted(f for f in files if f.exists()):
-        for number, part, fenced in words(file.read_text()):
+        text = file.read_text()
+        problems += [f"{file.relative_to(root)}:{number}: unfilled placeholder: {line.strip()}"
+                     for number, line in enumerate(text.splitlines(), 1) if "@@" in line]
+        for number, part, fenced in words(text):
             place = f"{file.relative_to(root)}:{number}"
             for word in part.split():
                 count += 1
