@@ -9,7 +9,8 @@
 #include "comm/check.h"
 #include "moe/moe_layer.h"
 #include "runtime/model/decoder.h"
-#include "runtime/ops/peak.h"
+#include "runtime/ops/machine_rates.h"
+#include "tools/cohort/bench.h"
 #include "tools/cohort/bench_model.h"
 #include "tools/cohort/world.h"
 

@@ -67,12 +67,4 @@ absl::Status WriteRows(const std::vector<nlohmann::ordered_json>& rows, const st
   return runtime::WriteFileDurably(file, text);
 }
 
-void AddBench(CLI::App& app, const Selected& selected) {
-  CLI::App* bench = app.add_subcommand("bench", "Measure this machine: training steps, decoding, serving");
-  bench->require_subcommand(1);
-  AddBenchTrainStep(*bench, selected);
-  AddBenchDecode(*bench, selected);
-  AddBenchServe(*bench, selected);
-}
-
 }  // namespace cohort::tools

@@ -9,13 +9,8 @@
 #include "CLI/CLI.hpp"
 #include "absl/status/statusor.h"
 #include "runtime/model/model_config.h"
-#include "tools/cohort/command.h"
 
 namespace cohort::tools {
-
-void AddBenchTrainStep(CLI::App& bench, const Selected& selected);
-void AddBenchDecode(CLI::App& bench, const Selected& selected);
-void AddBenchServe(CLI::App& bench, const Selected& selected);
 
 struct BenchFlags {
   bool moe = false;

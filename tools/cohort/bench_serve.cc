@@ -18,6 +18,7 @@
 #include "runtime/tokenizer/trainer.h"
 #include "serving/load_generator.h"
 #include "serving/serve.h"
+#include "tools/cohort/bench.h"
 #include "tools/cohort/bench_model.h"
 #include "tools/cohort/served_model.h"
 #include "tools/cohort/world.h"

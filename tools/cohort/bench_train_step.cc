@@ -12,9 +12,10 @@
 #include "comm/check.h"
 #include "parallel/mesh_communicators.h"
 #include "parallel/parallel_model.h"
-#include "runtime/ops/peak.h"
+#include "runtime/ops/machine_rates.h"
 #include "runtime/optim/optimizer.h"
 #include "runtime/random/philox.h"
+#include "tools/cohort/bench.h"
 #include "tools/cohort/bench_model.h"
 #include "tools/cohort/world.h"
 

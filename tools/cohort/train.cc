@@ -19,7 +19,7 @@
 #include "runtime/config/help.h"
 #include "runtime/config/yaml_message.h"
 #include "runtime/data/loader.h"
-#include "runtime/ops/peak.h"
+#include "runtime/ops/machine_rates.h"
 #include "runtime/tokenizer/tokenizer.h"
 #include "runtime/train/step_loop.h"
 #include "tools/cohort/command.h"

@@ -78,8 +78,9 @@ void SwiGluGrad(const T* dy, const T* gate, const T* up, T* dgate, T* dup, int64
 }
 
 template <typename T>
-void AdamW(float* master, const float* grad, float* m, float* v, T* value, const AdamWStep& step, int64_t n) {
-  const AdamWStep s = step;
+void AdamW(float* master, const float* grad, float* m, float* v, T* value, const AdamWConstants& step,
+           int64_t n) {
+  const AdamWConstants s = step;
   ForVectors(
       n, COHORT_BODY {
         const F32x16 g = load(grad) * s.grad_scale;

@@ -9,7 +9,7 @@
 namespace cohort::runtime {
 
 // Constants of one AdamW step (see Ops::AdamW).
-struct AdamWStep {
+struct AdamWConstants {
   float grad_scale;
   float beta1, complement1;  // complement: 1 - beta
   float beta2, complement2;
@@ -46,7 +46,7 @@ struct Kernels {
   // One row: the loss of target (>= 0) and, where grad is not null, grad_scale (softmax - onehot).
   float (*cross_entropy)(const T* logits, int64_t v, int64_t target, float grad_scale, T* grad);
   // value may be null.
-  void (*adamw)(float* master, const float* grad, float* m, float* v, T* value, const AdamWStep& step,
+  void (*adamw)(float* master, const float* grad, float* m, float* v, T* value, const AdamWConstants& step,
                 int64_t n);
   // sum of a[i] b[i].
   float (*dot)(const T* a, const T* b, int64_t n);

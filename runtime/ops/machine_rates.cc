@@ -1,4 +1,4 @@
-#include "runtime/ops/peak.h"
+#include "runtime/ops/machine_rates.h"
 
 #include <omp.h>
 

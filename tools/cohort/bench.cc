@@ -1,0 +1,14 @@
+// cohort bench: this machine, measured.
+#include "tools/cohort/bench.h"
+
+namespace cohort::tools {
+
+void AddBench(CLI::App& app, const Selected& selected) {
+  CLI::App* bench = app.add_subcommand("bench", "Measure this machine: training steps, decoding, serving");
+  bench->require_subcommand(1);
+  AddBenchTrainStep(*bench, selected);
+  AddBenchDecode(*bench, selected);
+  AddBenchServe(*bench, selected);
+}
+
+}  // namespace cohort::tools

@@ -1,0 +1,13 @@
+// The subcommands of `cohort bench`: a file each.
+#pragma once
+
+#include "CLI/CLI.hpp"
+#include "tools/cohort/command.h"
+
+namespace cohort::tools {
+
+void AddBenchTrainStep(CLI::App& bench, const Selected& selected);
+void AddBenchDecode(CLI::App& bench, const Selected& selected);
+void AddBenchServe(CLI::App& bench, const Selected& selected);
+
+}  // namespace cohort::tools
