@@ -1,5 +1,5 @@
-// Small models and batches for tests of the rooms from runtime on. A header, so that tests of comm do not
-// link runtime.
+// Small models and batches for tests of the rooms from runtime on. A header, so that tests of
+// comm do not link runtime.
 #pragma once
 
 #include <gtest/gtest.h>

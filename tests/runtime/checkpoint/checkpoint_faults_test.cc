@@ -16,7 +16,7 @@
 #include "runtime/checkpoint/checkpoint_folders.h"
 #include "tests/runtime/checkpoint/fake_trainable.h"
 #include "tests/runtime/checkpoint/file_size_limit.h"
-#include "tests/runtime/checkpoint/temp_folder.h"
+#include "tests/support/temp_folder.h"
 
 namespace cohort::runtime {
 namespace {
@@ -119,8 +119,8 @@ TEST(CheckpointFaultsTest, AKilledSaveLeavesTheLastOne) {
         if (!SaveStep(writer, root, step).ok() || !SaveStep(writer, root, step - step % 2).ok()) _exit(1);
       }
     }
-    // Some kills wait for a save of this child's to be finished, however slow the disk is, the others for
-    // nothing.
+    // Some kills wait for a save of this child's to be finished, however slow the disk
+    // is, the others for nothing.
     if (kill_number % 3 == 0) {
       const absl::Time deadline = absl::Now() + absl::Seconds(20);
       const auto saved = [&] { return fs::read_symlink(root + "/latest").string() > StepFolderName(last); };

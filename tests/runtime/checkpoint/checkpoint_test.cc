@@ -11,7 +11,7 @@
 #include "runtime/checkpoint/checkpoint_folders.h"
 #include "runtime/checkpoint/hf_folder.h"
 #include "tests/runtime/checkpoint/fake_trainable.h"
-#include "tests/runtime/checkpoint/temp_folder.h"
+#include "tests/support/temp_folder.h"
 
 namespace cohort::runtime {
 namespace {

@@ -7,7 +7,7 @@
 #include <fstream>
 
 #include "runtime/checkpoint/weight_shards.h"
-#include "tests/runtime/checkpoint/temp_folder.h"
+#include "tests/support/temp_folder.h"
 
 namespace cohort::runtime {
 namespace {

@@ -9,7 +9,8 @@
 #include <fstream>
 
 #include "runtime/checkpoint/safetensors_header.h"
-#include "tests/runtime/checkpoint/temp_folder.h"
+#include "tests/support/temp_folder.h"
+#include "tests/support/test_data.h"
 
 namespace cohort::runtime {
 namespace {
@@ -215,9 +216,8 @@ TEST_F(SafetensorsTest, FullDiskIsResourceExhausted) {
 }
 
 TEST_F(SafetensorsTest, ReadsAPublishedFile) {
-  const char* data = std::getenv("COHORT_TEST_DATA");
-  if (data == nullptr) GTEST_SKIP() << "COHORT_TEST_DATA is unset";
-  auto file = SafetensorsFile::Open(std::string(data) + "/stories260k/model.safetensors");
+  COHORT_SKIP_WITHOUT_TEST_DATA();
+  auto file = SafetensorsFile::Open(TestData() + "/stories260k/model.safetensors");
   ASSERT_TRUE(file.ok()) << file.status();
   const TensorInfo* embedding = file->Find("model.embed_tokens.weight");
   ASSERT_NE(embedding, nullptr);

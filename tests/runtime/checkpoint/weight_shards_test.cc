@@ -8,7 +8,7 @@
 #include <random>
 #include <set>
 
-#include "tests/runtime/checkpoint/temp_folder.h"
+#include "tests/support/temp_folder.h"
 
 namespace cohort::runtime {
 namespace {

@@ -8,7 +8,8 @@
 #include "google/protobuf/util/message_differencer.h"
 #include "runtime/config/help.h"
 #include "runtime/config/yaml_message.h"
-#include "tests/runtime/checkpoint/temp_folder.h"
+#include "tests/support/temp_folder.h"
+#include "tests/support/test_data.h"
 
 namespace cohort::runtime {
 namespace {
@@ -214,11 +215,10 @@ TEST(ValidateTest, VocabularyNeedsATokenizer) {
 TEST(ModelPathTest, TheFolderSaysItAll) {
   const TrainConfig config = Base({"model.path=/nonexistent"});
   EXPECT_EQ(ResolveConfig(config, Facts()).status().code(), absl::StatusCode::kNotFound);
-  const char* data = std::getenv("COHORT_TEST_DATA");
-  if (data == nullptr) GTEST_SKIP() << "COHORT_TEST_DATA is unset";
+  COHORT_SKIP_WITHOUT_TEST_DATA();
   ConfigFacts facts = Facts();
   facts.tokenizer_size = 512;
-  const std::string path = std::string("model.path=") + data + "/stories260k";
+  const std::string path = "model.path=" + TestData() + "/stories260k";
   auto resolved = ResolveConfig(Base({path}), facts);
   ASSERT_TRUE(resolved.ok()) << resolved.status();
   EXPECT_EQ(resolved->model.hidden_size, 64);

@@ -10,7 +10,7 @@
 #include "cohort/v1/config.pb.h"
 #include "google/protobuf/util/message_differencer.h"
 #include "runtime/config/nearest_name.h"
-#include "tests/runtime/checkpoint/temp_folder.h"
+#include "tests/support/temp_folder.h"
 
 namespace cohort::runtime {
 namespace {

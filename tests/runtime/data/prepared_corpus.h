@@ -56,7 +56,7 @@ class PreparedCorpusTest : public ::testing::Test {
     return documents;
   }
 
-  ScratchFolder folder_;
+  TempFolder folder_;
 };
 
 }  // namespace cohort::runtime

@@ -10,7 +10,7 @@
 
 #include "runtime/checkpoint/file.h"
 #include "tests/runtime/checkpoint/file_size_limit.h"
-#include "tests/runtime/checkpoint/temp_folder.h"
+#include "tests/support/temp_folder.h"
 
 namespace cohort::runtime {
 namespace {

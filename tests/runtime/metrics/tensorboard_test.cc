@@ -9,7 +9,7 @@
 #include "google/protobuf/unknown_field_set.h"
 #include "runtime/metrics/crc32c.h"
 #include "tests/runtime/checkpoint/file_size_limit.h"
-#include "tests/runtime/checkpoint/temp_folder.h"
+#include "tests/support/temp_folder.h"
 
 namespace cohort::runtime {
 namespace {

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "runtime/checkpoint/hf_folder.h"
+#include "tests/support/test_data.h"
 #include "tests/support/tiny_model.h"
 
 namespace cohort::runtime {
@@ -15,9 +16,8 @@ namespace {
 class StoriesTest : public testing::Test {
  protected:
   void SetUp() override {
-    const char* data = std::getenv("COHORT_TEST_DATA");
-    if (data == nullptr) GTEST_SKIP() << "COHORT_TEST_DATA is unset: no stories260k to test with";
-    folder_ = std::string(data) + "/stories260k";
+    COHORT_SKIP_WITHOUT_TEST_DATA();
+    folder_ = TestData() + "/stories260k";
     std::ifstream file(folder_ + "/expected.json");
     if (!file) GTEST_SKIP() << folder_ << " has no expected.json";
     expected_ = nlohmann::json::parse(file);

@@ -40,7 +40,7 @@ TEST(BrokenTokenizer, TruncatedAtEveryByte) {
   root["normalizer"] = {{"type", "NFC"}};
   root["pre_tokenizer"] = {{"type", "ByteLevel"}};
   const std::string whole = root.dump();
-  ScratchFolder folder;
+  TempFolder folder;
   for (size_t size = 0; size < whole.size(); ++size) {
     const auto tokenizer = Tokenizer::Load(folder.Write("tokenizer.json", whole.substr(0, size)));
     ASSERT_FALSE(tokenizer.ok()) << size;

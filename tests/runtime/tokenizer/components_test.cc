@@ -24,9 +24,9 @@ std::string Joined(const Tokenizer& tokenizer, const std::string& text) {
   return joined;
 }
 
-// Marks the cuts between words: every pair of adjacent characters merges to a pair token, words of two
-// characters are whole. Instead of that, unknown words are shown by ignore_merges with a vocabulary of all
-// substrings.
+// Marks the cuts between words: every pair of adjacent characters merges to a pair token,
+// words of two characters are whole. Instead of that, unknown words are shown by ignore_merges
+// with a vocabulary of all substrings.
 std::vector<std::string> Words(const json& pre_tokenizer, const std::string& text) {
   json root = CharTokenizer({});
   int id = 0;
@@ -270,7 +270,7 @@ TEST(TokenizerComponents, StreamsHoldBackHalfCharacters) {
 }
 
 TEST(TokenizerComponents, FilesBesideNameBeginAndEnd) {
-  ScratchFolder folder;
+  TempFolder folder;
   const std::string path =
       folder.Write("tokenizer.json", CharTokenizer({"<s>", "</s>", "<eot>", "a"}).dump());
   folder.Write("tokenizer_config.json", R"({"bos_token": {"content": "<s>"}, "eos_token": "<eot>"})");

@@ -8,6 +8,7 @@
 #include "gmock/gmock.h"
 #include "runtime/tokenizer/unicode.h"
 #include "tests/runtime/tokenizer/tokenizer_files.h"
+#include "tests/support/test_data.h"
 
 namespace cohort::runtime {
 namespace {
@@ -21,17 +22,17 @@ std::string ReadFile(const std::string& path) {
 }
 
 std::shared_ptr<const Tokenizer> LoadPublished(const std::string& name) {
-  auto tokenizer = Tokenizer::Load(std::string(TestData()) + "/" + name + "/tokenizer.json");
+  auto tokenizer = Tokenizer::Load(TestData() + "/" + name + "/tokenizer.json");
   EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
   return tokenizer.ok() ? *tokenizer : nullptr;
 }
 
 // Inputs stand between lines "__ggml_vocab_test__", ids on lines of their own.
 void CheckCases(const std::string& name) {
-  if (TestData() == nullptr) GTEST_SKIP() << "COHORT_TEST_DATA is not set";
+  COHORT_SKIP_WITHOUT_TEST_DATA();
   const auto tokenizer = LoadPublished(name);
   ASSERT_NE(tokenizer, nullptr);
-  const std::string folder = std::string(TestData()) + "/" + name;
+  const std::string folder = TestData() + "/" + name;
   const std::string inputs = ReadFile(folder + "/cases.inp");
   std::istringstream outputs(ReadFile(folder + "/cases.out"));
   const std::string separator = "\n__ggml_vocab_test__\n";
@@ -56,7 +57,7 @@ TEST(PublishedTokenizers, Gpt2Cases) { CheckCases("tokenizers/gpt2"); }
 TEST(PublishedTokenizers, Qwen2Cases) { CheckCases("tokenizers/qwen2"); }
 
 TEST(PublishedTokenizers, Gpt2SpecialTokens) {
-  if (TestData() == nullptr) GTEST_SKIP() << "COHORT_TEST_DATA is not set";
+  COHORT_SKIP_WITHOUT_TEST_DATA();
   const auto tokenizer = LoadPublished("tokenizers/gpt2");
   ASSERT_NE(tokenizer, nullptr);
   EXPECT_EQ(tokenizer->vocab_size(), 50257);
@@ -68,15 +69,14 @@ TEST(PublishedTokenizers, Gpt2SpecialTokens) {
 }
 
 TEST(PublishedTokenizers, Stories260k) {
-  if (TestData() == nullptr) GTEST_SKIP() << "COHORT_TEST_DATA is not set";
+  COHORT_SKIP_WITHOUT_TEST_DATA();
   const auto tokenizer = LoadPublished("stories260k");
   ASSERT_NE(tokenizer, nullptr);
   EXPECT_EQ(tokenizer->bos_id(), 1);
   EXPECT_THAT(tokenizer->eos_ids(), ElementsAre(2));
   EXPECT_THAT(*tokenizer->Encode("", true), ElementsAre(1));
   // The model's own continuation: its ids decode to the text that its authors publish, and encode back.
-  const auto expected =
-      nlohmann::json::parse(ReadFile(std::string(TestData()) + "/stories260k/expected.json"));
+  const auto expected = nlohmann::json::parse(ReadFile(TestData() + "/stories260k/expected.json"));
   std::vector<int32_t> ids = expected["greedy_ids"];
   ids.insert(ids.begin(), 1);
   const std::string text = expected["text"];
@@ -90,7 +90,7 @@ TEST(PublishedTokenizers, Stories260k) {
 }
 
 TEST(PublishedTokenizers, StreamsGiveTheWholeText) {
-  if (TestData() == nullptr) GTEST_SKIP() << "COHORT_TEST_DATA is not set";
+  COHORT_SKIP_WITHOUT_TEST_DATA();
   std::mt19937 random(7);
   for (const char* name : {"tokenizers/gpt2", "tokenizers/qwen2", "stories260k"}) {
     const auto tokenizer = LoadPublished(name);
@@ -115,7 +115,7 @@ TEST(PublishedTokenizers, StreamsGiveTheWholeText) {
 }
 
 TEST(PublishedTokenizers, ThreadsShareOne) {
-  if (TestData() == nullptr) GTEST_SKIP() << "COHORT_TEST_DATA is not set";
+  COHORT_SKIP_WITHOUT_TEST_DATA();
   const auto tokenizer = LoadPublished("tokenizers/qwen2");
   ASSERT_NE(tokenizer, nullptr);
   std::string text;

@@ -88,7 +88,7 @@ TEST(BpeTrainer, WritesWhatTheTokenizerLoads) {
     text += "It's a trueism: thirty-three thieves thought they thrilled the throne.\n";
   const TrainedBpe trained = TrainOn({text}, 290);
   EXPECT_EQ(trained.tokens.size(), 290u);
-  ScratchFolder folder;
+  TempFolder folder;
   ASSERT_TRUE(trained.Write(folder.Path("tok")).ok());
   const auto tokenizer = Tokenizer::Load(folder.Path("tok/tokenizer.json"));
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();

@@ -3,11 +3,12 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <string>
 
 #include "comm/check.h"
 
-namespace cohort::runtime {
+namespace cohort {
 
 class TempFolder {
  public:
@@ -17,14 +18,24 @@ class TempFolder {
     path_ = pattern;
   }
   TempFolder(const TempFolder&) = delete;
+  TempFolder& operator=(const TempFolder&) = delete;
   ~TempFolder() {
     std::error_code ignored;
     std::filesystem::remove_all(path_, ignored);
   }
+
   const std::string& path() const { return path_; }
+  // Of a file in it, whether there or not.
+  std::string Path(const std::string& name) const { return path_ + "/" + name; }
+  // Writes a file, with the folders it lies in, and returns its path.
+  std::string Write(const std::string& name, const std::string& text) const {
+    std::filesystem::create_directories(std::filesystem::path(Path(name)).parent_path());
+    std::ofstream(Path(name), std::ios::binary) << text;
+    return Path(name);
+  }
 
  private:
   std::string path_;
 };
 
-}  // namespace cohort::runtime
+}  // namespace cohort
