@@ -1,8 +1,12 @@
-// COHORT_CHECK: invariants of our own code. What the outside world can cause is a Status instead.
+// COHORT_CHECK is for invariants of our own code: it aborts. What the outside world can cause is a Status, which
+// COHORT_RETURN_IF_ERROR and COHORT_ASSIGN_OR_RETURN pass on.
 #pragma once
 
 #include <cstdio>
 #include <cstdlib>
+#include <utility>
+
+#include "absl/status/status.h"
 
 // Aborts with the place and the message (printf style) where the condition does not hold.
 #define COHORT_CHECK(condition, ...)                                                          \

@@ -1,5 +1,5 @@
-// The operations a group makes together, and the signature by which ranks notice that they call different
-// ones.
+// The operations a group makes together, and the signature by which ranks notice
+// that they call different ones.
 #pragma once
 
 #include <cstddef>

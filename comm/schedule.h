@@ -94,9 +94,9 @@ class ScheduleBuilder {
   Schedule schedule_;
 };
 
-// Whether the schedule is one that rank `rank` of `size` can run: slices inside their buffers, peers inside
-// the group, dependencies on earlier steps only, tags unique. (That it computes the right thing is the
-// simulator's.)
+// Whether the schedule is one that rank `rank` of `size` can run: slices inside their buffers,
+// peers inside the group, dependencies on earlier steps only, tags unique. (That it computes the
+// right thing is the simulator's.)
 absl::Status Validate(const Schedule& schedule, int rank, int size);
 
 }  // namespace cohort::comm

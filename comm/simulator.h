@@ -43,8 +43,8 @@ absl::StatusOr<Simulation> Simulate(absl::Span<const Collective> collectives,
                                     absl::Span<const Schedule> schedules, size_t element_bytes = 4,
                                     const SimulatedMachine& machine = {});
 
-// That all ranks call `collective` (whose rank is ignored), for operations in which the arguments do not
-// differ.
+// That all ranks call `collective` (whose rank is ignored), for operations in which
+// the arguments do not differ.
 std::vector<Collective> ForAllRanks(const Collective& collective);
 
 }  // namespace cohort::comm

@@ -13,8 +13,7 @@
 namespace cohort::comm {
 
 // One summand of a run of elements: element i of the run holds, `times` times, what rank `rank` brought at
-// `origin`
-// + i.
+// `origin` + i.
 struct Term {
   int rank = 0;
   size_t origin = 0;
@@ -24,8 +23,8 @@ struct Term {
 // Ascending by rank and origin.
 using Terms = std::vector<Term>;
 
-// Runs of elements with the same terms, as intervals: a buffer of a million elements costs what its pieces
-// do.
+// Runs of elements with the same terms, as intervals: a buffer of a million elements
+// costs what its pieces do.
 class SymbolicBuffer {
  public:
   struct Run {
@@ -39,8 +38,8 @@ class SymbolicBuffer {
 
   void Write(size_t offset, std::vector<Run> runs);
   void Define(size_t offset, size_t count, Terms terms);
-  // The runs of [offset, offset + count), with offsets counted from `offset`; an error where some were never
-  // written.
+  // The runs of [offset, offset + count), with offsets counted from `offset`; an error
+  // where some were never written.
   absl::StatusOr<std::vector<Run>> Read(size_t offset, size_t count) const;
 
  private:

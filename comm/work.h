@@ -16,9 +16,9 @@ class WorkState {
   virtual absl::Status Wait(absl::Time deadline) = 0;
 };
 
-// A handle on one asynchronous operation; copies share it. Thread-safe. The buffers handed to the operation
-// must stay as they are (inputs) or untouched (outputs) until Wait returns; dropping the handle does not
-// cancel.
+// A handle on one asynchronous operation; copies share it. Thread-safe. The buffers handed to the
+// operation must stay as they are (inputs) or untouched (outputs) until Wait returns; dropping
+// the handle does not cancel.
 class Work {
  public:
   // Already over, with this status.

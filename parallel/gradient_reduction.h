@@ -10,9 +10,9 @@
 
 namespace cohort::parallel {
 
-// Gradients are divided by the global batch's counts where they are computed (LossScale), so a plain sum over
-// ranks completes them. They travel in the state type, whatever the model computes in. In a group of one
-// nothing moves.
+// Gradients are divided by the global batch's counts where they are computed (LossScale), so a plain
+// sum over ranks completes them. They travel in the state type, whatever the model computes in. In a
+// group of one nothing moves.
 class GradientReduction {
  public:
   explicit GradientReduction(std::shared_ptr<comm::Communicator> group) : group_(std::move(group)) {}

@@ -22,8 +22,8 @@ constexpr AxisRow kAxes[] = {
 #undef COHORT_X
 };
 
-// Ranks so that as many runs of `run` as possible are on one host: the whole runs of each host, then what is
-// left.
+// Ranks so that as many runs of `run` as possible are on one host: the whole runs of each
+// host, then what is left.
 std::vector<int> OrderByHost(absl::Span<const int> host_of, int run) {
   std::map<int, std::vector<int>> ranks_on;
   std::vector<int> hosts;  // by their lowest rank

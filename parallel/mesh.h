@@ -43,8 +43,8 @@ struct MeshShape {
 //   expert groups {0, 2} and {1, 3}; expert-data groups {0, 1} and {2, 3}; one data group {0, 2, 1, 3}.
 class Mesh {
  public:
-  // host_of[r]: the host of rank r (any numbering). INVALID_ARGUMENT where the shape does not divide the
-  // ranks.
+  // host_of[r]: the host of rank r (any numbering). INVALID_ARGUMENT where the shape
+  // does not divide the ranks.
   static absl::StatusOr<Mesh> Create(MeshShape shape, absl::Span<const int> host_of);
 
   int world() const { return static_cast<int>(position_.size()); }

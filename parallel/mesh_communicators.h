@@ -9,9 +9,9 @@
 
 namespace cohort::parallel {
 
-// This rank's groups. Ranks in a group are numbered by their coordinate along the axis. Each axis has a group
-// of its own also where two axes hold the same ranks, so that what one waits for never queues behind the
-// other.
+// This rank's groups. Ranks in a group are numbered by their coordinate along the axis. Each axis
+// has a group of its own also where two axes hold the same ranks, so that what one waits for
+// never queues behind the other.
 struct MeshCommunicators {
   std::shared_ptr<comm::Communicator> world;
   std::shared_ptr<comm::Communicator> data, expert_data, expert;

@@ -28,9 +28,9 @@ class Strategy {
   // Waits for all that was started; also after an error, so that nothing is under way when it returns.
   virtual absl::Status FinishGradients() = 0;
 
-  // Ranks that hold the same parameters of this placement, and this rank's place among them. They update them
-  // with equal gradients to equal values; one of them counts them in sums over the model and writes them to
-  // disk.
+  // Ranks that hold the same parameters of this placement, and this rank's place among them. They
+  // update them with equal gradients to equal values; one of them counts them in sums over the model
+  // and writes them to disk.
   virtual int replicas() const = 0;
   virtual int replica() const = 0;
 };

@@ -68,8 +68,8 @@ class Tensor {
   Device* device_ = nullptr;
   std::shared_ptr<void> owner_;
   void* data_ = nullptr;
-  // Filled, then emptied by the constructor: GCC 12 warns where an empty InlinedVector's unset bytes are
-  // moved.
+  // Filled, then emptied by the constructor: GCC 12 warns where an empty
+  // InlinedVector's unset bytes are moved.
   Shape shape_ = Shape(4, 0);
   int64_t size_ = 0;
   DataType dtype_ = DataType::kF32;

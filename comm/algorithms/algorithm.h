@@ -22,8 +22,8 @@ struct Algorithm {
   bool pipelined;  // heeds Collective::piece
 };
 
-// Every algorithm, grouped by operation. The chooser, the simulator's tests and the benchmarks iterate over
-// it.
+// Every algorithm, grouped by operation. The chooser, the simulator's tests and
+// the benchmarks iterate over it.
 absl::Span<const Algorithm> Algorithms();
 
 // The row of that name, or nullptr.

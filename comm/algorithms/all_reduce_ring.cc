@@ -1,6 +1,6 @@
-// Ring all-reduce: a reduce-scatter round the ring, then an all-gather (Patarasuk and Yuan, 2009). Every
-// chunk is summed along one path and then copied, so all ranks hold the same bits. Pieces of a chunk travel
-// independently.
+// Ring all-reduce: a reduce-scatter round the ring, then an all-gather (Patarasuk and Yuan,
+// 2009). Every chunk is summed along one path and then copied, so all ranks hold the same bits.
+// Pieces of a chunk travel independently.
 #include "comm/algorithms/algorithm.h"
 
 namespace cohort::comm::algorithms {

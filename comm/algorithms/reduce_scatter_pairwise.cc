@@ -1,5 +1,5 @@
-// Pairwise reduce-scatter: every rank gets its part from each other one and adds it up, in the order of
-// distance.
+// Pairwise reduce-scatter: every rank gets its part from each other one and adds it up,
+// in the order of distance.
 #include "comm/algorithms/algorithm.h"
 
 namespace cohort::comm::algorithms {

@@ -19,8 +19,8 @@ struct MessageKey {
 };
 inline constexpr uint32_t kPointToPointContext = 0x80000000u;
 
-// Hears of the end of messages. Called under the engine's lock, possibly from inside the call that posted
-// one.
+// Hears of the end of messages. Called under the engine's lock, possibly from inside
+// the call that posted one.
 class RequestOwner {
  public:
   virtual ~RequestOwner() = default;

@@ -21,8 +21,8 @@
 
 namespace cohort::runtime {
 
-// What a run needs besides tensors to go on: the data's order is a function of (seed, epoch, sample), so
-// counts do.
+// What a run needs besides tensors to go on: the data's order is a function of (seed,
+// epoch, sample), so counts do.
 struct TrainerState {
   int64_t step = 0;    // steps done
   int64_t tokens = 0;  // trained on so far

@@ -29,8 +29,8 @@ class OutputFile {
   // All of it or an error.
   absl::Status Write(const void* data, size_t bytes);
   absl::Status Write(absl::string_view text) { return Write(text.data(), text.size()); }
-  // All of it, or an error and nothing: what a full disk let through is taken back. For a file opened by
-  // Append.
+  // All of it, or an error and nothing: what a full disk let through is taken back. For
+  // a file opened by Append.
   absl::Status WriteWhole(absl::string_view text);
   // On the disk when it returns OK.
   absl::Status Sync();

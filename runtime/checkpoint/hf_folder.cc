@@ -29,8 +29,8 @@ bool Exists(const std::string& path) {
   return stat(path.c_str(), &info) == 0;
 }
 
-// "model.layers.0.mlp.experts.7.w1" -> ("model.layers.0.mlp.experts.*.w1", 7); nullopt where no expert is
-// named.
+// "model.layers.0.mlp.experts.7.w1" -> ("model.layers.0.mlp.experts.*.w1", 7); nullopt
+// where no expert is named.
 struct ExpertName {
   std::string pattern;
   int64_t expert;

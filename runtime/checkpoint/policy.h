@@ -8,8 +8,8 @@ namespace cohort::runtime::checkpoint_policy {
 
 // A longer safetensors header is taken for garbage (the format's own limit).
 inline constexpr uint64_t kMaxHeaderBytes = 100'000'000;
-// Where a safetensors file's data begins: a multiple of this, so that whole vectors are aligned in the
-// mapping.
+// Where a safetensors file's data begins: a multiple of this, so that whole vectors
+// are aligned in the mapping.
 inline constexpr size_t kDataAlignment = 64;
 // Elements converted at once when a tensor is written in another type.
 inline constexpr int64_t kConvertElements = int64_t{1} << 20;

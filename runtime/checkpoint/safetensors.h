@@ -40,9 +40,9 @@ class SafetensorsFile {
   // Null where there is none of this name.
   const TensorInfo* Find(absl::string_view name) const;
 
-  // The values, on the CPU device, read-only: the mapping itself where the file keeps the tensor aligned to
-  // its elements, else a copy. The mapping lives as long as its tensors. NOT_FOUND where there is none of
-  // this name.
+  // The values, on the CPU device, read-only: the mapping itself where the file keeps the tensor
+  // aligned to its elements, else a copy. The mapping lives as long as its tensors. NOT_FOUND where
+  // there is none of this name.
   absl::StatusOr<Tensor> Read(absl::string_view name) const;
 
  private:

@@ -65,8 +65,8 @@ absl::Status AddFolder(const fs::path& folder, std::set<std::string>* seen, Corp
   return absl::OkStatus();
 }
 
-// Makes `text` valid UTF-8 or says where it is not. `offset` and `line` are those of its beginning in the
-// file.
+// Makes `text` valid UTF-8 or says where it is not. `offset` and `line` are those of
+// its beginning in the file.
 absl::Status CheckUtf8(const std::string& file, int64_t offset, int64_t line, InvalidUtf8 policy,
                        std::string* text) {
   const size_t invalid = FindInvalidUtf8(*text);

@@ -106,8 +106,8 @@ absl::Status CopyTokenizer(const Tokenizer& tokenizer, const fs::path& folder) {
   return WriteText(folder / "tokenizer_config.json", root.dump(2) + "\n");
 }
 
-// Where the held-out tail of a document begins: after a line end a little before the cut, else at a
-// character.
+// Where the held-out tail of a document begins: after a line end a little before the
+// cut, else at a character.
 size_t TailBegin(const std::string& text, double fraction) {
   const auto size = static_cast<double>(text.size());
   auto cut = std::min(static_cast<size_t>(size * (1 - fraction)), text.size());

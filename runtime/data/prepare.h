@@ -23,8 +23,8 @@ struct PrepareProgress {
 struct PrepareOptions {
   CorpusOptions corpus;
   std::string tokenizer_json;
-  // The folder to make: tokenizer.json, tokenizer_config.json, train/ and, with a validation split,
-  // validation/.
+  // The folder to make: tokenizer.json, tokenizer_config.json, train/ and,
+  // with a validation split, validation/.
   std::string output_folder;
   // Replaces a folder of that name; otherwise one that exists is an error.
   bool overwrite = false;
@@ -49,9 +49,9 @@ struct PrepareSummary {
 // all: it is written under a temporary name beside its place and then renamed. The documents and their order,
 // and so every byte of the output, do not depend on the number of threads.
 //
-// Errors: those of the corpus and the tokenizer; InvalidArgument for an empty corpus, a tokenizer without an
-// EOS token and a validation split that would be empty; AlreadyExists; ResourceExhausted where the disk is
-// full.
+// Errors: those of the corpus and the tokenizer; InvalidArgument for an empty corpus, a tokenizer
+// without an EOS token and a validation split that would be empty; AlreadyExists; ResourceExhausted
+// where the disk is full.
 absl::StatusOr<PrepareSummary> PrepareData(const PrepareOptions& options);
 
 }  // namespace cohort::runtime

@@ -15,8 +15,8 @@ class ChromeTrace {
   // Begins to record into a new file, in a folder that is made where it does not exist; the rank is the
   // process id that viewers show. FAILED_PRECONDITION while on.
   static absl::Status Start(const std::string& path, int rank);
-  // Ends the file. The first failure since Start, a full disk for instance: the events since are lost. OK
-  // when off.
+  // Ends the file. The first failure since Start, a full disk for instance: the events since
+  // are lost. OK when off.
   static absl::Status Stop();
   static bool enabled() { return enabled_.load(std::memory_order_relaxed); }
 

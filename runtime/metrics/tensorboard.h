@@ -16,9 +16,9 @@ struct Scalar {
   double value;
 };
 
-// One new event file in a folder; a resumed run makes another one beside it, and TensorBoard shows both as
-// one run. Each Add is one write of whole records, so that a kill loses no more than the last step. Not
-// thread-safe.
+// One new event file in a folder; a resumed run makes another one beside it, and TensorBoard
+// shows both as one run. Each Add is one write of whole records, so that a kill loses no more
+// than the last step. Not thread-safe.
 class TensorBoardWriter {
  public:
   // Makes the folder where it does not exist.

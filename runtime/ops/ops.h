@@ -1,6 +1,6 @@
-// Every operation, once: its shapes, its formula, what it may alias. `reference` (f64 loops) is the judge;
-// `cpu` (oneDNN and vector code) and later devices implement the same list, which being pure virtual the
-// compiler checks.
+// Every operation, once: its shapes, its formula, what it may alias. `reference` (f64 loops) is
+// the judge; `cpu` (oneDNN and vector code) and later devices implement the same list, which being
+// pure virtual the compiler checks.
 //
 // Legend. T tokens (rows), D model width, H query heads, G key/value heads (G divides H), C head width, V
 // vocabulary, E experts, K experts a token, M routed rows, S sequences, P pages. "float" is the compute type:
@@ -30,8 +30,8 @@ struct AdamWOptions {
   double grad_scale = 1;  // the gradient is multiplied by it first (clipping)
 };
 
-// Key/value pages of one layer. Token j of a sequence lives in page page_table[s][j / page_size], at j %
-// page_size.
+// Key/value pages of one layer. Token j of a sequence lives in page page_table[s][j / page_size],
+// at j % page_size.
 struct KvPages {
   Tensor keys;    // float [P, G, page_size, C]
   Tensor values;  // float [P, G, page_size, C]
@@ -89,8 +89,8 @@ class Ops {
   // sum = x + residual (may alias either), then as above on sum.
   virtual void AddRmsNorm(const Tensor& x, const Tensor& residual, const Tensor& w, double eps,
                           const Tensor& sum, const Tensor& y, const Tensor& rstd) = 0;
-  // dx = gradient through the norm (+ add, where defined: the residual's own gradient). dx may alias dy or
-  // add.
+  // dx = gradient through the norm (+ add, where defined: the residual's own gradient). dx
+  // may alias dy or add.
   virtual void RmsNormGrad(const Tensor& dy, const Tensor& x, const Tensor& w, const Tensor& rstd,
                            const Tensor& add, const Tensor& dx) = 0;
   // dw += sum_t dy x rstd. dw state [D].
@@ -129,9 +129,9 @@ class Ops {
                               const Tensor& y) = 0;
 
   // ---- loss ----
-  // losses[t] = -log softmax(logits[t])[targets[t]]; 0 where targets[t] < 0. logits [T, V] float or state,
-  // losses state [T]. dlogits, where defined: grad_scale (softmax - onehot), rows of ignored targets 0; may
-  // alias logits.
+  // losses[t] = -log softmax(logits[t])[targets[t]]; 0 where targets[t] < 0. logits [T, V] float or
+  // state, losses state [T]. dlogits, where defined: grad_scale (softmax - onehot), rows of ignored
+  // targets 0; may alias logits.
   virtual void CrossEntropy(const Tensor& logits, const Tensor& targets, double grad_scale,
                             const Tensor& losses, const Tensor& dlogits) = 0;
 
@@ -159,9 +159,9 @@ class Ops {
   // -1); places [T, K]: the inverse (-1 for dropped choices).
   virtual void SortByExpert(const Tensor& indices, const Tensor& offsets, const Tensor& order,
                             const Tensor& places) = 0;
-  // y[t] = sum_j weights[t, j] x[places[t, j]], negative places skipped. x [M, D], places [T, K], weights
-  // state [T, K] or undefined (all one), y [T, D]. With weights undefined also the gradient of GatherRows by
-  // token.
+  // y[t] = sum_j weights[t, j] x[places[t, j]], negative places skipped. x [M, D], places [T, K],
+  // weights state [T, K] or undefined (all one), y [T, D]. With weights undefined also the
+  // gradient of GatherRows by token.
   virtual void CombineRows(const Tensor& x, const Tensor& places, const Tensor& weights, const Tensor& y) = 0;
   // dx[places[t, j]] = weights[t, j] dy[t] (rows that no place names are left as they are); dweights[t, j] =
   // dy[t] . x[places[t, j]] (0 where negative). dweights may be undefined.
@@ -171,15 +171,14 @@ class Ops {
   // ---- router losses and capacity
   // By sequence or by token, so that they are the same however a batch is divided over ranks and
   // micro-batches. The sequence-wise balance loss of DeepSeek-V2/V3: losses[s] = E sum_e f[s,e] P[s,e] over
-  // tokens [offsets[s], offsets[s+1]), f[s,e] = the share of the sequence's choices that went to e, P[s,e] =
-  // the mean of probs[t,e]; 1 where balanced, 0 for an empty sequence. dprobs, where defined, += grad_scale x
-  // its gradient (f is constant). probs, dprobs state [T, E], indices [T, K] in [0, E), offsets [S+1], losses
-  // state [S].
+  // tokens [offsets[s], offsets[s+1]), f[s,e] = the share of the sequence's choices that went to e, P[s,e]
+  // = the mean of probs[t,e]; 1 where balanced, 0 for an empty sequence. dprobs, where defined, +=
+  // grad_scale x its gradient (f is constant). probs, dprobs state [T, E], indices [T, K] in [0, E),
+  // offsets [S+1], losses state [S].
   virtual void BalanceLoss(const Tensor& probs, const Tensor& indices, const Tensor& offsets,
                            double grad_scale, const Tensor& losses, const Tensor& dprobs) = 0;
   // The router z-loss of ST-MoE (Zoph et al., 2022): losses[t] = logsumexp(logits[t])^2. dlogits, where
-  // defined,
-  // += grad_scale x its gradient. logits, dlogits state [T, E], losses state [T].
+  // defined, += grad_scale x its gradient. logits, dlogits state [T, E], losses state [T].
   virtual void RouterZLoss(const Tensor& logits, double grad_scale, const Tensor& losses,
                            const Tensor& dlogits) = 0;
   // Fixed capacity (Lepikhin et al., 2020; a group is a sequence): kept = indices, with -1 for choices past

@@ -137,8 +137,8 @@ std::vector<AddedTokens::Match> AddedTokens::FindMatches(const Trie& trie, absl:
       }
     }
     if (begin > covered) matches.push_back({covered, begin, -1});
-    // A match that begins in the white space which the last one took counts all the same, as in Hugging
-    // Face's.
+    // A match that begins in the white space which the last one took counts all the
+    // same, as in Hugging Face's.
     matches.push_back({std::max(begin, covered), std::max(end, covered), index});
     covered = std::max(end, covered);
   }

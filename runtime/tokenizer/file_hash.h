@@ -1,5 +1,5 @@
-// A stable 64-bit fingerprint of bytes: it tells whether two files are the same, and resists accidents, not
-// attacks.
+// A stable 64-bit fingerprint of bytes: it tells whether two files are the same,
+// and resists accidents, not attacks.
 #pragma once
 
 #include <cstdint>

@@ -17,8 +17,8 @@ struct TextRange {
 // Immutable and thread-safe once compiled; copies share the compiled program.
 class Regex {
  public:
-  // InvalidArgument, naming `where`, for a pattern that does not compile or uses syntax that PCRE2 reads
-  // otherwise.
+  // InvalidArgument, naming `where`, for a pattern that does not compile or uses
+  // syntax that PCRE2 reads otherwise.
   static absl::StatusOr<Regex> Compile(absl::string_view pattern, absl::string_view where);
 
   // Appends the non-empty matches from left to right. `text` must be valid UTF-8. ResourceExhausted where the

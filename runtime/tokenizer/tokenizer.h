@@ -29,8 +29,8 @@ class Tokenizer : public std::enable_shared_from_this<Tokenizer> {
   // InvalidArgument, naming the byte, where the text is not UTF-8.
   absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text, bool add_special_tokens) const;
 
-  // The text of ids; ids that no token has are left out. Always valid UTF-8: bytes that are not become
-  // U+FFFD.
+  // The text of ids; ids that no token has are left out. Always valid UTF-8: bytes
+  // that are not become U+FFFD.
   std::string Decode(absl::Span<const int32_t> ids, bool skip_special_tokens) const;
 
   // One more than the largest id: the least number of rows an embedding needs.
@@ -42,8 +42,8 @@ class Tokenizer : public std::enable_shared_from_this<Tokenizer> {
   // Whether decoding with skip_special_tokens leaves the id out.
   bool IsSpecial(int32_t id) const;
 
-  // The token that begins a text, and those that end one, the first of them being the one to write after a
-  // document.
+  // The token that begins a text, and those that end one, the first of them being the one
+  // to write after a document.
   std::optional<int32_t> bos_id() const;
   absl::Span<const int32_t> eos_ids() const;
 

@@ -44,9 +44,9 @@ class BpeTrainer {
   // byte, where it is not UTF-8.
   absl::Status Feed(absl::string_view text);
 
-  // Merges the most frequent pair (the smallest ids among equals) until the vocabulary is full. Where the
-  // text has too few repeated pairs for that, the vocabulary is smaller. FailedPrecondition where no text was
-  // fed.
+  // Merges the most frequent pair (the smallest ids among equals) until the vocabulary is full.
+  // Where the text has too few repeated pairs for that, the vocabulary is smaller.
+  // FailedPrecondition where no text was fed.
   absl::StatusOr<TrainedBpe> Train() const;
 
  private:

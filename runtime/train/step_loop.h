@@ -1,6 +1,6 @@
-// The step loop: gradients, clipping, optimizer, evaluation, checkpoints, until the steps are done or
-// somebody says stop. It sees a Trainable and knows nothing of ranks, files or terminals: those are its
-// callbacks.
+// The step loop: gradients, clipping, optimizer, evaluation, checkpoints, until the steps are
+// done or somebody says stop. It sees a Trainable and knows nothing of ranks, files or
+// terminals: those are its callbacks.
 #pragma once
 
 #include <atomic>

@@ -43,9 +43,9 @@ class Trainable {
   virtual int rank() const = 0;
   virtual int world() const = 0;
 
-  // The loss over the global batch of this step; afterwards each slice's grad is complete (reduced over
-  // ranks, divided by the global batch's tokens). Draws its own part of the batch from the loader it was made
-  // with.
+  // The loss over the global batch of this step; afterwards each slice's grad is complete (reduced
+  // over ranks, divided by the global batch's tokens). Draws its own part of the batch from the
+  // loader it was made with.
   virtual absl::StatusOr<StepResult> ComputeGradients(int64_t step) = 0;
   // Global L2 norm of those gradients.
   virtual absl::StatusOr<double> GradientNorm() = 0;
@@ -53,8 +53,8 @@ class Trainable {
   virtual const std::vector<OptimizerSlice>& slices() = 0;
   // After the optimizer: makes the new values known to whoever uses them and moves gates' balancing biases.
   virtual absl::Status AfterStep(const StepResult& result) = 0;
-  // Mean loss over at most `sequences` held-out sequences (0: all), in nats a token, and bits a byte of their
-  // text.
+  // Mean loss over at most `sequences` held-out sequences (0: all), in nats a token, and bits
+  // a byte of their text.
   struct Evaluation {
     double loss = 0, bits_per_byte = 0;
     int64_t tokens = 0;
@@ -65,8 +65,8 @@ class Trainable {
   virtual absl::Status Barrier() = 0;
   // The largest of `value` over the ranks: how they agree that somebody failed or was told to stop.
   virtual absl::StatusOr<int64_t> AgreeMax(int64_t value) = 0;
-  // Every rank's string, by rank: how ranks agree on the files of a checkpoint. Kilobytes, at most a few
-  // megabytes each.
+  // Every rank's string, by rank: how ranks agree on the files of a checkpoint. Kilobytes, at
+  // most a few megabytes each.
   virtual absl::StatusOr<std::vector<std::string>> GatherStrings(const std::string& mine) = 0;
 };
 

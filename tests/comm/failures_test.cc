@@ -1,5 +1,5 @@
-// What a communicator does when ranks die, are late, or disagree: an error that names them, on every
-// survivor.
+// What a communicator does when ranks die, are late, or disagree: an error that
+// names them, on every survivor.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -108,8 +108,8 @@ TEST(Failures, LateRankIsNamedByEveryoneElse) {
 }
 
 TEST(Failures, StoppedPeerCannotSpoilAResult) {
-  // Rank 1 is stopped until the other one has given up: it learns of that, and nobody succeeds with half a
-  // sum.
+  // Rank 1 is stopped until the other one has given up: it learns of that, and nobody
+  // succeeds with half a sum.
   SharedCounter gave_up;
   RunRanks(2,
            [&](Communicator& comm) {

@@ -1,5 +1,5 @@
-// Exchange plans of all ranks together: every row reaches the expert it was sent to once, and comes back to
-// its place.
+// Exchange plans of all ranks together: every row reaches the expert it was sent to once, and
+// comes back to its place.
 #include "moe/dispatch/exchange_plan.h"
 
 #include <gtest/gtest.h>

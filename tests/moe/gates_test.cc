@@ -1,5 +1,5 @@
-// Every gate of the table against plain loops over one token at a time, and its gradients against central
-// differences.
+// Every gate of the table against plain loops over one token at a time, and
+// its gradients against central differences.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
-// The router's operations: the reference against known values and central differences, the CPU against the
-// reference.
+// The router's operations: the reference against known values and central differences,
+// the CPU against the reference.
 #include <gtest/gtest.h>
 
 #include <cmath>

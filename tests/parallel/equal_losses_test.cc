@@ -27,10 +27,10 @@ runtime::ModelConfig Mixture(const char* gate) {
   return config;
 }
 
-// Router weights that send every token to expert 1 and none to expert 2. Logits are products of w_e with
-// normed inputs of either sign, so a weight alone cannot do that: a direction that all inputs share can.
-// Every row of the embedding gets a large component along the first coordinate, which norms and residuals
-// keep positive.
+// Router weights that send every token to expert 1 and none to expert 2. Logits are products of w_e
+// with normed inputs of either sign, so a weight alone cannot do that: a direction that all inputs
+// share can. Every row of the embedding gets a large component along the first coordinate, which
+// norms and residuals keep positive.
 void BiasRouters(ParallelModel& model) {
   runtime::Decoder& decoder = model.decoder();
   const auto& config = decoder.config();

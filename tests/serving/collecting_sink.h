@@ -50,8 +50,8 @@ class CollectingSink final : public GenerationSink {
     changed_.notify_all();
   }
 
-  // Waits for the end; DEADLINE_EXCEEDED "test" where it does not come, INTERNAL "test" where calls came in a
-  // wrong order.
+  // Waits for the end; DEADLINE_EXCEEDED "test" where it does not come, INTERNAL "test" where calls
+  // came in a wrong order.
   absl::Status Wait() {
     std::unique_lock lock(mutex_);
     if (!changed_.wait_for(lock, std::chrono::seconds(20), [&] { return status_.has_value(); })) {

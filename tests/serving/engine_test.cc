@@ -139,8 +139,8 @@ TEST_F(EngineTest, CompletionsShareThePagesOfTheirPrompt) {
   const Sink sink = Submit(request);
   control->Allow(4);
   ASSERT_TRUE(control->WaitForSteps(4));
-  // 40 tokens are 10 pages; the first sequence holds them, and the other seven 9 of the same and their own
-  // last.
+  // 40 tokens are 10 pages; the first sequence holds them, and the other seven 9 of the
+  // same and their own last.
   control->Allow(1);
   ASSERT_TRUE(control->WaitForSteps(5));
   EXPECT_LE(engine->gauges().cache_usage, (10.0 + 7 + 8) / 64);

@@ -17,8 +17,8 @@ class RingProducer {
  public:
   explicit RingProducer(Ring* ring = nullptr) : ring_(ring) {}
 
-  // A line to fill, with room for `payload_bytes` at *payload; nullptr where the ring is full. Commit shows
-  // it.
+  // A line to fill, with room for `payload_bytes` at *payload; nullptr where the ring
+  // is full. Commit shows it.
   Entry* Reserve(size_t payload_bytes, std::byte** payload) {
     uint64_t from = position_;
     const uint64_t at = from % policy::kShmRingBytes;

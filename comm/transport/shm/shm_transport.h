@@ -16,10 +16,10 @@
 
 namespace cohort::comm::shm {
 
-// Small messages are copied through a ring. Of large ones the ring carries the address: the receiver reads
-// them from the sender's memory, once, straight into place or into the reduction, and says so in the sender's
-// slot. Where the system forbids reading, the receiver asks, and the sender copies fragments through the
-// ring.
+// Small messages are copied through a ring. Of large ones the ring carries the address: the
+// receiver reads them from the sender's memory, once, straight into place or into the reduction,
+// and says so in the sender's slot. Where the system forbids reading, the receiver asks, and the
+// sender copies fragments through the ring.
 class ShmTransport : public Transport {
  public:
   // What a peer must know to attach, as text.

@@ -142,8 +142,8 @@ Blocking BlockingOf(const AmxProduct& p) {
   return blocking;
 }
 
-// Where a block finds the strips of B: packed before, or to be packed by it, part by part, when they are
-// needed.
+// Where a block finds the strips of B: packed before, or to be packed by it, part by
+// part, when they are needed.
 struct StripsOfB {
   Operand source;
   BFloat16* packed;  // from column j0 on
@@ -174,8 +174,8 @@ void PackBlockOfA(const AmxProduct& p, const Blocking& blocking, int64_t i0, int
   }
 }
 
-// Rows [i0, i1) and columns [j0, j1) of C. a: that block, packed. sums: scratch, 32 x 32 for each pair
-// of strips.
+// Rows [i0, i1) and columns [j0, j1) of C. a: that block, packed. sums: scratch, 32 x 32
+// for each pair of strips.
 void MultiplyBlock(const AmxProduct& p, const Blocking& blocking, const BFloat16* a, const StripsOfB& b,
                    int64_t i0, int64_t i1, int64_t j0, int64_t j1, float* sums) {
   const int64_t row_strips = (i1 - i0) / kStrip, depth_tiles = blocking.depth / kTileDepth;

@@ -7,8 +7,8 @@
 
 namespace cohort::runtime {
 
-// c[m,n] (+)= op(a)[m,k] op(b)[k,n]; lda, ldb, ldc: elements from a row in memory to the next. Sizes are
-// positive.
+// c[m,n] (+)= op(a)[m,k] op(b)[k,n]; lda, ldb, ldc: elements from a row in memory to
+// the next. Sizes are positive.
 struct AmxProduct {
   int64_t m, n, k;
   const BFloat16* a;

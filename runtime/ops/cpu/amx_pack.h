@@ -44,8 +44,8 @@ inline void TransposeWords(const char* from, int64_t stride, char* to) {
   }
 }
 
-// Rows 2i and 2i+1 of x [up to 32, up to 32] interleaved into row i: columns 0-15 to `left`, 16-31 to
-// `right`.
+// Rows 2i and 2i+1 of x [up to 32, up to 32] interleaved into row i: columns 0-15
+// to `left`, 16-31 to `right`.
 inline void InterleaveRows(const BFloat16* x, int64_t ldx, int64_t rows, __mmask32 columns, char* left,
                            char* right) {
   for (int64_t i = 0; i < kTile; ++i, x += 2 * ldx, left += 64, right += 64) {

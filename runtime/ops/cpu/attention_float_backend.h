@@ -1,5 +1,5 @@
-// The backend of attention_tiles.h for f32 products: bf16 is converted when it is packed. Plain panels
-// [k][16].
+// The backend of attention_tiles.h for f32 products: bf16 is converted when it
+// is packed. Plain panels [k][16].
 #pragma once
 
 #include "runtime/ops/cpu/attention_tiles_grad.h"

@@ -2,9 +2,9 @@
 // algorithm (attention_tiles.h, attention_tiles_grad.h) is compiled for each instruction set in
 // attention_{portable,avx512,amx}.cc; attention.cc and paged_attention.cc cut tensors into units.
 //
-// Grouped queries: the query heads that share a key/value head are handled together. A "row" is one (token,
-// query head of the group), token-major, so `heads` rows follow each other in q and their keys are loaded
-// once.
+// Grouped queries: the query heads that share a key/value head are handled together. A "row" is
+// one (token, query head of the group), token-major, so `heads` rows follow each other in q and
+// their keys are loaded once.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
-// The loss of next-token prediction on the CPU: a pass over a row for its maximum and sum, a second for its
-// gradient.
+// The loss of next-token prediction on the CPU: a pass over a row for its maximum and sum,
+// a second for its gradient.
 #include <algorithm>
 
 #include "runtime/ops/check_shapes.h"

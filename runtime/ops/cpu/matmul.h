@@ -18,8 +18,8 @@ struct Product {
 // On CpuThreads() threads. Sizes may be zero.
 void Multiply(const Product& product, const void* a, const void* b, void* c);
 
-// The same through oneDNN's matmul primitive, for bf16 where oneDNN has it (AVX512 and more). Sizes are
-// positive.
+// The same through oneDNN's matmul primitive, for bf16 where oneDNN has it (AVX512
+// and more). Sizes are positive.
 void MultiplyWithPrimitive(const Product& product, const void* a, const void* b, void* c);
 
 }  // namespace cohort::runtime

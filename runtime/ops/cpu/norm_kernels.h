@@ -1,5 +1,5 @@
-// RMSNorm kernels. Included by kernel_table.h. A row is read from memory once and is in cache for its second
-// pass.
+// RMSNorm kernels. Included by kernel_table.h. A row is read from memory once and is in
+// cache for its second pass.
 #pragma once
 
 namespace cohort::runtime::COHORT_ISA {

@@ -1,7 +1,7 @@
-// Attention over key/value pages, for serving: decoding (one query a sequence, bound by the memory bandwidth
-// at which pages stream in) and chunked prefill (many). The kernels are those of attention.cc; when sequences
-// and heads are fewer than threads, the keys are split too and the parts merged (Flash-Decoding: Dao et al.,
-// 2023).
+// Attention over key/value pages, for serving: decoding (one query a sequence, bound by the memory
+// bandwidth at which pages stream in) and chunked prefill (many). The kernels are those of attention.cc;
+// when sequences and heads are fewer than threads, the keys are split too and the parts merged
+// (Flash-Decoding: Dao et al., 2023).
 #include <cstring>
 #include <vector>
 

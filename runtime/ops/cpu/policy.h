@@ -17,8 +17,8 @@ inline constexpr int64_t kSumChunk = 65536;
 inline constexpr int64_t kSumRows = 128;
 // Compiled matrix products kept, least recently used first to go.
 inline constexpr size_t kMatMulPrimitives = 512;
-// Products with at most this many rows stream the weights once (skinny_matmul.h); beyond, oneDNN's blocking
-// wins.
+// Products with at most this many rows stream the weights once
+// (skinny_matmul.h); beyond, oneDNN's blocking wins.
 inline constexpr int64_t kSkinnyRows = 32;
 
 }  // namespace cohort::runtime::cpu_policy

@@ -80,8 +80,8 @@ inline void Dots(const typename D::W* w, int64_t k, const typename D::X* x, int6
   }
 }
 
-// kRows rows of w with all rows of x, a few at a time; w comes from memory for the first, then from the
-// cache.
+// kRows rows of w with all rows of x, a few at a time; w comes from memory for the
+// first, then from the cache.
 template <class D, int kRows>
 inline void Block(const Task& task, int64_t row) {
   using W = typename D::W;

@@ -1,5 +1,5 @@
-// Attention by its definition: one softmax over the keys a query sees. f64, no tiles, nothing shared with the
-// CPU.
+// Attention by its definition: one softmax over the keys a query sees. f64, no tiles,
+// nothing shared with the CPU.
 #include <algorithm>
 #include <cmath>
 #include <vector>

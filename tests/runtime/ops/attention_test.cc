@@ -192,8 +192,8 @@ TEST_F(AttentionTest, ReferenceGradientsMatchFiniteDifferences) {
   }
 }
 
-// Every instruction set that this machine has: the level is read once in a process, so each takes one of its
-// own.
+// Every instruction set that this machine has: the level is read once in a process, so each
+// takes one of its own.
 TEST(AttentionIsaTest, EveryInstructionSetPasses) {
   for (const std::string isa : {"portable", "avx512"}) {
     const std::string command =

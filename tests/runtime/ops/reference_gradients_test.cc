@@ -1,5 +1,5 @@
-// The judge judged: the reference's gradients against central differences of its own forward operations, in
-// f64.
+// The judge judged: the reference's gradients against central differences of its
+// own forward operations, in f64.
 #include <functional>
 
 #include "tests/runtime/ops/compare.h"

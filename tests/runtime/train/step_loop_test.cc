@@ -1,5 +1,5 @@
-// The step loop over a Trainable that is a quadratic bowl: what it calls, when, and what it does when things
-// fail.
+// The step loop over a Trainable that is a quadratic bowl: what it calls, when, and what
+// it does when things fail.
 #include "runtime/train/step_loop.h"
 
 #include <cmath>
