@@ -7,6 +7,11 @@ text=$(realpath "${1:?usage: tools/learn_text.sh TEXT_FILE [MINUTES]}")
 minutes=${2:-9.5}
 cd "$(dirname "$0")/.."
 export PATH="$PWD/build/release/tools:$PATH" OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+command -v cohort >/dev/null || {
+  echo "learn_text: build/release/tools/cohort is not built; run" >&2
+  echo "  tools/setup.sh && cmake --preset release && cmake --build --preset release --target cohort" >&2
+  exit 1
+}
 run=runs/learn-text
 rm -rf "$run"
 cohort data tokenizer --input "$text" --vocab-size 1024 --output "$run/tokenizer"

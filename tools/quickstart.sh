@@ -30,17 +30,18 @@ fortunes=(/usr/share/games/fortunes)
 find "${fortunes[@]}" -type f ! -name '*.dat' ! -name '*.u8' | sort >"$run/corpus.txt"
 mapfile -t corpus <"$run/corpus.txt"
 if [ ! -f "$run/tokenizer/tokenizer.json" ]; then
-  cohort data tokenizer --input "${corpus[@]}" --separator % --vocab-size 2048 --output "$run/tokenizer"
+  cohort data tokenizer --input "${corpus[@]}" --separator % --invalid-utf8 replace --vocab-size 2048 --output "$run/tokenizer"
 fi
 if [ ! -d "$run/data" ]; then
-  cohort data prepare --input "${corpus[@]}" --separator % --tokenizer "$run/tokenizer/tokenizer.json" \
-    --validation-fraction 0.05 --output "$run/data"
+  cohort data prepare --input "${corpus[@]}" --separator % --invalid-utf8 replace \
+    --tokenizer "$run/tokenizer/tokenizer.json" --validation-fraction 0.05 --output "$run/data"
 fi
 
 say 4 "Training a mixture of experts on two ranks (examples/quickstart.yaml; about three minutes)"
 # Open MPI refuses to run as root, and on fewer cores than ranks, unless told.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-mpirun --oversubscribe -np 2 cohort train --config examples/quickstart.yaml --set checkpoint.resume=false
+rm -rf "$run/model"  # of an earlier quickstart
+mpirun --oversubscribe -np 2 cohort train --config examples/quickstart.yaml
 
 say 5 "Serving it (cohort serve; its log is $run/serve.log)"
 rm -f "$run/serve.address"
@@ -51,6 +52,11 @@ for _ in $(seq 300); do
   kill -0 "$server" 2>/dev/null || { cat "$run/serve.log"; exit 1; }
   sleep 0.1
 done
+[ -s "$run/serve.address" ] || {
+  echo "quickstart: the server gave no address within 30 seconds; its log, $run/serve.log:" >&2
+  cat "$run/serve.log" >&2
+  exit 1
+}
 address=$(cat "$run/serve.address")
 echo "listening on $address"
 
