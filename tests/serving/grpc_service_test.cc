@@ -1,10 +1,8 @@
 #include <gmock/gmock.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cstdlib>
-#include <filesystem>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -13,6 +11,7 @@
 #include "serving/client.h"
 #include "serving/server.h"
 #include "tests/serving/fake_runner.h"
+#include "tests/support/temp_folder.h"
 
 namespace cohort::serving {
 namespace {
@@ -322,9 +321,8 @@ TEST_F(GrpcServiceTest, ServerGoesWhileRequestsRun) {
 
 TEST_F(GrpcServiceTest, Tls) {
   Start();
-  const auto folder = std::filesystem::temp_directory_path() / absl::StrCat("cohort-tls-", getpid());
-  std::filesystem::create_directories(folder);
-  const std::string certificate = folder / "certificate.pem", key = folder / "key.pem";
+  const TempFolder folder;
+  const std::string certificate = folder.Path("certificate.pem"), key = folder.Path("key.pem");
   const std::string command = absl::StrCat(
       "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext "
       "subjectAltName=IP:127.0.0.1 -keyout ",
@@ -338,8 +336,7 @@ TEST_F(GrpcServiceTest, Tls) {
   EXPECT_TRUE(answer.ok()) << answer.status();
   auto plain = Client::Create(address);
   EXPECT_FALSE((*plain)->Generate(Request("secret", 4), absl::Now() + absl::Seconds(1)).ok());
-  EXPECT_FALSE(Client::Create(address, {(folder / "missing.pem").string(), false}).ok());
-  std::filesystem::remove_all(folder);
+  EXPECT_FALSE(Client::Create(address, {folder.Path("missing.pem"), false}).ok());
 }
 
 TEST_F(GrpcServiceTest, AddressesAndTlsFilesAreChecked) {

@@ -1,14 +1,12 @@
 #include "tests/serving/test_tokenizer.h"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <filesystem>
-#include <fstream>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "tests/support/temp_folder.h"
 
 namespace cohort::serving {
 namespace {
@@ -49,14 +47,11 @@ std::string TokenizerJson(bool bos) {
 }  // namespace
 
 std::shared_ptr<const runtime::Tokenizer> ByteTokenizer(bool bos) {
-  const auto folder = std::filesystem::temp_directory_path() / absl::StrCat("cohort-tokenizer-", getpid());
-  std::filesystem::create_directories(folder);
-  std::ofstream(folder / "tokenizer.json") << TokenizerJson(bos);
-  std::ofstream(folder / "tokenizer_config.json")
-      << (bos ? R"({"bos_token": "<s>", "eos_token": "</s>"})" : R"({"eos_token": "</s>"})");
-  auto tokenizer = runtime::Tokenizer::Load((folder / "tokenizer.json").string());
+  const TempFolder folder;
+  folder.Write("tokenizer_config.json",
+               bos ? R"({"bos_token": "<s>", "eos_token": "</s>"})" : R"({"eos_token": "</s>"})");
+  auto tokenizer = runtime::Tokenizer::Load(folder.Write("tokenizer.json", TokenizerJson(bos)));
   EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
-  std::filesystem::remove_all(folder);
   return tokenizer.ok() ? *std::move(tokenizer) : nullptr;
 }
 

@@ -17,6 +17,5 @@ inline std::string TestData() {
 }  // namespace cohort
 
 // At the beginning of a test or a fixture's SetUp.
-#define COHORT_SKIP_WITHOUT_TEST_DATA()                                                                    \
-  if (cohort::TestData().empty()) GTEST_SKIP() << "COHORT_TEST_DATA is unset: no published files to test " \
-                                                  "with"
+#define COHORT_SKIP_WITHOUT_TEST_DATA() \
+  if (cohort::TestData().empty()) GTEST_SKIP() << "COHORT_TEST_DATA is unset"
