@@ -8,6 +8,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "comm/data_type.h"
+#include "comm/policy.h"
 #include "comm/rendezvous.h"
 #include "comm/topology.h"
 #include "comm/work.h"
@@ -18,7 +19,7 @@ enum class ReduceOp : uint8_t { kSum, kMin, kMax, kProduct };
 
 struct CommunicatorOptions {
   // How long an operation waits for its peers before it fails and names the late ones.
-  absl::Duration timeout = absl::Seconds(120);
+  absl::Duration timeout = policy::kTimeout;
 };
 
 // A fixed group of ranks. Operations return at once; every rank of the group must call the same operations in

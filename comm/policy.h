@@ -8,6 +8,10 @@
 
 namespace cohort::comm::policy {
 
+// How long an operation waits for its peers before it fails and names the late ones, where nobody says
+// otherwise.
+inline constexpr absl::Duration kTimeout = absl::Seconds(120);
+
 // ---- Waiting: spin, then yield, then sleep ----
 
 // Polls before a waiting thread begins to yield: where each rank of the host has a core of its own, and

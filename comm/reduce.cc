@@ -1,6 +1,8 @@
 #include "comm/reduce.h"
 
+#ifdef __x86_64__
 #include <immintrin.h>
+#endif
 
 #include <bit>
 #include <concepts>
@@ -12,6 +14,7 @@ namespace cohort::comm {
 namespace {
 
 #define COHORT_INLINE inline __attribute__((always_inline))
+// Only where the processor is an x86.
 #define COHORT_AVX2 __attribute__((target("avx2,fma,f16c")))
 #define COHORT_AVX512 __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")))
 
@@ -108,6 +111,13 @@ COHORT_INLINE void Loop(const std::byte* a_bytes, const std::byte* b_bytes, std:
   }
 }
 
+template <typename T, typename Op>
+void Baseline(const std::byte* a, const std::byte* b, std::byte* out, size_t count) {
+  Loop<T, Op>(a, b, out, count);
+}
+
+#ifdef __x86_64__
+
 // f16 is widened by hand, eight at a time: g++ 12 makes no vectors of _Float16 conversions.
 template <typename Op>
 COHORT_INLINE COHORT_AVX2 size_t Float16Head(const std::byte* a, const std::byte* b, std::byte* out,
@@ -124,11 +134,6 @@ COHORT_INLINE COHORT_AVX2 size_t Float16Head(const std::byte* a, const std::byte
                      _mm256_cvtps_ph(_mm256_load_ps(x), _MM_FROUND_TO_NEAREST_INT));
   }
   return i;
-}
-
-template <typename T, typename Op>
-void Baseline(const std::byte* a, const std::byte* b, std::byte* out, size_t count) {
-  Loop<T, Op>(a, b, out, count);
 }
 
 template <typename T, typename Op>
@@ -173,6 +178,15 @@ ReduceFunction Choose() {
   }
   return Baseline<T, Op>;
 }
+
+#else
+
+template <typename T, typename Op>
+ReduceFunction Choose() {
+  return Baseline<T, Op>;
+}
+
+#endif  // __x86_64__
 
 template <typename T>
 ReduceFunction ChooseOp(ReduceOp op) {

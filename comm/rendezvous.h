@@ -30,5 +30,7 @@ absl::StatusOr<std::shared_ptr<Rendezvous>> MpiRendezvous();
 
 // True in a process that mpirun (or srun with PMIx) started.
 bool LaunchedByMpi();
+// This process's rank as that launcher says it, known before MpiRendezvous; 0 without a launcher.
+int LaunchedRank();
 
 }  // namespace cohort::comm

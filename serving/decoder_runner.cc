@@ -1,5 +1,7 @@
 #include "serving/decoder_runner.h"
 
+#include <omp.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -95,9 +97,14 @@ absl::StatusOr<RankResult> DecoderRunner::RunRank(const RankStep& step) {
   const bool on_host = logits.dtype() == DataType::kF32 && &logits.device() == &runtime::CpuDevice();
   const Tensor host = on_host ? logits : logits.To(runtime::CpuDevice(), DataType::kF32);
   const auto vocabulary = static_cast<size_t>(host.dim(1));
-  for (size_t i = 0; i < step.rows.size(); ++i) {
-    result.rows.push_back(
-        EvaluateRow({host.data<float>() + i * vocabulary, vocabulary}, step.rows[i], sampler_));
+  const auto rows = static_cast<int>(step.rows.size());
+  const int threads = std::min(rows, runtime::CpuThreads());
+  if (samplers_.size() < static_cast<size_t>(threads)) samplers_.resize(threads);
+  result.rows.resize(rows);
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+  for (int i = 0; i < rows; ++i) {
+    result.rows[i] = EvaluateRow({host.data<float>() + i * vocabulary, vocabulary}, step.rows[i],
+                                 samplers_[omp_get_thread_num()]);
   }
   return result;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "runtime/model/decoder.h"
 #include "serving/model_runner.h"
@@ -34,7 +35,7 @@ class DecoderRunner final : public ModelRunner {
   runtime::Decoder& decoder_;
   const RunnerInfo info_;
   runtime::KvCache cache_;
-  Sampler sampler_;
+  std::vector<Sampler> samplers_;  // one a thread: rows do not depend on each other
 };
 
 // One row of logits: what WantedRow asks for.

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "absl/time/time.h"
+#include "comm/policy.h"
 
 namespace cohort::serving::policy {
 
@@ -29,14 +30,13 @@ inline constexpr int64_t kMaxQueuedTokens = 4 << 20;  // prompt tokens of these,
 
 // ---- waits
 // An idle engine wakes this often: deadlines are looked at, and the other ranks get a heartbeat so that their
-// wait for the next step does not run into the communicator's own timeout (CommunicatorOptions, 120 s by
-// default).
+// wait for the next step does not run into the communicator's own timeout (CommunicatorOptions::timeout).
 inline constexpr absl::Duration kHeartbeat = absl::Seconds(2);
 // The server looks this often at signals and at whether its engine still runs.
 inline constexpr absl::Duration kSupervisionInterval = absl::Milliseconds(100);
 inline constexpr absl::Duration kDrainGrace = absl::Seconds(30);
-// After the grace period, for the step that still runs then.
-inline constexpr absl::Duration kAbortTimeout = absl::Seconds(150);
+// After the grace period, for the step that still runs then: longer than ranks wait for a lost one.
+inline const absl::Duration kAbortTimeout = comm::policy::kTimeout + absl::Seconds(30);
 // After the last answer, for the last messages to reach their clients.
 inline constexpr absl::Duration kShutdownGrace = absl::Seconds(5);
 inline constexpr absl::Duration kConnectTimeout = absl::Seconds(10);

@@ -89,39 +89,48 @@ class Reader {
 template <typename T>
 constexpr bool kPlain = std::is_arithmetic_v<T>;
 
+// Each function takes its struct apart whole, so a field added to one does not compile until it is sent too.
+
 template <typename Stream>
 void Fields(Stream& stream, SamplingParams& params) {
-  stream(params.temperature), stream(params.top_k), stream(params.top_p), stream(params.min_p);
-  stream(params.repetition_penalty), stream(params.presence_penalty), stream(params.frequency_penalty);
-  stream(params.seed), stream(params.logit_bias);
+  auto& [temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty, seed,
+         logit_bias] = params;
+  stream(temperature), stream(top_k), stream(top_p), stream(min_p);
+  stream(repetition_penalty), stream(presence_penalty), stream(frequency_penalty);
+  stream(seed), stream(logit_bias);
 }
 
 template <typename Stream>
-void Fields(Stream& stream, WantedRow& row) {
-  stream(row.row), stream(row.target), stream(row.top_scores);
-  Fields(stream, row.params);
-  stream(row.prompt), stream(row.output), stream(row.banned), stream(row.position), stream(row.completion);
+void Fields(Stream& stream, WantedRow& wanted) {
+  auto& [row, target, top_scores, params, prompt, output, banned, position, completion] = wanted;
+  stream(row), stream(target), stream(top_scores);
+  Fields(stream, params);
+  stream(prompt), stream(output), stream(banned), stream(position), stream(completion);
 }
 
 template <typename Stream>
 void Fields(Stream& stream, RankStep& step) {
-  stream(step.tokens), stream(step.positions), stream(step.slots), stream(step.query_offsets);
-  stream(step.context_lengths), stream(step.page_table), stream(step.rows);
+  auto& [tokens, positions, slots, query_offsets, context_lengths, page_table, rows] = step;
+  stream(tokens), stream(positions), stream(slots), stream(query_offsets);
+  stream(context_lengths), stream(page_table), stream(rows);
 }
 
 template <typename Stream>
 void Fields(Stream& stream, TokenScores& scores) {
-  stream(scores.chosen), stream(scores.top);
+  auto& [chosen, top] = scores;
+  stream(chosen), stream(top);
 }
 
 template <typename Stream>
-void Fields(Stream& stream, RowResult& row) {
-  stream(row.error), stream(row.token), stream(row.scores);
+void Fields(Stream& stream, RowResult& result) {
+  auto& [error, token, scores] = result;
+  stream(error), stream(token), stream(scores);
 }
 
 template <typename Stream>
 void Fields(Stream& stream, RankResult& result) {
-  stream(result.rows);
+  auto& [rows] = result;
+  stream(rows);
 }
 
 template <typename Stream>
@@ -184,8 +193,9 @@ struct Answer {
 
 template <typename Stream>
 void Fields(Stream& stream, Answer& answer) {
-  stream(answer.error);
-  Fields(stream, answer.result);
+  auto& [error, result] = answer;
+  stream(error);
+  Fields(stream, result);
 }
 
 template <typename T>

@@ -29,15 +29,24 @@ constexpr const char* kTokenizerSiblings[] = {"tokenizer_config.json", "special_
 
 const char* TorchName(DataType dtype) {
   switch (dtype) {
+    case DataType::kF32:
+      return "float32";
     case DataType::kBF16:
       return "bfloat16";
     case DataType::kF16:
       return "float16";
     case DataType::kF64:
       return "float64";
-    default:
-      return "float32";
+    case DataType::kI8:
+      return "int8";
+    case DataType::kU8:
+      return "uint8";
+    case DataType::kI32:
+      return "int32";
+    case DataType::kI64:
+      return "int64";
   }
+  COHORT_CHECK(false, "data type %d has no name in config.json", static_cast<int>(dtype));
 }
 
 std::vector<const StateEntry*> Written(Trainable& trainable) {

@@ -3,6 +3,9 @@
 #include <cmath>
 #include <filesystem>
 
+#include "absl/time/time.h"
+#include "comm/policy.h"
+#include "runtime/checkpoint/policy.h"
 #include "runtime/config/config.h"
 #include "runtime/config/policy.h"
 #include "runtime/model/families.h"
@@ -59,7 +62,8 @@ void ApplyTrain(cohort::v1::TrainSection& train, const ConfigFacts& facts) {
   COHORT_DEFAULT(train, minutes, 0);
   if (train.minutes() > 0) COHORT_DEFAULT(train, steps, config_policy::kUnlimitedSteps);
   COHORT_DEFAULT(train, global_batch, 8 * facts.ranks);
-  COHORT_DEFAULT(train, micro_batch, Quotient(train.global_batch(), facts.ranks));
+  // The largest share of a rank; the sum is made in 64 bits, whatever the user's numbers are.
+  COHORT_DEFAULT(train, micro_batch, Quotient(int64_t{train.global_batch()} + facts.ranks - 1, facts.ranks));
   COHORT_DEFAULT(train, dtype, facts.fast_bf16 ? "bf16" : "f32");
   COHORT_DEFAULT(train, recompute, false);
   COHORT_DEFAULT(train, clip_grad_norm, 1);
@@ -111,13 +115,13 @@ void ApplyDefaults(cohort::v1::TrainConfig& config, const ConfigFacts& facts) {
 
   cohort::v1::ParallelSection& parallel = *config.mutable_parallel();
   COHORT_DEFAULT(parallel, expert, 1);
-  COHORT_DEFAULT(parallel, timeout_seconds, 120);
+  COHORT_DEFAULT(parallel, timeout_seconds, absl::ToDoubleSeconds(comm::policy::kTimeout));
 
   cohort::v1::CheckpointSection& checkpoint = *config.mutable_checkpoint();
   COHORT_DEFAULT(checkpoint, every, 0);
   COHORT_DEFAULT(checkpoint, keep, 2);
   COHORT_DEFAULT(checkpoint, resume, true);
-  COHORT_DEFAULT(checkpoint, shard_megabytes, 2048);
+  COHORT_DEFAULT(checkpoint, shard_megabytes, checkpoint_policy::kShardBytes >> 20);
 
   cohort::v1::MetricsSection& metrics = *config.mutable_metrics();
   COHORT_DEFAULT(metrics, tensorboard, true);

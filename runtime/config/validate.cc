@@ -161,13 +161,7 @@ absl::Status CheckModel(const cohort::v1::TrainConfig& config, const ModelConfig
 
 absl::Status CheckDivisions(const cohort::v1::TrainConfig& config, const ModelConfig& model,
                             const ConfigFacts& facts) {
-  const int64_t batch = config.train().global_batch(), expert = config.parallel().expert();
-  if (batch % facts.ranks != 0) {
-    return Bad("train.global_batch",
-               absl::StrCat("is ", batch, "; it must be a multiple of the ranks, which are ", facts.ranks));
-  }
-  COHORT_RETURN_IF_ERROR(CheckDivides("train.micro_batch", config.train().micro_batch(),
-                                      "a rank's share of train.global_batch", batch / facts.ranks));
+  const int64_t expert = config.parallel().expert();
   COHORT_RETURN_IF_ERROR(CheckDivides("parallel.expert", expert, "the number of ranks", facts.ranks));
   if (expert > 1 && model.num_experts == 0) {
     return Bad("parallel.expert",

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <atomic>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "comm/check.h"
 #include "runtime/device/caching_allocator.h"
@@ -19,8 +21,13 @@ namespace {
 template <typename OpsType>
 class HostDevice final : public Device {
  public:
-  HostDevice(DeviceKind kind, const char* name, DataType state_dtype, bool fast_bf16)
-      : kind_(kind), name_(name), state_dtype_(state_dtype), fast_bf16_(fast_bf16) {}
+  HostDevice(DeviceKind kind, const char* name, std::vector<DataType> compute_dtypes, DataType state_dtype,
+             bool fast_bf16)
+      : kind_(kind),
+        name_(name),
+        compute_dtypes_(std::move(compute_dtypes)),
+        state_dtype_(state_dtype),
+        fast_bf16_(fast_bf16) {}
 
   DeviceKind kind() const override { return kind_; }
   std::string name() const override { return name_; }
@@ -30,12 +37,14 @@ class HostDevice final : public Device {
   void ResetPeak() override { memory_.ResetPeak(); }
   Ops& ops() override { return ops_; }
   void Synchronize() override {}
+  absl::Span<const DataType> compute_dtypes() const override { return compute_dtypes_; }
   DataType state_dtype() const override { return state_dtype_; }
   bool fast_bf16() const override { return fast_bf16_; }
 
  private:
   const DeviceKind kind_;
   const char* const name_;
+  const std::vector<DataType> compute_dtypes_;
   const DataType state_dtype_;
   const bool fast_bf16_;
   CachingAllocator memory_;
@@ -59,14 +68,15 @@ std::atomic<int>& Threads() {
 
 // Never destroyed: tensors in static storage may be freed after everything else.
 Device& ReferenceDevice() {
-  static Device* const device =
-      new HostDevice<ReferenceOps>(DeviceKind::kReference, "reference", DataType::kF64, false);
+  static Device* const device = new HostDevice<ReferenceOps>(DeviceKind::kReference, "reference",
+                                                             {DataType::kF64}, DataType::kF64, false);
   return *device;
 }
 
 Device& CpuDevice() {
   static Device* const device =
-      new HostDevice<CpuOps>(DeviceKind::kCpu, "cpu", DataType::kF32, ActiveCpuIsa() == CpuIsa::kAmx);
+      new HostDevice<CpuOps>(DeviceKind::kCpu, "cpu", {DataType::kF32, DataType::kBF16}, DataType::kF32,
+                             ActiveCpuIsa() == CpuIsa::kAmx);
   return *device;
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "comm/data_type.h"
 
 namespace cohort::runtime {
@@ -37,6 +38,8 @@ class Device {
   // Waits until everything enqueued is done.
   virtual void Synchronize() = 0;
 
+  // The types a model can compute in here: f32 and bf16, or f64 on the reference.
+  virtual absl::Span<const DataType> compute_dtypes() const = 0;
   // The type of optimizer state, norms' statistics and master weights here: f32, or f64 on the reference.
   virtual DataType state_dtype() const = 0;
   // Whether bf16 products are fast here (AMX or AVX512-BF16).

@@ -1,10 +1,14 @@
 #include "runtime/model/decoder.h"
 
+#include <algorithm>
 #include <cstdint>
+#include <string>
 #include <unordered_map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/types/span.h"
 #include "comm/check.h"
 #include "runtime/metrics/chrome_trace.h"
 #include "runtime/model/block.h"
@@ -260,13 +264,12 @@ void DecoderImpl::UpdateBalance(const std::vector<std::vector<int64_t>>& load) {
 }
 
 absl::Status CheckOptions(const ModelConfig& config, const Device& device, const DecoderOptions& options) {
-  const bool reference = device.kind() == DeviceKind::kReference;
-  const bool known = reference ? options.compute == DataType::kF64
-                               : options.compute == DataType::kF32 || options.compute == DataType::kBF16;
-  if (!known) {
+  const absl::Span<const DataType> known = device.compute_dtypes();
+  if (std::find(known.begin(), known.end(), options.compute) == known.end()) {
+    const std::string names =
+        absl::StrJoin(known, " or ", [](std::string* out, DataType dtype) { out->append(Name(dtype)); });
     return absl::InvalidArgumentError(absl::StrCat("a model cannot compute in ", Name(options.compute),
-                                                   " on ", device.name(), ": use ",
-                                                   reference ? "f64" : "f32 or bf16"));
+                                                   " on ", device.name(), ": use ", names));
   }
   for (int layer = 0; layer < config.num_hidden_layers; ++layer) {
     if (config.IsSparse(layer) && !options.experts) {

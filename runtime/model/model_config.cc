@@ -76,9 +76,6 @@ absl::Status CheckExperts(const ModelConfig& config, const Family& family) {
     }
   }
   const RouterConfig& router = config.router;
-  if (router.gate != "softmax" && router.gate != "sigmoid") {
-    return Bad("router.gate", absl::StrCat("must be softmax or sigmoid, it is \"", router.gate, "\""));
-  }
   if (!(router.aux_loss_coef >= 0)) return Bad("router_aux_loss_coef", "must not be negative");
   if (!(router.z_loss_coef >= 0)) return Bad("router.z_loss_coef", "must not be negative");
   if (!(router.bias_update_rate >= 0)) return Bad("router.bias_update_rate", "must not be negative");

@@ -19,7 +19,7 @@ struct RopeScaling {
 
 // How tokens choose experts. The gate and its losses: see moe/.
 struct RouterConfig {
-  std::string gate = "softmax";   // softmax, sigmoid
+  std::string gate = "softmax";   // a row of moe/'s table of gates, which alone knows the names
   bool normalize_weights = true;  // HF norm_topk_prob
   double aux_loss_coef = 0;       // HF router_aux_loss_coef
   double z_loss_coef = 0;

@@ -1,4 +1,6 @@
 // cohort: train, serve and measure language models over any number of ranks.
+#include <unistd.h>
+
 #include <array>
 #include <cstdio>
 #include <string>
@@ -30,10 +32,14 @@ int main(int argc, char** argv) {
   const absl::Status status = action();
   if (status.ok()) return 0;
   // A wrong argument is the same on all ranks of a job: one of them says so.
-  const int rank = cohort::tools::LaunchedRank();
-  if (rank == 0 || !absl::IsInvalidArgument(status)) {
+  const bool by_all = absl::IsInvalidArgument(status);
+  const int rank = cohort::comm::LaunchedRank();
+  if (rank == 0 || !by_all) {
     const std::string who = cohort::comm::LaunchedByMpi() ? "rank " + std::to_string(rank) + ": " : "";
     std::fprintf(stderr, "cohort: %s%s\n", who.c_str(), std::string(status.message()).c_str());
   }
-  return 1;
+  if (by_all || !cohort::comm::LaunchedByMpi()) return 1;
+  // Other ranks may be gone or stuck, and MPI_Finalize, which a return would lead to, waits for them.
+  std::fflush(nullptr);
+  _exit(1);
 }

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "comm/check.h"
+#include "comm/policy.h"
 #include "runtime/checkpoint/file.h"
 #include "serving/serve.h"
 #include "tools/cohort/command.h"
@@ -22,7 +23,7 @@ struct ServeFlags {
   int threads = 0;
   double drain_seconds = absl::ToDoubleSeconds(serving::policy::kDrainGrace);
   int64_t cache_megabytes = serving::policy::kCacheBytes >> 20;
-  double timeout_seconds = 120;
+  double timeout_seconds = absl::ToDoubleSeconds(comm::policy::kTimeout);
   serving::ServeOptions options;
 };
 

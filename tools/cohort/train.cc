@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "comm/check.h"
+#include "comm/policy.h"
 #include "parallel/mesh_communicators.h"
 #include "parallel/parallel_model.h"
 #include "runtime/checkpoint/agree.h"
@@ -281,8 +282,10 @@ absl::Status Train(const TrainFlags& flags) {
   }
   COHORT_ASSIGN_OR_RETURN(v1::TrainConfig config, runtime::LoadConfig(flags.config, flags.overrides));
   StopRequested();
-  const double timeout = config.parallel().has_timeout_seconds() ? config.parallel().timeout_seconds() : 120;
-  COHORT_ASSIGN_OR_RETURN(auto world, JoinWorld(absl::Seconds(timeout)));
+  const absl::Duration timeout = config.parallel().has_timeout_seconds()
+                                     ? absl::Seconds(config.parallel().timeout_seconds())
+                                     : comm::policy::kTimeout;
+  COHORT_ASSIGN_OR_RETURN(auto world, JoinWorld(timeout));
   COHORT_ASSIGN_OR_RETURN(ResolvedConfig resolved, Resolve(std::move(config), *world));
   runtime::SetCpuThreads(resolved.config.train().threads());
   COHORT_ASSIGN_OR_RETURN(Data data, OpenData(resolved.config));

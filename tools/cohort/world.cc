@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <csignal>
-#include <cstdlib>
 #include <utility>
 
 #include "comm/check.h"
@@ -24,13 +23,6 @@ absl::StatusOr<std::shared_ptr<comm::Communicator>> JoinWorld(absl::Duration tim
   if (!comm::LaunchedByMpi()) return comm::Communicator::Single();
   COHORT_ASSIGN_OR_RETURN(auto rendezvous, comm::MpiRendezvous());
   return comm::Communicator::Create(std::move(rendezvous), {.timeout = timeout});
-}
-
-int LaunchedRank() {
-  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"}) {
-    if (const char* value = std::getenv(name); value != nullptr) return std::atoi(value);
-  }
-  return 0;
 }
 
 int HostCores() { return static_cast<int>(std::max(1L, sysconf(_SC_NPROCESSORS_ONLN))); }

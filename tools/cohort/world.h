@@ -13,9 +13,6 @@ namespace cohort::tools {
 // All ranks that mpirun started together; a group of one in a process that it did not start.
 absl::StatusOr<std::shared_ptr<comm::Communicator>> JoinWorld(absl::Duration timeout);
 
-// This process's rank as its launcher says it, known before JoinWorld; 0 without a launcher.
-int LaunchedRank();
-
 // Processor cores of this host.
 int HostCores();
 

@@ -223,7 +223,6 @@ TEST(ModelConfigTest, ErrorsOfExperts) {
       {{{"moe_intermediate_size", nullptr}}, "\"moe_intermediate_size\" is missing"},
       {{{"mlp_only_layers", {48}}}, "\"mlp_only_layers\" names block 48 of 48"},
       {{{"decoder_sparse_step", 0}}, "\"decoder_sparse_step\""},
-      {{{"router", {{"gate", "tanh"}}}}, "\"router.gate\" must be softmax or sigmoid"},
       {{{"router", {{"capacity_factor", -1}}}}, "\"router.capacity_factor\""},
       {{{"router_aux_loss_coef", -1}}, "\"router_aux_loss_coef\""},
       {{{"num_key_value_heads", nullptr}}, "\"num_key_value_heads\" is missing"},
