@@ -137,6 +137,9 @@ class TrainTest(CohortTest):
         path.write_text(good)
         self.assertIn("train.stepz", self.fails("train", "--config", "config.yaml", "--set", "train.stepz=3"))
         self.assertIn("nowhere.yaml", self.fails("train", "--config", "nowhere.yaml"))
+        error = self.fails("train", "--config", "config.yaml", "--set", "model.model_type=mixtral",
+                           "model.router.gate=hash")
+        self.assertIn('"hash"; known gates: softmax, sigmoid', error)
         self.assertIn("data/none", self.fails("train", "--config", "config.yaml", "--set", "data.train=[data/none]"))
 
     def test_a_disk_that_fills_during_a_save_keeps_the_last_checkpoint(self):
