@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "serving/policy.h"
+
 namespace cohort::serving {
 namespace {
 
@@ -23,6 +25,21 @@ CompletionText::CompletionText(std::shared_ptr<const runtime::Tokenizer> tokeniz
       matcher_(request.stopping.stop, request.stopping.include_stop) {
   if (!request.stopping.ignore_eos) {
     end_ids_.insert(end_ids_.end(), tokenizer_->eos_ids().begin(), tokenizer_->eos_ids().end());
+  }
+  ContinuePrompt();
+}
+
+// The output goes on from the prompt, so its first token is not the first of a text: SentencePiece-style decoders drop
+// the space before that one. A prompt token with text of its own brings the decoder past the beginning.
+void CompletionText::ContinuePrompt() {
+  const std::vector<int32_t>& prompt = request_.prompt;
+  const size_t first = prompt.size() - std::min(prompt.size(), policy::kPromptTokensDecoded);
+  for (size_t i = prompt.size(); i-- > first;) {
+    runtime::StreamDecoder probe(tokenizer_, request_.skip_special_tokens);
+    if (!probe.Push(prompt[i]).empty() && probe.Finish().empty()) {
+      decoder_.Push(prompt[i]);
+      return;
+    }
   }
 }
 

@@ -29,6 +29,7 @@ class CompletionText {
   int32_t tokens() const { return count_; }
 
  private:
+  void ContinuePrompt();
   Delta NewDelta();
   // All text that is held back, now that no token follows; a stop string may complete in it.
   void Flush(Delta& delta, bool armed);

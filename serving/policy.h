@@ -50,6 +50,10 @@ inline constexpr size_t kFrameBytes = 8192;
 // The largest step or answer that ranks exchange; a longer one is a corrupt length.
 inline constexpr uint64_t kMaxStepBytes = uint64_t{1} << 32;
 
+// ---- text
+// The last tokens of a prompt among which one with text of its own is looked for, for the output to go on from.
+inline constexpr size_t kPromptTokensDecoded = 16;
+
 // ---- the sampler
 // Temperatures below this are greedy: dividing by them would overflow.
 inline constexpr float kGreedyTemperature = 1e-5f;

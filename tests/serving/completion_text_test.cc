@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/serving/test_tokenizer.h"
+#include "tests/support/temp_folder.h"
 
 namespace cohort::serving {
 namespace {
@@ -35,6 +36,39 @@ struct CompletionTextTest : ::testing::Test {
   }
   GenerationRequest request;
 };
+
+// A SentencePiece-style tokenizer, as Llama 2's: its decoder drops the space at the beginning of a text.
+std::shared_ptr<const runtime::Tokenizer> SpaceTokenizer() {
+  const TempFolder folder;
+  folder.Write("tokenizer_config.json", R"({"bos_token": "<s>", "eos_token": "</s>"})");
+  auto tokenizer = runtime::Tokenizer::Load(folder.Write("tokenizer.json", R"({"version": "1.0",
+      "added_tokens": [
+        {"id": 1, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+         "special": true},
+        {"id": 2, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+         "special": true}],
+      "normalizer": null, "pre_tokenizer": null, "post_processor": null,
+      "decoder": {"type": "Sequence", "decoders": [
+        {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"},
+        {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+      "model": {"type": "BPE", "dropout": null, "unk_token": "<unk>", "fuse_unk": true, "byte_fallback": true,
+        "vocab": {"<unk>": 0, "<s>": 1, "</s>": 2, "\u2581Once": 3, "\u2581upon": 4, "\u2581a": 5}, "merges": []}})"));
+  EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
+  return *tokenizer;
+}
+
+std::string Continue(GenerationRequest request, std::vector<int32_t> prompt) {
+  request.prompt = std::move(prompt);
+  CompletionText text(SpaceTokenizer(), request, 0, 1000);
+  const std::string first = text.Accept(4, std::nullopt).text;
+  return first + text.Accept(5, std::nullopt).text;
+}
+
+TEST_F(CompletionTextTest, TheOutputGoesOnFromThePrompt) {
+  EXPECT_EQ(Continue(request, {1, 3}), " upon a");
+  EXPECT_EQ(Continue(request, {3, 1}), " upon a");
+  EXPECT_EQ(Continue(request, {1}), "upon a") << "behind BOS alone it is the beginning of the text";
+}
 
 TEST_F(CompletionTextTest, EndOfSequence) {
   const Delta whole = Feed(Tokens("hello"));
