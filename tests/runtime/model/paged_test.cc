@@ -24,8 +24,8 @@ class PagedRun {
 
   int Left(size_t sequence) const { return static_cast<int>(sequences_[sequence].size()) - done_[sequence]; }
 
-  // Runs the next take[i] tokens of sequence which[i]. Logits of all the tokens that were run, in the batch's
-  // order.
+  // Runs the next take[i] tokens of sequence which[i]. Logits of all the tokens that were
+  // run, in the batch's order.
   std::vector<std::pair<size_t, int>> Step(const std::vector<std::pair<size_t, int>>& chunks,
                                            Tensor& logits) {
     std::vector<int32_t> tokens, positions, slots, offsets = {0}, contexts, rows;
