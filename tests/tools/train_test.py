@@ -134,6 +134,8 @@ class TrainTest(CohortTest):
             self.assertIn(part, error)
         path.write_text(good.replace("steps: 4", "steps: many"))
         self.assertIn("steps", self.fails("train", "--config", "config.yaml"))
+        path.write_text(good.replace("lr: 1.0e-2", "lr: -1"))
+        self.assertRegex(self.fails("train", "--config", "config.yaml"), r"config.yaml:\d+: optimizer.lr is -1")
         path.write_text(good)
         self.assertIn("train.stepz", self.fails("train", "--config", "config.yaml", "--set", "train.stepz=3"))
         self.assertIn("nowhere.yaml", self.fails("train", "--config", "nowhere.yaml"))

@@ -18,6 +18,7 @@
 #include "runtime/checkpoint/hf_folder.h"
 #include "runtime/config/config.h"
 #include "runtime/config/help.h"
+#include "runtime/config/locate.h"
 #include "runtime/config/yaml_message.h"
 #include "runtime/data/loader.h"
 #include "runtime/ops/machine_rates.h"
@@ -286,7 +287,9 @@ absl::Status Train(const TrainFlags& flags) {
                                      ? absl::Seconds(config.parallel().timeout_seconds())
                                      : comm::policy::kTimeout;
   COHORT_ASSIGN_OR_RETURN(auto world, JoinWorld(timeout));
-  COHORT_ASSIGN_OR_RETURN(ResolvedConfig resolved, Resolve(std::move(config), *world));
+  absl::StatusOr<ResolvedConfig> resolution = Resolve(std::move(config), *world);
+  if (!resolution.ok()) return runtime::WithPlace(resolution.status(), flags.config, flags.overrides);
+  ResolvedConfig resolved = *std::move(resolution);
   runtime::SetCpuThreads(resolved.config.train().threads());
   COHORT_ASSIGN_OR_RETURN(Data data, OpenData(resolved.config));
   return TrainRun(std::move(resolved), std::move(data), std::move(world)).Run();
