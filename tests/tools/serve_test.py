@@ -58,7 +58,7 @@ class GenerateTest(TrainedModel):
         configs = (self.folder / self.model).glob("*.json")
         for config in configs:  # a model without BOS has nothing to begin from
             config.write_text(config.read_text().replace("bos_token", "no_bos_token"))
-        self.assertIn("prompt", self.fails(*base, "", "--max-tokens", 4))
+        self.assertIn("no token", self.fails(*base, "", "--max-tokens", 4))
         self.fails("generate", "--model", "nowhere", "--prompt", "x")
 
     def test_broken_weights_are_a_clear_error(self):
