@@ -1,6 +1,7 @@
 #include "comm/reduce.h"
 
 #ifdef __x86_64__
+#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -154,11 +155,16 @@ COHORT_AVX512 void Avx512(const std::byte* a, const std::byte* b, std::byte* out
 
 enum class Level { kBaseline, kAvx2, kAvx512 };
 
+// Asked of the processor itself: not every compiler's __builtin_cpu_supports knows the name.
+bool HasF16c() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+
 Level ProcessorLevel() {
   static const Level level = [] {
     __builtin_cpu_init();
-    const bool avx2 =
-        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && HasF16c();
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     return avx512 ? Level::kAvx512 : avx2 ? Level::kAvx2 : Level::kBaseline;
