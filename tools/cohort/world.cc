@@ -33,7 +33,14 @@ const std::atomic<bool>* StopRequested() {
   static const bool installed = [] {
     struct sigaction action {};
     action.sa_handler = OnSignal;
-    action.sa_flags = SA_RESTART;
+    // On a stack of its own: oneDNN's generated f32 kernels use the stack pointer for other things while they run, and
+    // a signal frame written there destroys the heap.
+    static char stack[64 << 10];
+    stack_t alternate{};
+    alternate.ss_sp = stack;
+    alternate.ss_size = sizeof(stack);
+    sigaltstack(&alternate, nullptr);
+    action.sa_flags = SA_RESTART | SA_ONSTACK;
     sigaction(SIGINT, &action, nullptr);
     sigaction(SIGTERM, &action, nullptr);
     return true;
