@@ -64,7 +64,7 @@ class TrainTest(CohortTest):
                 # Killed as soon as the checkpoint of step 10 is there; what was done after it is lost.
                 process = self.start("train", "--config", "config.yaml", "--set", "output=killed", "--set",
                                      "train.steps=100000", *constant)
-                self.wait_for(self.folder / "killed" / "checkpoints" / "step-00000010", process)
+                self.wait_for(self.folder / "killed" / "checkpoints" / "latest", process)
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 saved = int(os.readlink(self.folder / "killed" / "checkpoints" / "latest").split("-")[1])
