@@ -90,6 +90,7 @@ Work GroupCommunicator::Collect(Collective collective, const void* send, void* r
   }
   collective.rank = rank();
   collective.size = size();
+  collective.hosts = topology_.map();
   Run::Arguments arguments;
   arguments.signature = {collective.operation, dtype, op, 0, 0, total};
   if (collective.operation == Operation::kAllToAllV) {

@@ -4,11 +4,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "comm/communicator.h"
 #include "comm/data_type.h"
+#include "comm/host_map.h"
 
 namespace cohort::comm {
 
@@ -60,8 +62,10 @@ struct Collective {
   std::vector<size_t> recv_counts;  // all-to-all(-v): elements this rank gets from each rank
   bool in_place = false;            // all-reduce, all-gather: the input lies in the output
   size_t piece = 0;                 // elements of a pipeline piece; 0: do not cut
+  // Where the ranks are. Null: all on one host.
+  std::shared_ptr<const HostMap> hosts;
 
-  friend bool operator==(const Collective&, const Collective&) = default;
+  friend bool operator==(const Collective&, const Collective&) = default;  // maps by address
 };
 
 // Elements that the operation works on in total, as the choice of an algorithm sees it. Equal on all ranks,

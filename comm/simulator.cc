@@ -103,7 +103,7 @@ class Simulator {
                                                  Where(from, send_id), count, Where(to, recv_id),
                                                  schedules_[to].steps[recv_id].destination.count));
     }
-    const int level = machine_.host_of.empty() || machine_.host_of[from] == machine_.host_of[to] ? 0 : 1;
+    const int level = machine_.hosts == nullptr || machine_.hosts->SameHost(from, to) ? 0 : 1;
     const LinkPrice& price = level == 0 ? machine_.local : machine_.remote;
     const uint64_t bytes = count * element_bytes_;
     const double begin = std::max({now, ranks_[from].out_free[level], ranks_[to].in_free[level]});

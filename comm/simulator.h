@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -20,7 +21,7 @@ struct LinkPrice {
 };
 
 struct SimulatedMachine {
-  std::vector<int> host_of;  // of each rank; empty: all on one
+  std::shared_ptr<const HostMap> hosts;  // null: one host
   LinkPrice local = {0.5e-6, 1.0 / 10e9};
   LinkPrice remote = {20e-6, 1.0 / 1.25e9};
   double local_seconds_per_byte = 1.0 / 10e9;  // of copies and reductions

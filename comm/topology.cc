@@ -3,8 +3,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <fstream>
+#include <unordered_map>
 
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
@@ -13,23 +13,20 @@ namespace cohort::comm {
 
 Topology::Topology(int rank, absl::Span<const std::string> hosts) : rank_(rank) {
   COHORT_CHECK(rank >= 0 && rank < static_cast<int>(hosts.size()), "rank %d of %zu", rank, hosts.size());
-  for (int r = 0; r < static_cast<int>(hosts.size()); ++r) {
-    const auto at = std::find(hosts_.begin(), hosts_.end(), hosts[r]);
-    const int host = static_cast<int>(at - hosts_.begin());
-    if (at == hosts_.end()) {
-      hosts_.push_back(hosts[r]);
-      ranks_on_.emplace_back();
-    }
-    if (r == rank) local_rank_ = static_cast<int>(ranks_on_[host].size());
-    host_of_.push_back(host);
-    ranks_on_[host].push_back(r);
+  std::unordered_map<std::string, int> number_of;
+  std::vector<int> host_of;
+  for (const std::string& host : hosts) {
+    const auto [at, fresh] = number_of.try_emplace(host, static_cast<int>(hosts_.size()));
+    if (fresh) hosts_.push_back(host);
+    host_of.push_back(at->second);
   }
+  map_ = std::make_shared<const HostMap>(host_of);
 }
 
 Topology Topology::Group(absl::Span<const int> members, int rank) const {
   std::vector<std::string> hosts;
   hosts.reserve(members.size());
-  for (const int member : members) hosts.push_back(hosts_[host_of_[member]]);
+  for (const int member : members) hosts.push_back(hosts_[host_of(member)]);
   return Topology(rank, hosts);
 }
 

@@ -1,44 +1,44 @@
 // Which rank is on which host.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/types/span.h"
+#include "comm/host_map.h"
 
 namespace cohort::comm {
 
-// A pure value, equal on all ranks but for rank(). Hosts are numbered by their lowest rank. Hosts may hold
-// different numbers of ranks, in any order.
+// A pure value, equal on all ranks but for rank(): a HostMap, this rank's place in it, and the hosts' names.
 class Topology {
  public:
   // hosts[r] identifies the host of rank r: ranks of equal strings can share memory.
   Topology(int rank, absl::Span<const std::string> hosts);
 
+  const std::shared_ptr<const HostMap>& map() const { return map_; }
   int rank() const { return rank_; }
-  int size() const { return static_cast<int>(host_of_.size()); }
-  int num_hosts() const { return static_cast<int>(ranks_on_.size()); }
+  int size() const { return map_->size(); }
+  int num_hosts() const { return map_->num_hosts(); }
 
-  int host_of(int rank) const { return host_of_[rank]; }
+  int host_of(int rank) const { return map_->host_of(rank); }
   // The host's identity, as given.
   const std::string& host(int host) const { return hosts_[host]; }
   // Ascending.
-  absl::Span<const int> ranks_on(int host) const { return ranks_on_[host]; }
+  absl::Span<const int> ranks_on(int host) const { return map_->ranks_on(host); }
 
   // This rank's host: its ranks, and this rank's position among them.
-  absl::Span<const int> local_ranks() const { return ranks_on_[host_of_[rank_]]; }
+  absl::Span<const int> local_ranks() const { return ranks_on(host_of(rank_)); }
   int local_size() const { return static_cast<int>(local_ranks().size()); }
-  int local_rank() const { return local_rank_; }
+  int local_rank() const { return map_->local_rank(rank_); }
 
   // The topology of a group: rank i of it is members[i] here, and this rank is members[rank].
   Topology Group(absl::Span<const int> members, int rank) const;
 
  private:
   int rank_ = 0;
-  int local_rank_ = 0;
-  std::vector<int> host_of_;
   std::vector<std::string> hosts_;
-  std::vector<std::vector<int>> ranks_on_;
+  std::shared_ptr<const HostMap> map_;
 };
 
 // This host's identity: its name, its boot and the process namespace. Ranks that agree on it see each other's

@@ -134,7 +134,7 @@ TEST(Simulator, PricesTheRingAsTheFormulaDoes) {
 
 TEST(Simulator, CountsBytesBetweenHosts) {
   SimulatedMachine machine;
-  machine.host_of = {0, 0, 1, 1};
+  machine.hosts = std::make_shared<const HostMap>(std::vector<int>{0, 0, 1, 1});
   const auto result = Prove(*FindAlgorithm(Operation::kBroadcast, "chain"),
                             Calls(Operation::kBroadcast, Shape::kLong, 4, false, 0), machine, 4);
   ASSERT_TRUE(result.ok()) << result.status();
