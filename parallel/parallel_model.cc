@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
 #include "parallel/global_sums.h"
+#include "parallel/memory_share.h"
 #include "runtime/ops/ops.h"
 
 namespace cohort::parallel {
@@ -51,11 +52,15 @@ absl::StatusOr<std::unique_ptr<ParallelModel>> ParallelModel::Create(
     const runtime::ModelConfig& config, runtime::Device& device, const ParallelOptions& options,
     const Mesh& mesh, std::shared_ptr<comm::Communicator> world, std::unique_ptr<BatchSource> source) {
   COHORT_RETURN_IF_ERROR(CheckOptions(options));
+  COHORT_ASSIGN_OR_RETURN(const int64_t memory, ShareOfFreeMemory(device, *world));
   COHORT_ASSIGN_OR_RETURN(MeshCommunicators groups, Connect(mesh, std::move(world)));
   std::unique_ptr<ParallelModel> model(new ParallelModel(std::move(groups), options, std::move(source)));
   model->strategies_ = MakeStrategies(model->groups_);
-  runtime::DecoderOptions decoder = {
-      .compute = options.compute, .trainable = true, .recompute = options.recompute, .experts = {}};
+  runtime::DecoderOptions decoder = {.compute = options.compute,
+                                     .trainable = true,
+                                     .recompute = options.recompute,
+                                     .memory_limit = memory,
+                                     .experts = {}};
   for (const auto& strategy : model->strategies_) strategy->Configure(decoder);
   COHORT_ASSIGN_OR_RETURN(model->decoder_, runtime::Decoder::Create(config, device, decoder));
   model->decoder_->SetHooks(

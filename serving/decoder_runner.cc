@@ -76,6 +76,11 @@ absl::StatusOr<std::unique_ptr<DecoderRunner>> DecoderRunner::Create(runtime::De
     return absl::InvalidArgumentError(absl::StrCat("the KV cache has ", bytes, " bytes; one page of ",
                                                    info.page_size, " tokens needs ", page_bytes));
   }
+  if (const int64_t free = decoder.device().free_bytes(); info.pages * page_bytes > free) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "the KV cache of ", info.pages * page_bytes >> 20, " MiB does not fit in the ", free >> 20,
+        " MiB that are free: give it less memory, or serve fewer or shorter sequences"));
+  }
   return std::unique_ptr<DecoderRunner>(new DecoderRunner(decoder, info));
 }
 

@@ -2,8 +2,6 @@
 
 #include <spdlog/spdlog.h>
 
-#include <atomic>
-#include <csignal>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -13,14 +11,6 @@
 
 namespace cohort::serving {
 namespace {
-
-std::atomic<bool> signalled = false;
-
-// The second one has its default effect.
-void OnSignal(int number) {
-  signalled = true;
-  std::signal(number, SIG_DFL);
-}
 
 v1::GetModelInfoResponse Describe(const ServeOptions& options, const runtime::Decoder& decoder,
                                   const runtime::Tokenizer& tokenizer, const RunnerInfo& runner,
@@ -53,8 +43,7 @@ absl::Status Lead(const ServeOptions& options, const runtime::Decoder& decoder,
   spdlog::info("serving {} on port {}: {} ranks, each {} pages of {} tokens", options.model_name,
                server->port(), info.ranks, info.pages, info.page_size);
   if (options.on_ready) options.on_ready(server->port(), metrics.port());
-  const auto should_stop = options.should_stop ? options.should_stop : [] { return signalled.load(); };
-  while (!should_stop()) {
+  while (!options.should_stop()) {
     const absl::Status health = engine->health();
     if (!health.ok()) {
       spdlog::error("the model has failed, the server ends: {}", health.ToString());
@@ -73,20 +62,12 @@ absl::Status Lead(const ServeOptions& options, const runtime::Decoder& decoder,
 
 absl::Status Serve(const ServeOptions& options, runtime::Decoder& decoder,
                    std::shared_ptr<const runtime::Tokenizer> tokenizer, comm::Communicator& communicator) {
-  const bool leads = communicator.rank() == 0;
-  if (!leads) {
-    std::signal(SIGTERM, SIG_IGN);
-    std::signal(SIGINT, SIG_IGN);
-  } else if (!options.should_stop) {
-    signalled = false;
-    std::signal(SIGTERM, OnSignal);
-    std::signal(SIGINT, OnSignal);
-  }
+  COHORT_CHECK(options.should_stop != nullptr, "Serve is never told when to stop");
   COHORT_ASSIGN_OR_RETURN(auto local,
                           DecoderRunner::Create(decoder, options.cache, options.engine.max_sequences));
   if (communicator.size() == 1) return Lead(options, decoder, std::move(tokenizer), std::move(local));
   const auto run_rank = [&local](const RankStep& step) { return local->RunRank(step); };
-  if (!leads) return RunFollower(communicator, run_rank);
+  if (communicator.rank() != 0) return RunFollower(communicator, run_rank);
   return Lead(options, decoder, std::move(tokenizer),
               std::make_unique<DistributedRunner>(communicator, local->info(), run_rank));
 }

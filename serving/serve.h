@@ -24,15 +24,14 @@ struct ServeOptions {
   absl::Duration drain_grace = policy::kDrainGrace;
   // Rank 0, once the server answers: its port and that of the metrics (0: none).
   std::function<void(int port, int metrics_port)> on_ready;
-  // Rank 0 drains when this is true; asked every policy::kSupervisionInterval. Unset: at SIGTERM or SIGINT,
-  // for which Serve installs handlers; a second signal ends the process.
+  // Rank 0 drains when this is true; asked every policy::kSupervisionInterval. Must be set. A launcher sends
+  // SIGTERM to every rank: it must not end the others, which rank 0 tells when to end.
   std::function<bool()> should_stop;
 };
 
 // Every rank of `communicator` calls it with its own part of the model: rank 0 serves, the others follow it.
-// Returns on all ranks when the server has drained (OK), or with what failed. Followers ignore SIGTERM and
-// SIGINT, which launchers send to every rank: rank 0 tells them when to end. `decoder` and `communicator`
-// must outlive the call; no one else may use them meanwhile.
+// Returns on all ranks when the server has drained (OK), or with what failed. Signals are the caller's business.
+// `decoder` and `communicator` must outlive the call; no one else may use them meanwhile.
 absl::Status Serve(const ServeOptions& options, runtime::Decoder& decoder,
                    std::shared_ptr<const runtime::Tokenizer> tokenizer, comm::Communicator& communicator);
 

@@ -1,8 +1,10 @@
 #include "serving/server.h"
 
+#include <grpc/support/log.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
+#include <spdlog/spdlog.h>
 
 #include <fstream>
 #include <mutex>
@@ -12,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
 #include "serving/grpc_service.h"
+#include "serving/listen_error.h"
 #include "serving/policy.h"
 
 namespace cohort::serving {
@@ -59,6 +62,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   std::call_once(plugins, [] {
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+    // What goes wrong comes back as a status; gRPC's own log would say it again with its source lines.
+    gpr_set_log_function([](gpr_log_func_args* args) { spdlog::debug("gRPC: {}", args->message); });
   });
   COHORT_ASSIGN_OR_RETURN(const auto credentials, Credentials(options));
   auto state = std::make_unique<State>(engine, std::move(tokenizer), info);
@@ -73,9 +78,12 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   state->server = builder.BuildAndStart();
   if (state->server == nullptr || state->port == 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "server: cannot listen on '", options.address,
-        "': the address is malformed or taken, or the TLS files are not a certificate and its key"));
+    const std::string reason = WhyNotListen(options.address);
+    return absl::InvalidArgumentError(absl::StrCat("server: cannot listen on '", options.address, "': ",
+                                                   !reason.empty() ? reason
+                                                   : options.tls_certificate.empty()
+                                                       ? "gRPC refuses the address"
+                                                       : "the TLS files are not a certificate and its key"));
   }
   state->server->GetHealthCheckService()->SetServingStatus(v1::Inference::service_full_name(), true);
   return std::unique_ptr<Server>(new Server(std::move(state)));

@@ -15,8 +15,8 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
 #include "comm/check.h"
-#include "runtime/checkpoint/file.h"
 #include "runtime/checkpoint/policy.h"
+#include "runtime/file.h"
 
 namespace cohort::runtime {
 namespace {

@@ -10,7 +10,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "runtime/checkpoint/file.h"
+#include "runtime/file.h"
 #include "runtime/tensor.h"
 
 namespace cohort::runtime {

@@ -12,6 +12,10 @@ inline constexpr int kNearestDistancePerLength = 3;
 inline constexpr int64_t kMaxFileBytes = int64_t{1} << 20;
 // Widths and vocabularies that are worked out are rounded up to this.
 inline constexpr int64_t kRoundTo = 64;
+// Sequences of a step: more than any run wants, and few enough to be listed.
+inline constexpr int64_t kMaxBatch = int64_t{1} << 20;
+// Threads of a rank.
+inline constexpr int64_t kMaxThreads = 1024;
 // Steps of a run that only `train.minutes` ends.
 inline constexpr int64_t kUnlimitedSteps = 1'000'000'000;
 // Warm-up steps of such a run, where a share of its steps means nothing.

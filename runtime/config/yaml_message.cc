@@ -10,10 +10,10 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "comm/check.h"
-#include "runtime/checkpoint/file.h"
 #include "runtime/config/field_value.h"
 #include "runtime/config/nearest_name.h"
 #include "runtime/config/policy.h"
+#include "runtime/file.h"
 
 namespace cohort::runtime {
 namespace {

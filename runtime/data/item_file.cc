@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/data/token_files.h"
+#include "runtime/file.h"
 
 namespace cohort::runtime {
 
@@ -18,7 +19,7 @@ absl::StatusOr<ItemFileView> ItemFileView::Open(const std::string& path, int64_t
     return absl::DataLossError(absl::StrCat(path, ": ", parts..., "; prepare the data again"));
   };
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return FileError("open", path, errno);
+  if (fd < 0) return ErrnoStatus(errno, "open", path);
   struct stat status;
   const bool known = ::fstat(fd, &status) == 0;
   const int64_t size = known ? status.st_size : 0;
@@ -32,7 +33,7 @@ absl::StatusOr<ItemFileView> ItemFileView::Open(const std::string& path, int64_t
   void* mapping = ::mmap(nullptr, static_cast<size_t>(size), PROT_READ, MAP_SHARED, fd, 0);
   const int map_error = errno;
   ::close(fd);
-  if (mapping == MAP_FAILED) return FileError("map", path, map_error);
+  if (mapping == MAP_FAILED) return ErrnoStatus(map_error, "map", path);
   file.mapping_ = mapping;
   file.mapped_bytes_ = static_cast<size_t>(size);
   TokenFileHeader header;

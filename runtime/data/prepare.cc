@@ -8,7 +8,6 @@
 #include <cerrno>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <thread>
@@ -16,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
 #include "runtime/data/permutation.h"
+#include "runtime/file.h"
 #include "runtime/tokenizer/tokenizer.h"
 
 namespace cohort::runtime {
@@ -42,14 +42,14 @@ class StagedFolder {
     }
     fs::remove_all(staged_, error);
     fs::create_directories(staged_, error);
-    if (error) return FileError("make the folder", staged_.string(), error.value());
+    if (error) return ErrnoStatus(error.value(), "make the folder", staged_.string());
     return absl::OkStatus();
   }
 
   absl::StatusOr<std::string> MakeInside(const char* name) {
     std::error_code error;
     fs::create_directory(staged_ / name, error);
-    if (error) return FileError("make the folder", (staged_ / name).string(), error.value());
+    if (error) return ErrnoStatus(error.value(), "make the folder", (staged_ / name).string());
     return (staged_ / name).string();
   }
 
@@ -63,7 +63,7 @@ class StagedFolder {
     if (!error) fs::rename(staged_, Trimmed(), error);
     if (error) {
       if (replaces && !fs::exists(Trimmed(), ignored)) fs::rename(old, Trimmed(), ignored);
-      return FileError("rename to", Trimmed().string(), error.value());
+      return ErrnoStatus(error.value(), "rename to", Trimmed().string());
     }
     published_ = true;
     fs::remove_all(old, ignored);
@@ -83,27 +83,16 @@ class StagedFolder {
   bool published_ = false;
 };
 
-absl::Status WriteText(const fs::path& path, const std::string& text) {
-  std::ofstream file(path, std::ios::binary);
-  file << text;
-  file.close();
-  return file ? absl::OkStatus() : FileError("write", path.string(), errno);
-}
-
 // Copies the tokenizer, with a tokenizer_config.json that names its BOS and EOS.
 absl::Status CopyTokenizer(const Tokenizer& tokenizer, const fs::path& folder) {
-  std::error_code error;
-  fs::copy_file(tokenizer.path(), folder / "tokenizer.json", error);
-  if (error) return FileError("copy the tokenizer to", (folder / "tokenizer.json").string(), error.value());
-  const fs::path config = fs::path(tokenizer.path()).parent_path() / "tokenizer_config.json";
-  if (fs::exists(config, error)) {
-    fs::copy_file(config, folder / "tokenizer_config.json", error);
-    if (error) return FileError("copy", config.string(), error.value());
-    return absl::OkStatus();
-  }
+  COHORT_ASSIGN_OR_RETURN(const std::string model, ReadFile(tokenizer.path()));
+  COHORT_RETURN_IF_ERROR(WriteFileDurably(folder / "tokenizer.json", model));
+  const auto config = ReadFile(fs::path(tokenizer.path()).parent_path() / "tokenizer_config.json");
+  if (config.ok()) return WriteFileDurably(folder / "tokenizer_config.json", *config);
+  if (!absl::IsNotFound(config.status())) return config.status();
   nlohmann::ordered_json root = {{"eos_token", tokenizer.TokenOf(tokenizer.eos_ids()[0])}};
   if (tokenizer.bos_id()) root["bos_token"] = tokenizer.TokenOf(*tokenizer.bos_id());
-  return WriteText(folder / "tokenizer_config.json", root.dump(2) + "\n");
+  return WriteFileDurably(folder / "tokenizer_config.json", root.dump(2) + "\n");
 }
 
 // Where the held-out tail of a document begins: after a line end a little before the
@@ -222,7 +211,8 @@ absl::StatusOr<PrepareSummary> PrepareData(const PrepareOptions& options) {
   }));
   if (progress.total_documents == 0) {
     return absl::InvalidArgumentError(absl::StrCat("the corpus has no text: all of its ", corpus.files.size(),
-                                                   " files are empty (the first is ", corpus.files[0], ")"));
+                                                   " files are empty or blank (the first is ",
+                                                   corpus.files[0], ")"));
   }
 
   const SplitPlan plan = PlanSplit(options.validation_fraction, progress.total_documents, options.seed);

@@ -12,6 +12,7 @@
 #include "absl/strings/str_format.h"
 #include "comm/check.h"
 #include "runtime/data/policy.h"
+#include "runtime/file.h"
 #include "runtime/tokenizer/file_hash.h"
 #include "runtime/tokenizer/json_fields.h"
 
@@ -22,7 +23,7 @@ absl::Status WriteAll(int fd, const std::string& path, const char* data, size_t 
   while (size > 0) {
     const ssize_t written = ::pwrite(fd, data, size, offset);
     if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) return FileError("write", path, written < 0 ? errno : EIO);
+    if (written <= 0) return ErrnoStatus(written < 0 ? errno : EIO, "write", path);
     data += written;
     size -= static_cast<size_t>(written);
     offset += written;
@@ -32,26 +33,18 @@ absl::Status WriteAll(int fd, const std::string& path, const char* data, size_t 
 
 absl::StatusOr<int> OpenNew(const std::string& path) {
   const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0) return FileError("create", path, errno);
+  if (fd < 0) return ErrnoStatus(errno, "create", path);
   return fd;
 }
 
 absl::Status SyncAndClose(int fd, const std::string& path) {
   absl::Status status;
-  if (::fsync(fd) != 0) status = FileError("sync", path, errno);
-  if (::close(fd) != 0 && status.ok()) status = FileError("close", path, errno);
+  if (::fsync(fd) != 0) status = ErrnoStatus(errno, "sync", path);
+  if (::close(fd) != 0 && status.ok()) status = ErrnoStatus(errno, "close", path);
   return status;
 }
 
 }  // namespace
-
-absl::Status FileError(const std::string& action, const std::string& path, int error_number) {
-  const std::string message = absl::StrCat("cannot ", action, " ", path, ": ", std::strerror(error_number));
-  if (error_number == ENOSPC || error_number == EDQUOT || error_number == EFBIG) {
-    return absl::ResourceExhaustedError(absl::StrCat(message, "; make room or choose another folder"));
-  }
-  return absl::UnavailableError(message);
-}
 
 // A header and items, written through a buffer.
 class SplitWriter::ItemFile {

@@ -73,8 +73,4 @@ class SplitWriter {
   std::unique_ptr<ItemFile> shard_, documents_;
 };
 
-// A status for a failed system call: ResourceExhausted where the disk is full, with
-// what to do; Unavailable otherwise.
-absl::Status FileError(const std::string& action, const std::string& path, int error_number);
-
 }  // namespace cohort::runtime

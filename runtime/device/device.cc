@@ -11,6 +11,7 @@
 #include "comm/check.h"
 #include "runtime/device/caching_allocator.h"
 #include "runtime/device/cpu_features.h"
+#include "runtime/device/host_memory.h"
 #include "runtime/ops/cpu/cpu_ops.h"
 #include "runtime/ops/reference/reference_ops.h"
 
@@ -35,6 +36,7 @@ class HostDevice final : public Device {
   size_t allocated_bytes() const override { return memory_.allocated_bytes(); }
   size_t peak_bytes() const override { return memory_.peak_bytes(); }
   void ResetPeak() override { memory_.ResetPeak(); }
+  int64_t free_bytes() const override { return FreeHostMemory(); }
   Ops& ops() override { return ops_; }
   void Synchronize() override {}
   absl::Span<const DataType> compute_dtypes() const override { return compute_dtypes_; }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -32,6 +33,8 @@ class Device {
   virtual size_t allocated_bytes() const = 0;
   virtual size_t peak_bytes() const = 0;
   virtual void ResetPeak() = 0;
+  // Bytes that Allocate could still hand out, as far as can be known: others use the same memory.
+  virtual int64_t free_bytes() const = 0;
 
   // The operations of this device (see runtime/ops/ops.h).
   virtual Ops& ops() = 0;

@@ -11,7 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
-#include "runtime/checkpoint/file.h"
+#include "runtime/file.h"
 #include "runtime/metrics/policy.h"
 
 namespace cohort::runtime {

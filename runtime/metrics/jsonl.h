@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "runtime/checkpoint/file.h"
+#include "runtime/file.h"
 
 namespace cohort::runtime {
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/types/span.h"
 #include "comm/check.h"
@@ -50,6 +51,7 @@ class DecoderImpl final : public Decoder {
   static int BlockGroup(size_t block) { return static_cast<int>(block) + 1; }
   int HeadGroup() const { return static_cast<int>(groups_.size()) - 1; }
 
+  absl::Status CheckMemory() const;
   absl::Status CheckBatch(const TokenBatch& batch) const;
   absl::StatusOr<Stream> Embed(const Tensor& tokens);
   absl::Status EmbeddingBackward(const Tensor& dy, const Tensor& tokens);
@@ -88,6 +90,7 @@ absl::Status DecoderImpl::Build() {
   }
   head_ = std::make_unique<LossHead>(config_, options_.compute,
                                      config_.tie_word_embeddings ? embedding_ : nullptr, groups_.back());
+  COHORT_RETURN_IF_ERROR(CheckMemory());
   for (ParameterGroup& group : groups_) {
     group.Allocate(device_, options_.compute, options_.trainable);
     for (const auto& parameter : group.parameters()) {
@@ -96,6 +99,21 @@ absl::Status DecoderImpl::Build() {
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status DecoderImpl::CheckMemory() const {
+  int64_t needed = 0;
+  for (const ParameterGroup& group : groups_) {
+    needed += group.StateBytes(device_, options_.compute, options_.trainable);
+  }
+  const int64_t limit = options_.memory_limit > 0 ? options_.memory_limit : device_.free_bytes();
+  if (needed <= limit) return absl::OkStatus();
+  const auto gigabytes = [](int64_t bytes) { return static_cast<double>(bytes) / 1e9; };
+  return absl::ResourceExhaustedError(absl::StrFormat(
+      "the model is too large: %s of its part on this rank take %.2f GB, and there are %.2f GB for it on %s; "
+      "spread it over more hosts, compute in a smaller type, or take a smaller model",
+      options_.trainable ? "parameters, gradients and optimizer state" : "the parameters", gigabytes(needed),
+      gigabytes(limit), device_.name()));
 }
 
 Parameter* DecoderImpl::Find(const std::string& name) {

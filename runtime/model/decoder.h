@@ -19,6 +19,9 @@ struct DecoderOptions {
   DataType compute = DataType::kF32;  // kBF16, kF32; kF64 on the reference device
   bool trainable = true;              // false: no masters, no gradients
   bool recompute = false;             // keep only each block's input; run its forward again in the backward
+  // Bytes that it may take: parameters, and where trainable their masters, gradients and AdamW's two moments.
+  // More is RESOURCE_EXHAUSTED, before anything is allocated. 0: what the device has free.
+  int64_t memory_limit = 0;
   // Feed-forward of sparse blocks. Required where the config has experts.
   FeedForwardFactory experts = {};
 };

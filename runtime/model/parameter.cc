@@ -81,6 +81,22 @@ Parameter* ParameterGroup::AddBuffer(std::string name, Shape shape) {
   return parameter;
 }
 
+int64_t ParameterGroup::StateBytes(const Device& device, DataType compute, bool trainable) const {
+  const DataType state = device.state_dtype();
+  int64_t bytes = 0;
+  for (const auto& parameter : parameters_) {
+    const int64_t size = SizeOfShape(parameter->shape);
+    if (parameter->buffer) {
+      bytes += size * static_cast<int64_t>(SizeOf(state));
+      continue;
+    }
+    bytes += size * static_cast<int64_t>(SizeOf(compute));
+    const int64_t states = (compute == state ? 0 : 1) + 3;  // master, gradient, two moments
+    if (trainable) bytes += size * states * static_cast<int64_t>(SizeOf(state));
+  }
+  return bytes;
+}
+
 void ParameterGroup::Allocate(Device& device, DataType compute, bool trainable) {
   COHORT_CHECK(buckets_.empty(), "%s is allocated twice", name_.c_str());
   const DataType state = device.state_dtype();

@@ -67,6 +67,8 @@ class ParameterGroup {
   // A buffer, starting at zero; in no bucket.
   Parameter* AddBuffer(std::string name, Shape shape);
 
+  // Bytes that Allocate will take, and where trainable an optimizer's two moments of state type.
+  int64_t StateBytes(const Device& device, DataType compute, bool trainable) const;
   // Makes the flat tensors. trainable: with master and grad.
   void Allocate(Device& device, DataType compute, bool trainable);
   // Values drawn as each parameter's init says: Philox of (seed, hash of the name, element index), so that

@@ -1,9 +1,7 @@
 #include "serving/serve.h"
 
 #include <gtest/gtest.h>
-#include <signal.h>
-#include <unistd.h>
-
+#include <atomic>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -18,9 +16,9 @@ namespace {
 
 // The file's name puts these before all tests that use gRPC in this process, which must not fork after that.
 
-// The whole of `cohort serve` on two ranks: a model with experts on both, requests over gRPC, and SIGTERM to
-// every rank, as launchers send it. The request that runs then is finished, and both ranks end with OK.
-TEST(ServeTest, TwoRanksServeAndDrainAtSigterm) {
+// The whole of `cohort serve` on two ranks: a model with experts on both, requests over gRPC, and the
+// word to stop. The request that runs then is finished, and both ranks end with OK.
+TEST(ServeTest, TwoRanksServeAndDrain) {
   testing::RunRanks(2, [](comm::Communicator& communicator) {
     auto shared = std::shared_ptr<comm::Communicator>(&communicator, [](comm::Communicator*) {});
     const auto decoder = SmallDecoder("mixtral", moe::ExpertGroup(shared));
@@ -30,11 +28,13 @@ TEST(ServeTest, TwoRanksServeAndDrainAtSigterm) {
     options.server.address = "127.0.0.1:0";
     options.metrics_address = "127.0.0.1:0";
     options.engine.heartbeat = absl::Milliseconds(100);
+    std::atomic<bool> stop = false;
+    options.should_stop = [&stop] { return stop.load(); };
     std::thread client_thread;
     options.on_ready = [&](int port, int metrics_port) {
       EXPECT_GT(port, 0);
       EXPECT_GT(metrics_port, 0);
-      client_thread = std::thread([port] {
+      client_thread = std::thread([port, &stop] {
         auto client = *Client::Create(absl::StrCat("127.0.0.1:", port));
         const absl::Time deadline = absl::Now() + absl::Seconds(20);
         const auto info = client->GetModelInfo(deadline);
@@ -45,10 +45,8 @@ TEST(ServeTest, TwoRanksServeAndDrainAtSigterm) {
         v1::GenerateRequest request;
         request.set_text("hello");
         request.mutable_stopping()->set_ignore_eos(true);
-        bool sent = false;
         const auto answer = client->GenerateStream(request, deadline, [&](const auto&) {
-          if (!sent) kill(getpid(), SIGTERM);  // while it runs
-          sent = true;
+          stop = true;  // while it runs
           return true;
         });
         ASSERT_TRUE(answer.ok()) << answer.status();
@@ -56,12 +54,6 @@ TEST(ServeTest, TwoRanksServeAndDrainAtSigterm) {
         EXPECT_EQ(answer->completions(0).finish_reason(), v1::FINISH_REASON_LENGTH);
       });
     };
-    if (communicator.rank() == 1) {  // ignored: rank 0 says when to end
-      std::thread([] {
-        absl::SleepFor(absl::Milliseconds(150));
-        kill(getpid(), SIGTERM);
-      }).detach();
-    }
     EXPECT_EQ(Serve(options, *decoder, ByteTokenizer(), communicator), absl::OkStatus());
     if (client_thread.joinable()) client_thread.join();
   });
@@ -73,6 +65,7 @@ TEST(ServeTest, ABadAddressEndsAllRanks) {
     const auto decoder = SmallDecoder("llama");
     ServeOptions options;
     options.server.address = "not an address";
+    options.should_stop = [] { return false; };
     const absl::Time begin = absl::Now();
     const absl::Status status = Serve(options, *decoder, ByteTokenizer(), communicator);
     EXPECT_EQ(status.ok(), communicator.rank() == 1) << status;

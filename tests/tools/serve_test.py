@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import time
 import unittest
@@ -60,6 +61,7 @@ class GenerateTest(TrainedModel):
             config.write_text(config.read_text().replace("bos_token", "no_bos_token"))
         self.assertIn("no token", self.fails(*base, "", "--max-tokens", 4))
         self.fails("generate", "--model", "nowhere", "--prompt", "x")
+        self.assertIn("a seed is a whole number", self.fails(*base, "x", "--seed", -1))
 
     def test_broken_weights_are_a_clear_error(self):
         folder = (self.folder / self.model).resolve()
@@ -120,6 +122,12 @@ class ServeTest(TrainedModel):
     def test_a_model_that_is_not_there(self):
         self.assertIn("nowhere", self.fails("serve", "--model", "nowhere", "--listen", "127.0.0.1:0"))
         self.assertIn("listen", self.fails("serve", "--model", self.model, "--listen", "not an address"))
+
+    def test_a_port_that_is_taken(self):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            error = self.fails("serve", "--model", self.model, "--listen", "127.0.0.1:%d" % taken.getsockname()[1])
+        self.assertIn("Address already in use", error)
+        self.assertEqual(len(error.strip().splitlines()), 1, error)
 
 
 if __name__ == "__main__":

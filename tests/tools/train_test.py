@@ -144,6 +144,14 @@ class TrainTest(CohortTest):
         self.assertIn('"hash"; known gates: softmax, sigmoid', error)
         self.assertIn("data/none", self.fails("train", "--config", "config.yaml", "--set", "data.train=[data/none]"))
 
+    def test_what_no_machine_can_hold(self):
+        self.write_config()
+        error = self.fails("train", "--config", "config.yaml", "--set", "model.hidden_size=65536", "model.intermediate_size=65536",
+                           "model.vocab_size=9000000")
+        self.assertIn("the model is too large", error)
+        error = self.fails("train", "--config", "config.yaml", "--set", "train.global_batch=999999999")
+        self.assertIn("train.global_batch is 999999999; it must be 1 to", error)
+
     def test_a_disk_that_fills_during_a_save_keeps_the_last_checkpoint(self):
         # A file-size limit fails writes as a full disk does, without needing the rights to make a small one.
         self.write_config(steps=2)

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "comm/check.h"
-#include "moe/moe_layer.h"
 #include "runtime/model/decoder.h"
 #include "runtime/ops/machine_rates.h"
 #include "tools/cohort/bench.h"
@@ -19,32 +18,17 @@ namespace {
 
 using runtime::Tensor;
 
-constexpr const char* kDense = R"(
-model:
-  model_type: llama
-  vocab_size: 8192
-  hidden_size: 2048
-  intermediate_size: 5632
-  num_hidden_layers: 12
-  num_attention_heads: 16
+constexpr BenchShape kShape = {.dense = R"(  num_hidden_layers: 12
   num_key_value_heads: 4
-  head_dim: 128
   max_position_embeddings: 4096
-)";
-constexpr const char* kMoe = R"(
-model:
-  model_type: qwen3_moe
-  vocab_size: 8192
-  hidden_size: 2048
-  num_hidden_layers: 6
-  num_attention_heads: 16
+)",
+                               .moe = R"(  num_hidden_layers: 6
   num_key_value_heads: 4
-  head_dim: 128
   max_position_embeddings: 4096
   num_experts: 16
   num_experts_per_tok: 4
   moe_intermediate_size: 1024
-)";
+)"};
 constexpr int64_t kPageSize = 16;
 
 struct DecodeFlags {
@@ -91,19 +75,13 @@ class Sequence {
 };
 
 absl::Status BenchDecode(const DecodeFlags& flags) {
-  COHORT_ASSIGN_OR_RETURN(const runtime::ModelConfig config, BenchModel(*flags.bench, kDense, kMoe));
+  COHORT_ASSIGN_OR_RETURN(const runtime::ModelConfig config, BenchModel(*flags.bench, kShape));
   if (flags.context + 1 + flags.tokens > config.max_position_embeddings) {
     return absl::InvalidArgumentError("--context and --tokens do not fit in model.max_position_embeddings");
   }
-  runtime::SetCpuThreads(flags.bench->threads > 0 ? flags.bench->threads : HostCores());
+  SetBenchThreads(*flags.bench);
   const DataType dtype = *ParseDataType(flags.bench->dtype);
-  COHORT_ASSIGN_OR_RETURN(
-      const auto decoder,
-      runtime::Decoder::Create(config, runtime::CpuDevice(),
-                               {.compute = dtype,
-                                .trainable = false,
-                                .experts = moe::MakeMoeFactory(std::make_shared<const moe::ExpertGroup>())}));
-  decoder->Initialize(1);
+  COHORT_ASSIGN_OR_RETURN(const auto decoder, BenchDecoder(config, *flags.bench));
   Sequence sequence(*decoder, flags.context + 1 + flags.tokens);
   COHORT_RETURN_IF_ERROR(sequence.Append(std::vector<int32_t>(static_cast<size_t>(flags.context), 1)));
   COHORT_RETURN_IF_ERROR(sequence.Append({1}));  // warms up
@@ -128,16 +106,13 @@ absl::Status BenchDecode(const DecodeFlags& flags) {
               static_cast<int>(flags.context));
   std::printf("  %.1f tokens/s, reading %.2f GB/s; a copy of memory moves %.2f GB/s; share %.3f\n",
               1 / token_seconds, rate / 1e9, copy / 1e9, rate / copy);
-  return WriteRows({{{"bench", "decode"},
-                     {"model", ShapeOf(config)},
-                     {"dtype", Name(dtype)},
-                     {"threads", runtime::CpuThreads()},
-                     {"context", flags.context},
-                     {"tokens_per_s", 1 / token_seconds},
-                     {"bytes_per_s", rate},
-                     {"copy_bytes_per_s", copy},
-                     {"bandwidth_share", rate / copy}}},
-                   flags.bench->json);
+  nlohmann::ordered_json row = BenchRow("decode", config, *flags.bench);
+  row.update({{"context", flags.context},
+              {"tokens_per_s", 1 / token_seconds},
+              {"bytes_per_s", rate},
+              {"copy_bytes_per_s", copy},
+              {"bandwidth_share", rate / copy}});
+  return WriteRows({row}, flags.bench->json);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/status/statusor.h"
+#include "runtime/model/decoder.h"
 #include "runtime/model/model_config.h"
 
 namespace cohort::tools {
@@ -23,11 +24,25 @@ struct BenchFlags {
 // Adds --moe, --set, --dtype, --threads and --json.
 void AddBenchFlags(CLI::App& app, const std::shared_ptr<BenchFlags>& flags, int default_threads);
 
-// `dense` or `moe` (with --moe), with the overrides of the model section.
-absl::StatusOr<runtime::ModelConfig> BenchModel(const BenchFlags& flags, const char* dense, const char* moe);
+// What a benchmark's shape has beside the width that all have in common: how deep, how long, which experts.
+struct BenchShape {
+  const char* dense;  // lines of the config's section `model`
+  const char* moe;    // the same with --moe
+};
 
-// The shape of a model as the config's keys, for a row.
-nlohmann::ordered_json ShapeOf(const runtime::ModelConfig& config);
+// The common shape, `shape`'s lines and the overrides of the model section.
+absl::StatusOr<runtime::ModelConfig> BenchModel(const BenchFlags& flags, const BenchShape& shape);
+
+// A decoder for inference with random weights.
+absl::StatusOr<std::unique_ptr<runtime::Decoder>> BenchDecoder(const runtime::ModelConfig& config,
+                                                               const BenchFlags& flags);
+
+// Compute threads as --threads says.
+void SetBenchThreads(const BenchFlags& flags);
+
+// What every row says of a run of this benchmark: its name, the model, the type and the threads.
+nlohmann::ordered_json BenchRow(const char* bench, const runtime::ModelConfig& config,
+                                const BenchFlags& flags);
 
 // The middle of the values; they must not be empty.
 double Median(std::vector<double> values);

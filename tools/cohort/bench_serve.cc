@@ -14,7 +14,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "comm/check.h"
-#include "moe/moe_layer.h"
 #include "runtime/tokenizer/trainer.h"
 #include "serving/load_generator.h"
 #include "serving/serve.h"
@@ -26,32 +25,17 @@
 namespace cohort::tools {
 namespace {
 
-constexpr const char* kDense = R"(
-model:
-  model_type: llama
-  vocab_size: 8192
-  hidden_size: 2048
-  intermediate_size: 5632
-  num_hidden_layers: 12
-  num_attention_heads: 16
+constexpr BenchShape kShape = {.dense = R"(  num_hidden_layers: 12
   num_key_value_heads: 4
-  head_dim: 128
   max_position_embeddings: 1024
-)";
-constexpr const char* kMoe = R"(
-model:
-  model_type: qwen3_moe
-  vocab_size: 8192
-  hidden_size: 2048
-  num_hidden_layers: 6
-  num_attention_heads: 16
+)",
+                               .moe = R"(  num_hidden_layers: 6
   num_key_value_heads: 4
-  head_dim: 128
   max_position_embeddings: 1024
   num_experts: 16
   num_experts_per_tok: 4
   moe_intermediate_size: 1024
-)";
+)"};
 
 struct ServeBenchFlags {
   std::shared_ptr<BenchFlags> bench = std::make_shared<BenchFlags>();
@@ -80,14 +64,8 @@ absl::StatusOr<ServedModel> MakeModel(const ServeBenchFlags& flags) {
   if (!flags.model.empty())
     return LoadServedModel(flags.model, flags.bench->dtype, comm::Communicator::Single());
   ServedModel model;
-  COHORT_ASSIGN_OR_RETURN(const runtime::ModelConfig config, BenchModel(*flags.bench, kDense, kMoe));
-  COHORT_ASSIGN_OR_RETURN(
-      model.decoder,
-      runtime::Decoder::Create(config, runtime::CpuDevice(),
-                               {.compute = *ParseDataType(flags.bench->dtype),
-                                .trainable = false,
-                                .experts = moe::MakeMoeFactory(std::make_shared<const moe::ExpertGroup>())}));
-  model.decoder->Initialize(1);
+  COHORT_ASSIGN_OR_RETURN(const runtime::ModelConfig config, BenchModel(*flags.bench, kShape));
+  COHORT_ASSIGN_OR_RETURN(model.decoder, BenchDecoder(config, *flags.bench));
   COHORT_ASSIGN_OR_RETURN(model.tokenizer, MakeTokenizer());
   return model;
 }
@@ -113,25 +91,23 @@ nlohmann::ordered_json ToJson(const serving::Distribution& d) {
 
 nlohmann::ordered_json RowOf(const ServeBenchFlags& flags, const runtime::ModelConfig& config,
                              int concurrency, const serving::LoadReport& report) {
-  return {{"bench", "serve"},
-          {"model", ShapeOf(config)},
-          {"dtype", flags.bench->dtype},
-          {"threads", runtime::CpuThreads()},
-          {"concurrency", concurrency},
-          {"rate", flags.rate},
-          {"prompt_tokens", flags.prompt_tokens},
-          {"output_tokens", flags.output_tokens},
-          {"completed", report.completed},
-          {"failed", report.failed},
-          {"duration_s", report.duration_s},
-          {"requests_per_s", report.request_throughput},
-          {"output_tokens_per_s", report.output_throughput},
-          {"total_tokens_per_s", report.total_throughput},
-          {"goodput_requests_per_s", report.goodput},
-          {"ttft_ms", ToJson(report.ttft_ms)},
-          {"tpot_ms", ToJson(report.tpot_ms)},
-          {"itl_ms", ToJson(report.itl_ms)},
-          {"e2el_ms", ToJson(report.e2e_ms)}};
+  nlohmann::ordered_json row = BenchRow("serve", config, *flags.bench);
+  row.update({{"concurrency", concurrency},
+              {"rate", flags.rate},
+              {"prompt_tokens", flags.prompt_tokens},
+              {"output_tokens", flags.output_tokens},
+              {"completed", report.completed},
+              {"failed", report.failed},
+              {"duration_s", report.duration_s},
+              {"requests_per_s", report.request_throughput},
+              {"output_tokens_per_s", report.output_throughput},
+              {"total_tokens_per_s", report.total_throughput},
+              {"goodput_requests_per_s", report.goodput},
+              {"ttft_ms", ToJson(report.ttft_ms)},
+              {"tpot_ms", ToJson(report.tpot_ms)},
+              {"itl_ms", ToJson(report.itl_ms)},
+              {"e2el_ms", ToJson(report.e2e_ms)}});
+  return row;
 }
 
 // The loads, one after another, on the server at this address.
@@ -160,7 +136,7 @@ absl::Status RunLoads(const ServeBenchFlags& flags, const runtime::ModelConfig& 
 }
 
 absl::Status BenchServe(const ServeBenchFlags& flags) {
-  runtime::SetCpuThreads(flags.bench->threads > 0 ? flags.bench->threads : HostCores());
+  SetBenchThreads(*flags.bench);
   COHORT_ASSIGN_OR_RETURN(const ServedModel model, MakeModel(flags));
   const auto group = comm::Communicator::Single();
   std::promise<int> ready;

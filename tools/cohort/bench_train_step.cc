@@ -22,30 +22,15 @@
 namespace cohort::tools {
 namespace {
 
-constexpr const char* kDense = R"(
-model:
-  model_type: llama
-  vocab_size: 8192
-  hidden_size: 2048
-  intermediate_size: 5632
-  num_hidden_layers: 4
-  num_attention_heads: 16
-  head_dim: 128
+constexpr BenchShape kShape = {.dense = R"(  num_hidden_layers: 4
   max_position_embeddings: 512
-)";
-constexpr const char* kMoe = R"(
-model:
-  model_type: qwen3_moe
-  vocab_size: 8192
-  hidden_size: 2048
-  num_hidden_layers: 3
-  num_attention_heads: 16
-  head_dim: 128
+)",
+                               .moe = R"(  num_hidden_layers: 3
   max_position_embeddings: 512
   num_experts: 8
   num_experts_per_tok: 2
   moe_intermediate_size: 2816
-)";
+)"};
 
 struct TrainStepFlags {
   std::shared_ptr<BenchFlags> bench = std::make_shared<BenchFlags>();
@@ -135,9 +120,9 @@ class Stepper {
 };
 
 absl::Status BenchTrainStep(const TrainStepFlags& flags) {
-  COHORT_ASSIGN_OR_RETURN(const runtime::ModelConfig config, BenchModel(*flags.bench, kDense, kMoe));
+  COHORT_ASSIGN_OR_RETURN(const runtime::ModelConfig config, BenchModel(*flags.bench, kShape));
   COHORT_ASSIGN_OR_RETURN(auto world, JoinWorld(absl::Minutes(5)));
-  runtime::SetCpuThreads(flags.bench->threads > 0 ? flags.bench->threads : HostCores());
+  SetBenchThreads(*flags.bench);
   COHORT_ASSIGN_OR_RETURN(Stepper all, Stepper::Create(config, flags, world, flags.expert));
   // With more than one rank, rank 0 also trains alone, in turns, while the others wait in the barrier.
   std::unique_ptr<Stepper> alone;
@@ -165,11 +150,15 @@ absl::Status BenchTrainStep(const TrainStepFlags& flags) {
   if (world->rank() != 0) return absl::OkStatus();
   const double tokens_per_s = Median(speeds), gemm = Median(rates) * world->size();
   const double flops = tokens_per_s * config.TrainFlopsPerToken(flags.sequence);
-  nlohmann::ordered_json row = {
-      {"bench", "train-step"},      {"model", ShapeOf(config)},         {"dtype", flags.bench->dtype},
-      {"ranks", world->size()},     {"threads", runtime::CpuThreads()}, {"sequence_length", flags.sequence},
-      {"batch", flags.batch},       {"micro_batch", flags.micro_batch}, {"tokens_per_s", tokens_per_s},
-      {"model_flops_per_s", flops}, {"gemm_flops_per_s", gemm},         {"mfu", flops / gemm}};
+  nlohmann::ordered_json row = BenchRow("train-step", config, *flags.bench);
+  row.update({{"ranks", world->size()},
+              {"sequence_length", flags.sequence},
+              {"batch", flags.batch},
+              {"micro_batch", flags.micro_batch},
+              {"tokens_per_s", tokens_per_s},
+              {"model_flops_per_s", flops},
+              {"gemm_flops_per_s", gemm},
+              {"mfu", flops / gemm}});
   std::printf("%s, %.0f million parameters, %d rank(s) of %d thread(s), %d x %d tokens a rank\n",
               config.model_type.c_str(), static_cast<double>(config.NumParameters()) / 1e6, world->size(),
               runtime::CpuThreads(), static_cast<int>(flags.batch), static_cast<int>(flags.sequence));

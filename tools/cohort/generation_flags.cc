@@ -28,7 +28,11 @@ void AddGenerationFlags(CLI::App& app, const std::shared_ptr<v1::GenerateRequest
               "Above 1: say less again. Default 1");
   COHORT_FLAG("--presence-penalty", float, sampling, presence_penalty, "In [-2, 2]. Default 0");
   COHORT_FLAG("--frequency-penalty", float, sampling, frequency_penalty, "In [-2, 2]. Default 0");
-  COHORT_FLAG("--seed", uint64_t, sampling, seed, "The same seed gives the same text. Default: drawn");
+  COHORT_FLAG("--seed", uint64_t, sampling, seed, "The same seed gives the same text. Default: drawn")
+      ->check([](const std::string& text) {  // strtoull would take -1 for the largest
+        return text.find('-') == std::string::npos ? ""
+                                                   : "a seed is a whole number of 0 or more, not " + text;
+      });
   COHORT_FLAG("--n", int32_t, sampling, n, "Completions of the prompt. Default 1");
 #undef COHORT_FLAG
   app.add_option_function<std::vector<std::string>>(

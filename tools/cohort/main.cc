@@ -28,7 +28,11 @@ int main(int argc, char** argv) {
   for (Add add : kCommands) {
     add(app, [&action](cohort::tools::Action chosen) { action = std::move(chosen); });
   }
-  CLI11_PARSE(app, argc, argv);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {  // also --help and --version, which are no errors
+    return app.exit(error) == 0 ? 0 : 1;
+  }
   const absl::Status status = action();
   if (status.ok()) return 0;
   // A wrong argument is the same on all ranks of a job: one of them says so.

@@ -1,4 +1,5 @@
 // cohort serve: one model over gRPC, its experts spread over the ranks of the job.
+#include <atomic>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -9,7 +10,7 @@
 #include "absl/strings/str_split.h"
 #include "comm/check.h"
 #include "comm/policy.h"
-#include "runtime/checkpoint/file.h"
+#include "runtime/file.h"
 #include "serving/serve.h"
 #include "tools/cohort/command.h"
 #include "tools/cohort/served_model.h"
@@ -34,6 +35,7 @@ std::string BoundAddress(const std::string& listen, int port) {
 }
 
 absl::Status Serve(ServeFlags flags) {
+  const std::atomic<bool>* stop = StopRequested();  // before the first thread
   COHORT_ASSIGN_OR_RETURN(auto world, JoinWorld(absl::Seconds(flags.timeout_seconds)));
   runtime::SetCpuThreads(flags.threads > 0 ? flags.threads : std::max(1, HostCores() / RanksOnHost(*world)));
   COHORT_ASSIGN_OR_RETURN(const ServedModel model, LoadServedModel(flags.model, flags.dtype, world));
@@ -44,6 +46,7 @@ absl::Status Serve(ServeFlags flags) {
   }
   options.cache.bytes = flags.cache_megabytes << 20;
   options.drain_grace = absl::Seconds(flags.drain_seconds);
+  options.should_stop = [stop] { return stop->load(); };
   options.on_ready = [&](int port, int metrics_port) {
     const std::string address = BoundAddress(options.server.address, port);
     std::printf("serving %s on %s\n", options.model_name.c_str(), address.c_str());

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
 #include "moe/moe_layer.h"
+#include "parallel/memory_share.h"
 #include "runtime/checkpoint/hf_folder.h"
 
 namespace cohort::tools {
@@ -26,11 +27,13 @@ absl::StatusOr<ServedModel> LoadServedModel(const std::string& folder, const std
   const DataType compute = dtype == "auto"
                                ? (config.torch_dtype == "bfloat16" ? DataType::kBF16 : DataType::kF32)
                                : *ParseDataType(dtype);
+  COHORT_ASSIGN_OR_RETURN(const int64_t memory, parallel::ShareOfFreeMemory(runtime::CpuDevice(), *world));
   const auto experts = std::make_shared<const moe::ExpertGroup>(std::move(world));
-  COHORT_ASSIGN_OR_RETURN(
-      model.decoder, runtime::Decoder::Create(
-                         config, runtime::CpuDevice(),
-                         {.compute = compute, .trainable = false, .experts = moe::MakeMoeFactory(experts)}));
+  COHORT_ASSIGN_OR_RETURN(model.decoder, runtime::Decoder::Create(config, runtime::CpuDevice(),
+                                                                  {.compute = compute,
+                                                                   .trainable = false,
+                                                                   .memory_limit = memory,
+                                                                   .experts = moe::MakeMoeFactory(experts)}));
   COHORT_RETURN_IF_ERROR(runtime::LoadWeights(folder, *model.decoder));
   return model;
 }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <thread>
 #include <utility>
 
 #include "comm/check.h"
@@ -13,8 +14,12 @@ namespace {
 
 std::atomic<bool> stop_requested = false;
 
-void OnSignal(int signal) {
-  if (stop_requested.exchange(true)) _exit(128 + signal);
+void WaitForSignals(sigset_t signals) {
+  for (;;) {
+    int signal = 0;
+    if (sigwait(&signals, &signal) != 0) continue;
+    if (stop_requested.exchange(true)) _exit(128 + signal);
+  }
 }
 
 }  // namespace
@@ -31,18 +36,12 @@ int RanksOnHost(const comm::Communicator& world) { return world.topology().local
 
 const std::atomic<bool>* StopRequested() {
   static const bool installed = [] {
-    struct sigaction action {};
-    action.sa_handler = OnSignal;
-    // On a stack of its own: oneDNN's generated f32 kernels use the stack pointer for other things while they run, and
-    // a signal frame written there destroys the heap.
-    static char stack[64 << 10];
-    stack_t alternate{};
-    alternate.ss_sp = stack;
-    alternate.ss_size = sizeof(stack);
-    sigaltstack(&alternate, nullptr);
-    action.sa_flags = SA_RESTART | SA_ONSTACK;
-    sigaction(SIGINT, &action, nullptr);
-    sigaction(SIGTERM, &action, nullptr);
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // inherited by every thread to come
+    std::thread(WaitForSignals, signals).detach();
     return true;
   }();
   static_cast<void>(installed);

@@ -119,7 +119,7 @@ TEST(DefaultsTest, TheGlobalBatchNeedNotDivideByTheRanks) {
            {{"train.global_batch=8"}, 2, 4},
            {{"train.global_batch=9"}, 2, 5},
            {{"train.global_batch=2"}, 4, 1},
-           {{"train.global_batch=2147483647"}, 2, 1 << 30},
+           {{"train.global_batch=1048575"}, 2, 1 << 19},
            {{"train.global_batch=8", "train.micro_batch=3"}, 2, 3}}) {
     auto resolved = ResolveConfig(Base(set), Facts(ranks));
     ASSERT_TRUE(resolved.ok()) << resolved.status();

@@ -8,7 +8,7 @@
 #include <thread>
 #include <vector>
 
-#include "runtime/checkpoint/file.h"
+#include "runtime/file.h"
 #include "tests/runtime/checkpoint/file_size_limit.h"
 #include "tests/support/temp_folder.h"
 

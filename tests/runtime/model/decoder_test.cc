@@ -132,6 +132,33 @@ TEST(DecoderTest, RefusesWhatItCannotDo) {
   refuse(PackBatch(CpuDevice(), {{-1, 2}}), "token -1");
 }
 
+TEST(DecoderTest, IsRefusedBeforeItTakesMoreMemoryThanThereIs) {
+  const ModelConfig config = TinyConfig("llama");
+  int64_t parameters = 0;
+  const auto small = MakeDecoder(config, CpuDevice(), {});
+  for (ParameterGroup& group : small->groups()) {
+    for (const auto& parameter : group.parameters()) parameters += parameter->value.size();
+  }
+  const auto create = [&](DataType compute, bool trainable, int64_t limit) {
+    return Decoder::Create(config, CpuDevice(),
+                           {.compute = compute, .trainable = trainable, .memory_limit = limit})
+        .status();
+  };
+  // Bytes a parameter: bf16 alone; or value, master, gradient and two moments, the first two one in f32.
+  EXPECT_EQ(create(DataType::kBF16, false, 2 * parameters), absl::OkStatus());
+  EXPECT_EQ(create(DataType::kBF16, false, 2 * parameters - 1).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(create(DataType::kBF16, true, 18 * parameters), absl::OkStatus());
+  EXPECT_EQ(create(DataType::kBF16, true, 18 * parameters - 1).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(create(DataType::kF32, true, 16 * parameters), absl::OkStatus());
+  EXPECT_EQ(create(DataType::kF32, true, 16 * parameters - 1).code(), absl::StatusCode::kResourceExhausted);
+  ModelConfig vast = config;
+  vast.vocab_size = 1 << 24;
+  vast.hidden_size = vast.intermediate_size = 1 << 16;
+  const absl::Status status = Decoder::Create(vast, CpuDevice(), {}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("too large"));
+}
+
 class HooksTest : public testing::TestWithParam<bool> {
  protected:
   std::unique_ptr<Decoder> Make(bool recompute) {

@@ -1,4 +1,4 @@
-#include "runtime/checkpoint/file.h"
+#include "runtime/file.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -20,7 +20,7 @@ absl::Status ErrnoStatus(int error, absl::string_view what, absl::string_view pa
     case ENOSPC:
     case EDQUOT:
     case EFBIG:
-      return absl::ResourceExhaustedError(message);
+      return absl::ResourceExhaustedError(absl::StrCat(message, "; make room or choose another folder"));
     case ENOENT:
     case ENOTDIR:
       return absl::NotFoundError(message);
