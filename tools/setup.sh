@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Installs what Cohort builds and runs with: one apt-get install of Debian 12 packages. Does nothing where all of
 # them are there.
+#   tools/setup.sh            what Cohort needs
+#   tools/setup.sh --peers    also the libraries that `cohort bench collectives` compares it with, where they are found
 set -euo pipefail
 
 packages=(
@@ -15,9 +17,16 @@ packages=(
   prometheus-cpp-dev libspdlog-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libpcre2-dev libicu-dev
   # tests and checks
   libgtest-dev libgmock-dev clang-format clang-tidy python3
+  # the testbed: namespaces, bridges, shaped links
+  iproute2 iputils-ping util-linux
   # the quickstart's text
   fortunes fortunes-min
 )
+case "${1:-}" in
+  --peers) packages+=(libgloo-dev) ;;
+  "") ;;
+  *) sed -n '2,5p' "$0"; exit 2 ;;
+esac
 
 missing=()
 for package in "${packages[@]}"; do
