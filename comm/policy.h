@@ -91,5 +91,7 @@ inline constexpr int kPairwiseRanks = 16;
 // Pipelined algorithms cut what they pass on into pieces of at least this size, and into at most so many.
 inline constexpr size_t kPieceBytes = 256 << 10;
 inline constexpr size_t kMaxPieces = 8;
+// Hierarchical all-reduces do not cut a buffer into rails of fewer elements than this.
+inline constexpr size_t kRailElements = 256;
 
 }  // namespace cohort::comm::policy

@@ -52,12 +52,26 @@ inline int Modulo(int value, int size) { return ((value % size) + size) % size; 
 // One a file, of the same name.
 Schedule RingAllReduce(const Collective& collective);
 Schedule RecursiveDoublingAllReduce(const Collective& collective);
+Schedule AllPairAllReduce(const Collective& collective);
+Schedule DirectAllReduce(const Collective& collective);
+Schedule HalvingDoublingAllReduce(const Collective& collective);
+Schedule DoubleTreeAllReduce(const Collective& collective);
+Schedule HierarchicalAllReduce(const Collective& collective);
+Schedule NvrarAllReduce(const Collective& collective);
+Schedule HoRingAllReduce(const Collective& collective);
 Schedule RingReduceScatter(const Collective& collective);
 Schedule PairwiseReduceScatter(const Collective& collective);
+Schedule RecursiveHalvingReduceScatter(const Collective& collective);
+Schedule HierarchicalReduceScatter(const Collective& collective);
 Schedule RingAllGather(const Collective& collective);
 Schedule BruckAllGather(const Collective& collective);
+Schedule PairwiseAllGather(const Collective& collective);
+Schedule RecursiveDoublingAllGather(const Collective& collective);
+Schedule HierarchicalAllGather(const Collective& collective);
 Schedule BinomialBroadcast(const Collective& collective);
 Schedule ChainBroadcast(const Collective& collective);
+Schedule ScatterAllGatherBroadcast(const Collective& collective);
+Schedule HierarchicalBroadcast(const Collective& collective);
 Schedule PairwiseAllToAll(const Collective& collective);
 Schedule DisseminationBarrier(const Collective& collective);
 

@@ -1,0 +1,39 @@
+// Hierarchical all-reduce of the fewest bytes: a reduce-scatter inside every host by reading, for each rail a reduce-
+// scatter and an all-gather across hosts, and an all-gather inside by reading. Of n bytes every
+// host sends 2(H-1)/H n to other hosts, in 2 ceil(log2 H) rounds, whatever the numbers of ranks on them.
+// Pieces go through the three levels independently, so that work inside a host hides behind the links.
+#include "comm/algorithms/blocks.h"
+
+namespace cohort::comm::algorithms {
+
+Schedule HierarchicalAllReduce(const Collective& c) {
+  Flow flow(c.in_place ? 0 : c.count, c.count);
+  const size_t pieces = NumPieces(c, c.count);
+  for (size_t piece = 0; piece < pieces; ++piece) {
+    const Range range = Part(c.count, pieces, piece);
+    const Slice output{Buffer::kOutput, range.begin, range.count};
+    const Rails rails(c, range.count);
+    const Team local = rails.Local();
+    const Cuts rail_cuts = EqualCuts(range.count, rails.num_rails());
+    const Cuts local_cuts = rails.LocalCuts(rail_cuts);
+    Slice sums = Input(c, range.begin, range.count);
+    if (local.size() > 1 || rails.num_hosts() == 1) {
+      DirectReduceScatter(flow, local, local_cuts, sums, Member(output, local_cuts, local.place));
+      sums = output;
+    }
+    const Range own = rails.Own();
+    for (size_t rail = own.begin; rail < own.begin + own.count && rails.num_hosts() > 1; ++rail) {
+      const Team across = rails.Across(static_cast<int>(rail));
+      const Slice source = Member(sums, rail_cuts, static_cast<int>(rail));
+      const Slice work = Member(output, rail_cuts, static_cast<int>(rail));
+      const Cuts cuts = EqualCuts(work.count, across.size());
+      const Slice part = Member(work, cuts, across.place);
+      HalvingReduceScatter(flow, across, cuts, source, work, part);
+      DoublingAllGather(flow, across, Slices(work, cuts), part);
+    }
+    DirectAllGather(flow, local, Slices(output, local_cuts), Member(output, local_cuts, local.place));
+  }
+  return std::move(flow).Build();
+}
+
+}  // namespace cohort::comm::algorithms

@@ -1,0 +1,58 @@
+// Builds a schedule from steps in program order: which step must wait for which follows from what they read and write.
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "comm/schedule.h"
+
+namespace cohort::comm::algorithms {
+
+// An algorithm says what happens as if it happened one step after the other. A step then waits for those before it
+// that write what it reads, or read or write what it writes, and for nothing else; so pieces of a pipeline overlap
+// by themselves. The n-th message to a peer meets the peer's n-th from this rank: both must list them in
+// the same order. Steps on empty slices are left out on both sides.
+//
+// A receive that overwrites what a send of the same exchange reads waits for that send, and the peer's for its own:
+// a deadlock, which the simulator finds. Such exchanges need a second buffer.
+class Flow {
+ public:
+  Flow(size_t input_count, size_t output_count) : builder_(input_count, output_count) {}
+
+  Slice Scratch(size_t count) { return builder_.Scratch(count); }
+
+  void Send(int peer, Slice source);
+  void Recv(int peer, Slice destination);
+  // destination = source (op) what comes; they may be the same.
+  void RecvReduce(int peer, Slice source, Slice destination);
+  void Copy(Slice source, Slice destination);
+  // destination = destination (op) source.
+  void Reduce(Slice source, Slice destination);
+
+  Schedule Build() && { return std::move(builder_).Build(); }
+
+ private:
+  // Who wrote these elements last, and who has read them since.
+  struct Span {
+    size_t end = 0;
+    StepId writer = kNoStep;
+    std::vector<StepId> readers;
+  };
+  using Spans = std::map<size_t, Span>;  // by begin; disjoint, without gaps up to the last end
+
+  // What a step that touches the slice must wait for, added to after_.
+  void Await(const Slice& slice, bool writes);
+  void Note(const Slice& slice, bool writes, StepId step);
+  // Cuts the spans at the slice's ends; the first span of the slice.
+  Spans::iterator Isolate(const Slice& slice);
+  absl::Span<const StepId> After();
+
+  ScheduleBuilder builder_;
+  Spans spans_[3];                                 // by buffer
+  std::map<int, uint32_t> next_send_, next_recv_;  // tags, by peer
+  std::vector<StepId> after_;                      // of the step being added
+};
+
+}  // namespace cohort::comm::algorithms

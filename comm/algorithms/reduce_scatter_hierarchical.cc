@@ -1,0 +1,46 @@
+// Hierarchical reduce-scatter: inside every host, the owner of a rail sums by reading what the host's ranks bring
+// for the ranks of this rail anywhere; then the owners of the rail reduce-scatter across hosts. Every sum
+// of a host crosses to another once: a host sends (H-1)/H n.
+#include "comm/algorithms/blocks.h"
+
+namespace cohort::comm::algorithms {
+
+Schedule HierarchicalReduceScatter(const Collective& c) {
+  const Cuts offsets = Offsets(c.counts);
+  Flow flow(offsets.back(), c.counts[c.rank]);
+  const Rails rails(c);
+  const Team local = rails.Local();
+  const Slice input{Buffer::kInput, 0, offsets.back()};
+  const Slice output{Buffer::kOutput, 0, c.counts[c.rank]};
+  for (int rail = 0; rail < rails.num_rails(); ++rail) {
+    const Team across = rails.Across(rail);
+    const std::vector<int> blocks = rails.Blocks(rail);
+    Cuts cuts(1, 0);
+    for (const int block : blocks) cuts.push_back(cuts.back() + (block < 0 ? 0 : c.counts[block]));
+    const int owner = across.ranks[across.place];
+    const bool own = owner == c.rank;
+    // What comes home from the other hosts is added last.
+    const Slice work = own && rails.num_hosts() > 1 ? flow.Scratch(cuts.back()) : output;
+    for (int host = 0; host < rails.num_hosts(); ++host) {
+      if (blocks[host] < 0) continue;
+      const Slice block = Member(input, offsets, blocks[host]);
+      if (!own) {
+        flow.Send(owner, block);
+        continue;
+      }
+      const Slice target = rails.num_hosts() > 1 ? Member(work, cuts, host) : output;
+      Slice sum = block;
+      for (int distance = 1; distance < local.size(); ++distance) {
+        flow.RecvReduce(local.At(-distance), sum, target);
+        sum = target;
+      }
+      if (local.size() == 1) flow.Copy(block, target);
+    }
+    if (!own || rails.num_hosts() == 1) continue;
+    const Slice result = blocks[across.place] < 0 ? Member(work, cuts, across.place) : output;
+    HalvingReduceScatter(flow, across, cuts, work, work, result);
+  }
+  return std::move(flow).Build();
+}
+
+}  // namespace cohort::comm::algorithms

@@ -1,0 +1,72 @@
+#include "comm/algorithms/team.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "comm/policy.h"
+
+namespace cohort::comm::algorithms {
+
+std::shared_ptr<const HostMap> Hosts(const Collective& c) {
+  return c.hosts != nullptr ? c.hosts : HostMap::OneHost(c.size);
+}
+
+Team Everyone(const Collective& c) {
+  Team team;
+  team.ranks.resize(c.size);
+  std::iota(team.ranks.begin(), team.ranks.end(), 0);
+  team.place = c.rank;
+  return team;
+}
+
+Rails::Rails(const Collective& c)
+    : hosts_(Hosts(c)), rank_(c.rank), host_(hosts_->host_of(c.rank)), num_rails_(hosts_->most_on_a_host()) {}
+
+Rails::Rails(const Collective& c, size_t count) : Rails(c) {
+  const size_t worth = std::max<size_t>(1, count / policy::kRailElements);
+  if (worth < static_cast<size_t>(num_rails_)) num_rails_ = static_cast<int>(worth);
+}
+
+int Rails::Owner(int host, int rail) const {
+  const auto ranks = hosts_->ranks_on(host);
+  return ranks[static_cast<size_t>(rail) * ranks.size() / num_rails_];
+}
+
+Range Rails::OwnedBy(int host, int place) const {
+  // Rails r with floor(r * g / R) == place.
+  const size_t g = hosts_->ranks_on(host).size(), rails = num_rails_, at = place;
+  const size_t begin = (at * rails + g - 1) / g, end = ((at + 1) * rails + g - 1) / g;
+  return {begin, end - begin};
+}
+
+std::vector<int> Rails::Blocks(int rail) const {
+  std::vector<int> blocks;
+  for (int host = 0; host < num_hosts(); ++host) {
+    const int owner = Owner(host, rail);
+    const bool first = OwnedBy(host, hosts_->local_rank(owner)).begin == static_cast<size_t>(rail);
+    blocks.push_back(first ? owner : -1);
+  }
+  return blocks;
+}
+
+std::vector<size_t> Rails::LocalCuts(const std::vector<size_t>& rail_cuts) const {
+  std::vector<size_t> cuts;
+  const int ranks = static_cast<int>(hosts_->ranks_on(host_).size());
+  for (int place = 0; place < ranks; ++place) cuts.push_back(rail_cuts[OwnedBy(host_, place).begin]);
+  cuts.push_back(rail_cuts.back());
+  return cuts;
+}
+
+Team Rails::Local() const {
+  const auto ranks = hosts_->ranks_on(host_);
+  return {{ranks.begin(), ranks.end()}, hosts_->local_rank(rank_)};
+}
+
+Team Rails::Across(int rail) const {
+  Team team;
+  for (int host = 0; host < num_hosts(); ++host) team.ranks.push_back(Owner(host, rail));
+  team.place = host_;
+  return team;
+}
+
+}  // namespace cohort::comm::algorithms

@@ -1,0 +1,65 @@
+// Teams: the ranks of a group that make one part of an algorithm together, and how a buffer is cut among hosts.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include "comm/algorithms/algorithm.h"
+#include "comm/host_map.h"
+
+namespace cohort::comm::algorithms {
+
+// Some ranks of a group, in the same order for all of them.
+struct Team {
+  std::vector<int> ranks;
+  int place = 0;  // this rank is ranks[place]
+
+  int size() const { return static_cast<int>(ranks.size()); }
+  // The rank `distance` places on, round the team.
+  int At(int distance) const { return ranks[Modulo(place + distance, size())]; }
+};
+
+Team Everyone(const Collective& collective);
+
+// Rails: a buffer is cut into as many rails on every host, whatever the number of its ranks, and every rail
+// has one owner on each host. Then each host has summed each rail once before it crosses to another, and the
+// owners of a rail make a team across hosts.
+class Rails {
+ public:
+  // At most as many rails as the largest host has ranks, and none shorter than policy::kRailElements of `count`.
+  Rails(const Collective& collective, size_t count);
+  // As many as the largest host has ranks.
+  explicit Rails(const Collective& collective);
+
+  const HostMap& hosts() const { return *hosts_; }
+  int num_hosts() const { return hosts_->num_hosts(); }
+  int num_rails() const { return num_rails_; }
+  // The rank on `host` that owns the rail. Owners ascend with the rails, so a rank's rails follow each other.
+  int Owner(int host, int rail) const;
+  // Rails [begin, begin + count) of the `place`-th rank of a host.
+  Range OwnedBy(int host, int place) const;
+
+  // For operations whose parts belong to ranks: by host, the rank whose part the rail carries, -1 where
+  // its owner has an earlier rail for that. Every rank's part is on one rail, of which it is the owner.
+  std::vector<int> Blocks(int rail) const;
+
+  // A buffer cut by rails, cut by this host's ranks instead: each has its rails.
+  std::vector<size_t> LocalCuts(const std::vector<size_t>& rail_cuts) const;
+  // The ranks of this rank's host.
+  Team Local() const;
+  // The owners of a rail, one a host, in the order of hosts.
+  Team Across(int rail) const;
+  // This rank's own rails.
+  Range Own() const { return OwnedBy(host_, hosts_->local_rank(rank_)); }
+
+ private:
+  std::shared_ptr<const HostMap> hosts_;
+  int rank_, host_;
+  int num_rails_;
+};
+
+// The map of the call; one host where it has none.
+std::shared_ptr<const HostMap> Hosts(const Collective& collective);
+
+}  // namespace cohort::comm::algorithms
