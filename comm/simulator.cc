@@ -53,6 +53,11 @@ class Simulator {
     for (int rank = 0; rank < size; ++rank) {
       if (ranks_[rank].left > 0) return Stuck();
       COHORT_RETURN_IF_ERROR(CheckOutput(collectives_, rank, ranks_[rank].contents));
+      if (collectives_[rank].operation == Operation::kAllReduce) {
+        const absl::Status same =
+            CheckSameBits(ranks_[0].contents, ranks_[rank].contents, collectives_[rank].count);
+        if (!same.ok()) return absl::InternalError(absl::StrCat("rank ", rank, ": ", same.message()));
+      }
       if (collectives_[rank].operation == Operation::kBarrier) COHORT_RETURN_IF_ERROR(CheckHeard(rank));
     }
     return result_;

@@ -39,6 +39,7 @@ struct Simulation {
 // - two steps of a rank touch the same elements, one of them writes, and nothing orders them,
 // - a step reads what was never written, or a message has another size than its receive,
 // - some ranks wait for each other for ever, even though sends may last until their receives are posted,
+// - the ranks of an all-reduce add in different orders, so that their results could differ in bits,
 // - an output is not what the operation promises, or a barrier lets a rank through before all have come.
 absl::StatusOr<Simulation> Simulate(absl::Span<const Collective> collectives,
                                     absl::Span<const Schedule> schedules, size_t element_bytes = 4,

@@ -143,4 +143,19 @@ absl::Status CheckOutput(absl::Span<const Collective> collectives, int rank, con
   return absl::OkStatus();
 }
 
+absl::Status CheckSameBits(const SymbolicRank& first, const SymbolicRank& other, size_t count) {
+  COHORT_ASSIGN_OR_RETURN(const auto x, first[Buffer::kOutput].Read(0, count));
+  COHORT_ASSIGN_OR_RETURN(const auto y, other[Buffer::kOutput].Read(0, count));
+  for (size_t i = 0, j = 0; i < x.size() && j < y.size();) {
+    if (x[i].order != y[j].order) {
+      return absl::InternalError(absl::StrFormat(
+          "output element %d is summed in another order than on rank 0", std::max(x[i].offset, y[j].offset)));
+    }
+    const size_t x_end = x[i].offset + x[i].count, y_end = y[j].offset + y[j].count;
+    if (x_end <= y_end) ++i;
+    if (y_end <= x_end) ++j;
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace cohort::comm

@@ -12,7 +12,13 @@ using Run = SymbolicBuffer::Run;
 
 // Part of a run, from `from` elements into it.
 Run Cut(const Run& run, size_t from, size_t count) {
-  return {run.offset + from, count, run.terms, run.shift + from};
+  return {run.offset + from, count, run.terms, run.shift + from, run.order};
+}
+
+uint64_t Mix(uint64_t x) {  // the finalizer of splitmix64
+  x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
+  x = (x ^ x >> 27) * 0x94d049bb133111ebull;
+  return x ^ x >> 31;
 }
 
 }  // namespace
@@ -25,7 +31,8 @@ Terms Run::At() const {
 
 void SymbolicBuffer::Define(size_t offset, size_t count, Terms terms) {
   if (count == 0) return;
-  Write(offset, {{0, count, std::make_shared<const Terms>(std::move(terms)), 0}});
+  const uint64_t order = Mix(static_cast<uint64_t>(terms.front().rank) + 1);
+  Write(offset, {{0, count, std::make_shared<const Terms>(std::move(terms)), 0, order}});
 }
 
 void SymbolicBuffer::Write(size_t offset, std::vector<Run> runs) {
@@ -93,7 +100,8 @@ std::vector<Run> Combine(const std::vector<Run>& a, const std::vector<Run>& b) {
         ++x, ++y;
       }
     }
-    result.push_back({at, end - at, std::make_shared<const Terms>(std::move(sum)), 0});
+    result.push_back(
+        {at, end - at, std::make_shared<const Terms>(std::move(sum)), 0, Mix(a[i].order + b[j].order)});
     at = end;
     if (a[i].offset + a[i].count == end) ++i;
     if (b[j].offset + b[j].count == end) ++j;

@@ -32,6 +32,9 @@ class SymbolicBuffer {
     size_t count = 0;
     std::shared_ptr<const Terms> terms;  // shifted: the origins are those of element `offset - shift`
     size_t shift = 0;
+    // Tells in which order the terms were added: equal where the same two sums, in either order, were added
+    // at each step, as then the bits of a floating-point result are equal.
+    uint64_t order = 0;
 
     Terms At() const;  // with the shift applied
   };

@@ -19,7 +19,8 @@ struct Algorithm {
   const char* name;
   const char* description;
   MakeSchedule make;
-  bool pipelined;  // heeds Collective::piece
+  bool pipelined;        // heeds Collective::piece
+  bool by_host = false;  // heeds Collective::hosts
 };
 
 // Every algorithm, grouped by operation. The chooser, the simulator's tests and
