@@ -45,7 +45,7 @@ inline void Store(uint16_t* p, V v) {
   typedef uint32_t Vu __attribute__((vector_size(64)));
   const Vu u = (Vu)v;
   const Vu rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  const Vi nan = v != v;
+  const Vi nan = v != v;  // NOLINT(misc-redundant-expression): what is not itself is NaN
   const Vu bits = nan ? (u >> 16) | 0x40u : rounded;
   const Vh h = __builtin_convertvector(bits, Vh);
   std::memcpy(p, &h, sizeof(h));

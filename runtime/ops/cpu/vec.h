@@ -48,7 +48,7 @@ COHORT_INLINE void StoreExactly(BFloat16* p, F32x16 x) {
   const U32x16 u = (U32x16)x;
   const U32x16 rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
   const U32x16 quiet = (u >> 16) | 0x40u;
-  const U32x16 bits = x == x ? rounded : quiet;
+  const U32x16 bits = x == x ? rounded : quiet;  // NOLINT(misc-redundant-expression): NaN is not itself
   *reinterpret_cast<UnalignedU16x16*>(p) = Narrow(bits);
 }
 COHORT_INLINE void StoreExactly(float* p, F32x16 x) { Store(p, x); }
