@@ -38,7 +38,8 @@ if [ -n "$since" ]; then
 else
   mapfile -t units < <(git ls-files -- "${compiled[@]}")
 fi
-# The build names GCC's warnings, which clang does not know. clang-tidy counts on its standard error the warnings in system headers, which nobody asked for.
+# The build names GCC's warnings, which clang does not know, and clang-tidy counts on its standard error the warnings in
+# system headers, which nobody asked for.
 printf '%s\n' "${units[@]}" | xargs -r -P "$(nproc)" -n 1 clang-tidy -p "$build" --quiet \
   --extra-arg=-Wno-unknown-warning-option \
   2> >(grep -v -E '^[0-9]+ warnings? generated\.$' >&2)
