@@ -58,6 +58,26 @@ inline constexpr uint32_t kShmSlots = 1024;
 inline constexpr size_t kPullBytes = 256 << 10;
 inline constexpr size_t kPullReduceBytes = 128 << 10;
 
+// ---- UCX ----
+
+// Messages up to this size travel whole; a larger one is announced with its first bytes, and then comes in
+// pieces of this size: with its header, a piece fits the segments that UCX is set to (64 KiB).
+inline constexpr size_t kUcxPieceBytes = 60 << 10;
+// Pieces to one peer that UCX holds at a time.
+inline constexpr int kUcxPiecesInFlight = 8;
+// How long connecting peers may take to hear of each other beyond the rendezvous.
+// While operations wait, peers are asked for a sign of life this often. Silence for longer than kUcxSilence
+// (COHORT_PEER_SILENCE_MS) is loss: the host or its link is down, or the process is stopped.
+inline constexpr int64_t kUcxPingNanos = 100'000'000;
+inline constexpr int64_t kUcxSilenceNanos = 700'000'000;
+// One look at the peers counts for at most this much silence: this rank may have been stopped itself.
+inline constexpr int64_t kUcxLookNanos = 50'000'000;
+// An idle rank looks this often whether it must answer, until it sleeps on the network's own event.
+inline constexpr int64_t kUcxIdleLookNanos = 20'000'000;
+// How long a closing transport lets UCX flush what it has accepted, and end its endpoints.
+inline constexpr int64_t kUcxFlushNanos = 2'000'000'000;
+inline constexpr int64_t kUcxEndNanos = 500'000'000;
+
 // ---- MPI ----
 inline constexpr size_t kMpiEagerBytes = 16 << 10;
 // Control messages that can arrive between two looks without waiting inside MPI.
@@ -93,5 +113,10 @@ inline constexpr size_t kPieceBytes = 256 << 10;
 inline constexpr size_t kMaxPieces = 8;
 // Hierarchical all-reduces do not cut a buffer into rails of fewer elements than this.
 inline constexpr size_t kRailElements = 256;
+
+// ---- Codecs (equal on all ranks, part of the wire formats) ----
+
+// Elements that share a scale. With its four bytes an int8 block takes 0.254 of the f32 bytes.
+inline constexpr size_t kCodecBlock = 256;
 
 }  // namespace cohort::comm::policy

@@ -1,7 +1,6 @@
 #include "comm/reduce.h"
 
 #ifdef __x86_64__
-#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -11,13 +10,10 @@
 #include <limits>
 #include <type_traits>
 
+#include "comm/processor.h"
+
 namespace cohort::comm {
 namespace {
-
-#define COHORT_INLINE inline __attribute__((always_inline))
-// Only where the processor is an x86.
-#define COHORT_AVX2 __attribute__((target("avx2,fma,f16c")))
-#define COHORT_AVX512 __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")))
 
 template <typename T>
 using BitsOf = std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>;
@@ -153,33 +149,14 @@ COHORT_AVX512 void Avx512(const std::byte* a, const std::byte* b, std::byte* out
   Loop<T, Op>(a + skip, b + skip, out + skip, count - done);
 }
 
-enum class Level { kBaseline, kAvx2, kAvx512 };
-
-// Asked of the processor itself: not every compiler's __builtin_cpu_supports knows the name.
-bool HasF16c() {
-  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
-}
-
-Level ProcessorLevel() {
-  static const Level level = [] {
-    __builtin_cpu_init();
-    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && HasF16c();
-    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    return avx512 ? Level::kAvx512 : avx2 ? Level::kAvx2 : Level::kBaseline;
-  }();
-  return level;
-}
-
 template <typename T, typename Op>
 ReduceFunction Choose() {
-  switch (ProcessorLevel()) {
-    case Level::kAvx512:
+  switch (GetProcessorLevel()) {
+    case ProcessorLevel::kAvx512:
       return Avx512<T, Op>;
-    case Level::kAvx2:
+    case ProcessorLevel::kAvx2:
       return Avx2<T, Op>;
-    case Level::kBaseline:
+    case ProcessorLevel::kBaseline:
       break;
   }
   return Baseline<T, Op>;

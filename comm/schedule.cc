@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_format.h"
 #include "comm/check.h"
+#include "comm/policy.h"
 
 namespace cohort::comm {
 
@@ -17,6 +18,12 @@ ScheduleBuilder::ScheduleBuilder(size_t input_count, size_t output_count) {
 Slice ScheduleBuilder::Scratch(size_t count) {
   const Slice slice{Buffer::kScratch, schedule_.scratch_count, count};
   schedule_.scratch_count += count;
+  return slice;
+}
+
+Slice ScheduleBuilder::Wire(size_t count) {
+  const Slice slice{Buffer::kWire, schedule_.wire_count, count};
+  schedule_.wire_count += (count + policy::kCodecBlock - 1) / policy::kCodecBlock * policy::kCodecBlock;
   return slice;
 }
 
@@ -87,15 +94,18 @@ Schedule ScheduleBuilder::Build() && {
 namespace {
 
 absl::Status CheckSlice(const Schedule& schedule, size_t step, const char* which, const Slice& slice) {
-  const size_t limit = slice.buffer == Buffer::kInput    ? schedule.input_count
-                       : slice.buffer == Buffer::kOutput ? schedule.output_count
-                                                         : schedule.scratch_count;
+  const size_t limits[kNumBuffers] = {schedule.input_count, schedule.output_count, schedule.scratch_count,
+                                      schedule.wire_count};
+  const size_t limit = limits[static_cast<size_t>(slice.buffer)];
   if (slice.offset > limit || slice.count > limit - slice.offset) {
     return absl::InternalError(absl::StrFormat("step %d: the %s [%d, +%d) leaves a buffer of %d elements",
                                                step, which, slice.offset, slice.count, limit));
   }
   if (slice.buffer == Buffer::kInput && which[0] == 'd' && slice.count > 0) {
     return absl::InternalError(absl::StrFormat("step %d writes to the input", step));
+  }
+  if (slice.buffer == Buffer::kWire && slice.offset % policy::kCodecBlock != 0) {
+    return absl::InternalError(absl::StrFormat("step %d: the %s begins inside a codec's block", step, which));
   }
   return absl::OkStatus();
 }
@@ -124,6 +134,12 @@ absl::Status Validate(const Schedule& schedule, int rank, int size) {
     if (writes) COHORT_RETURN_IF_ERROR(CheckSlice(schedule, i, "destination", step.destination));
     if (reads && writes && step.source.count != step.destination.count) {
       return absl::InternalError(absl::StrFormat("step %d: source and destination differ in size", i));
+    }
+    const bool to_wire = writes && step.destination.buffer == Buffer::kWire && step.destination.count > 0;
+    if (to_wire && (step.kind == StepKind::kReduce || step.kind == StepKind::kRecvReduce ||
+                    (reads && step.source.buffer == Buffer::kWire))) {
+      return absl::InternalError(
+          absl::StrFormat("step %d: what is encoded can be copied from, but not added to", i));
     }
     for (const StepId id : schedule.After(static_cast<StepId>(i))) {
       if (id < 0 || static_cast<size_t>(id) >= i) {

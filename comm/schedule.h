@@ -11,7 +11,10 @@
 
 namespace cohort::comm {
 
-enum class Buffer : uint8_t { kInput, kOutput, kScratch };
+// The wire buffer holds elements as a codec encodes them (codec/): copying to it encodes, copying or reducing from
+// it decodes, and sends and receives move the encoded bytes. Only schedules of calls with a codec have one.
+enum class Buffer : uint8_t { kInput, kOutput, kScratch, kWire };
+inline constexpr int kNumBuffers = 4;
 
 // `count` elements of a buffer from `offset` on. All sizes in a schedule are elements.
 struct Slice {
@@ -56,6 +59,7 @@ struct Schedule {
   size_t input_count = 0;  // elements; 0 in place
   size_t output_count = 0;
   size_t scratch_count = 0;
+  size_t wire_count = 0;
   size_t local_count = 0;  // elements that copies and reductions touch
 
   absl::Span<const StepId> After(StepId step) const {
@@ -75,6 +79,8 @@ class ScheduleBuilder {
 
   // Room in the scratch buffer.
   Slice Scratch(size_t count);
+  // Room in the wire buffer, from the begin of a block of the codecs.
+  Slice Wire(size_t count);
 
   StepId Send(int peer, uint32_t tag, Slice source, absl::Span<const StepId> after = {});
   StepId Recv(int peer, uint32_t tag, Slice destination, absl::Span<const StepId> after = {});

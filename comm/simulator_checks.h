@@ -11,9 +11,9 @@
 
 namespace cohort::comm {
 
-// The three buffers of a rank.
+// The buffers of a rank.
 struct SymbolicRank {
-  SymbolicBuffer buffers[3];
+  SymbolicBuffer buffers[kNumBuffers];
   SymbolicBuffer& operator[](Buffer buffer) { return buffers[static_cast<size_t>(buffer)]; }
   const SymbolicBuffer& operator[](Buffer buffer) const { return buffers[static_cast<size_t>(buffer)]; }
 };

@@ -22,6 +22,7 @@ class Flow {
   Flow(size_t input_count, size_t output_count) : builder_(input_count, output_count) {}
 
   Slice Scratch(size_t count) { return builder_.Scratch(count); }
+  Slice Wire(size_t count) { return builder_.Wire(count); }
 
   void Send(int peer, Slice source);
   void Recv(int peer, Slice destination);
@@ -50,7 +51,7 @@ class Flow {
   absl::Span<const StepId> After();
 
   ScheduleBuilder builder_;
-  Spans spans_[3];                                 // by buffer
+  Spans spans_[kNumBuffers];                       // by buffer
   std::map<int, uint32_t> next_send_, next_recv_;  // tags, by peer
   std::vector<StepId> after_;                      // of the step being added
 };
