@@ -11,8 +11,8 @@ namespace cohort::runtime {
 struct Product {
   int64_t m, n, k;
   bool transpose_a, transpose_b, accumulate;
-  DataType input, output;  // kBF16 or kF32; output may be kF32 for bf16 inputs
-  auto operator<=>(const Product&) const = default;
+  DataType input, output;                            // kBF16 or kF32; output may be kF32 for bf16 inputs
+  auto operator<=>(const Product&) const = default;  // NOLINT(modernize-use-nullptr): compared with 0 inside
 };
 
 // On CpuThreads() threads. Sizes may be zero.

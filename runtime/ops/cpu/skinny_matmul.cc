@@ -44,7 +44,7 @@ void Run(Device& device, DataType dtype, std::vector<skinny::Task> tasks) {
   }
   int64_t weights = 0;
   for (const skinny::Task& task : tasks) weights += task.n * task.k;
-  const int threads =
+  [[maybe_unused]] const int threads =  // clang-tidy does not see the pragma's use
       static_cast<int>(std::clamp<int64_t>(weights / cpu_policy::kElementGrain, 1, CpuThreads()));
 #pragma omp parallel num_threads(threads)
   {
