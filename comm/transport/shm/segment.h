@@ -49,6 +49,8 @@ struct Ring {
   // Written by the consumer.
   alignas(64) std::atomic<uint32_t> consumed_entries;
   std::atomic<uint64_t> consumed_payload;
+  // Written by the producer: it has forgotten the consumer, and listens to it no more.
+  std::atomic<uint32_t> dismissed;
   alignas(64) Entry entries[policy::kShmRingEntries];
   alignas(64) std::byte payload[policy::kShmRingBytes];
 };
@@ -64,36 +66,39 @@ inline constexpr uint64_t SlotWord(uint32_t generation, SlotState state) {
 
 struct SegmentLayout {
   uint64_t nonce;
-  uint64_t num_rings;
   alignas(64) Doorbell doorbell;
   alignas(64) std::atomic<uint32_t> closed;
   // Entry context % size: context << 32 | (sequence + 1) of the operation begun last.
   alignas(64) std::atomic<uint64_t> board[policy::kBoardEntries];
   Slot slots[policy::kShmSlots];
-  // Ring r holds what rank r sends to the segment's owner. Untouched rings cost no memory.
-  Ring rings[];
 };
 
-// A mapping of one segment. The memory is anonymous (memfd): nothing has a name that could be left behind.
+// A mapping of one segment: the layout at its start, and behind it, each mapped by itself, rings; ring r holds what
+// member r sends to the segment's owner. The memory is anonymous (memfd): nothing has a name that could be left
+// behind. Untouched rings cost no memory, so there is one for every member that may ever come.
 class Segment {
  public:
-  // This rank's own, with rings for `num_ranks`.
-  static absl::StatusOr<std::unique_ptr<Segment>> Create(int num_ranks);
+  // This rank's own.
+  static absl::StatusOr<std::unique_ptr<Segment>> Create();
   // That of a process on this host.
-  static absl::StatusOr<std::unique_ptr<Segment>> Attach(int pid, int fd, uint64_t nonce, int num_ranks);
+  static absl::StatusOr<std::unique_ptr<Segment>> Attach(int pid, int fd, uint64_t nonce);
   ~Segment();
   Segment(const Segment&) = delete;
   Segment& operator=(const Segment&) = delete;
+
+  absl::StatusOr<Ring*> MapRing(int member);
+  static void Unmap(Ring* ring);
+  // Gives the memory of a ring back.
+  void Drop(int member);
 
   SegmentLayout* operator->() const { return layout_; }
   int fd() const { return fd_; }
 
  private:
-  Segment(SegmentLayout* layout, size_t bytes, int fd) : layout_(layout), bytes_(bytes), fd_(fd) {}
+  Segment(SegmentLayout* layout, int fd) : layout_(layout), fd_(fd) {}
 
   SegmentLayout* layout_;
-  size_t bytes_;
-  int fd_;  // -1 where attached
+  int fd_;
 };
 
 }  // namespace cohort::comm::shm

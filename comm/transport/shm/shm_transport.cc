@@ -24,6 +24,11 @@ const volatile uint64_t probe_word = kProbe;
 ShmTransport::Peer::Peer(int peer_rank, Process peer_process, std::unique_ptr<Segment> peer_segment)
     : rank(peer_rank), process(std::move(peer_process)), segment(std::move(peer_segment)) {}
 
+ShmTransport::Peer::~Peer() {
+  Segment::Unmap(out_ring);
+  Segment::Unmap(in_ring);
+}
+
 ShmTransport::ShmTransport(int rank, int size, TransportEvents* events, std::unique_ptr<Segment> own)
     : rank_(rank), events_(events), own_(std::move(own)), peers_(size), generations_(policy::kShmSlots, 0) {
   for (uint32_t slot = policy::kShmSlots - 1; slot > 0; --slot) free_slots_.push_back(slot);
@@ -35,7 +40,7 @@ ShmTransport::~ShmTransport() = default;
 
 absl::StatusOr<std::unique_ptr<ShmTransport>> ShmTransport::Create(int rank, int size,
                                                                    TransportEvents* events) {
-  COHORT_ASSIGN_OR_RETURN(auto own, Segment::Create(size));
+  COHORT_ASSIGN_OR_RETURN(auto own, Segment::Create());
   AllowReaders();
   return std::unique_ptr<ShmTransport>(new ShmTransport(rank, size, events, std::move(own)));
 }
@@ -46,32 +51,58 @@ std::string ShmTransport::Address() const {
                       reinterpret_cast<uintptr_t>(&probe_word));
 }
 
-absl::Status ShmTransport::Attach(int peer, const std::string& address) {
-  std::istringstream fields(address);
+namespace {
+
+struct PeerAddress {
   int pid = 0, fd = -1;
   uint64_t start = 0, nonce = 0, probe = 0;
-  if (!(fields >> pid >> start >> fd >> nonce >> probe)) {
+};
+
+bool Parse(const std::string& text, PeerAddress* address) {
+  std::istringstream fields(text);
+  return static_cast<bool>(fields >> address->pid >> address->start >> address->fd >> address->nonce >>
+                           address->probe);
+}
+
+}  // namespace
+
+bool ShmTransport::Lives(const std::string& address) {
+  PeerAddress parsed;
+  return Parse(address, &parsed) && Process::Open(parsed.pid, parsed.start).ok();
+}
+
+absl::Status ShmTransport::Attach(int peer, const std::string& address) {
+  PeerAddress parsed;
+  if (!Parse(address, &parsed)) {
     return absl::InvalidArgumentError(absl::StrCat("rank ", peer, " gave the address '", address, "'"));
   }
-  const int size = static_cast<int>(peers_.size());
-  COHORT_ASSIGN_OR_RETURN(Process process, Process::Open(pid, start));
-  COHORT_ASSIGN_OR_RETURN(auto segment, Segment::Attach(pid, fd, nonce, size));
+  COHORT_ASSIGN_OR_RETURN(Process process, Process::Open(parsed.pid, parsed.start));
+  COHORT_ASSIGN_OR_RETURN(auto segment, Segment::Attach(parsed.pid, parsed.fd, parsed.nonce));
   auto entry = std::make_unique<Peer>(peer, std::move(process), std::move(segment));
-  entry->out = RingProducer(&(*entry->segment)->rings[rank_]);
-  entry->in = RingConsumer(&(*own_)->rings[peer]);
+  COHORT_ASSIGN_OR_RETURN(entry->out_ring, entry->segment->MapRing(rank_));
+  COHORT_ASSIGN_OR_RETURN(entry->in_ring, own_->MapRing(peer));
+  entry->out = RingProducer(entry->out_ring);
+  entry->in = RingConsumer(entry->in_ring);
   uint64_t word = 0;
-  entry->readable = may_read_ &&
-                    entry->process.Read(probe, reinterpret_cast<std::byte*>(&word), sizeof(word)).ok() &&
-                    word == kProbe;
+  entry->readable =
+      may_read_ &&
+      entry->process.Read(parsed.probe, reinterpret_cast<std::byte*>(&word), sizeof(word)).ok() &&
+      word == kProbe;
+  if (peer >= static_cast<int>(peers_.size())) peers_.resize(peer + 1);
   live_.push_back(entry.get());
   peers_[peer] = std::move(entry);
   return absl::OkStatus();
 }
 
 void ShmTransport::Detach(int peer) {
-  if (peers_[peer] == nullptr) return;
-  std::erase(live_, peers_[peer].get());
+  if (peer >= static_cast<int>(peers_.size()) || peers_[peer] == nullptr) return;
+  Peer& gone = *peers_[peer];
+  gone.out_ring->dismissed.store(1, std::memory_order_seq_cst);
+  (*gone.segment)->doorbell.Ring();
+  if (!gone.gone) backlog_ -= gone.backlog.size();
+  std::erase(live_, &gone);
   peers_[peer].reset();
+  own_->Drop(peer);
 }
 
 absl::Status ShmTransport::GoneStatus(const Peer& peer) const {
@@ -247,7 +278,8 @@ void ShmTransport::CheckPeers() {
     Peer& peer = *live_[i];
     if (peer.gone) continue;
     const bool left = (*peer.segment)->closed.load(std::memory_order_acquire) != 0;
-    if (!left && peer.process.Alive()) continue;
+    const bool dismissed = peer.in_ring->dismissed.load(std::memory_order_acquire) != 0;
+    if (!left && !dismissed && peer.process.Alive()) continue;
     // What it sent before it went still counts.
     size_t budget = SIZE_MAX;
     Drain(peer, &budget);
@@ -260,7 +292,11 @@ void ShmTransport::CheckPeers() {
     for (const Outgoing& outgoing : unsent) {
       if (outgoing.send != nullptr) outgoing.send->owner->OnRequestDone(outgoing.send->token, status);
     }
-    events_->OnPeerGone(peer.rank, left, status.message());
+    if (dismissed) {
+      events_->OnDismissed(peer.rank);
+    } else {
+      events_->OnPeerGone(peer.rank, left, status.message());
+    }
   }
 }
 
@@ -274,7 +310,7 @@ void ShmTransport::PublishBegun(uint32_t context, uint32_t sequence) {
 }
 
 std::optional<uint32_t> ShmTransport::Begun(int peer, uint32_t context) const {
-  if (peers_[peer] == nullptr) return std::nullopt;
+  if (peer >= static_cast<int>(peers_.size()) || peers_[peer] == nullptr) return std::nullopt;
   const uint64_t word =
       (*peers_[peer]->segment)->board[context % policy::kBoardEntries].load(std::memory_order_relaxed);
   // Numbers are those of the last begun operation plus one: 0 where the group has begun none.

@@ -24,11 +24,15 @@ class ShmTransport : public Transport {
  public:
   // What a peer must know to attach, as text.
   static absl::StatusOr<std::unique_ptr<ShmTransport>> Create(int rank, int size, TransportEvents* events);
+  // This rank's number, where it was not known at first (-1): before the first Attach.
+  void SetRank(int rank) { rank_ = rank; }
+  // Whether the process of that address still lives.
+  static bool Lives(const std::string& address);
   ~ShmTransport() override;
   std::string Address() const;
   // Attaches to a peer by its Address(). Where that fails, the pair must use another transport.
   absl::Status Attach(int peer, const std::string& address);
-  // Forgets a peer that could not attach to this rank.
+  // Forgets a peer, which sees it if it lives. Nothing may be in flight to or from it.
   void Detach(int peer);
   // Where this rank's threads sleep: peers ring it.
   Doorbell* doorbell() { return &(*own_)->doorbell; }
@@ -58,9 +62,12 @@ class ShmTransport : public Transport {
   };
   struct Peer {
     Peer(int rank, Process process, std::unique_ptr<Segment> segment);
+    ~Peer();
     int rank;
     Process process;
     std::unique_ptr<Segment> segment;
+    Ring* out_ring = nullptr;  // in its segment
+    Ring* in_ring = nullptr;   // in this rank's
     RingProducer out;
     RingConsumer in;
     std::deque<Outgoing> backlog;
