@@ -1,4 +1,5 @@
 // How an engine finds its peers, and which transport serves which pair.
+#include <algorithm>
 #include <cstdlib>
 #include <string>
 #include <utility>
@@ -12,6 +13,7 @@
 #include "comm/transport/mpi/mpi_transport.h"
 #include "comm/transport/self/self_transport.h"
 #include "comm/transport/shm/shm_transport.h"
+#include "comm/transport/ucx/ucx_transport.h"
 
 namespace cohort::comm {
 namespace {
@@ -19,25 +21,67 @@ namespace {
 // What a rank tells the others of itself: one line each.
 struct Card {
   std::string host;
-  std::string shm;  // empty: does not use it
+  std::string shm;   // empty: does not use it
+  std::string wish;  // COHORT_TRANSPORT
   std::string mpi;
 };
 
 absl::StatusOr<Card> ParseCard(int rank, const std::string& text) {
   const std::vector<std::string> lines = absl::StrSplit(text, '\n');
-  if (lines.size() != 3) {
+  if (lines.size() != 4) {
     return absl::InvalidArgumentError(absl::StrCat("the rendezvous holds something unknown for rank ", rank));
   }
-  return Card{lines[0], lines[1], lines[2]};
+  return Card{lines[0], lines[1], lines[2], lines[3]};
 }
 
 std::string CardKey(int rank) { return absl::StrCat("cohort/card/", rank); }
 std::string AttachedKey(int rank) { return absl::StrCat("cohort/attached/", rank); }
 
-// COHORT_TRANSPORT=mpi leaves shared memory out, for tests and for systems where it does not work.
-bool SharedMemoryWanted() {
+std::string UcxKey(int rank) { return absl::StrCat("cohort/ucx/", rank); }
+std::string UcxAttachedKey(int rank) { return absl::StrCat("cohort/ucx-attached/", rank); }
+
+// COHORT_TRANSPORT forces one transport between all pairs, for tests and for finding faults.
+absl::StatusOr<std::string> WishedTransport() {
   const char* wish = std::getenv("COHORT_TRANSPORT");
-  return wish == nullptr || absl::string_view(wish) != "mpi";
+  if (wish == nullptr || *wish == '\0') return std::string();
+  const std::string name = wish;
+  if (name == "shm" || name == "ucx" || name == "mpi") return name;
+  return absl::InvalidArgumentError(
+      absl::StrCat("COHORT_TRANSPORT is '", name, "': it can be shm, ucx or mpi, or unset"));
+}
+
+bool Allows(const Card& card, absl::string_view transport) {
+  return card.wish.empty() || card.wish == transport;
+}
+
+// Connects over UCX to those of `peers` that have it too, and takes them off the list. Null where UCX does not
+// work here.
+absl::StatusOr<std::unique_ptr<ucx::UcxTransport>> ConnectUcx(Rendezvous& rendezvous, absl::Time deadline,
+                                                              TransportEvents* events,
+                                                              std::vector<int>* peers, absl::Status* why) {
+  const int rank = rendezvous.rank();
+  auto ucx = ucx::UcxTransport::Create(rank, rendezvous.size(), events);
+  *why = ucx.status();
+  COHORT_RETURN_IF_ERROR(rendezvous.Put(UcxKey(rank), ucx.ok() ? (*ucx)->Address() : "none"));
+  std::vector<int> reached, left;
+  for (const int peer : *peers) {
+    COHORT_ASSIGN_OR_RETURN(const std::string address, rendezvous.Get(UcxKey(peer), deadline));
+    if (!ucx.ok() || address == "none") {
+      left.push_back(peer);
+      continue;
+    }
+    COHORT_RETURN_IF_ERROR((*ucx)->Attach(peer, address));
+    reached.push_back(peer);
+  }
+  *peers = left;
+  // Frames of strangers are dropped: nobody speaks before both have attached.
+  COHORT_RETURN_IF_ERROR(rendezvous.Put(UcxAttachedKey(rank), "yes"));
+  for (const int peer : reached) {
+    COHORT_RETURN_IF_ERROR(rendezvous.Get(UcxAttachedKey(peer), deadline).status());
+  }
+  if (reached.empty()) return nullptr;
+  COHORT_RETURN_IF_ERROR((*ucx)->Meet(deadline));
+  return std::move(*ucx);
 }
 
 }  // namespace
@@ -73,13 +117,15 @@ absl::Status Engine::Connect(Rendezvous& rendezvous, absl::Time deadline) {
 
   Card own;
   own.host = HostIdentity();
+  COHORT_ASSIGN_OR_RETURN(own.wish, WishedTransport());
   own.mpi = mpi::MpiTransport::Address();
   std::unique_ptr<shm::ShmTransport> shm;
-  if (SharedMemoryWanted()) {
+  if (Allows(own, "shm")) {
     COHORT_ASSIGN_OR_RETURN(shm, shm::ShmTransport::Create(rank, size, this));
     own.shm = shm->Address();
   }
-  COHORT_RETURN_IF_ERROR(rendezvous.Put(CardKey(rank), absl::StrCat(own.host, "\n", own.shm, "\n", own.mpi)));
+  COHORT_RETURN_IF_ERROR(
+      rendezvous.Put(CardKey(rank), absl::StrCat(own.host, "\n", own.shm, "\n", own.wish, "\n", own.mpi)));
 
   std::vector<Card> cards(size);
   std::vector<std::string> hosts(size);
@@ -101,7 +147,7 @@ absl::Status Engine::Connect(Rendezvous& rendezvous, absl::Time deadline) {
 
   // A pair shares memory where both could attach; and nobody goes on before all have.
   COHORT_RETURN_IF_ERROR(rendezvous.Put(AttachedKey(rank), attached));
-  bool needs_mpi = false;
+  std::vector<int> remote, others;  // over UCX, over MPI
   for (int peer = 0; peer < size; ++peer) {
     if (peer == rank) continue;
     COHORT_ASSIGN_OR_RETURN(const std::string theirs, rendezvous.Get(AttachedKey(peer), deadline));
@@ -110,25 +156,37 @@ absl::Status Engine::Connect(Rendezvous& rendezvous, absl::Time deadline) {
       continue;
     }
     if (shm != nullptr) shm->Detach(peer);
-    needs_mpi = true;
-    if (own.mpi.empty() || cards[peer].mpi.empty()) {
-      return absl::UnavailableError(
-          absl::StrCat("no transport reaches rank ", peer, " on ", cards[peer].host, " from rank ", rank,
-                       " on ", own.host, why[peer].ok() ? "" : absl::StrCat(" (", why[peer].ToString(), ")"),
-                       ": between hosts, start the job with mpirun and a build that has MPI"));
-    }
+    (Allows(own, "ucx") && Allows(cards[peer], "ucx") ? remote : others).push_back(peer);
   }
   if (shm != nullptr) {
     doorbell_ = shm->doorbell();
     transports_.push_back(std::move(shm));
   }
-  if (needs_mpi) {
+  absl::Status no_ucx;
+  if (!remote.empty()) {
+    const std::vector<int> wanted = remote;
+    COHORT_ASSIGN_OR_RETURN(auto ucx, ConnectUcx(rendezvous, deadline, this, &remote, &no_ucx));
+    for (const int peer : wanted) {
+      if (std::find(remote.begin(), remote.end(), peer) == remote.end()) routes_[peer] = ucx.get();
+    }
+    others.insert(others.end(), remote.begin(), remote.end());
+    if (ucx != nullptr) transports_.push_back(std::move(ucx));
+  }
+  for (const int peer : others) {
+    if (!own.mpi.empty() && !cards[peer].mpi.empty() && Allows(own, "mpi") && Allows(cards[peer], "mpi"))
+      continue;
+    return absl::UnavailableError(
+        absl::StrCat("no transport reaches rank ", peer, " on ", cards[peer].host, " from rank ", rank,
+                     " on ", own.host, why[peer].ok() ? "" : absl::StrCat(" (", why[peer].ToString(), ")"),
+                     no_ucx.ok() ? "" : absl::StrCat(" (", no_ucx.ToString(), ")"),
+                     ": between hosts, UCX must work on both, or the job be started with mpirun and a build "
+                     "that has MPI"));
+  }
+  if (!others.empty()) {
     std::vector<std::string> addresses;
     for (const Card& card : cards) addresses.push_back(card.mpi);
     COHORT_ASSIGN_OR_RETURN(auto mpi, mpi::MpiTransport::Create(rank, addresses, this));
-    for (int peer = 0; peer < size; ++peer) {
-      if (routes_[peer] == nullptr) routes_[peer] = mpi.get();
-    }
+    for (const int peer : others) routes_[peer] = mpi.get();
     transports_.push_back(std::move(mpi));
   }
   const bool own_core = topology_.local_size() <= static_cast<int>(std::thread::hardware_concurrency());

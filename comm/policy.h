@@ -65,7 +65,6 @@ inline constexpr size_t kPullReduceBytes = 128 << 10;
 inline constexpr size_t kUcxPieceBytes = 60 << 10;
 // Pieces to one peer that UCX holds at a time.
 inline constexpr int kUcxPiecesInFlight = 8;
-// How long connecting peers may take to hear of each other beyond the rendezvous.
 // While operations wait, peers are asked for a sign of life this often. Silence for longer than kUcxSilence
 // (COHORT_PEER_SILENCE_MS) is loss: the host or its link is down, or the process is stopped.
 inline constexpr int64_t kUcxPingNanos = 100'000'000;
@@ -74,8 +73,8 @@ inline constexpr int64_t kUcxSilenceNanos = 700'000'000;
 inline constexpr int64_t kUcxLookNanos = 50'000'000;
 // An idle rank looks this often whether it must answer, until it sleeps on the network's own event.
 inline constexpr int64_t kUcxIdleLookNanos = 20'000'000;
-// How long a closing transport lets UCX flush what it has accepted, and end its endpoints.
-inline constexpr int64_t kUcxFlushNanos = 2'000'000'000;
+// How long a closing transport waits for its peers to say that they have everything, and for its endpoints to end.
+inline constexpr int64_t kUcxLingerNanos = 500'000'000;
 inline constexpr int64_t kUcxEndNanos = 500'000'000;
 
 // ---- MPI ----
@@ -95,6 +94,14 @@ inline constexpr absl::Duration kRendezvousLongestPause = absl::Milliseconds(20)
 
 // ---- Groups ----
 
+// Members that a world can have in its life: numbers are not used again.
+inline constexpr int kMaxMembers = 1 << 16;
+// Decisions of past edits kept for members that missed them.
+inline constexpr size_t kDecisionsKept = 64;
+// Agreements in one edit, where members keep dying in between.
+inline constexpr int kEditAttempts = 16;
+// So many of the members, those of the lowest ranks, write invitations to newcomers.
+inline constexpr int kInviters = 3;
 // Groups of one rank whose progress is on the board that names late ranks.
 inline constexpr uint32_t kBoardEntries = 256;
 // Schedules kept by a group, the least recently used goes first.

@@ -26,6 +26,8 @@ class TransportEvents {
   virtual void OnAbort(int peer, const MessageKey& key, const absl::Status& why) = 0;
   // The peer is gone, and everything that it had sent has been delivered. `left`: it closed properly.
   virtual void OnPeerGone(int peer, bool left, absl::string_view how) = 0;
+  // The peer has forgotten this rank: it was taken out of the group.
+  virtual void OnDismissed(int peer) {}
 };
 
 // Not thread-safe: the engine calls under its lock. Nothing here blocks.
@@ -55,6 +57,11 @@ class Transport {
   virtual void CheckPeers() = 0;
   // The longest that this rank may sleep on its doorbell before it must call Progress again.
   virtual int64_t MaxSleepNanos() const = 0;
+
+  // Where what comes does not ring the doorbell: a descriptor that becomes readable instead, once Arm has said
+  // true since the last Progress. Arm says false where something is already here.
+  virtual int EventFd() const { return -1; }
+  virtual bool Arm() { return true; }
 
   // Publishes that this rank has begun operation `sequence` of a group, and asks how far a peer is: nullopt
   // where the transport cannot tell.
