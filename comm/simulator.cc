@@ -111,9 +111,16 @@ class Simulator {
     const int level = machine_.hosts == nullptr || machine_.hosts->SameHost(from, to) ? 0 : 1;
     const LinkPrice& price = level == 0 ? machine_.local : machine_.remote;
     const uint64_t bytes = count * element_bytes_;
-    const double begin = std::max({now, ranks_[from].out_free[level], ranks_[to].in_free[level]});
+    // A shared link is kept with the lowest rank of the host.
+    const auto link = [&](int rank) {
+      const bool shared = level == 1 && machine_.shared_link;
+      return shared ? machine_.hosts->ranks_on(machine_.hosts->host_of(rank))[0] : rank;
+    };
+    double& out_free = ranks_[link(from)].out_free[level];
+    double& in_free = ranks_[link(to)].in_free[level];
+    const double begin = std::max({now, out_free, in_free});
     const double busy = static_cast<double>(bytes) * price.seconds_per_byte;
-    ranks_[from].out_free[level] = ranks_[to].in_free[level] = begin + busy;
+    out_free = in_free = begin + busy;
     ++result_.messages;
     result_.bytes += bytes;
     if (level == 1) result_.remote_bytes += bytes;

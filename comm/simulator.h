@@ -24,6 +24,7 @@ struct SimulatedMachine {
   std::shared_ptr<const HostMap> hosts;  // null: one host
   LinkPrice local = {0.5e-6, 1.0 / 10e9};
   LinkPrice remote = {20e-6, 1.0 / 1.25e9};
+  bool shared_link = false;  // the ranks of a host share one link to other hosts; else each has its own
   double local_seconds_per_byte = 1.0 / 10e9;  // of copies and reductions
 };
 

@@ -13,18 +13,17 @@ Schedule AllPairAllReduce(const Collective& c) {
   if (c.size == 1) flow.Copy(input, output);
   // In place, the own input stays until it has been sent.
   const Slice sum = c.in_place && c.size > 1 ? flow.Scratch(c.count) : output;
-  for (int from = 0; from < c.size && c.size > 1; ++from) {
-    if (c.rank == 0 && from == 0) continue;  // comes with rank 1's
-    if (c.rank <= 1 && from == 1 - c.rank) {
-      flow.RecvReduce(from, input, sum);  // an addition commutes: rank 0's plus rank 1's
-    } else if (from == c.rank) {
-      if (from > 1) flow.Reduce(input, sum);
-    } else if (from == 0) {
-      flow.Recv(from, sum);
-    } else {
-      flow.RecvReduce(from, sum, sum);
+  std::vector<Slice> brought(c.size, input);  // all arrive at once
+  for (int from = 0; from < c.size; ++from) {
+    if (from == c.rank) continue;
+    if (from == 1 - c.rank) {  // rank 0's plus rank 1's: an addition commutes
+      flow.RecvReduce(from, input, sum);
+      continue;
     }
+    brought[from] = from == 0 ? sum : flow.Scratch(c.count);
+    flow.Recv(from, brought[from]);
   }
+  for (int from = c.rank > 1 ? 1 : 2; from < c.size; ++from) flow.Reduce(brought[from], sum);
   if (c.size > 1) flow.Copy(sum, output);
   return std::move(flow).Build();
 }

@@ -8,6 +8,7 @@ namespace cohort::comm::algorithms {
 
 Schedule HierarchicalAllReduce(const Collective& c) {
   Flow flow(c.in_place ? 0 : c.count, c.count);
+  enum Stage { kReduceInside, kAcross, kGatherInside };
   const size_t pieces = NumPieces(c, c.count);
   for (size_t piece = 0; piece < pieces; ++piece) {
     const Range range = Part(c.count, pieces, piece);
@@ -16,11 +17,13 @@ Schedule HierarchicalAllReduce(const Collective& c) {
     const Team local = rails.Local();
     const Cuts rail_cuts = EqualCuts(range.count, rails.num_rails());
     const Cuts local_cuts = rails.LocalCuts(rail_cuts);
+    flow.Enter(kReduceInside);
     Slice sums = Input(c, range.begin, range.count);
     if (local.size() > 1 || rails.num_hosts() == 1) {
       DirectReduceScatter(flow, local, local_cuts, sums, Member(output, local_cuts, local.place));
       sums = output;
     }
+    flow.Enter(kAcross);
     const Range own = rails.Own();
     for (size_t rail = own.begin; rail < own.begin + own.count && rails.num_hosts() > 1; ++rail) {
       const Team across = rails.Across(static_cast<int>(rail));
@@ -31,6 +34,7 @@ Schedule HierarchicalAllReduce(const Collective& c) {
       HalvingReduceScatter(flow, across, cuts, source, work, part);
       DoublingAllGather(flow, across, Slices(work, cuts), part);
     }
+    flow.Enter(kGatherInside);
     DirectAllGather(flow, local, Slices(output, local_cuts), Member(output, local_cuts, local.place));
   }
   return std::move(flow).Build();

@@ -8,6 +8,7 @@ namespace cohort::comm::algorithms {
 
 Schedule HoRingAllReduce(const Collective& c) {
   Flow flow(c.in_place ? 0 : c.count, c.count);
+  enum Stage { kReduceInside, kAcross, kGatherInside };
   const size_t pieces = NumPieces(c, c.count);
   for (size_t piece = 0; piece < pieces; ++piece) {
     const Range range = Part(c.count, pieces, piece);
@@ -17,11 +18,13 @@ Schedule HoRingAllReduce(const Collective& c) {
     const Cuts rail_cuts = EqualCuts(range.count, rails.num_rails());
     const Cuts local_cuts = rails.LocalCuts(rail_cuts);
     const Slice own = Member(output, local_cuts, local.place);
+    flow.Enter(kReduceInside);
     Slice sums = Input(c, range.begin, range.count);
     if (local.size() > 1 || rails.num_hosts() == 1) {
       RingReduceScatter(flow, local, local_cuts, sums, output, own);
       sums = output;
     }
+    flow.Enter(kAcross);
     const Range owned = rails.Own();
     for (size_t rail = owned.begin; rail < owned.begin + owned.count && rails.num_hosts() > 1; ++rail) {
       const Team across = rails.Across(static_cast<int>(rail));
@@ -31,6 +34,7 @@ Schedule HoRingAllReduce(const Collective& c) {
       RingReduceScatter(flow, across, cuts, Member(sums, rail_cuts, static_cast<int>(rail)), work, part);
       RingAllGather(flow, across, Slices(work, cuts), part);
     }
+    flow.Enter(kGatherInside);
     RingAllGather(flow, local, Slices(output, local_cuts), own);
   }
   return std::move(flow).Build();

@@ -8,6 +8,7 @@ namespace cohort::comm::algorithms {
 
 Schedule NvrarAllReduce(const Collective& c) {
   Flow flow(c.in_place ? 0 : c.count, c.count);
+  enum Stage { kReduceInside, kAcross, kGatherInside };
   const size_t pieces = NumPieces(c, c.count);
   for (size_t piece = 0; piece < pieces; ++piece) {
     const Range range = Part(c.count, pieces, piece);
@@ -21,12 +22,14 @@ Schedule NvrarAllReduce(const Collective& c) {
     // The exchanges end in the output; where the sum inside the host must be for that depends on their number.
     const int sums = NumDoublingSums(rails.Across(0));
     const Slice spare = sums > 0 ? flow.Scratch(own.count) : own;
+    flow.Enter(kReduceInside);
     Slice start = sums % 2 == 0 ? own : spare;
     if (local.size() == 1 && !c.in_place) {
       start = input;
     } else {
       DirectReduceScatter(flow, local, local_cuts, input, start);
     }
+    flow.Enter(kAcross);
     const Range owned = rails.Own();
     for (size_t rail = owned.begin; rail < owned.begin + owned.count; ++rail) {
       const size_t from = rail_cuts[rail] - rail_cuts[owned.begin];
@@ -34,6 +37,7 @@ Schedule NvrarAllReduce(const Collective& c) {
       RecursiveDoublingSum(flow, rails.Across(static_cast<int>(rail)), start.Part(from, count),
                            own.Part(from, count), spare.Part(from, count));
     }
+    flow.Enter(kGatherInside);
     DirectAllGather(flow, local, Slices(output, local_cuts), own);
   }
   return std::move(flow).Build();

@@ -45,7 +45,16 @@ void Flow::Note(const Slice& slice, bool writes, StepId step) {
   for (++it; it != spans.end() && it->first < end;) it = spans.erase(it);
 }
 
+void Flow::Enter(int stage) {
+  if (last_received_ != kNoStep) received_[stage_] = last_received_;
+  last_received_ = kNoStep;
+  stage_ = stage;
+  const auto before = received_.find(stage);
+  held_by_ = before == received_.end() ? kNoStep : before->second;
+}
+
 absl::Span<const StepId> Flow::After() {
+  if (held_by_ != kNoStep) after_.push_back(held_by_);
   std::sort(after_.begin(), after_.end());
   after_.erase(std::unique(after_.begin(), after_.end()), after_.end());
   return after_;
@@ -62,7 +71,8 @@ void Flow::Recv(int peer, Slice destination) {
   if (destination.count == 0) return;
   after_.clear();
   Await(destination, true);
-  Note(destination, true, builder_.Recv(peer, next_recv_[peer]++, destination, After()));
+  last_received_ = builder_.Recv(peer, next_recv_[peer]++, destination, After());
+  Note(destination, true, last_received_);
 }
 
 void Flow::RecvReduce(int peer, Slice source, Slice destination) {
@@ -71,6 +81,7 @@ void Flow::RecvReduce(int peer, Slice source, Slice destination) {
   Await(source, false);
   Await(destination, true);
   const StepId step = builder_.RecvReduce(peer, next_recv_[peer]++, source, destination, After());
+  last_received_ = step;
   if (!(source == destination)) Note(source, false, step);
   Note(destination, true, step);
 }

@@ -23,6 +23,7 @@ class Flow {
 
   Slice Scratch(size_t count) { return builder_.Scratch(count); }
   Slice Wire(size_t count) { return builder_.Wire(count); }
+  Slice Sums(size_t count) { return builder_.Sums(count); }
 
   void Send(int peer, Slice source);
   void Recv(int peer, Slice destination);
@@ -31,6 +32,11 @@ class Flow {
   void Copy(Slice source, Slice destination);
   // destination = destination (op) source.
   void Reduce(Slice source, Slice destination);
+
+  // Where stages of a pipeline use different links, a piece should not share a stage's link with the next piece, or all
+  // of them come through it at the same, late time. What is added after Enter(stage) waits for the last receive
+  // that was added in this stage before, by an earlier piece.
+  void Enter(int stage);
 
   Schedule Build() && { return std::move(builder_).Build(); }
 
@@ -54,6 +60,10 @@ class Flow {
   Spans spans_[kNumBuffers];                       // by buffer
   std::map<int, uint32_t> next_send_, next_recv_;  // tags, by peer
   std::vector<StepId> after_;                      // of the step being added
+  int stage_ = 0;
+  std::map<int, StepId> received_;  // by stage: the last before Enter
+  StepId last_received_ = kNoStep;  // in this stage, since
+  StepId held_by_ = kNoStep;
 };
 
 }  // namespace cohort::comm::algorithms
