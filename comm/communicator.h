@@ -57,11 +57,28 @@ class Communicator {
   virtual Work Broadcast(void* buffer, size_t count, DataType dtype, int root) = 0;
   // count elements to every rank, in rank order, and as many from each.
   virtual Work AllToAll(const void* send, void* recv, size_t count, DataType dtype) = 0;
+  // recv[i] of the root = op over ranks of send[i], i < count. Elsewhere recv is not looked at. In place at the
+  // root: send == recv.
+  virtual Work Reduce(const void* send, void* recv, size_t count, DataType dtype, int root,
+                      ReduceOp op = ReduceOp::kSum) = 0;
+  // counts[r] elements of rank r, the same counts on all ranks. send has counts[rank()]; recv of the root holds
+  // sum(counts) in rank order, elsewhere it is not looked at. In place at the root: send at its own place in recv.
+  virtual Work Gather(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype,
+                      int root) = 0;
+  // The other way: send of the root holds sum(counts) in rank order, elsewhere it is not looked at; recv gets
+  // counts[rank()]. In place at the root: recv at its own place in send.
+  virtual Work Scatter(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype,
+                       int root) = 0;
   // send_counts[r] elements to rank r and recv_counts[r] from it, both packed in rank order without gaps.
   virtual Work AllToAllV(const void* send, absl::Span<const size_t> send_counts, void* recv,
                          absl::Span<const size_t> recv_counts, DataType dtype) = 0;
   // Matched by (peer, tag), in order among equals. tag >= 0. A size other than the sender's is an error on
   // both.
+  // The same where every rank knows every count: counts[a * size() + b] elements go from rank a to rank b. Then the
+  // ranks of a host can send what they have for another host in one message. A rank that calls this
+  // while another calls AllToAllV is an error on both.
+  virtual Work AllToAllMatrix(const void* send, void* recv, absl::Span<const size_t> counts,
+                              DataType dtype) = 0;
   virtual Work Send(const void* buffer, size_t count, DataType dtype, int peer, int tag = 0) = 0;
   virtual Work Recv(void* buffer, size_t count, DataType dtype, int peer, int tag = 0) = 0;
   virtual Work Barrier() = 0;

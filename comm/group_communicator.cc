@@ -68,6 +68,11 @@ absl::Status GroupCommunicator::CheckCounts(const char* what, absl::Span<const s
 
 std::shared_ptr<const Schedule> GroupCommunicator::ScheduleFor(Collective collective, size_t element_bytes) {
   const std::lock_guard lock(mutex_);
+absl::Status GroupCommunicator::CheckRoot(int root) const {
+  if (root >= 0 && root < size()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrFormat("root %d of a group of %d ranks", root, size()));
+}
+
   for (auto it = schedules_.begin(); it != schedules_.end(); ++it) {
     if (it->element_bytes != element_bytes || !(it->collective == collective)) continue;
     if (it != schedules_.begin()) schedules_.splice(schedules_.begin(), schedules_, it);
@@ -94,7 +99,8 @@ Work GroupCommunicator::Collect(Collective collective, const void* send, void* r
   Run::Arguments arguments;
   arguments.signature = {collective.operation, dtype, op, 0, 0, total};
   if (collective.operation == Operation::kAllToAllV) {
-    arguments.signature.count = 0;  // differs by rank; the sizes of the messages tell
+    arguments.signature.count = 0;  // differs by rank; the sizes of the messages tell, or the digest does
+    if (collective.matrix != nullptr) arguments.signature.digest = Digest(*collective.matrix, 1);
   } else {
     arguments.signature.digest = Digest(collective.counts, collective.root);
   }
@@ -145,9 +151,7 @@ Work GroupCommunicator::AllGather(const void* send, void* recv, absl::Span<const
 
 Work GroupCommunicator::Broadcast(void* buffer, size_t count, DataType dtype, int root) {
   if (auto status = CheckBuffer("broadcast", buffer, count); !status.ok()) return Work(status);
-  if (root < 0 || root >= size()) {
-    return Work(absl::InvalidArgumentError(absl::StrFormat("root %d of a group of %d ranks", root, size())));
-  }
+  if (auto status = CheckRoot(root); !status.ok()) return Work(status);
   Collective collective;
   collective.operation = Operation::kBroadcast;
   collective.count = count;
@@ -160,6 +164,54 @@ Work GroupCommunicator::AllToAll(const void* send, void* recv, size_t count, Dat
     return Work(absl::InvalidArgumentError(absl::StrCat(count, " elements for each rank are too many")));
   }
   if (auto status = CheckBuffer("send", send, count); !status.ok()) return Work(status);
+Work GroupCommunicator::Reduce(const void* send, void* recv, size_t count, DataType dtype, int root,
+                               ReduceOp op) {
+  if (auto status = CheckRoot(root); !status.ok()) return Work(status);
+  const bool is_root = rank() == root;
+  if (auto status = CheckBuffer("send", send, count); !status.ok()) return Work(status);
+  if (auto status = CheckBuffer("recv", recv, is_root ? count : 0); !status.ok()) return Work(status);
+  Collective collective;
+  collective.operation = Operation::kReduce;
+  collective.count = count;
+  collective.root = root;
+  collective.in_place = is_root && send == recv;
+  return Collect(std::move(collective), send, recv, dtype, op);
+}
+
+Work GroupCommunicator::Gather(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype,
+                               int root) {
+  if (auto status = CheckRoot(root); !status.ok()) return Work(status);
+  if (auto status = CheckCounts("counts", counts, SizeOf(dtype)); !status.ok()) return Work(status);
+  const bool is_root = rank() == root;
+  if (auto status = CheckBuffer("send", send, counts[rank()]); !status.ok()) return Work(status);
+  if (auto status = CheckBuffer("recv", recv, is_root ? Sum(counts) : 0); !status.ok()) return Work(status);
+  Collective collective;
+  collective.operation = Operation::kGather;
+  collective.counts.assign(counts.begin(), counts.end());
+  collective.root = root;
+  const size_t before = Sum(counts.subspan(0, rank()));
+  collective.in_place =
+      is_root && recv != nullptr && send == static_cast<const std::byte*>(recv) + before * SizeOf(dtype);
+  return Collect(std::move(collective), send, recv, dtype, ReduceOp::kSum);
+}
+
+Work GroupCommunicator::Scatter(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype,
+                                int root) {
+  if (auto status = CheckRoot(root); !status.ok()) return Work(status);
+  if (auto status = CheckCounts("counts", counts, SizeOf(dtype)); !status.ok()) return Work(status);
+  const bool is_root = rank() == root;
+  if (auto status = CheckBuffer("send", send, is_root ? Sum(counts) : 0); !status.ok()) return Work(status);
+  if (auto status = CheckBuffer("recv", recv, counts[rank()]); !status.ok()) return Work(status);
+  Collective collective;
+  collective.operation = Operation::kScatter;
+  collective.counts.assign(counts.begin(), counts.end());
+  collective.root = root;
+  const size_t before = Sum(counts.subspan(0, rank()));
+  collective.in_place =
+      is_root && send != nullptr && recv == static_cast<const std::byte*>(send) + before * SizeOf(dtype);
+  return Collect(std::move(collective), send, recv, dtype, ReduceOp::kSum);
+}
+
   if (auto status = CheckBuffer("recv", recv, count); !status.ok()) return Work(status);
   if (auto status = NotInPlace("all-to-all", send, recv); !status.ok()) return Work(status);
   Collective collective;
@@ -193,6 +245,33 @@ Work GroupCommunicator::Barrier() {
   collective.operation = Operation::kBarrier;
   return Collect(std::move(collective), nullptr, nullptr, DataType::kU8, ReduceOp::kSum);
 }
+Work GroupCommunicator::AllToAllMatrix(const void* send, void* recv, absl::Span<const size_t> counts,
+                                       DataType dtype) {
+  const size_t ranks = static_cast<size_t>(size());
+  if (counts.size() != ranks * ranks) {
+    return Work(absl::InvalidArgumentError(
+        absl::StrFormat("%d counts for a group of %d ranks: one for each pair is needed, %d", counts.size(),
+                        size(), ranks * ranks)));
+  }
+  Collective collective;
+  collective.operation = Operation::kAllToAllV;
+  for (size_t peer = 0; peer < ranks; ++peer) {
+    collective.counts.push_back(counts[rank() * ranks + peer]);
+    collective.recv_counts.push_back(counts[peer * ranks + rank()]);
+    // Every row: ranks pass on what is not their own.
+    const auto row = counts.subspan(peer * ranks, ranks);
+    if (auto status = CheckCounts("counts of a rank", row, SizeOf(dtype)); !status.ok()) return Work(status);
+  }
+  if (auto status = CheckCounts("recv counts", collective.recv_counts, SizeOf(dtype)); !status.ok()) {
+    return Work(status);
+  }
+  if (auto status = CheckBuffer("send", send, Sum(collective.counts)); !status.ok()) return Work(status);
+  if (auto status = CheckBuffer("recv", recv, Sum(collective.recv_counts)); !status.ok()) return Work(status);
+  if (auto status = NotInPlace("all-to-all-v", send, recv); !status.ok()) return Work(status);
+  collective.matrix = std::make_shared<const std::vector<size_t>>(counts.begin(), counts.end());
+  return Collect(std::move(collective), send, recv, dtype, ReduceOp::kSum);
+}
+
 
 Work GroupCommunicator::PointToPoint(bool sends, const void* send, void* recv, size_t count, DataType dtype,
                                      int peer, int tag) {

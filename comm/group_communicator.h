@@ -31,9 +31,15 @@ class GroupCommunicator : public Communicator {
                      ReduceOp op) override;
   Work AllGather(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype) override;
   Work Broadcast(void* buffer, size_t count, DataType dtype, int root) override;
+  Work Reduce(const void* send, void* recv, size_t count, DataType dtype, int root, ReduceOp op) override;
+  Work Gather(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype,
+              int root) override;
+  Work Scatter(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype,
+               int root) override;
   Work AllToAll(const void* send, void* recv, size_t count, DataType dtype) override;
   Work AllToAllV(const void* send, absl::Span<const size_t> send_counts, void* recv,
                  absl::Span<const size_t> recv_counts, DataType dtype) override;
+  Work AllToAllMatrix(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype) override;
   Work Send(const void* buffer, size_t count, DataType dtype, int peer, int tag) override;
   Work Recv(void* buffer, size_t count, DataType dtype, int peer, int tag) override;
   Work Barrier() override;
@@ -46,6 +52,7 @@ class GroupCommunicator : public Communicator {
   absl::Status CheckCounts(const char* what, absl::Span<const size_t> counts, size_t element_bytes) const;
   int64_t Deadline() const;
 
+  absl::Status CheckRoot(int root) const;
   const std::shared_ptr<Engine> engine_;
   const std::shared_ptr<Group> group_;
   const CommunicatorOptions options_;

@@ -36,7 +36,8 @@ std::string Describe(const Signature& signature) {
   if (signature.operation == Operation::kBarrier) return text;
   if (signature.operation == Operation::kAllToAllV) return absl::StrCat(text, " of ", Name(signature.dtype));
   absl::StrAppend(&text, " of ", signature.count, " ", Name(signature.dtype));
-  if (signature.operation == Operation::kAllReduce || signature.operation == Operation::kReduceScatter) {
+  if (signature.operation == Operation::kAllReduce || signature.operation == Operation::kReduceScatter ||
+      signature.operation == Operation::kReduce) {
     absl::StrAppend(&text, " (", Name(signature.reduce), ")");
   }
   return text;
@@ -50,10 +51,13 @@ size_t TotalCount(const Collective& collective) {
       return collective.count;
     case Operation::kReduceScatter:
     case Operation::kAllGather:
+    case Operation::kReduce:
     case Operation::kAllToAll:
     case Operation::kAllToAllV:
       return std::accumulate(collective.counts.begin(), collective.counts.end(), size_t{0});
     case Operation::kBarrier:
+    case Operation::kGather:
+    case Operation::kScatter:
       return 0;
   }
   return 0;

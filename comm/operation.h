@@ -20,6 +20,9 @@ namespace cohort::comm {
   X(kReduceScatter, "reduce-scatter") \
   X(kAllGather, "all-gather")         \
   X(kBroadcast, "broadcast")          \
+  X(kReduce, "reduce")                \
+  X(kGather, "gather")                \
+  X(kScatter, "scatter")              \
   X(kAllToAll, "all-to-all")          \
   X(kAllToAllV, "all-to-all-v")       \
   X(kBarrier, "barrier")              \
@@ -55,12 +58,16 @@ struct Collective {
   Operation operation = Operation::kBarrier;
   int rank = 0;
   int size = 1;
-  int root = 0;      // broadcast
-  size_t count = 0;  // all-reduce, broadcast
-  // reduce-scatter, all-gather: elements of each rank. all-to-all(-v): elements this rank sends to each rank.
+  int root = 0;      // broadcast, reduce, gather, scatter
+  size_t count = 0;  // all-reduce, broadcast, reduce
+  // reduce-scatter, all-gather, gather, scatter: elements of each rank. all-to-all(-v): elements this rank sends to each rank.
   std::vector<size_t> counts;
   std::vector<size_t> recv_counts;  // all-to-all(-v): elements this rank gets from each rank
-  bool in_place = false;            // all-reduce, all-gather: the input lies in the output
+  // all-to-all-v, where every rank knows it: matrix[a * size + b] elements go from rank a to rank b.
+  std::shared_ptr<const std::vector<size_t>> matrix;
+  // all-reduce, all-gather, and at the root reduce, gather: the input lies in the output. scatter, at the root: its
+  // own part stays in the input.
+  bool in_place = false;
   size_t piece = 0;                 // elements of a pipeline piece; 0: do not cut
   // Where the ranks are. Null: all on one host.
   std::shared_ptr<const HostMap> hosts;

@@ -18,6 +18,11 @@ const char* ChooseName(const Collective& collective, size_t bytes) {
       return bytes <= policy::kSmallAllGatherBytes ? "bruck" : "ring";
     case Operation::kBroadcast:
       return bytes <= policy::kSmallBroadcastBytes || collective.size <= 2 ? "binomial" : "chain";
+    case Operation::kReduce:
+      return bytes <= policy::kSmallAllReduceBytes ? "binomial" : "halving_gather";
+    case Operation::kGather:
+    case Operation::kScatter:
+      return "direct";
     case Operation::kAllToAll:
     case Operation::kAllToAllV:
       return "pairwise";

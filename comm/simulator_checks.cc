@@ -70,6 +70,7 @@ void FillInputs(const Collective& c, SymbolicRank* rank) {
   const size_t total = TotalCount(c);
   switch (c.operation) {
     case Operation::kAllReduce:
+    case Operation::kReduce:
       (*rank)[c.in_place ? Buffer::kOutput : Buffer::kInput].Define(0, total, {{c.rank, 0, 1}});
       return;
     case Operation::kReduceScatter:
@@ -78,11 +79,15 @@ void FillInputs(const Collective& c, SymbolicRank* rank) {
       (*rank)[Buffer::kInput].Define(0, total, {{c.rank, 0, 1}});
       return;
     case Operation::kAllGather:
+    case Operation::kGather:
       (*rank)[c.in_place ? Buffer::kOutput : Buffer::kInput].Define(c.in_place ? Before(c.counts, c.rank) : 0,
                                                                     c.counts[c.rank], {{c.rank, 0, 1}});
       return;
     case Operation::kBroadcast:
       if (c.rank == c.root) (*rank)[Buffer::kOutput].Define(0, total, {{c.rank, 0, 1}});
+      return;
+    case Operation::kScatter:
+      if (c.rank == c.root) (*rank)[Buffer::kInput].Define(0, total, {{c.rank, 0, 1}});
       return;
     case Operation::kBarrier:
     case Operation::kPointToPoint:
@@ -101,6 +106,9 @@ absl::Status CheckOutput(absl::Span<const Collective> collectives, int rank, con
     case Operation::kReduceScatter:
       promised.Define(0, count = c.counts[rank], AllRanks(c.size, Before(c.counts, rank)));
       break;
+    case Operation::kGather:
+      if (rank != c.root) break;
+      [[fallthrough]];
     case Operation::kAllGather:
       for (int from = 0; from < c.size; count += c.counts[from++]) {
         promised.Define(count, c.counts[from], {{from, 0, 1}});
@@ -108,6 +116,13 @@ absl::Status CheckOutput(absl::Span<const Collective> collectives, int rank, con
       break;
     case Operation::kBroadcast:
       promised.Define(0, count = c.count, {{c.root, 0, 1}});
+      break;
+    case Operation::kReduce:
+      if (rank == c.root) promised.Define(0, count = c.count, AllRanks(c.size, 0));
+      break;
+    case Operation::kScatter:
+      if (c.in_place) break;
+      promised.Define(0, count = c.counts[rank], {{c.root, Before(c.counts, rank), 1}});
       break;
     case Operation::kAllToAll:
     case Operation::kAllToAllV:

@@ -73,7 +73,19 @@ Schedule BinomialBroadcast(const Collective& collective);
 Schedule ChainBroadcast(const Collective& collective);
 Schedule ScatterAllGatherBroadcast(const Collective& collective);
 Schedule HierarchicalBroadcast(const Collective& collective);
+Schedule DirectReduce(const Collective& collective);
+Schedule BinomialReduce(const Collective& collective);
+Schedule HalvingGatherReduce(const Collective& collective);
+Schedule HierarchicalReduce(const Collective& collective);
+Schedule DirectGather(const Collective& collective);
+Schedule BinomialGather(const Collective& collective);
+Schedule HierarchicalGather(const Collective& collective);
+Schedule DirectScatter(const Collective& collective);
+Schedule BinomialScatter(const Collective& collective);
+Schedule HierarchicalScatter(const Collective& collective);
 Schedule PairwiseAllToAll(const Collective& collective);
+Schedule BruckAllToAll(const Collective& collective);
+Schedule HierarchicalAllToAll(const Collective& collective);
 Schedule DisseminationBarrier(const Collective& collective);
 
 }  // namespace algorithms

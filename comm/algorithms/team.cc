@@ -19,6 +19,19 @@ Team Everyone(const Collective& c) {
   return team;
 }
 
+Team From(const Collective& c, int first) {
+  Team team = Everyone(c);
+  std::rotate(team.ranks.begin(), team.ranks.begin() + first, team.ranks.end());
+  team.place = Modulo(c.rank - first, c.size);
+  return team;
+}
+
+Leaders::Leaders(const Collective& c)
+    : hosts_(Hosts(c)),
+      root_(c.root),
+      root_host_(hosts_->host_of(c.root)),
+      place_(Modulo(hosts_->host_of(c.rank) - root_host_, hosts_->num_hosts())) {}
+
 Rails::Rails(const Collective& c)
     : hosts_(Hosts(c)), rank_(c.rank), host_(hosts_->host_of(c.rank)), num_rails_(hosts_->most_on_a_host()) {}
 

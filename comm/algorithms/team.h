@@ -21,6 +21,8 @@ struct Team {
 };
 
 Team Everyone(const Collective& collective);
+// Everyone, counted from rank `first`.
+Team From(const Collective& collective, int first);
 
 // Rails: a buffer is cut into as many rails on every host, whatever the number of its ranks, and every rail
 // has one owner on each host. Then each host has summed each rail once before it crosses to another, and the
@@ -57,6 +59,23 @@ class Rails {
   std::shared_ptr<const HostMap> hosts_;
   int rank_, host_;
   int num_rails_;
+};
+
+// One rank of every host: the root on its own, the first on the others. Hosts are counted from the root's.
+class Leaders {
+ public:
+  explicit Leaders(const Collective& collective);
+
+  const HostMap& hosts() const { return *hosts_; }
+  int size() const { return hosts_->num_hosts(); }
+  int HostAt(int place) const { return Modulo(root_host_ + place, size()); }
+  int At(int place) const { return place == 0 ? root_ : hosts_->ranks_on(HostAt(place))[0]; }
+  // Of this rank's host.
+  int place() const { return place_; }
+
+ private:
+  std::shared_ptr<const HostMap> hosts_;
+  int root_, root_host_, place_;
 };
 
 // The map of the call; one host where it has none.

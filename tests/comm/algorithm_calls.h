@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -51,25 +52,52 @@ inline size_t Share(Shape shape, int rank, int size) {
   return 0;
 }
 
+inline bool HasRoot(Operation operation) {
+  return operation == Operation::kBroadcast || operation == Operation::kReduce ||
+         operation == Operation::kGather || operation == Operation::kScatter;
+}
+
 inline std::vector<Collective> Calls(Operation operation, Shape shape, int size, bool in_place, int root) {
   Collective c;
   c.operation = operation;
   c.size = size;
   c.root = root;
   c.in_place = in_place;
-  if (operation == Operation::kAllReduce || operation == Operation::kBroadcast) c.count = Total(shape, size);
-  if (operation == Operation::kReduceScatter || operation == Operation::kAllGather) {
-    for (int rank = 0; rank < size; ++rank) c.counts.push_back(Share(shape, rank, size));
+  switch (operation) {
+    case Operation::kAllReduce:
+    case Operation::kBroadcast:
+    case Operation::kReduce:
+      c.count = Total(shape, size);
+      break;
+    case Operation::kReduceScatter:
+    case Operation::kAllGather:
+    case Operation::kGather:
+    case Operation::kScatter:
+      for (int rank = 0; rank < size; ++rank) c.counts.push_back(Share(shape, rank, size));
+      break;
+    default:
+      break;
+  }
+  if (HasRoot(operation) && operation != Operation::kBroadcast) {  // in place is the root's
+    std::vector<Collective> calls = ForAllRanks(c);
+    for (Collective& call : calls) call.in_place = in_place && call.rank == root;
+    return calls;
   }
   std::vector<Collective> calls = ForAllRanks(c);
   if (operation == Operation::kAllToAll || operation == Operation::kAllToAllV) {
     const bool equal = operation == Operation::kAllToAll;
+    std::vector<size_t> matrix;
     for (int from = 0; from < size; ++from) {
       for (int to = 0; to < size; ++to) {
         const size_t count = equal ? Total(shape, size) % 23 : Share(shape, (from + 3 * to) % size, size);
         calls[from].counts.push_back(count);
         calls[to].recv_counts.push_back(count);
+        matrix.push_back(count);
       }
+    }
+    if (!equal) {
+      const auto known = std::make_shared<const std::vector<size_t>>(std::move(matrix));
+      for (Collective& call : calls) call.matrix = known;
     }
   }
   return calls;

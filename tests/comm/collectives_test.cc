@@ -101,6 +101,55 @@ void CheckBroadcast(Communicator& comm, size_t count) {
 }
 
 template <typename T>
+void CheckReduce(Communicator& comm, size_t count) {
+  for (int root = comm.size() - 1; root >= 0; root -= 3) {
+    const bool is_root = comm.rank() == root;
+    const std::vector<T> send = Values<T>(comm.rank(), 0, count);
+    std::vector<T> recv(is_root ? count : 0), in_place = send;
+    T* const target = is_root ? recv.data() : nullptr;  // elsewhere it is not looked at
+    ASSERT_EQ(comm.Reduce(send.data(), target, count, DataTypeOf<T>(), root).Wait(), absl::OkStatus());
+    ASSERT_EQ(comm.Reduce(in_place.data(), in_place.data(), count, DataTypeOf<T>(), root).Wait(),
+              absl::OkStatus());
+    for (size_t i = 0; i < count; ++i) {
+      if (is_root) {
+        ASSERT_EQ(AsDouble(recv[i]), ExpectedSum<T>(comm.size(), i)) << i;
+      }
+      ASSERT_EQ(AsDouble(in_place[i]), is_root ? ExpectedSum<T>(comm.size(), i) : AsDouble(send[i])) << i;
+    }
+  }
+}
+
+// To the root and back from there, apart and in place.
+template <typename T>
+void CheckGatherAndScatter(Communicator& comm, size_t unit) {
+  const std::vector<size_t> counts = Uneven(comm.size(), unit);
+  const size_t before = std::accumulate(counts.begin(), counts.begin() + comm.rank(), size_t{0});
+  const size_t total = std::accumulate(counts.begin(), counts.end(), size_t{0});
+  for (int root = comm.size() - 1; root >= 0; root -= 3) {
+    const bool is_root = comm.rank() == root;
+    const std::vector<T> send = Values<T>(comm.rank(), 0, counts[comm.rank()]);
+    std::vector<T> all(is_root ? total : 0), in_place(is_root ? total : 0), back(send.size()), again = back;
+    if (is_root) std::copy(send.begin(), send.end(), in_place.begin() + before);
+    const T* const from = is_root ? in_place.data() + before : send.data();
+    ASSERT_EQ(comm.Gather(send.data(), all.data(), counts, DataTypeOf<T>(), root).Wait(), absl::OkStatus());
+    ASSERT_EQ(comm.Gather(from, in_place.data(), counts, DataTypeOf<T>(), root).Wait(), absl::OkStatus());
+    for (size_t rank = 0, at = 0; is_root && rank < counts.size(); ++rank) {
+      for (size_t i = 0; i < counts[rank]; ++i, ++at) {
+        ASSERT_EQ(AsDouble(all[at]), AsDouble(Value<T>(static_cast<int>(rank), i))) << rank << " " << i;
+        ASSERT_EQ(AsDouble(in_place[at]), AsDouble(all[at])) << rank << " " << i;
+      }
+    }
+    T* const to = is_root ? all.data() + before : again.data();
+    ASSERT_EQ(comm.Scatter(all.data(), back.data(), counts, DataTypeOf<T>(), root).Wait(), absl::OkStatus());
+    ASSERT_EQ(comm.Scatter(all.data(), to, counts, DataTypeOf<T>(), root).Wait(), absl::OkStatus());
+    for (size_t i = 0; i < send.size(); ++i) {
+      ASSERT_EQ(AsDouble(back[i]), AsDouble(send[i])) << i;
+      ASSERT_EQ(AsDouble(to[i]), AsDouble(send[i])) << i;
+    }
+  }
+}
+
+template <typename T>
 void CheckAllToAll(Communicator& comm, size_t count) {
   std::vector<T> send, recv(count * comm.size());
   for (int rank = 0; rank < comm.size(); ++rank) {
@@ -131,6 +180,14 @@ void CheckAllToAllV(Communicator& comm, size_t unit) {
   ASSERT_EQ(comm.AllToAllV(send.data(), send_counts, recv.data(), recv_counts, DataTypeOf<T>()).Wait(),
             absl::OkStatus());
   for (size_t i = 0; i < recv.size(); ++i) ASSERT_EQ(AsDouble(recv[i]), AsDouble(expected[i])) << i;
+  // The same with all counts known.
+  std::vector<size_t> matrix;
+  for (int from = 0; from < comm.size(); ++from) {
+    for (int to = 0; to < comm.size(); ++to) matrix.push_back(amount(from, to));
+  }
+  std::vector<T> known(expected.size());
+  ASSERT_EQ(comm.AllToAllMatrix(send.data(), known.data(), matrix, DataTypeOf<T>()).Wait(), absl::OkStatus());
+  for (size_t i = 0; i < known.size(); ++i) ASSERT_EQ(AsDouble(known[i]), AsDouble(expected[i])) << i;
 }
 
 template <typename T>
@@ -139,6 +196,8 @@ void CheckAll(Communicator& comm, size_t count) {
   CheckReduceScatter<T>(comm, count);
   CheckAllGather<T>(comm, count);
   CheckBroadcast<T>(comm, count);
+  CheckReduce<T>(comm, count);
+  CheckGatherAndScatter<T>(comm, count);
   CheckAllToAll<T>(comm, count);
   CheckAllToAllV<T>(comm, count);
   ASSERT_EQ(comm.Barrier().Wait(), absl::OkStatus());

@@ -187,6 +187,18 @@ TEST(MoeLayer, ExpertsThatDoNotDivideOverTheRanksAreAnError) {
       return comm::Work();
     }
     comm::Work Broadcast(void*, size_t, DataType, int) override { return comm::Work(); }
+    comm::Work Reduce(const void*, void*, size_t, DataType, int, comm::ReduceOp) override {
+      return comm::Work();
+    }
+    comm::Work Gather(const void*, void*, absl::Span<const size_t>, DataType, int) override {
+      return comm::Work();
+    }
+    comm::Work Scatter(const void*, void*, absl::Span<const size_t>, DataType, int) override {
+      return comm::Work();
+    }
+    comm::Work AllToAllMatrix(const void*, void*, absl::Span<const size_t>, DataType) override {
+      return comm::Work();
+    }
     comm::Work AllToAll(const void*, void*, size_t, DataType) override { return comm::Work(); }
     comm::Work AllToAllV(const void*, absl::Span<const size_t>, void*, absl::Span<const size_t>,
                          DataType) override {
