@@ -170,7 +170,7 @@ void Reader::operator()(std::vector<T>& values) {
   if constexpr (kPlain<T>) {
     const char* data = Take(size * sizeof(T));
     values.resize(data == nullptr ? 0 : size);
-    if (!values.empty()) std::memcpy(values.data(), data, size * sizeof(T));
+    if (data != nullptr && size > 0) std::memcpy(values.data(), data, size * sizeof(T));
   } else {
     values.clear();
     for (uint64_t i = 0; i < size && ok_; ++i) One(*this, values.emplace_back());

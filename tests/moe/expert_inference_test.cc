@@ -11,7 +11,6 @@ namespace cohort::moe {
 namespace {
 
 using runtime::CpuDevice;
-using runtime::Decoder;
 using runtime::PagedBatch;
 using runtime::Tensor;
 

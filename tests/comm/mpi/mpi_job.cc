@@ -29,14 +29,16 @@ void CheckCollectives(Communicator& comm, size_t count) {
   const std::vector<size_t> counts(size, count);
   std::vector<float> own(count, static_cast<float>(rank + 1)), all(count * size), spread(count * size),
       sum(count);
-  const float expected = static_cast<float>(size * (size + 1)) / 2;
+  const int twice = size * (size + 1);
+  const float expected = 0.5f * static_cast<float>(twice);
 
   RequireOk(comm.AllReduce(own.data(), sum.data(), count, DataType::kF32).Wait(), "all-reduce");
   Require(sum == std::vector<float>(count, expected), "all-reduce gave a wrong sum");
 
   RequireOk(comm.AllGather(own.data(), all.data(), counts, DataType::kF32).Wait(), "all-gather");
   for (size_t i = 0; i < all.size(); ++i) {
-    Require(all[i] == static_cast<float>(i / count + 1), "all-gather gave something wrong");
+    const size_t from = i / count;
+    Require(all[i] == static_cast<float>(from + 1), "all-gather gave something wrong");
   }
   RequireOk(comm.ReduceScatter(all.data(), sum.data(), counts, DataType::kF32).Wait(), "reduce-scatter");
   Require(sum == std::vector<float>(count, static_cast<float>(size * (rank + 1))), "reduce-scatter is wrong");
