@@ -17,6 +17,8 @@ namespace cohort::comm {
 
 enum class ReduceOp : uint8_t { kSum, kMin, kMax, kProduct };
 
+struct QuantizedCall;  // codec/quantized_collectives.h
+
 struct CommunicatorOptions {
   // How long an operation waits for its peers before it fails and names the late ones.
   absl::Duration timeout = policy::kTimeout;
@@ -82,6 +84,8 @@ class Communicator {
   virtual Work Send(const void* buffer, size_t count, DataType dtype, int peer, int tag = 0) = 0;
   virtual Work Recv(void* buffer, size_t count, DataType dtype, int peer, int tag = 0) = 0;
   virtual Work Barrier() = 0;
+  // A collective with a codec on the wire: what the functions of codec/quantized_collectives.h call.
+  virtual Work Quantized(const QuantizedCall& call) = 0;
 };
 
 }  // namespace cohort::comm

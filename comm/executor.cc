@@ -21,10 +21,29 @@ absl::Status Run::Wait(absl::Time deadline) {
   return status_;
 }
 
+DataType Run::TypeOf(Buffer buffer) const {
+  return buffer == Buffer::kSums ? DataType::kF32 : arguments_.signature.dtype;
+}
+
+size_t Run::BytesOf(const Slice& slice) const {
+  if (slice.buffer == Buffer::kWire) return arguments_.codec->EncodedBytes(slice.count);
+  return slice.count * SizeOf(TypeOf(slice.buffer));
+}
+
 std::byte* Run::At(const Slice& slice) const {
-  std::byte* base =
-      slice.buffer == Buffer::kScratch ? const_cast<std::byte*>(scratch_.data()) : arguments_.output;
-  return base + slice.offset * element_bytes_;
+  const size_t before = BytesOf({slice.buffer, 0, slice.offset});
+  switch (slice.buffer) {
+    case Buffer::kScratch:
+      return const_cast<std::byte*>(scratch_.data()) + before;
+    case Buffer::kWire:
+      return const_cast<std::byte*>(wire_.data()) + before;
+    case Buffer::kSums:
+      return reinterpret_cast<std::byte*>(const_cast<float*>(sums_.data())) + before;
+    case Buffer::kInput:
+    case Buffer::kOutput:
+      break;
+  }
+  return arguments_.output + before;
 }
 
 const std::byte* Run::From(const Slice& slice) const {
@@ -39,6 +58,8 @@ void Run::Begin() {
     return;
   }
   scratch_.resize(schedule.scratch_count * element_bytes_);
+  sums_.resize(schedule.sums_count);
+  if (schedule.wire_count > 0) wire_.resize(BytesOf({Buffer::kWire, 0, schedule.wire_count}));
   steps_.resize(left_);
   ready_.reserve(left_);
   for (size_t i = 0; i < steps_.size(); ++i) {
@@ -68,13 +89,45 @@ void Run::StartStep(StepId id) {
       PostRecv(id);
       return;
     case StepKind::kCopy:
-      std::memmove(At(step.destination), From(step.source), step.source.count * element_bytes_);
+      Copy(step);
       break;
     case StepKind::kReduce:
-      arguments_.reduce(At(step.destination), From(step.source), At(step.destination), step.source.count);
+      Reduce(step);
       break;
   }
   StepOver(id);
+}
+
+void Run::Copy(const Step& step) {
+  const Codec* codec = arguments_.codec;
+  const size_t count = step.source.count;
+  const DataType from = TypeOf(step.source.buffer), to = TypeOf(step.destination.buffer);
+  if (step.destination.buffer == Buffer::kWire) {
+    const size_t first = step.destination.offset;
+    float* residual = arguments_.residual == nullptr ? nullptr : arguments_.residual + first;
+    codec->Encode(arguments_.encoding, From(step.source), from, count, first, residual, At(step.destination));
+  } else if (step.source.buffer == Buffer::kWire) {
+    codec->Decode(From(step.source), count, At(step.destination), to);
+  } else if (from == DataType::kBF16 && to == DataType::kF32) {
+    const auto* source = reinterpret_cast<const BFloat16*>(From(step.source));
+    auto* destination = reinterpret_cast<float*>(At(step.destination));
+    for (size_t i = 0; i < count; ++i) destination[i] = static_cast<float>(source[i]);
+  } else if (from == DataType::kF32 && to == DataType::kBF16) {
+    const auto* source = reinterpret_cast<const float*>(From(step.source));
+    auto* destination = reinterpret_cast<BFloat16*>(At(step.destination));
+    for (size_t i = 0; i < count; ++i) destination[i] = BFloat16(source[i]);
+  } else {
+    std::memmove(At(step.destination), From(step.source), BytesOf(step.source));
+  }
+}
+
+void Run::Reduce(const Step& step) {
+  if (step.source.buffer == Buffer::kWire) {
+    float* sums = reinterpret_cast<float*>(At(step.destination));
+    arguments_.codec->DecodeAdd(From(step.source), step.source.count, sums);
+    return;
+  }
+  arguments_.reduce(At(step.destination), From(step.source), At(step.destination), step.source.count);
 }
 
 void Run::PostSend(StepId id) {
@@ -83,7 +136,7 @@ void Run::PostSend(StepId id) {
   send.peer = arguments_.group->members[step.peer];
   send.key = {arguments_.key.context, arguments_.key.sequence, step.tag};
   send.signature = arguments_.signature;
-  send.bytes = step.source.count * element_bytes_;
+  send.bytes = BytesOf(step.source);
   send.data = send.bytes == 0 ? nullptr : From(step.source);
   send.confirmed = arguments_.confirmed;
   send.owner = this;
@@ -98,7 +151,7 @@ void Run::PostRecv(StepId id) {
   recv.peer = arguments_.group->members[step.peer];
   recv.key = {arguments_.key.context, arguments_.key.sequence, step.tag};
   recv.signature = arguments_.signature;
-  recv.bytes = step.destination.count * element_bytes_;
+  recv.bytes = BytesOf(step.destination);
   recv.destination = recv.bytes == 0 ? nullptr : At(step.destination);
   if (step.kind == StepKind::kRecvReduce) {
     recv.source = From(step.source);

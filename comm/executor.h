@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "comm/codec/codec.h"
 #include "comm/operation.h"
 #include "comm/reduce.h"
 #include "comm/schedule.h"
@@ -38,6 +39,10 @@ class Run : public WorkState, public RequestOwner, public std::enable_shared_fro
     const std::byte* input = nullptr;
     std::byte* output = nullptr;
     ReduceFunction reduce = nullptr;
+    // Where the schedule has a wire buffer. What is encoded at wire element i has its residual at residual[i].
+    const Codec* codec = nullptr;
+    Encoding encoding;
+    float* residual = nullptr;
     int64_t deadline = 0;
   };
 
@@ -73,6 +78,11 @@ class Run : public WorkState, public RequestOwner, public std::enable_shared_fro
 
   std::byte* At(const Slice& slice) const;
   const std::byte* From(const Slice& slice) const;
+  // Of a buffer whose elements are not encoded.
+  DataType TypeOf(Buffer buffer) const;
+  size_t BytesOf(const Slice& slice) const;
+  void Copy(const Step& step);
+  void Reduce(const Step& step);
   void Drain();
   void StartStep(StepId step);
   void PostSend(StepId step);
@@ -84,6 +94,8 @@ class Run : public WorkState, public RequestOwner, public std::enable_shared_fro
   const Arguments arguments_;
   const size_t element_bytes_;
   std::vector<std::byte> scratch_;
+  std::vector<std::byte> wire_;
+  std::vector<float> sums_;
   std::vector<StepState> steps_;
   std::vector<StepId> ready_;
   size_t next_ready_ = 0;

@@ -7,6 +7,8 @@
 #include "absl/strings/str_format.h"
 #include "absl/types/span.h"
 #include "comm/check.h"
+#include "comm/codec/quantized_collectives.h"
+#include "comm/codec/schedules.h"
 #include "comm/policy.h"
 #include "comm/selection.h"
 
@@ -79,7 +81,7 @@ absl::Status GroupCommunicator::CheckRoot(int root) const {
     return schedules_.front().schedule;
   }
   Collective cut = collective;
-  const Algorithm& algorithm = Select(cut, element_bytes);
+  const Algorithm& algorithm = cut.quantized ? SelectQuantized(cut) : Select(cut, element_bytes);
   auto schedule = std::make_shared<const Schedule>(algorithm.make(cut));
   schedules_.push_front({std::move(collective), element_bytes, schedule});
   if (schedules_.size() > policy::kScheduleCache) schedules_.pop_back();
@@ -87,7 +89,7 @@ absl::Status GroupCommunicator::CheckRoot(int root) const {
 }
 
 Work GroupCommunicator::Collect(Collective collective, const void* send, void* recv, DataType dtype,
-                                ReduceOp op) {
+                                ReduceOp op, const QuantizedCall* quantized) {
   const size_t element_bytes = SizeOf(dtype);
   const size_t total = TotalCount(collective);
   if (total > SIZE_MAX / element_bytes) {
@@ -110,6 +112,9 @@ Work GroupCommunicator::Collect(Collective collective, const void* send, void* r
   arguments.output = static_cast<std::byte*>(recv);
   arguments.reduce = FindReduce(dtype, op);
   arguments.deadline = Deadline();
+  if (quantized != nullptr) {
+    if (auto status = AddCodec(*quantized, &arguments); !status.ok()) return Work(status);
+  }
   return Work(std::static_pointer_cast<WorkState>(engine_->Start(std::move(arguments))));
 }
 
@@ -272,6 +277,45 @@ Work GroupCommunicator::AllToAllMatrix(const void* send, void* recv, absl::Span<
   return Collect(std::move(collective), send, recv, dtype, ReduceOp::kSum);
 }
 
+
+Work GroupCommunicator::Quantized(const QuantizedCall& call) {
+  Collective collective;
+  collective.operation = call.operation;
+  collective.quantized = true;
+  collective.count = call.operation == Operation::kAllReduce ? call.count : 0;
+  collective.counts.assign(call.counts.begin(), call.counts.end());
+  collective.recv_counts.assign(call.recv_counts.begin(), call.recv_counts.end());
+  const bool two_sided = call.operation == Operation::kAllToAll || call.operation == Operation::kAllToAllV;
+  if (call.operation != Operation::kAllReduce) {
+    if (auto status = CheckCounts("counts", call.counts, SizeOf(call.dtype)); !status.ok()) return Work(status);
+  }
+  if (two_sided) {
+    const auto& in = call.recv_counts;
+    if (auto status = CheckCounts("recv counts", in, SizeOf(call.dtype)); !status.ok()) return Work(status);
+    if (in[rank()] != call.counts[rank()]) {
+      return Work(absl::InvalidArgumentError("a rank would send itself another number of elements than receive"));
+    }
+  }
+  const size_t own = call.operation == Operation::kAllReduce ? call.count : call.counts[rank()];
+  const size_t sent = call.operation == Operation::kAllReduce || call.operation == Operation::kAllGather
+                          ? own
+                          : Sum(call.counts);
+  const size_t got = two_sided                                      ? Sum(call.recv_counts)
+                     : call.operation == Operation::kAllGather ? Sum(call.counts)
+                                                                    : own;
+  if (auto status = CheckBuffer("send", call.send, sent); !status.ok()) return Work(status);
+  if (auto status = CheckBuffer("recv", call.recv, got); !status.ok()) return Work(status);
+  const auto* recv = static_cast<const std::byte*>(call.recv);
+  if (call.operation == Operation::kAllGather) {
+    const size_t before = Sum(call.counts.subspan(0, rank())) * SizeOf(call.dtype);
+    collective.in_place = recv != nullptr && call.send == recv + before;
+  } else if (call.operation == Operation::kAllReduce) {
+    collective.in_place = call.send == call.recv;
+  } else if (auto status = NotInPlace(Name(call.operation), call.send, call.recv); !status.ok()) {
+    return Work(status);
+  }
+  return Collect(std::move(collective), call.send, call.recv, call.dtype, ReduceOp::kSum, &call);
+}
 
 Work GroupCommunicator::PointToPoint(bool sends, const void* send, void* recv, size_t count, DataType dtype,
                                      int peer, int tag) {

@@ -43,14 +43,18 @@ class GroupCommunicator : public Communicator {
   Work Send(const void* buffer, size_t count, DataType dtype, int peer, int tag) override;
   Work Recv(void* buffer, size_t count, DataType dtype, int peer, int tag) override;
   Work Barrier() override;
+  Work Quantized(const QuantizedCall& call) override;
 
  private:
-  Work Collect(Collective collective, const void* send, void* recv, DataType dtype, ReduceOp op);
+  Work Collect(Collective collective, const void* send, void* recv, DataType dtype, ReduceOp op,
+               const QuantizedCall* quantized = nullptr);
   Work PointToPoint(bool sends, const void* send, void* recv, size_t count, DataType dtype, int peer,
                     int tag);
   std::shared_ptr<const Schedule> ScheduleFor(Collective collective, size_t element_bytes);
   absl::Status CheckCounts(const char* what, absl::Span<const size_t> counts, size_t element_bytes) const;
   int64_t Deadline() const;
+  // codec/quantized_collectives.cc
+  absl::Status AddCodec(const QuantizedCall& call, Run::Arguments* arguments) const;
 
   absl::Status CheckRoot(int root) const;
   const std::shared_ptr<Engine> engine_;

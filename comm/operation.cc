@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
+#include "comm/codec/codec.h"
 
 namespace cohort::comm {
 
@@ -39,6 +40,9 @@ std::string Describe(const Signature& signature) {
   if (signature.operation == Operation::kAllReduce || signature.operation == Operation::kReduceScatter ||
       signature.operation == Operation::kReduce) {
     absl::StrAppend(&text, " (", Name(signature.reduce), ")");
+  }
+  if (signature.codec != 0) {
+    absl::StrAppend(&text, " as ", GetCodec(static_cast<CodecKind>(signature.codec - 1)).name);
   }
   return text;
 }

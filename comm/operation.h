@@ -42,7 +42,7 @@ struct Signature {
   Operation operation = Operation::kBarrier;
   DataType dtype = DataType::kU8;
   ReduceOp reduce = ReduceOp::kSum;
-  uint8_t reserved = 0;
+  uint8_t codec = 0;    // 1 + CodecKind where the wire is encoded
   uint32_t digest = 0;  // of the root and of the counts of every rank
   uint64_t count = 0;   // elements in total
 
@@ -69,6 +69,7 @@ struct Collective {
   // own part stays in the input.
   bool in_place = false;
   size_t piece = 0;                 // elements of a pipeline piece; 0: do not cut
+  bool quantized = false;           // what crosses the wire may be encoded (codec/schedules.h)
   // Where the ranks are. Null: all on one host.
   std::shared_ptr<const HostMap> hosts;
 

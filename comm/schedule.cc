@@ -1,5 +1,6 @@
 #include "comm/schedule.h"
 
+#include <algorithm>
 #include <set>
 #include <tuple>
 #include <utility>
@@ -27,6 +28,12 @@ Slice ScheduleBuilder::Wire(size_t count) {
   return slice;
 }
 
+Slice ScheduleBuilder::Sums(size_t count) {
+  const Slice slice{Buffer::kSums, schedule_.sums_count, count};
+  schedule_.sums_count += count;
+  return slice;
+}
+
 StepId ScheduleBuilder::Add(StepKind kind, int peer, uint32_t tag, Slice source, Slice destination,
                             absl::Span<const StepId> after) {
   Step step{kind, peer, tag, source, destination, static_cast<uint32_t>(schedule_.after.size()), 0};
@@ -39,6 +46,9 @@ StepId ScheduleBuilder::Add(StepKind kind, int peer, uint32_t tag, Slice source,
   }
   schedule_.steps.push_back(step);
   if (kind == StepKind::kCopy || kind == StepKind::kReduce) schedule_.local_count += source.count;
+  if (kind == StepKind::kCopy && destination.buffer == Buffer::kWire) {
+    schedule_.encoded_count = std::max(schedule_.encoded_count, destination.offset + destination.count);
+  }
   return static_cast<StepId>(schedule_.steps.size()) - 1;
 }
 
@@ -95,7 +105,7 @@ namespace {
 
 absl::Status CheckSlice(const Schedule& schedule, size_t step, const char* which, const Slice& slice) {
   const size_t limits[kNumBuffers] = {schedule.input_count, schedule.output_count, schedule.scratch_count,
-                                      schedule.wire_count};
+                                      schedule.wire_count, schedule.sums_count};
   const size_t limit = limits[static_cast<size_t>(slice.buffer)];
   if (slice.offset > limit || slice.count > limit - slice.offset) {
     return absl::InternalError(absl::StrFormat("step %d: the %s [%d, +%d) leaves a buffer of %d elements",

@@ -12,9 +12,10 @@
 namespace cohort::comm {
 
 // The wire buffer holds elements as a codec encodes them (codec/): copying to it encodes, copying or reducing from
-// it decodes, and sends and receives move the encoded bytes. Only schedules of calls with a codec have one.
-enum class Buffer : uint8_t { kInput, kOutput, kScratch, kWire };
-inline constexpr int kNumBuffers = 4;
+// it decodes, and sends and receives move the encoded bytes. The sums buffer holds f32 whatever the call's data type.
+// Only schedules of calls with a codec have them.
+enum class Buffer : uint8_t { kInput, kOutput, kScratch, kWire, kSums };
+inline constexpr int kNumBuffers = 5;
 
 // `count` elements of a buffer from `offset` on. All sizes in a schedule are elements.
 struct Slice {
@@ -60,6 +61,8 @@ struct Schedule {
   size_t output_count = 0;
   size_t scratch_count = 0;
   size_t wire_count = 0;
+  size_t sums_count = 0;
+  size_t encoded_count = 0;  // of the wire buffer, from its begin on: where this rank encodes
   size_t local_count = 0;  // elements that copies and reductions touch
 
   absl::Span<const StepId> After(StepId step) const {
@@ -81,6 +84,7 @@ class ScheduleBuilder {
   Slice Scratch(size_t count);
   // Room in the wire buffer, from the begin of a block of the codecs.
   Slice Wire(size_t count);
+  Slice Sums(size_t count);
 
   StepId Send(int peer, uint32_t tag, Slice source, absl::Span<const StepId> after = {});
   StepId Recv(int peer, uint32_t tag, Slice destination, absl::Span<const StepId> after = {});

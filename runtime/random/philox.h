@@ -1,6 +1,5 @@
-// Counter-based random numbers: Philox4x32-10 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers:
-// as easy as 1, 2, 3" (SC 2011). A number is a pure function of (seed, purpose, step, index), so it does not
-// depend on which rank draws it, in which order, or how often.
+// Counter-based random numbers: a number is a pure function of (seed, purpose, step, index), so it does not depend
+// on which rank draws it, in which order, or how often. The generator itself is comm/philox.h.
 #pragma once
 
 #include <array>
@@ -8,24 +7,9 @@
 #include <cstdint>
 #include <numbers>
 
+#include "comm/philox.h"
+
 namespace cohort::runtime {
-
-using PhiloxCounter = std::array<uint32_t, 4>;
-using PhiloxKey = std::array<uint32_t, 2>;
-
-// Ten rounds. Gives the known answers published with Random123.
-constexpr PhiloxCounter Philox4x32(PhiloxCounter counter, PhiloxKey key) {
-  constexpr uint32_t kMultiplier0 = 0xD2511F53u, kMultiplier1 = 0xCD9E8D57u;
-  constexpr uint32_t kWeyl0 = 0x9E3779B9u, kWeyl1 = 0xBB67AE85u;
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t product0 = static_cast<uint64_t>(kMultiplier0) * counter[0];
-    const uint64_t product1 = static_cast<uint64_t>(kMultiplier1) * counter[2];
-    counter = {static_cast<uint32_t>(product1 >> 32) ^ counter[1] ^ key[0], static_cast<uint32_t>(product1),
-               static_cast<uint32_t>(product0 >> 32) ^ counter[3] ^ key[1], static_cast<uint32_t>(product0)};
-    key = {key[0] + kWeyl0, key[1] + kWeyl1};
-  }
-  return counter;
-}
 
 // What a stream of numbers is for: two purposes never share a number. Values are part of what a run's seed
 // means, so they are never reused or renumbered.
@@ -37,6 +21,7 @@ enum class RandomPurpose : uint16_t {
   kSampling = 5,
   kGateNoise = 6,
   kTokenDrop = 7,
+  kCodecRounding = comm::kRoundingPurpose,  // drawn by comm/codec
 };
 
 // Four 32-bit numbers for (seed, purpose, step, index). `step` must be below 2^48.

@@ -206,6 +206,7 @@ TEST(MoeLayer, ExpertsThatDoNotDivideOverTheRanksAreAnError) {
     }
     comm::Work Send(const void*, size_t, DataType, int, int) override { return comm::Work(); }
     comm::Work Recv(void*, size_t, DataType, int, int) override { return comm::Work(); }
+    comm::Work Quantized(const comm::QuantizedCall&) override { return comm::Work(); }
     comm::Work Barrier() override { return comm::Work(); }
 
    private:

@@ -1,0 +1,175 @@
+#include "comm/codec/codec.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+
+#include "comm/check.h"
+#include "comm/codec/kernels.h"
+
+namespace cohort::comm {
+namespace {
+
+using codec::kBlock;
+
+constexpr size_t kScaleBytes = sizeof(float);
+
+constexpr Codec kCodecs[] = {
+#define COHORT_X(enumerator, name, bits, largest, error, description) \
+  {CodecKind::enumerator, name, description, bits, error},
+    COHORT_CODECS(COHORT_X)
+#undef COHORT_X
+};
+
+const codec::Kernels& KernelsOf(CodecKind kind) {
+  static const auto table = [] {
+    std::array<codec::Kernels, std::size(kCodecs)> kernels;
+    for (const Codec& row : kCodecs) {
+      kernels[static_cast<size_t>(row.kind)] = codec::FindKernels(row.kind, GetProcessorLevel());
+    }
+    return kernels;
+  }();
+  return table[static_cast<size_t>(kind)];
+}
+
+size_t PayloadBytes(const Codec& codec, size_t count) {
+  return (count * static_cast<size_t>(codec.bits) + 7) / 8;
+}
+
+void Widen(const BFloat16* from, size_t count, float* to) {
+  for (size_t i = 0; i < count; ++i) to[i] = static_cast<float>(from[i]);
+}
+
+// A block that is not full: element i of the first `half` shares a byte with element half + i. Only 4-bit codecs
+// are laid out otherwise than a full block's begin.
+void Squeeze(const Codec& codec, const std::byte* full, size_t count, std::byte* wire) {
+  const size_t bytes = PayloadBytes(codec, count);
+  if (codec.bits == 8) {
+    std::memcpy(wire, full, bytes);
+    return;
+  }
+  const auto nibble = [&](size_t i) {
+    const auto byte = static_cast<uint8_t>(full[i % (kBlock / 2)]);
+    return i < kBlock / 2 ? byte & 0xf : byte >> 4;
+  };
+  for (size_t i = 0; i < bytes; ++i) {
+    const int high = bytes + i < count ? nibble(bytes + i) : 0;
+    wire[i] = static_cast<std::byte>(nibble(i) | high << 4);
+  }
+}
+
+void Spread(const Codec& codec, const std::byte* wire, size_t count, std::byte* full) {
+  const size_t bytes = PayloadBytes(codec, count);
+  std::memset(full, 0, kBlock * static_cast<size_t>(codec.bits) / 8);
+  if (codec.bits == 8) {
+    std::memcpy(full, wire, bytes);
+    return;
+  }
+  for (size_t i = 0; i < count; ++i) {
+    const auto byte = static_cast<uint8_t>(wire[i % bytes]);
+    const int value = i < bytes ? byte & 0xf : byte >> 4;
+    std::byte& out = full[i % (kBlock / 2)];
+    out |= static_cast<std::byte>(i < kBlock / 2 ? value : value << 4);
+  }
+}
+
+}  // namespace
+
+absl::Span<const Codec> Codecs() { return kCodecs; }
+
+const Codec& GetCodec(CodecKind kind) { return kCodecs[static_cast<size_t>(kind)]; }
+
+const Codec* FindCodec(absl::string_view name) {
+  for (const Codec& codec : kCodecs) {
+    if (name == codec.name) return &codec;
+  }
+  return nullptr;
+}
+
+size_t Codec::EncodedBytes(size_t count) const {
+  const size_t blocks = (count + kBlock - 1) / kBlock;
+  return blocks * kScaleBytes + count / kBlock * PayloadBytes(*this, kBlock) +
+         PayloadBytes(*this, count % kBlock);
+}
+
+void Codec::Encode(const Encoding& encoding, const void* source, DataType dtype, size_t count, size_t first,
+                   float* residual, std::byte* wire) const {
+  COHORT_CHECK(dtype == DataType::kF32 || dtype == DataType::kBF16, "a codec of %s", Name(dtype));
+  COHORT_CHECK(first % kBlock == 0, "element %zu is inside a block", first);
+  const codec::Kernels& kernels = KernelsOf(kind);
+  const size_t block_bytes = kScaleBytes + PayloadBytes(*this, kBlock);
+  codec::BlockCounter counter{encoding.seed, encoding.step, encoding.stream,
+                              static_cast<uint32_t>(first / kBlock)};
+  const codec::BlockCounter* random = encoding.rounding == Rounding::kStochastic ? &counter : nullptr;
+  for (size_t at = 0; at < count; at += kBlock, wire += block_bytes, ++counter.block) {
+    const size_t n = std::min(kBlock, count - at);
+    float held[kBlock];
+    const float* values = held;
+    if (dtype == DataType::kBF16) {
+      Widen(static_cast<const BFloat16*>(source) + at, n, held);
+    } else if (n < kBlock || residual != nullptr) {
+      std::memcpy(held, static_cast<const float*>(source) + at, n * sizeof(float));
+    } else {
+      values = static_cast<const float*>(source) + at;
+    }
+    if (residual != nullptr) {
+      for (size_t i = 0; i < n; ++i) held[i] += residual[at + i];
+    }
+    std::fill(held + n, held + kBlock, 0.0f);  // nothing in a full block
+    std::byte full[kBlock];
+    std::byte* payload = n == kBlock ? wire + kScaleBytes : full;
+    const float scale = kernels.encode(values, random, payload);
+    std::memcpy(wire, &scale, kScaleBytes);
+    if (residual != nullptr) {
+      float decoded[kBlock];
+      kernels.decode(scale, payload, decoded);
+      for (size_t i = 0; i < n; ++i) residual[at + i] = std::isfinite(scale) ? values[i] - decoded[i] : 0.0f;
+    }
+    if (n < kBlock) Squeeze(*this, full, n, wire + kScaleBytes);
+  }
+}
+
+void Codec::Decode(const std::byte* wire, size_t count, void* destination, DataType dtype) const {
+  COHORT_CHECK(dtype == DataType::kF32 || dtype == DataType::kBF16, "a codec of %s", Name(dtype));
+  const codec::Kernels& kernels = KernelsOf(kind);
+  const size_t block_bytes = kScaleBytes + PayloadBytes(*this, kBlock);
+  for (size_t at = 0; at < count; at += kBlock, wire += block_bytes) {
+    const size_t n = std::min(kBlock, count - at);
+    float scale, held[kBlock];
+    std::memcpy(&scale, wire, kScaleBytes);
+    std::byte full[kBlock];
+    const std::byte* payload = wire + kScaleBytes;
+    if (n < kBlock) {
+      Spread(*this, payload, n, full);
+      payload = full;
+    }
+    const bool direct = n == kBlock && dtype == DataType::kF32;
+    float* values = direct ? static_cast<float*>(destination) + at : held;
+    kernels.decode(scale, payload, values);
+    if (direct) continue;
+    if (dtype == DataType::kF32) {
+      std::memcpy(static_cast<float*>(destination) + at, held, n * sizeof(float));
+    } else {
+      auto* out = static_cast<BFloat16*>(destination) + at;
+      for (size_t i = 0; i < n; ++i) out[i] = BFloat16(held[i]);
+    }
+  }
+}
+
+void Codec::DecodeAdd(const std::byte* wire, size_t count, float* destination) const {
+  const codec::Kernels& kernels = KernelsOf(kind);
+  const size_t full = count / kBlock * kBlock;
+  const size_t block_bytes = kScaleBytes + PayloadBytes(*this, kBlock);
+  for (size_t at = 0; at < full; at += kBlock, wire += block_bytes) {
+    float scale;
+    std::memcpy(&scale, wire, kScaleBytes);
+    kernels.decode_add(scale, wire + kScaleBytes, destination + at);
+  }
+  if (full == count) return;
+  float held[kBlock];
+  Decode(wire, count - full, held, DataType::kF32);
+  for (size_t i = full; i < count; ++i) destination[i] += held[i - full];
+}
+
+}  // namespace cohort::comm

@@ -1,0 +1,297 @@
+// Codecs against plain double-precision code, and their vector kernels against the portable ones.
+#include "comm/codec/codec.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "comm/codec/kernels.h"
+#include "comm/policy.h"
+
+namespace cohort::comm {
+namespace {
+
+constexpr size_t kBlock = policy::kCodecBlock;
+constexpr size_t kSizes[] = {0, 1, 2, 3, 7, 127, 128, 129, 255, 256, 257, 300, 511, 512, 1000, 4099};
+constexpr float kInf = std::numeric_limits<float>::infinity();
+
+std::vector<float> Random(size_t count, uint32_t seed, float scale = 1) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0, scale);
+  std::vector<float> values(count);
+  for (float& value : values) value = normal(random);
+  return values;
+}
+
+std::vector<std::byte> Encode(const Codec& codec, const Encoding& encoding, const std::vector<float>& values,
+                              float* residual = nullptr, size_t first = 0) {
+  std::vector<std::byte> wire(codec.EncodedBytes(values.size()) + 8, std::byte{0x5a});
+  codec.Encode(encoding, values.data(), DataType::kF32, values.size(), first, residual, wire.data());
+  for (size_t i = wire.size() - 8; i < wire.size(); ++i) EXPECT_EQ(wire[i], std::byte{0x5a}) << "overrun";
+  wire.resize(wire.size() - 8);
+  return wire;
+}
+
+std::vector<float> Decode(const Codec& codec, const std::vector<std::byte>& wire, size_t count) {
+  std::vector<float> values(count + 1, 77);
+  codec.Decode(wire.data(), count, values.data(), DataType::kF32);
+  EXPECT_EQ(values[count], 77) << "overrun";
+  values.resize(count);
+  return values;
+}
+
+// The largest magnitude in the block of element i.
+double Largest(const std::vector<float>& values, size_t i) {
+  double largest = 0;
+  for (size_t j = i / kBlock * kBlock; j < std::min(values.size(), (i / kBlock + 1) * kBlock); ++j) {
+    largest = std::max(largest, std::fabs(static_cast<double>(values[j])));
+  }
+  return largest;
+}
+
+// What the format can hold, by plain double-precision code: the neighbours of a value.
+struct Neighbours {
+  double below, above;
+};
+Neighbours Around(CodecKind kind, double value, double scale) {
+  const double x = value / scale;
+  double step = 1;
+  if (kind == CodecKind::kFp8) {
+    const int exponent = x == 0 ? -100 : std::ilogb(x);
+    step = std::ldexp(1.0, std::max(exponent, -6) - 3);
+  }
+  return {std::floor(x / step) * step * scale, std::ceil(x / step) * step * scale};
+}
+
+double LargestCode(CodecKind kind) {
+  switch (kind) {
+#define COHORT_X(enumerator, name, bits, largest, error, description) \
+  case CodecKind::enumerator:                                         \
+    return largest;
+    COHORT_CODECS(COHORT_X)
+#undef COHORT_X
+  }
+  return 0;
+}
+
+TEST(CodecTest, NearestIsTheNearerNeighbour) {
+  for (const Codec& codec : Codecs()) {
+    for (const size_t count : kSizes) {
+      for (const float spread : {1.0f, 3e-12f, 1e30f}) {
+        const std::vector<float> values = Random(count, 7 + static_cast<uint32_t>(count), spread);
+        const std::vector<float> decoded = Decode(codec, Encode(codec, {}, values), count);
+        for (size_t i = 0; i < count; ++i) {
+          const double largest = Largest(values, i);
+          const Neighbours around = Around(codec.kind, values[i], largest / LargestCode(codec.kind));
+          const double best = std::min(values[i] - around.below, around.above - values[i]);
+          const double error = std::fabs(static_cast<double>(decoded[i]) - values[i]);
+          ASSERT_LE(error, best + 1e-6 * largest) << codec.name << ", " << count << " elements, " << i;
+          ASSERT_LE(error, codec.max_error * largest * 1.00001) << codec.name;
+        }
+      }
+    }
+  }
+}
+
+TEST(CodecTest, StochasticIsOneOfTheNeighboursAndRightInTheMean) {
+  constexpr int kTrials = 4000;
+  for (const Codec& codec : Codecs()) {
+    const size_t count = 2 * kBlock;
+    const std::vector<float> values = Random(count, 3);
+    std::vector<double> mean(count, 0);
+    for (int trial = 0; trial < kTrials; ++trial) {
+      const Encoding encoding{Rounding::kStochastic, 11, static_cast<uint64_t>(trial), 2};
+      const std::vector<float> decoded = Decode(codec, Encode(codec, encoding, values), count);
+      for (size_t i = 0; i < count; ++i) {
+        mean[i] += decoded[i] / double{kTrials};
+        const double largest = Largest(values, i);
+        const Neighbours around = Around(codec.kind, values[i], largest / LargestCode(codec.kind));
+        ASSERT_GE(decoded[i], around.below - 1e-6 * largest) << codec.name << " " << i;
+        ASSERT_LE(decoded[i], around.above + 1e-6 * largest) << codec.name << " " << i;
+      }
+    }
+    double bias = 0;
+    for (size_t i = 0; i < count; ++i) {
+      const double largest = Largest(values, i);
+      const Neighbours around = Around(codec.kind, values[i], largest / LargestCode(codec.kind));
+      const double step = around.above - around.below + 1e-9;
+      // Six standard deviations of the mean of values that are up to half a step from it.
+      ASSERT_LE(std::fabs(mean[i] - values[i]), 6 * 0.5 * step / std::sqrt(double{kTrials}) + 1e-5 * step)
+          << codec.name << " " << i;
+      bias += (mean[i] - values[i]) / step;
+    }
+    EXPECT_LE(std::fabs(bias / static_cast<double>(count)),
+              6 * 0.5 / std::sqrt(static_cast<double>(count) * kTrials))
+        << codec.name;
+  }
+}
+
+TEST(CodecTest, WhatIsDrawnDependsOnSeedStepStreamAndIndexOnly) {
+  for (const Codec& codec : Codecs()) {
+    const std::vector<float> values = Random(5 * kBlock + 9, 5);
+    const Encoding encoding{Rounding::kStochastic, 1, 2, 3};
+    const auto whole = Encode(codec, encoding, values);
+    EXPECT_EQ(whole, Encode(codec, encoding, values));
+    for (const Encoding& other : {Encoding{Rounding::kStochastic, 2, 2, 3},
+                                  {Rounding::kStochastic, 1, 3, 3},
+                                  {Rounding::kStochastic, 1, 2, 4},
+                                  {Rounding::kNearest, 1, 2, 3}}) {
+      EXPECT_NE(whole, Encode(codec, other, values)) << codec.name;
+    }
+    // In two calls.
+    const std::vector<float> rest(values.begin() + 2 * kBlock, values.end());
+    const auto end = Encode(codec, encoding, rest, nullptr, 2 * kBlock);
+    ASSERT_EQ(0, std::memcmp(end.data(), whole.data() + codec.EncodedBytes(2 * kBlock), end.size()))
+        << codec.name;
+  }
+}
+
+TEST(CodecTest, EveryVectorLevelGivesTheSameBits) {
+  std::vector<float> cases = Random(64 * kBlock, 9);
+  std::mt19937 random(1);
+  for (size_t block = 0; block < 64; ++block) {
+    for (size_t i = 0; i < kBlock; ++i) {
+      float& value = cases[block * kBlock + i];
+      // Any finite bits, scaled values with ties, denormals.
+      if (block % 4 == 1) value = std::bit_cast<float>(static_cast<uint32_t>(random()) & 0xbfffffffu);
+      if (block % 4 == 2) value = static_cast<float>(static_cast<int>(random() % 509) - 254) * 0.5f;
+      if (block % 4 == 3)
+        value = std::bit_cast<float>(static_cast<uint32_t>(random()) & 0x807fffffu >> block % 16);
+    }
+  }
+  for (const Codec& codec : Codecs()) {
+    const auto plain = codec::FindKernels(codec.kind, ProcessorLevel::kBaseline);
+    for (const ProcessorLevel level : {ProcessorLevel::kAvx2, ProcessorLevel::kAvx512}) {
+      if (level > GetProcessorLevel()) continue;
+      const auto vector = codec::FindKernels(codec.kind, level);
+      for (uint32_t block = 0; block < 64; ++block) {
+        for (const bool stochastic : {false, true}) {
+          const codec::BlockCounter counter{1, 2, 3, block};
+          std::byte a[kBlock] = {}, b[kBlock] = {};
+          const float* values = cases.data() + block * kBlock;
+          const float x = plain.encode(values, stochastic ? &counter : nullptr, a);
+          const float y = vector.encode(values, stochastic ? &counter : nullptr, b);
+          ASSERT_EQ(std::bit_cast<uint32_t>(x), std::bit_cast<uint32_t>(y));
+          ASSERT_EQ(0, std::memcmp(a, b, kBlock)) << codec.name << " block " << block;
+          float p[kBlock], q[kBlock];
+          plain.decode(x, a, p);
+          vector.decode(x, a, q);
+          ASSERT_EQ(0, std::memcmp(p, q, sizeof(p))) << codec.name;
+          plain.decode_add(x, a, p);
+          vector.decode_add(x, a, q);
+          ASSERT_EQ(0, std::memcmp(p, q, sizeof(p))) << codec.name;
+        }
+      }
+    }
+  }
+}
+
+TEST(CodecTest, WhatIsNotFiniteMakesItsBlockNan) {
+  for (const Codec& codec : Codecs()) {
+    for (const float bad : {kInf, -kInf, std::numeric_limits<float>::quiet_NaN()}) {
+      for (const size_t at : {size_t{0}, kBlock + 5, 3 * kBlock + 1}) {
+        for (const Rounding rounding : {Rounding::kNearest, Rounding::kStochastic}) {
+          std::vector<float> values = Random(3 * kBlock + 2, 4), residual(values.size(), 0);
+          values[at] = bad;
+          const auto decoded =
+              Decode(codec, Encode(codec, {rounding, 1, 1, 1}, values, residual.data()), values.size());
+          for (size_t i = 0; i < values.size(); ++i) {
+            ASSERT_EQ(std::isnan(decoded[i]), i / kBlock == at / kBlock) << codec.name << " " << i;
+            ASSERT_TRUE(std::isfinite(residual[i])) << "an infinity would stay for ever";
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(CodecTest, ZerosTheLargestAndTheSmallest) {
+  for (const Codec& codec : Codecs()) {
+    for (const Rounding rounding : {Rounding::kNearest, Rounding::kStochastic}) {
+      const Encoding encoding{rounding, 1, 1, 1};
+      for (const float value : Decode(codec, Encode(codec, encoding, std::vector<float>(300, 0.0f)), 300)) {
+        ASSERT_EQ(value, 0.0f);
+      }
+      constexpr float kMax = std::numeric_limits<float>::max();
+      std::vector<float> values(300, kMax);
+      values[7] = -kMax;
+      const auto decoded = Decode(codec, Encode(codec, encoding, values), 300);
+      for (size_t i = 0; i < 300; ++i) ASSERT_NEAR(decoded[i] / values[i], 1, 1e-6) << codec.name;
+      // Denormals: what f32 cannot hold is an error of no more than 2^-140.
+      for (float largest = 0x1p-149f; largest < 0x1p-90f; largest *= 2) {
+        std::vector<float> small = Random(300, 6, 1);
+        for (float& value : small) value = std::clamp(value / 4, -1.0f, 1.0f) * largest;
+        const auto got = Decode(codec, Encode(codec, encoding, small), 300);
+        for (size_t i = 0; i < 300; ++i) {
+          ASSERT_LE(std::fabs(static_cast<double>(got[i]) - small[i]),
+                    2 * codec.max_error * Largest(small, i) * 1.00001 + 0x1p-140)
+              << codec.name << " " << largest;
+        }
+      }
+    }
+  }
+}
+
+TEST(CodecTest, BFloat16IsTheSameAsItsFloats) {
+  for (const Codec& codec : Codecs()) {
+    for (const size_t count : kSizes) {
+      const std::vector<float> values = Random(count, 8);
+      std::vector<BFloat16> narrow(count);
+      std::vector<float> wide(count);
+      for (size_t i = 0; i < count; ++i) wide[i] = static_cast<float>(narrow[i] = BFloat16(values[i]));
+      std::vector<std::byte> wire(codec.EncodedBytes(count));
+      codec.Encode({}, narrow.data(), DataType::kBF16, count, 0, nullptr, wire.data());
+      ASSERT_EQ(wire, Encode(codec, {}, wide));
+      std::vector<BFloat16> back(count);
+      codec.Decode(wire.data(), count, back.data(), DataType::kBF16);
+      const std::vector<float> floats = Decode(codec, wire, count);
+      std::vector<float> sums(count, 3);
+      codec.DecodeAdd(wire.data(), count, sums.data());
+      for (size_t i = 0; i < count; ++i) {
+        ASSERT_EQ(back[i].bits, BFloat16(floats[i]).bits);
+        ASSERT_EQ(sums[i], floats[i] + 3);
+      }
+    }
+  }
+}
+
+TEST(CodecTest, ErrorFeedbackLosesNothing) {
+  constexpr int kRounds = 64;
+  for (const Codec& codec : Codecs()) {
+    const size_t count = 2 * kBlock + 31;
+    const std::vector<float> values = Random(count, 2);
+    std::vector<float> residual(count, 0);
+    std::vector<double> sum(count, 0);
+    for (int round = 0; round < kRounds; ++round) {
+      const auto decoded = Decode(codec, Encode(codec, {}, values, residual.data()), count);
+      for (size_t i = 0; i < count; ++i) sum[i] += decoded[i];
+    }
+    for (size_t i = 0; i < count; ++i) {
+      // What was sent and what is left is what there was.
+      ASSERT_NEAR(sum[i] + residual[i], double{kRounds} * values[i], 1e-3) << codec.name;
+      ASSERT_NEAR(sum[i] / kRounds, values[i], 3 * codec.max_error * Largest(values, i) / kRounds)
+          << codec.name;
+    }
+  }
+}
+
+TEST(CodecTest, SizesAndNames) {
+  const Codec* int8 = FindCodec("int8");
+  ASSERT_NE(int8, nullptr);
+  EXPECT_EQ(int8->EncodedBytes(kBlock), kBlock + 4);
+  EXPECT_LE(static_cast<double>(int8->EncodedBytes(1 << 20)), 0.27 * 4 * (1 << 20));
+  EXPECT_EQ(FindCodec("int4")->EncodedBytes(3), 6u);
+  EXPECT_EQ(FindCodec("int9"), nullptr);
+  for (const Codec& codec : Codecs()) {
+    EXPECT_EQ(FindCodec(codec.name), &codec);
+    EXPECT_EQ(&GetCodec(codec.kind), &codec);
+    EXPECT_EQ(codec.EncodedBytes(0), 0u);
+  }
+}
+
+}  // namespace
+}  // namespace cohort::comm
