@@ -123,8 +123,8 @@ TEST_F(LoaderTest, StateIsTheStepAndIsChecked) {
   differs([](LoaderState* s) { s->options.sequence_length = 9; }, "sequence length");
   differs([](LoaderState* s) { s->options.global_batch = 5; }, "global batch");
   for (const char* bad : {"", "{}", "[1]", "{\"step\": 1}",
-                          "{\"step\": -1, \"seed\": 0, \"sequence_length\": 1, "
-                          "\"global_batch\": 1, \"data_fingerprint\": \"a\"}"}) {
+                          R"({"step": -1, "seed": 0, "sequence_length": 1, "global_batch": 1,
+                              "data_fingerprint": "a"})"}) {
     EXPECT_FALSE(LoaderState::FromJson(bad).ok()) << bad;
   }
 }

@@ -8,7 +8,6 @@
 namespace cohort::runtime {
 namespace {
 
-using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::Not;
 

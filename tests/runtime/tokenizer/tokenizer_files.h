@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "runtime/tokenizer/tokenizer.h"
 #include "tests/support/temp_folder.h"
@@ -20,7 +21,7 @@ inline nlohmann::json CharTokenizer(const std::vector<std::string>& characters,
   int id = 0;
   for (const std::string& character : characters) model["vocab"][character] = id++;
   for (const auto& [left, right] : merges) {
-    model["merges"].push_back(left + " " + right);
+    model["merges"].push_back(absl::StrCat(left, " ", right));
     model["vocab"][left + right] = id++;
   }
   return root;
