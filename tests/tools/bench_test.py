@@ -11,8 +11,8 @@ SMALL = ["--set", "model.hidden_size=64", "--set", "model.num_hidden_layers=2", 
 
 
 class BenchTest(CohortTest):
-    def rows(self, *arguments):
-        self.cohort("bench", *arguments, "--json", "rows.json")
+    def rows(self, *arguments, ranks=0):
+        self.cohort("bench", *arguments, "--json", "rows.json", ranks=ranks)
         return [json.loads(line) for line in (self.folder / "rows.json").read_text().splitlines()]
 
     def test_train_step(self):
@@ -34,6 +34,24 @@ class BenchTest(CohortTest):
             self.assertGreater(row["output_tokens_per_s"], 0)
             for name in ["ttft_ms", "tpot_ms", "itl_ms", "e2el_ms"]:
                 self.assertLessEqual(row[name]["p50"], row[name]["p99"])
+
+    def test_collectives(self):
+        rows = self.rows("collectives", "--bytes", "8,4096", "--seconds", 0.01, "--mpi-name", "the-mpi", ranks=2)
+        points = {}
+        for row in rows:
+            self.assertEqual((row["hosts"], row["ranks"], row["wire_bytes"]), (1, 2, None))
+            self.assertGreater(row["median_s"], 0)
+            self.assertTrue(row["algorithm"])
+            points.setdefault((row["op"], row["bytes"]), set()).add(row["who"])
+        for op in ("all-reduce", "reduce-scatter", "all-gather", "all-to-all"):
+            for size in (8, 4096):
+                self.assertLessEqual({"cohort", "the-mpi"}, points[op, size])
+        self.assertIn(("send/recv", 8), points)
+
+    def test_collectives_refuses_what_makes_no_sense(self):
+        self.assertIn("mpirun -np 2", self.fails("bench", "collectives"))
+        self.assertIn("there are all-reduce, ", self.fails("bench", "collectives", "--ops", "all-redcue", ranks=2))
+        self.assertIn("--who", self.fails("bench", "collectives", "--who", "nobody", ranks=2))
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@
 namespace cohort::tools {
 
 void AddBench(CLI::App& app, const Selected& selected) {
-  CLI::App* bench = app.add_subcommand("bench", "Measure this machine: training steps, decoding, serving");
+  CLI::App* bench = app.add_subcommand("bench", "Measure this machine: training steps, decoding, serving, collectives");
   bench->require_subcommand(1);
   AddBenchTrainStep(*bench, selected);
   AddBenchDecode(*bench, selected);
   AddBenchServe(*bench, selected);
+  AddBenchCollectives(*bench, selected);
 }
 
 }  // namespace cohort::tools

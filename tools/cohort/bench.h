@@ -9,5 +9,6 @@ namespace cohort::tools {
 void AddBenchTrainStep(CLI::App& bench, const Selected& selected);
 void AddBenchDecode(CLI::App& bench, const Selected& selected);
 void AddBenchServe(CLI::App& bench, const Selected& selected);
+void AddBenchCollectives(CLI::App& bench, const Selected& selected);
 
 }  // namespace cohort::tools

@@ -1,0 +1,83 @@
+// Cohort as a contestant of its own benchmark.
+#include "comm/selection.h"
+#include "tools/cohort/bench_peers.h"
+
+namespace cohort::tools {
+namespace {
+
+using comm::Operation;
+
+constexpr int kTag = 0;
+
+class CohortPeer : public Peer {
+ public:
+  explicit CohortPeer(comm::Communicator& world) : world_(world) {}
+
+  std::string name() const override { return "cohort"; }
+
+  std::vector<std::string> Algorithms(const CollectiveCall& call) const override {
+    if (call.operation == Operation::kPointToPoint) return {"send/recv"};
+    const std::vector<size_t> counts(call.size, call.block);
+    comm::Collective collective;
+    collective.operation = call.operation;
+    collective.rank = call.rank;
+    collective.size = call.size;
+    collective.count = call.block;
+    collective.counts = collective.recv_counts = counts;
+    collective.hosts = world_.topology().map();
+    return {comm::Select(collective, sizeof(float)).name};
+  }
+
+  absl::StatusOr<RunOnce> Prepare(const CollectiveCall& call, const std::string&) override {
+    const std::vector<size_t> counts(call.size, call.block);
+    comm::Communicator& world = world_;
+    const auto dtype = DataType::kF32;
+    switch (call.operation) {
+      case Operation::kAllReduce:
+        return [=, &world] { return world.AllReduce(call.send, call.recv, call.block, dtype).Wait(); };
+      case Operation::kReduceScatter:
+        return [=, &world] { return world.ReduceScatter(call.send, call.recv, counts, dtype).Wait(); };
+      case Operation::kAllGather:
+        return [=, &world] { return world.AllGather(call.send, call.recv, counts, dtype).Wait(); };
+      case Operation::kBroadcast:
+        return [=, &world] { return world.Broadcast(call.recv, call.block, dtype, 0).Wait(); };
+      case Operation::kAllToAll:
+        return [=, &world] { return world.AllToAll(call.send, call.recv, call.block, dtype).Wait(); };
+      case Operation::kAllToAllV:
+        return [=, &world] { return world.AllToAllV(call.send, counts, call.recv, counts, dtype).Wait(); };
+      case Operation::kPointToPoint:
+        return [=, &world] { return RoundTrip(world, call); };
+      default:
+        return absl::UnimplementedError("cohort bench collectives does not measure this operation");
+    }
+  }
+
+ private:
+  static absl::Status RoundTrip(comm::Communicator& world, const CollectiveCall& call) {
+    const auto send = [&](int to) {
+      return world.Send(call.send, call.block, DataType::kF32, to, kTag).Wait();
+    };
+    const auto recv = [&](int from) {
+      return world.Recv(call.recv, call.block, DataType::kF32, from, kTag).Wait();
+    };
+    absl::Status status;
+    if (call.rank == 0) {
+      status = send(call.peer);
+      if (status.ok()) status = recv(call.peer);
+    } else if (call.rank == call.peer) {
+      status = recv(0);
+      if (status.ok()) status = send(0);
+    }
+    return status;
+  }
+
+  comm::Communicator& world_;
+};
+
+}  // namespace
+
+std::unique_ptr<Peer> MakeCohortPeer(comm::Communicator& world) {
+  return std::make_unique<CohortPeer>(world);
+}
+
+}  // namespace cohort::tools
