@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdio>
+#include <exception>
 #include <string>
 #include <utility>
 
@@ -16,9 +17,7 @@ using Add = void (*)(CLI::App&, const cohort::tools::Selected&);
 constexpr Add kCommands[] = {cohort::tools::AddData, cohort::tools::AddTrain, cohort::tools::AddGenerate,
                              cohort::tools::AddServe, cohort::tools::AddBench};
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int Run(int argc, char** argv) {
   CLI::App app("Trains and serves dense and mixture-of-experts language models on any number of ranks.",
                "cohort");
   app.require_subcommand(1);
@@ -46,4 +45,15 @@ int main(int argc, char** argv) {
   // Other ranks may be gone or stuck, and MPI_Finalize, which a return would lead to, waits for them.
   std::fflush(nullptr);
   _exit(1);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return Run(argc, argv);
+  } catch (const std::exception& error) {  // none is ours: memory that the system refused, above all
+    std::fprintf(stderr, "cohort: %s\n", error.what());
+    return 1;
+  }
 }
