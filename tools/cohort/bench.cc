@@ -4,7 +4,8 @@
 namespace cohort::tools {
 
 void AddBench(CLI::App& app, const Selected& selected) {
-  CLI::App* bench = app.add_subcommand("bench", "Measure this machine: training steps, decoding, serving, collectives");
+  CLI::App* bench =
+      app.add_subcommand("bench", "Measure this machine: training steps, decoding, serving, collectives");
   bench->require_subcommand(1);
   AddBenchTrainStep(*bench, selected);
   AddBenchDecode(*bench, selected);
