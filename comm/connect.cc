@@ -162,6 +162,7 @@ absl::Status Engine::Connect(Rendezvous& rendezvous, absl::Time deadline) {
     doorbell_ = shm->doorbell();
     transports_.push_back(std::move(shm));
   }
+  Transport* network = nullptr;
   absl::Status no_ucx;
   if (!remote.empty()) {
     const std::vector<int> wanted = remote;
@@ -170,7 +171,10 @@ absl::Status Engine::Connect(Rendezvous& rendezvous, absl::Time deadline) {
       if (std::find(remote.begin(), remote.end(), peer) == remote.end()) routes_[peer] = ucx.get();
     }
     others.insert(others.end(), remote.begin(), remote.end());
-    if (ucx != nullptr) transports_.push_back(std::move(ucx));
+    if (ucx != nullptr) {
+      network = ucx.get();
+      transports_.push_back(std::move(ucx));
+    }
   }
   for (const int peer : others) {
     if (!own.mpi.empty() && !cards[peer].mpi.empty() && Allows(own, "mpi") && Allows(cards[peer], "mpi"))
@@ -191,6 +195,7 @@ absl::Status Engine::Connect(Rendezvous& rendezvous, absl::Time deadline) {
   }
   const bool own_core = topology_.local_size() <= static_cast<int>(std::thread::hardware_concurrency());
   spin_polls_ = own_core ? policy::kSpinPolls : policy::kSpinPollsShared;
+  if (network != nullptr) Watch(network);
   return absl::OkStatus();
 }
 

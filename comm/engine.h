@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "comm/doorbell.h"
 #include "comm/executor.h"
+#include "comm/network_watch.h"
 #include "comm/policy.h"
 #include "comm/rendezvous.h"
 #include "comm/topology.h"
@@ -95,6 +96,11 @@ class Engine : public TransportEvents, public std::enable_shared_from_this<Engin
   absl::Status LateLocked(const Run& run) const;
   // Sleeps until the doorbell rings or `limit` nanoseconds are over; returns at once where something moved.
   bool SleepOnce(const std::atomic<bool>* done, int64_t limit);
+  // Where to sleep: by whom awaited messages come.
+  enum class Bed : uint8_t { kDoorbell, kNetwork, kDoorbellAndNetwork };
+  Bed ChooseBedLocked() const;
+  // From now on, sleepers and idle ranks listen to this transport's descriptor.
+  void Watch(Transport* network);
   void ThreadMain();
 
   Topology topology_;  // fixed once connected
@@ -104,6 +110,8 @@ class Engine : public TransportEvents, public std::enable_shared_from_this<Engin
   Doorbell* doorbell_ = &private_bell_;
   std::vector<std::unique_ptr<Transport>> transports_;
   std::vector<Transport*> routes_;  // by world rank
+  Transport* network_ = nullptr;    // of transports_, the one that has a descriptor to sleep on
+  std::unique_ptr<NetworkWatch> watch_;
   Matcher matcher_;
   std::vector<Gone> gone_;
   std::vector<Abort> aborts_;  // of operations that this rank has not begun

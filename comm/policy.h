@@ -31,6 +31,11 @@ inline constexpr int64_t kCheckNanos = 10'000'000;
 // Polls between two looks at the clock.
 inline constexpr int kPollsPerClock = 64;
 
+// The thread that answers peers while nobody waits looks this often whether it is needed, and so soon again where it
+// could not arm the network.
+inline constexpr int64_t kNetworkIdleLookNanos = 20'000'000;
+inline constexpr int64_t kNetworkRetryNanos = 100'000;
+
 // ---- The background thread ----
 
 // It looks this often whether operations were left to it, and takes them over.
@@ -71,8 +76,6 @@ inline constexpr int64_t kUcxPingNanos = 100'000'000;
 inline constexpr int64_t kUcxSilenceNanos = 700'000'000;
 // One look at the peers counts for at most this much silence: this rank may have been stopped itself.
 inline constexpr int64_t kUcxLookNanos = 50'000'000;
-// An idle rank looks this often whether it must answer, until it sleeps on the network's own event.
-inline constexpr int64_t kUcxIdleLookNanos = 20'000'000;
 // How long a closing transport waits for its peers to say that they have everything, and for its endpoints to end.
 inline constexpr int64_t kUcxLingerNanos = 500'000'000;
 inline constexpr int64_t kUcxEndNanos = 500'000'000;
@@ -91,6 +94,8 @@ inline constexpr int64_t kMpiFlushNanos = 5'000'000'000;
 // Pauses between two looks for a key.
 inline constexpr absl::Duration kRendezvousFirstPause = absl::Microseconds(100);
 inline constexpr absl::Duration kRendezvousLongestPause = absl::Milliseconds(20);
+// Of those who wait to be taken into a live group, and of its members who wait for them.
+inline constexpr absl::Duration kJoinLongestPause = absl::Milliseconds(5);
 
 // ---- Groups ----
 
@@ -98,6 +103,8 @@ inline constexpr absl::Duration kRendezvousLongestPause = absl::Milliseconds(20)
 inline constexpr int kMaxMembers = 1 << 16;
 // Decisions of past edits kept for members that missed them.
 inline constexpr size_t kDecisionsKept = 64;
+// Failed operations of a group that are remembered for peers that call them later.
+inline constexpr size_t kFailuresKept = 32;
 // Agreements in one edit, where members keep dying in between.
 inline constexpr int kEditAttempts = 16;
 // So many of the members, those of the lowest ranks, write invitations to newcomers.
@@ -125,5 +132,10 @@ inline constexpr size_t kRailElements = 256;
 
 // Elements that share a scale. With its four bytes an int8 block takes 0.254 of the f32 bytes.
 inline constexpr size_t kCodecBlock = 256;
+
+// ---- Prices ----
+
+// Messages of a pattern that are priced one by one; beyond, repeated rounds are priced by their slowest member.
+inline constexpr size_t kReplayedMessages = 8 << 20;
 
 }  // namespace cohort::comm::policy

@@ -26,22 +26,64 @@ bool Engine::Poll(Run& run) {
   return run.done();
 }
 
+Engine::Bed Engine::ChooseBedLocked() const {
+  if (watch_ == nullptr) return Bed::kDoorbell;
+  bool local = false, remote = false;
+  for (const auto& run : runs_) {
+    if (run->done()) continue;
+    for (const int peer : run->AwaitedPeers()) (routes_[peer] == network_ ? remote : local) = true;
+  }
+  if (!remote) return Bed::kDoorbell;
+  return local ? Bed::kDoorbellAndNetwork : Bed::kNetwork;
+}
+
 bool Engine::SleepOnce(const std::atomic<bool>* done, int64_t limit) {
   const uint32_t seen = doorbell_->BeginSleep();
+  if (watch_ != nullptr) watch_->BeginSleep();
   bool moved = false;
+  Bed bed = Bed::kDoorbell;
   if (mutex_.try_lock()) {
     moved = ProgressLocked();
     if (const int64_t now = NowNanos(); now - last_check_ >= policy::kCheckNanos) CheckLocked(now);
     limit = std::min(limit, policy::kMaxSleepNanos);
     for (const auto& transport : transports_) limit = std::min(limit, transport->MaxSleepNanos());
+    if (!moved) {
+      bed = ChooseBedLocked();
+      if (bed != Bed::kDoorbell && !network_->Arm()) moved = true;
+    }
     mutex_.unlock();
   } else {
     // Whoever holds the lock sees what came, and rings when an operation ends.
     limit = std::min(limit, policy::kMaxSleepNanos);
   }
-  if (!moved && !done->load(std::memory_order_seq_cst)) doorbell_->Sleep(seen, limit);
+  if (!moved && !done->load(std::memory_order_seq_cst)) {
+    if (bed == Bed::kDoorbellAndNetwork) watch_->RelayOnce();
+    if (bed == Bed::kNetwork) {
+      watch_->Sleep(limit);
+    } else {
+      doorbell_->Sleep(seen, limit);
+    }
+  }
+  if (watch_ != nullptr) watch_->EndSleep();
   doorbell_->EndSleep();
   return moved;
+}
+
+void Engine::Watch(Transport* network) {
+  network_ = network;
+  NetworkWatch::Callbacks callbacks;
+  callbacks.busy = [this] {
+    return num_runs_.load(std::memory_order_seq_cst) > 0 || waiters_.load(std::memory_order_relaxed) > 0;
+  };
+  callbacks.serve = [this] {
+    if (!mutex_.try_lock()) return false;
+    network_->Progress(policy::kProgressBytes);
+    SweepLocked();
+    const bool armed = network_->Arm();
+    mutex_.unlock();
+    return armed;
+  };
+  watch_ = std::make_unique<NetworkWatch>(network->EventFd(), doorbell_, std::move(callbacks));
 }
 
 absl::Status Engine::Wait(Run& run, absl::Time deadline) {
