@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <fstream>
 #include <unordered_map>
 
@@ -31,6 +32,7 @@ Topology Topology::Group(absl::Span<const int> members, int rank) const {
 }
 
 std::string HostIdentity() {
+  if (const char* told = std::getenv("COHORT_HOST_ID"); told != nullptr && *told != '\0') return told;
   char name[256] = "localhost";
   gethostname(name, sizeof(name) - 1);
   std::string boot = "unknown-boot";

@@ -42,7 +42,7 @@ class Topology {
 };
 
 // This host's identity: its name, its boot and the process namespace. Ranks that agree on it see each other's
-// processes and memory.
+// processes and memory. Or COHORT_HOST_ID, with which tests have several hosts on one machine.
 std::string HostIdentity();
 
 }  // namespace cohort::comm

@@ -57,6 +57,7 @@ COHORT_INLINE uint32_t QuantizeWhole(float value, const uint16_t* random) {
 
 struct Int8 {
   static constexpr float kLargest = 127;
+  static constexpr size_t kBytes = kBlock;
   template <bool stochastic>
   static COHORT_INLINE void Store(const float* __restrict values, float factor,
                                   const uint16_t* __restrict random, uint8_t* __restrict out) {
@@ -76,6 +77,7 @@ struct Int8 {
 // Element i of the first half of a block shares a byte with element i of the second.
 struct Int4 {
   static constexpr float kLargest = 7;
+  static constexpr size_t kBytes = kBlock / 2;
   template <bool stochastic>
   static COHORT_INLINE void Store(const float* __restrict values, float factor,
                                   const uint16_t* __restrict random, uint8_t* __restrict out) {
@@ -103,6 +105,7 @@ struct Int4 {
 // e4m3 of the OCP 8-bit floating point specification: exponent bias 7, no infinities, largest 448 (0x7e).
 struct Fp8 {
   static constexpr float kLargest = 448;
+  static constexpr size_t kBytes = kBlock;
   template <bool stochastic>
   static COHORT_INLINE void Store(const float* __restrict values, float factor,
                                   const uint16_t* __restrict random, uint8_t* __restrict out) {
@@ -145,8 +148,7 @@ COHORT_INLINE float Encode(const float* values, const BlockCounter* random, std:
   auto* out = reinterpret_cast<uint8_t*>(payload);
   const uint32_t largest = LargestBits(values);
   if (largest >= kInfinity || largest == 0) {
-    for (size_t i = 0; i < kBlock; ++i)
-      out[i] = 0;  // the last bytes are the next block's, which is written later
+    for (size_t i = 0; i < Format::kBytes; ++i) out[i] = 0;
     return largest == 0 ? 0.0f : std::numeric_limits<float>::quiet_NaN();
   }
   float scale = std::bit_cast<float>(largest) / Format::kLargest;

@@ -98,7 +98,7 @@ TEST(CodecTest, NearestIsTheNearerNeighbour) {
 }
 
 TEST(CodecTest, StochasticIsOneOfTheNeighboursAndRightInTheMean) {
-  constexpr int kTrials = 4000;
+  constexpr int kTrials = 300;
   for (const Codec& codec : Codecs()) {
     const size_t count = 2 * kBlock;
     const std::vector<float> values = Random(count, 3);
