@@ -27,7 +27,8 @@ void FillInputs(const Collective& collective, SymbolicRank* rank);
 // Whether the output of rank `rank` is what the operation promises.
 absl::Status CheckOutput(absl::Span<const Collective> collectives, int rank, const SymbolicRank& contents);
 
-// That two ranks hold the same bits in the first `count` elements of their outputs: every sum was made in the same order.
+// That two ranks hold the same bits in the first `count` elements of their outputs: every sum was made in the
+// same order.
 absl::Status CheckSameBits(const SymbolicRank& first, const SymbolicRank& other, size_t count);
 
 }  // namespace cohort::comm

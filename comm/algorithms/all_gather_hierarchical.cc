@@ -1,5 +1,5 @@
-// Hierarchical all-gather: the owners of each rail gather its parts across hosts, so that every part comes to a host
-// once, and the other ranks of the host read them from there as they come.
+// Hierarchical all-gather: the owners of each rail gather its parts across hosts, so that every part comes to
+// a host once, and the other ranks of the host read them from there as they come.
 #include "comm/algorithms/blocks.h"
 
 namespace cohort::comm::algorithms {

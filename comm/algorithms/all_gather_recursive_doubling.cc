@@ -1,6 +1,6 @@
-// Recursive-doubling all-gather: partners at distance 1, 2, 4, … exchange all they have, which lies in one range. Where the
-// number of ranks is no power of two, the first ones fold in pairs: one gives its part to the other before,
-// and gets everything after.
+// Recursive-doubling all-gather: partners at distance 1, 2, 4, … exchange all they have, which lies in one
+// range. Where the number of ranks is no power of two, the first ones fold in pairs: one gives its part to
+// the other before, and gets everything after.
 #include <algorithm>
 #include <bit>
 

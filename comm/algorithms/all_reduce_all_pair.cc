@@ -1,5 +1,5 @@
-// All-pair all-reduce: everyone sends everything to everyone and sums it all, in the order of ranks: one round, the same
-// bits everywhere. For few bytes and few ranks.
+// All-pair all-reduce: everyone sends everything to everyone and sums it all, in the order of ranks: one
+// round, the same bits everywhere. For few bytes and few ranks.
 #include "comm/algorithms/blocks.h"
 
 namespace cohort::comm::algorithms {

@@ -1,6 +1,6 @@
-// Double binary tree all-reduce (Sanders, Speck and Träff, 2009; used by NCCL): sums go up a tree and results down again,
-// in pieces. One tree would leave the links of its leaves idle half of the time; of two trees, in which nobody
-// but the roots is inside both, each carries half the data.
+// Double binary tree all-reduce (Sanders, Speck and Träff, 2009; used by NCCL): sums go up a tree and results
+// down again, in pieces. One tree would leave the links of its leaves idle half of the time; of two trees, in
+// which nobody but the roots is inside both, each carries half the data.
 #include <vector>
 
 #include "comm/algorithms/blocks.h"
@@ -8,8 +8,8 @@
 namespace cohort::comm::algorithms {
 namespace {
 
-// Where a place of the first tree is. Place 0 is the root and has one child; below it, in-order numbers: odd places are
-// leaves, a place whose lowest set bit is b has its children b/2 to both sides.
+// Where a place of the first tree is. Place 0 is the root and has one child; below it, in-order numbers: odd
+// places are leaves, a place whose lowest set bit is b has its children b/2 to both sides.
 struct TreePlace {
   int parent = -1;
   std::vector<int> children;

@@ -1,7 +1,7 @@
-// Hierarchical all-reduce of the fewest bytes: a reduce-scatter inside every host by reading, for each rail a reduce-
-// scatter and an all-gather across hosts, and an all-gather inside by reading. Of n bytes every
-// host sends 2(H-1)/H n to other hosts, in 2 ceil(log2 H) rounds, whatever the numbers of ranks on them.
-// Pieces go through the three levels independently, so that work inside a host hides behind the links.
+// Hierarchical all-reduce of the fewest bytes: a reduce-scatter inside every host by reading, for each rail a
+// reduce-scatter and an all-gather across hosts, and an all-gather inside by reading. Of n bytes every host
+// sends 2(H-1)/H n to other hosts, in 2 ceil(log2 H) rounds, whatever the numbers of ranks on them. Pieces go
+// through the three levels independently, so that work inside a host hides behind the links.
 #include "comm/algorithms/blocks.h"
 
 namespace cohort::comm::algorithms {

@@ -1,7 +1,7 @@
-// Hierarchical overlapping rings (HO-Ring; PaRO, Wu et al., 2023): a ring of reduce-scatter inside every host, for each
-// rail a ring of all-reduce across hosts, and a ring of all-gather inside. Pieces follow each other through
-// the three, so links inside and between hosts are busy at once: while the flat ring moves at the pace of
-// its slowest link, and sends 2(p-1)/p n over it, the rings across send 2(H-1)/H n a host.
+// Hierarchical overlapping rings (HO-Ring; PaRO, Wu et al., 2023): a ring of reduce-scatter inside every
+// host, for each rail a ring of all-reduce across hosts, and a ring of all-gather inside. Pieces follow each
+// other through the three, so links inside and between hosts are busy at once: while the flat ring moves at
+// the pace of its slowest link, and sends 2(p-1)/p n over it, the rings across send 2(H-1)/H n a host.
 #include "comm/algorithms/blocks.h"
 
 namespace cohort::comm::algorithms {

@@ -1,7 +1,7 @@
-// Hierarchical all-reduce of the fewest rounds across hosts, as NVRAR does it: a reduce-scatter inside every host, for each
-// rail recursive doubling across hosts, an all-gather inside. n/G bytes cross in each of log2 H rounds; for
-// two hosts that is also the fewest bytes. Any number of hosts, with any numbers of ranks. Both partners
-// of an exchange make the same sum of two numbers, so all ranks hold the same bits.
+// Hierarchical all-reduce of the fewest rounds across hosts, as NVRAR does it: a reduce-scatter inside every
+// host, for each rail recursive doubling across hosts, an all-gather inside. n/G bytes cross in each of log2
+// H rounds; for two hosts that is also the fewest bytes. Any number of hosts, with any numbers of ranks. Both
+// partners of an exchange make the same sum of two numbers, so all ranks hold the same bits.
 #include "comm/algorithms/blocks.h"
 
 namespace cohort::comm::algorithms {
@@ -19,7 +19,8 @@ Schedule NvrarAllReduce(const Collective& c) {
     const Cuts rail_cuts = EqualCuts(range.count, rails.num_rails());
     const Cuts local_cuts = rails.LocalCuts(rail_cuts);
     const Slice own = Member(output, local_cuts, local.place);
-    // The exchanges end in the output; where the sum inside the host must be for that depends on their number.
+    // The exchanges end in the output; where the sum inside the host must be for that depends on their
+    // number.
     const int sums = NumDoublingSums(rails.Across(0));
     const Slice spare = sums > 0 ? flow.Scratch(own.count) : own;
     flow.Enter(kReduceInside);

@@ -67,10 +67,11 @@ void RingReduceScatter(Flow& flow, const Team& team, const Cuts& cuts, Slice sou
   }
 }
 
-// Träff, "Optimal, Non-pipelined Reduce-scatter and Allreduce Algorithms", 2024: recursive halving round a circle, for any
-// p. With S the skip of the round before (p at first) and s = ceil(S/2), a member sends what it has for
-// the members s .. S-1 places on to the one s places on, whose own place and those up to S-s-1 on they are. What is
-// sent and what is added to never overlap. For powers of two: the rounds and bytes of recursive halving.
+// Träff, "Optimal, Non-pipelined Reduce-scatter and Allreduce Algorithms", 2024: recursive halving round a
+// circle, for any p. With S the skip of the round before (p at first) and s = ceil(S/2), a member sends what
+// it has for the members s .. S-1 places on to the one s places on, whose own place and those up to S-s-1 on
+// they are. What is sent and what is added to never overlap. For powers of two: the rounds and bytes of
+// recursive halving.
 void HalvingReduceScatter(Flow& flow, const Team& team, const Cuts& cuts, Slice source, Slice work,
                           Slice result) {
   const int p = team.size();
@@ -137,7 +138,8 @@ void DoublingAllGather(Flow& flow, const Team& team, absl::Span<const Slice> par
 
 namespace {
 
-// The first ranks fold in pairs where the team is no power of two; the others and one of each pair are the core.
+// The first ranks fold in pairs where the team is no power of two; the others and one of each pair are the
+// core.
 struct Fold {
   explicit Fold(const Team& team)
       : core(static_cast<int>(std::bit_floor(static_cast<unsigned>(team.size())))),

@@ -17,9 +17,9 @@ inline Slice Member(const Slice& whole, const Cuts& cuts, int member) {
   return whole.Part(cuts[member], cuts[member + 1] - cuts[member]);
 }
 
-// All of these take `source`, what this rank brings for the whole buffer, and `work`, as long, where sums may be put. They
-// may be the same. Own part of the sum: in `result`, which may be the own part of `work`, not that of `source`
-// unless that is `work`. In a team of one it is copied there.
+// All of these take `source`, what this rank brings for the whole buffer, and `work`, as long, where sums may
+// be put. They may be the same. Own part of the sum: in `result`, which may be the own part of `work`, not
+// that of `source` unless that is `work`. In a team of one it is copied there.
 
 // Every member reads its part from all others: one message a pair, no scratch. For members on one host.
 void DirectReduceScatter(Flow& flow, const Team& team, const Cuts& cuts, Slice source, Slice result);
@@ -42,8 +42,8 @@ std::vector<Slice> Slices(const Slice& whole, const Cuts& cuts);
 
 // How many sums this member makes in RecursiveDoublingSum.
 int NumDoublingSums(const Team& team);
-// The sum of `source` over the team, to `target`, in ceil(log2 team) exchanges of everything (and two more messages
-// where the team is no power of two). Sums go through `spare` and `target` in turn, so where
+// The sum of `source` over the team, to `target`, in ceil(log2 team) exchanges of everything (and two more
+// messages where the team is no power of two). Sums go through `spare` and `target` in turn, so where
 // NumDoublingSums is odd `source` must not be `target`, where it is even and not 0 not `spare`.
 void RecursiveDoublingSum(Flow& flow, const Team& team, Slice source, Slice target, Slice spare);
 

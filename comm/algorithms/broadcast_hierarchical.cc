@@ -1,5 +1,5 @@
-// Hierarchical broadcast: one rank of every host gets the data, along a chain where there are pieces (each host sends n
-// once) and along a binomial tree where not; the others of the host read each piece from it.
+// Hierarchical broadcast: one rank of every host gets the data, along a chain where there are pieces (each
+// host sends n once) and along a binomial tree where not; the others of the host read each piece from it.
 #include <bit>
 
 #include "comm/algorithms/blocks.h"

@@ -1,5 +1,5 @@
-// Broadcast as a binomial scatter and an all-gather by doubling (van de Geijn; Thakur, Rabenseifner and Gropp, 2005,
-// section 4.2): 2 ceil(log2 p) rounds, and no rank sends more than about 2n.
+// Broadcast as a binomial scatter and an all-gather by doubling (van de Geijn; Thakur, Rabenseifner and
+// Gropp, 2005, section 4.2): 2 ceil(log2 p) rounds, and no rank sends more than about 2n.
 #include <algorithm>
 #include <bit>
 

@@ -1,4 +1,5 @@
-// Builds a schedule from steps in program order: which step must wait for which follows from what they read and write.
+// Builds a schedule from steps in program order: which step must wait for which follows from what they read
+// and write.
 #pragma once
 
 #include <cstddef>
@@ -10,13 +11,13 @@
 
 namespace cohort::comm::algorithms {
 
-// An algorithm says what happens as if it happened one step after the other. A step then waits for those before it
-// that write what it reads, or read or write what it writes, and for nothing else; so pieces of a pipeline overlap
-// by themselves. The n-th message to a peer meets the peer's n-th from this rank: both must list them in
-// the same order. Steps on empty slices are left out on both sides.
+// An algorithm says what happens as if it happened one step after the other. A step then waits for those
+// before it that write what it reads, or read or write what it writes, and for nothing else; so pieces of a
+// pipeline overlap by themselves. The n-th message to a peer meets the peer's n-th from this rank: both must
+// list them in the same order. Steps on empty slices are left out on both sides.
 //
-// A receive that overwrites what a send of the same exchange reads waits for that send, and the peer's for its own:
-// a deadlock, which the simulator finds. Such exchanges need a second buffer.
+// A receive that overwrites what a send of the same exchange reads waits for that send, and the peer's for
+// its own: a deadlock, which the simulator finds. Such exchanges need a second buffer.
 class Flow {
  public:
   Flow(size_t input_count, size_t output_count) : builder_(input_count, output_count) {}
@@ -33,9 +34,9 @@ class Flow {
   // destination = destination (op) source.
   void Reduce(Slice source, Slice destination);
 
-  // Where stages of a pipeline use different links, a piece should not share a stage's link with the next piece, or all
-  // of them come through it at the same, late time. What is added after Enter(stage) waits for the last receive
-  // that was added in this stage before, by an earlier piece.
+  // Where stages of a pipeline use different links, a piece should not share a stage's link with the next
+  // piece, or all of them come through it at the same, late time. What is added after Enter(stage) waits for
+  // the last receive that was added in this stage before, by an earlier piece.
   void Enter(int stage);
 
   Schedule Build() && { return std::move(builder_).Build(); }

@@ -1,6 +1,6 @@
-// Hierarchical reduce-scatter: inside every host, the owner of a rail sums by reading what the host's ranks bring
-// for the ranks of this rail anywhere; then the owners of the rail reduce-scatter across hosts. Every sum
-// of a host crosses to another once: a host sends (H-1)/H n.
+// Hierarchical reduce-scatter: inside every host, the owner of a rail sums by reading what the host's ranks
+// bring for the ranks of this rail anywhere; then the owners of the rail reduce-scatter across hosts. Every
+// sum of a host crosses to another once: a host sends (H-1)/H n.
 #include "comm/algorithms/blocks.h"
 
 namespace cohort::comm::algorithms {

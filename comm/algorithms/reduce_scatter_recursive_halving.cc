@@ -1,5 +1,5 @@
-// Recursive-halving reduce-scatter, for any number of ranks: ceil(log2 p) rounds, (p-1)/p n bytes. Partial sums are
-// in scratch.
+// Recursive-halving reduce-scatter, for any number of ranks: ceil(log2 p) rounds, (p-1)/p n bytes. Partial
+// sums are in scratch.
 #include "comm/algorithms/blocks.h"
 
 namespace cohort::comm::algorithms {

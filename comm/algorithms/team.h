@@ -1,4 +1,5 @@
-// Teams: the ranks of a group that make one part of an algorithm together, and how a buffer is cut among hosts.
+// Teams: the ranks of a group that make one part of an algorithm together, and how a buffer is cut among
+// hosts.
 #pragma once
 
 #include <cstddef>
@@ -29,7 +30,8 @@ Team From(const Collective& collective, int first);
 // owners of a rail make a team across hosts.
 class Rails {
  public:
-  // At most as many rails as the largest host has ranks, and none shorter than policy::kRailElements of `count`.
+  // At most as many rails as the largest host has ranks, and none shorter than policy::kRailElements of
+  // `count`.
   Rails(const Collective& collective, size_t count);
   // As many as the largest host has ranks.
   explicit Rails(const Collective& collective);

@@ -18,7 +18,8 @@ std::shared_ptr<const HostMap> HostsOf(const std::vector<int>& ranks) {  // rank
   return std::make_shared<const HostMap>(host_of);
 }
 
-// An operation on `total` elements over hosts with these numbers of ranks; with counts, all alike but for the last.
+// An operation on `total` elements over hosts with these numbers of ranks; with counts, all alike but for the
+// last.
 std::vector<Collective> CallsOn(Operation operation, const SimulatedMachine& machine, size_t total,
                                 size_t piece = 0) {
   Collective c;
@@ -136,8 +137,8 @@ TEST(AlgorithmCosts, FlatAlgorithmsTakeTheirRoundsAndBytes) {
 }
 
 TEST(AlgorithmCosts, TwoTreesCarryTwiceWhatOneDoes) {
-  // In a steady pipeline a rank inside one binary tree receives twice what it sends, so one tree ends no sooner than
-  // after 2n both ways at full rate; two end near n up and n down together.
+  // In a steady pipeline a rank inside one binary tree receives twice what it sends, so one tree ends no
+  // sooner than after 2n both ways at full rate; two end near n up and n down together.
   SimulatedMachine machine;
   machine.hosts = HostMap::OneHost(32);
   machine.local = {0.0, 1e-9};

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "comm/policy.h"
 #include "tests/support/ranks.h"
 
 namespace cohort::comm {
@@ -236,6 +237,20 @@ TEST_P(Collectives, LargeThroughTheRing) {
     CheckAll<BFloat16>(comm, 70'003);
   });
   unsetenv("COHORT_SHM_SINGLE_COPY");
+}
+
+// Signals go through lines of the ring in which contents lay before.
+TEST(CollectivesAfterOthers, BarriersAfterSmallContents) {
+  RunRanks(2, [](Communicator& comm) {
+    const std::vector<uint8_t> send(16, 0xff);
+    std::vector<uint8_t> recv(32);
+    for (uint32_t i = 0; i <= policy::kShmRingEntries; ++i) {
+      ASSERT_EQ(comm.AllGather(send.data(), recv.data(), {16, 16}, DataType::kU8).Wait(), absl::OkStatus());
+    }
+    for (uint32_t i = 0; i <= policy::kShmRingEntries; ++i) {
+      ASSERT_EQ(comm.Barrier().Wait(), absl::OkStatus());
+    }
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(Ranks, Collectives, ::testing::Values(1, 2, 3, 4, 5, 8));

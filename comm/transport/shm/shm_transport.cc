@@ -135,6 +135,7 @@ bool ShmTransport::TrySend(Peer& peer, SendRequest& send) {
   entry->signature = send.signature;
   entry->bytes = send.bytes;
   if (inlined) {
+    entry->slot = 0;  // of a message without content, which is read where the content of others is
     if (send.bytes > 0) std::memcpy(entry->inlined, send.data, send.bytes);
   } else {
     if (eager && send.bytes > 0) std::memcpy(payload, send.data, send.bytes);
