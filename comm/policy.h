@@ -128,6 +128,16 @@ inline constexpr size_t kMaxPieces = 8;
 // Hierarchical all-reduces do not cut a buffer into rails of fewer elements than this.
 inline constexpr size_t kRailElements = 256;
 
+// ---- Datatypes ----
+
+// Nested strides of a datatype in canonical form, beside its runs, and blocks of one.
+inline constexpr size_t kDatatypeLevels = 8;
+inline constexpr size_t kDatatypeBlocks = 1 << 20;
+// Runs from this size on are left to memcpy.
+inline constexpr size_t kDatatypeLongRun = 512;
+// Runs between the one that is copied and the one whose cache line is asked for.
+inline constexpr size_t kDatatypePrefetchRuns = 32;
+
 // ---- Codecs (equal on all ranks, part of the wire formats) ----
 
 // Elements that share a scale. With its four bytes an int8 block takes 0.254 of the f32 bytes.

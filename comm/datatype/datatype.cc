@@ -1,0 +1,248 @@
+#include "comm/datatype/datatype.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_format.h"
+#include "comm/check.h"
+#include "comm/datatype/pack.h"
+#include "comm/policy.h"
+
+namespace cohort::comm {
+namespace {
+
+// No layout reaches farther than this, so that sums of a few offsets cannot overflow.
+constexpr ptrdiff_t kFar = PTRDIFF_MAX / 8;
+
+absl::Status TooLarge(const char* what) {
+  return absl::InvalidArgumentError(absl::StrFormat("a datatype's %s is too large for memory", what));
+}
+
+bool Far(ptrdiff_t offset) { return offset > kFar || offset < -kFar; }
+
+// a * b where it is not farther than kFar.
+bool Times(ptrdiff_t a, size_t b, ptrdiff_t* product) {
+  return b <= static_cast<size_t>(kFar) && !__builtin_mul_overflow(a, static_cast<ptrdiff_t>(b), product) &&
+         !Far(*product);
+}
+
+void Canonicalize(StridedBlock* block) {
+  std::vector<StrideLevel>& levels = block->levels;
+  std::erase_if(levels, [](const StrideLevel& level) { return level.count == 1; });
+  while (!levels.empty() && levels.back().stride == static_cast<ptrdiff_t>(block->run)) {
+    block->run *= levels.back().count;
+    levels.pop_back();
+  }
+  for (size_t i = levels.size(); i-- > 1;) {
+    StrideLevel& outer = levels[i - 1];
+    const StrideLevel& inner = levels[i];
+    if (outer.stride != inner.stride * static_cast<ptrdiff_t>(inner.count)) continue;
+    outer = {outer.count * inner.count, inner.stride};
+    levels.erase(levels.begin() + static_cast<ptrdiff_t>(i));
+  }
+}
+
+// Whether `next` goes on where `block` ends: as a longer run, or as further turns of its outermost level.
+bool Join(StridedBlock* block, const StridedBlock& next) {
+  if (block->levels.empty() && next.levels.empty() &&
+      next.offset == block->offset + static_cast<ptrdiff_t>(block->run)) {
+    block->run += next.run;
+    return true;
+  }
+  if (block->run != next.run) return false;
+  if (block->levels == next.levels) {  // two of a kind: a level of two turns
+    block->levels.insert(block->levels.begin(), {2, next.offset - block->offset});
+    return true;
+  }
+  if (block->levels.size() == next.levels.size() + 1 &&
+      std::equal(next.levels.begin(), next.levels.end(), block->levels.begin() + 1)) {
+    StrideLevel& outer = block->levels.front();
+    if (next.offset != block->offset + outer.stride * static_cast<ptrdiff_t>(outer.count)) return false;
+    ++outer.count;
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+size_t StridedBlock::num_runs() const {
+  size_t runs = 1;
+  for (const StrideLevel& level : levels) runs *= level.count;
+  return runs;
+}
+
+absl::StatusOr<Datatype> Datatype::Make(std::vector<StridedBlock> blocks, ptrdiff_t extent) {
+  Datatype type;
+  type.extent_ = extent;
+  if (Far(extent)) return TooLarge("extent");
+  std::vector<StridedBlock> joined;
+  for (StridedBlock& block : blocks) {
+    const auto empty = [](const StrideLevel& level) { return level.count == 0; };
+    if (block.run == 0 || std::any_of(block.levels.begin(), block.levels.end(), empty)) continue;
+    Canonicalize(&block);
+    if (!joined.empty() && Join(&joined.back(), block)) continue;
+    joined.push_back(std::move(block));
+  }
+  for (StridedBlock& block : joined) {
+    Canonicalize(&block);
+    if (block.levels.size() > policy::kDatatypeLevels) {
+      return absl::InvalidArgumentError(
+          absl::StrFormat("a datatype of %d nested strides: at most %d are packed", block.levels.size(),
+                          policy::kDatatypeLevels));
+    }
+  }
+  for (const StridedBlock& block : joined) {
+    ptrdiff_t lower = block.offset, upper = block.offset, bytes = static_cast<ptrdiff_t>(block.run);
+    if (block.run > static_cast<size_t>(kFar) || Far(block.offset)) return TooLarge("reach");
+    upper += static_cast<ptrdiff_t>(block.run);
+    for (const StrideLevel& level : block.levels) {
+      ptrdiff_t reach = 0;
+      if (!Times(level.stride, level.count - 1, &reach) || !Times(bytes, level.count, &bytes)) {
+        return TooLarge("reach");
+      }
+      (reach < 0 ? lower : upper) += reach;
+      if (lower < -kFar || upper > kFar) return TooLarge("reach");
+    }
+    const bool first = type.blocks_.empty();
+    type.lower_ = first ? lower : std::min(type.lower_, lower);
+    type.upper_ = first ? upper : std::max(type.upper_, upper);
+    type.bytes_ += static_cast<size_t>(bytes);
+    if (type.bytes_ > static_cast<size_t>(kFar)) return TooLarge("size");
+    type.num_runs_ += block.num_runs();
+    type.blocks_.push_back(block);
+  }
+  return type;
+}
+
+Datatype Datatype::Element(DataType dtype) {
+  auto type = Make({{0, SizeOf(dtype), {}}}, static_cast<ptrdiff_t>(SizeOf(dtype)));
+  COHORT_CHECK(type.ok(), "an element of %s", Name(dtype));
+  return *std::move(type);
+}
+
+absl::StatusOr<Datatype> Datatype::Contiguous(size_t count, const Datatype& inner) {
+  return HVector(count, 1, inner.extent(), inner);
+}
+
+absl::StatusOr<Datatype> Datatype::Vector(size_t count, size_t length, ptrdiff_t stride,
+                                          const Datatype& inner) {
+  ptrdiff_t bytes = 0;
+  if (__builtin_mul_overflow(stride, inner.extent(), &bytes)) return TooLarge("stride");
+  return HVector(count, length, bytes, inner);
+}
+
+absl::StatusOr<Datatype> Datatype::HVector(size_t count, size_t length, ptrdiff_t stride_bytes,
+                                           const Datatype& inner) {
+  ptrdiff_t reach = 0, block_extent = 0;
+  if (!Times(inner.extent(), length, &block_extent) || count > static_cast<size_t>(kFar) ||
+      !Times(stride_bytes, count == 0 ? 0 : count - 1, &reach)) {
+    return TooLarge("reach");
+  }
+  const ptrdiff_t extent = count == 0 ? 0 : std::max(reach, ptrdiff_t{0}) + block_extent;
+  if (inner.blocks_.size() <= 1) {
+    std::vector<StridedBlock> blocks = inner.blocks_;
+    for (StridedBlock& block : blocks) {
+      block.levels.insert(block.levels.begin(), {{count, stride_bytes}, {length, inner.extent()}});
+    }
+    return Make(std::move(blocks), extent);
+  }
+  // Several blocks in turn: no single nest of strides keeps their order.
+  std::vector<StridedBlock> blocks;
+  if (count > 0 && length > policy::kDatatypeBlocks / inner.blocks_.size() / count) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("%d x %d datatypes of %d blocks each are more than %d blocks", count, length,
+                        inner.blocks_.size(), policy::kDatatypeBlocks));
+  }
+  for (size_t i = 0; i < count; ++i) {
+    for (size_t j = 0; j < length; ++j) {
+      for (StridedBlock block : inner.blocks_) {
+        block.offset += static_cast<ptrdiff_t>(i) * stride_bytes + static_cast<ptrdiff_t>(j) * inner.extent();
+        blocks.push_back(std::move(block));
+      }
+    }
+  }
+  return Make(std::move(blocks), extent);
+}
+
+absl::StatusOr<Datatype> Datatype::IndexedBlock(size_t length, absl::Span<const ptrdiff_t> displacements,
+                                                const Datatype& inner) {
+  std::vector<DatatypeMember> members;
+  for (const ptrdiff_t displacement : displacements) {
+    ptrdiff_t offset = 0;
+    if (__builtin_mul_overflow(displacement, inner.extent(), &offset)) return TooLarge("reach");
+    members.push_back({length, offset, inner});
+  }
+  return Struct(members);
+}
+
+absl::StatusOr<Datatype> Datatype::Subarray(absl::Span<const size_t> sizes, absl::Span<const size_t> subsizes,
+                                            absl::Span<const size_t> starts, const Datatype& inner) {
+  if (sizes.empty() || subsizes.size() != sizes.size() || starts.size() != sizes.size()) {
+    return absl::InvalidArgumentError(absl::StrFormat("a subarray of %d sizes, %d subsizes and %d starts",
+                                                      sizes.size(), subsizes.size(), starts.size()));
+  }
+  if (inner.blocks_.size() > 1) {
+    return absl::InvalidArgumentError("a subarray of elements of several blocks");
+  }
+  ptrdiff_t stride = inner.extent(), offset = 0;
+  std::vector<StrideLevel> levels;
+  for (size_t i = sizes.size(); i-- > 0;) {
+    if (subsizes[i] > sizes[i] || starts[i] > sizes[i] - subsizes[i]) {
+      return absl::InvalidArgumentError(
+          absl::StrFormat("dimension %d: [%d, +%d) of an array of %d", i, starts[i], subsizes[i], sizes[i]));
+    }
+    ptrdiff_t begin = 0;
+    levels.insert(levels.begin(), {subsizes[i], stride});
+    if (!Times(stride, starts[i], &begin) || !Times(stride, sizes[i], &stride)) return TooLarge("array");
+    offset += begin;
+  }
+  std::vector<StridedBlock> blocks = inner.blocks_;
+  for (StridedBlock& block : blocks) {
+    block.offset += offset;
+    block.levels.insert(block.levels.begin(), levels.begin(), levels.end());
+  }
+  return Make(std::move(blocks), stride);
+}
+
+absl::StatusOr<Datatype> Datatype::Struct(absl::Span<const DatatypeMember> members) {
+  std::vector<StridedBlock> blocks;
+  ptrdiff_t extent = 0;
+  for (const DatatypeMember& member : members) {
+    COHORT_ASSIGN_OR_RETURN(const Datatype part, Contiguous(member.count, member.type));
+    if (Far(member.offset) || blocks.size() + part.blocks_.size() > policy::kDatatypeBlocks) {
+      return TooLarge("list of members");
+    }
+    for (StridedBlock block : part.blocks_) {
+      block.offset += member.offset;
+      blocks.push_back(std::move(block));
+    }
+    extent = std::max(extent, member.offset + part.extent());
+  }
+  return Make(std::move(blocks), extent);
+}
+
+absl::StatusOr<Datatype> Datatype::Resized(size_t extent) const {
+  if (extent > static_cast<size_t>(kFar)) return TooLarge("extent");
+  Datatype type = *this;
+  type.extent_ = static_cast<ptrdiff_t>(extent);
+  return type;
+}
+
+void Datatype::Pack(const void* buffer, void* packed) const {
+  auto* out = static_cast<std::byte*>(packed);
+  for (const StridedBlock& block : blocks_) {
+    PackBlock(block, static_cast<const std::byte*>(buffer), out);
+    out += block.bytes();
+  }
+}
+
+void Datatype::Unpack(const void* packed, void* buffer) const {
+  const auto* in = static_cast<const std::byte*>(packed);
+  for (const StridedBlock& block : blocks_) {
+    UnpackBlock(block, in, static_cast<std::byte*>(buffer));
+    in += block.bytes();
+  }
+}
+
+}  // namespace cohort::comm

@@ -1,0 +1,172 @@
+// Derived datatypes against plain loops over the bytes that they describe.
+#include "comm/datatype/datatype.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+#include <vector>
+
+namespace cohort::comm {
+namespace {
+
+// A type, and the offsets of its bytes in order, by the definitions.
+struct Described {
+  Datatype type;
+  std::vector<ptrdiff_t> offsets;
+};
+
+std::vector<ptrdiff_t> Shifted(const std::vector<ptrdiff_t>& offsets, ptrdiff_t by) {
+  std::vector<ptrdiff_t> shifted = offsets;
+  for (ptrdiff_t& offset : shifted) offset += by;
+  return shifted;
+}
+
+void Append(std::vector<ptrdiff_t>* all, const std::vector<ptrdiff_t>& more) {
+  all->insert(all->end(), more.begin(), more.end());
+}
+
+Described Random(std::mt19937& random, int depth) {
+  const auto draw = [&](int limit) { return static_cast<int>(random() % static_cast<unsigned>(limit)); };
+  if (depth == 0) {
+    const DataType dtype =
+        std::vector{DataType::kU8, DataType::kBF16, DataType::kF32, DataType::kF64}[draw(4)];
+    Described element{Datatype::Element(dtype), {}};
+    for (size_t i = 0; i < SizeOf(dtype); ++i) element.offsets.push_back(static_cast<ptrdiff_t>(i));
+    return element;
+  }
+  const Described inner = Random(random, depth - 1);
+  const ptrdiff_t extent = inner.type.extent();
+  std::vector<ptrdiff_t> offsets;
+  const auto make = [&]() -> absl::StatusOr<Datatype> {
+    switch (draw(6)) {
+      case 0: {
+        const int count = draw(4);
+        for (int i = 0; i < count; ++i) Append(&offsets, Shifted(inner.offsets, i * extent));
+        return Datatype::Contiguous(count, inner.type);
+      }
+      case 1: {
+        const int count = 1 + draw(4), length = 1 + draw(3), stride = draw(7) - 2;
+        for (int i = 0; i < count; ++i) {
+          for (int j = 0; j < length; ++j)
+            Append(&offsets, Shifted(inner.offsets, (i * stride + j) * extent));
+        }
+        return Datatype::Vector(count, length, stride, inner.type);
+      }
+      case 2: {
+        const int count = 1 + draw(4), length = 1 + draw(3), stride = draw(50);
+        for (int i = 0; i < count; ++i) {
+          for (int j = 0; j < length; ++j) Append(&offsets, Shifted(inner.offsets, i * stride + j * extent));
+        }
+        return Datatype::HVector(count, length, stride, inner.type);
+      }
+      case 3: {
+        std::vector<ptrdiff_t> displacements(1 + draw(4));
+        const int length = 1 + draw(2);
+        for (ptrdiff_t& displacement : displacements) {
+          displacement = draw(9) - 3;
+          for (int j = 0; j < length; ++j)
+            Append(&offsets, Shifted(inner.offsets, (displacement + j) * extent));
+        }
+        return Datatype::IndexedBlock(length, displacements, inner.type);
+      }
+      case 4: {
+        if (inner.type.blocks().size() > 1) {
+          offsets = inner.offsets;
+          return inner.type.Resized(static_cast<size_t>(std::max<ptrdiff_t>(0, extent)) + 3);
+        }
+        const size_t sizes[] = {3, 4}, sub[] = {1 + random() % 2, 1 + random() % 3},
+                     at[] = {random() % 2, random() % 2};
+        for (size_t i = 0; i < sub[0]; ++i) {
+          for (size_t j = 0; j < sub[1]; ++j) {
+            Append(&offsets,
+                   Shifted(inner.offsets, static_cast<ptrdiff_t>((at[0] + i) * 4 + at[1] + j) * extent));
+          }
+        }
+        return Datatype::Subarray(sizes, sub, at, inner.type);
+      }
+      default: {
+        std::vector<DatatypeMember> members;
+        for (int m = 0; m < 2; ++m) {
+          members.push_back({static_cast<size_t>(1 + draw(2)), draw(40) - 10, inner.type});
+          for (size_t i = 0; i < members.back().count; ++i) {
+            Append(&offsets,
+                   Shifted(inner.offsets, members.back().offset + static_cast<ptrdiff_t>(i) * extent));
+          }
+        }
+        return Datatype::Struct(members);
+      }
+    }
+  };
+  auto type = make();
+  EXPECT_TRUE(type.ok()) << type.status();
+  return {*std::move(type), std::move(offsets)};
+}
+
+TEST(DatatypeTest, RandomNestsArePackedAsDescribed) {
+  std::mt19937 random(1);
+  for (int trial = 0; trial < 3000; ++trial) {
+    const Described described = Random(random, 1 + trial % 4);
+    const Datatype& type = described.type;
+    ASSERT_EQ(type.bytes(), described.offsets.size());
+    if (described.offsets.empty()) continue;
+    const auto [low, high] = std::minmax_element(described.offsets.begin(), described.offsets.end());
+    ASSERT_EQ(type.lower(), *low);
+    ASSERT_EQ(type.upper(), *high + 1);
+    const auto size = static_cast<size_t>(type.upper() - type.lower());
+    std::vector<uint8_t> memory(size), packed(type.bytes() + 1, 0xee);
+    for (uint8_t& byte : memory) byte = static_cast<uint8_t>(random());
+    uint8_t* buffer = memory.data() - type.lower();
+    type.Pack(buffer, packed.data());
+    for (size_t i = 0; i < type.bytes(); ++i)
+      ASSERT_EQ(packed[i], buffer[described.offsets[i]]) << trial << " " << i;
+    ASSERT_EQ(packed[type.bytes()], 0xee);
+
+    std::vector<uint8_t> expected = memory;
+    for (size_t i = 0; i < type.bytes(); ++i) {
+      packed[i] = static_cast<uint8_t>(random());
+      expected[static_cast<size_t>(described.offsets[i] - type.lower())] = packed[i];
+    }
+    type.Unpack(packed.data(), buffer);
+    ASSERT_EQ(memory, expected) << trial;
+  }
+}
+
+TEST(DatatypeTest, TheSameBytesHaveTheSameForm) {
+  const Datatype real = Datatype::Element(DataType::kF64);
+  const size_t sizes[] = {16, 16, 16}, x[] = {16, 16, 1}, y[] = {16, 1, 16}, z[] = {1, 16, 16},
+               at[] = {0, 0, 0};
+  const auto face_x = *Datatype::Subarray(sizes, x, at, real);
+  ASSERT_EQ(face_x.blocks().size(), 1u);
+  EXPECT_EQ(face_x.blocks()[0], (StridedBlock{0, 8, {{256, 128}}}));
+  EXPECT_EQ(face_x.blocks()[0], Datatype::Vector(256, 1, 16, real)->blocks()[0]);
+  EXPECT_EQ(face_x.blocks()[0],
+            Datatype::HVector(16, 1, 16 * 128, *Datatype::Vector(16, 1, 16, real))->blocks()[0]);
+  std::vector<ptrdiff_t> all(256);
+  for (int i = 0; i < 256; ++i) all[i] = 16 * i;
+  EXPECT_EQ(face_x.blocks()[0], Datatype::IndexedBlock(1, all, real)->blocks()[0]);
+  EXPECT_EQ(Datatype::Subarray(sizes, y, at, real)->blocks()[0], (StridedBlock{0, 128, {{16, 2048}}}));
+  EXPECT_EQ(Datatype::Subarray(sizes, z, at, real)->blocks()[0], (StridedBlock{0, 2048, {}}));
+  EXPECT_EQ(Datatype::Contiguous(7, *Datatype::Contiguous(3, real))->blocks()[0], (StridedBlock{0, 168, {}}));
+}
+
+TEST(DatatypeTest, WrongLayoutsAreErrors) {
+  const Datatype real = Datatype::Element(DataType::kF32);
+  const auto invalid = absl::StatusCode::kInvalidArgument;
+  EXPECT_EQ(Datatype::Contiguous(SIZE_MAX, real).status().code(), invalid);
+  EXPECT_EQ(Datatype::Vector(3, 1, PTRDIFF_MAX, real).status().code(), invalid);
+  EXPECT_EQ(Datatype::Vector(3, 1, PTRDIFF_MIN, real).status().code(), invalid);
+  EXPECT_EQ(Datatype::HVector(SIZE_MAX / 2, SIZE_MAX / 2, 0, real).status().code(), invalid);
+  const std::vector<DatatypeMember> far = {{1, PTRDIFF_MIN, real}};
+  EXPECT_EQ(Datatype::Struct(far).status().code(), invalid);
+  const size_t sizes[] = {4, 4}, sub[] = {2, 4}, at[] = {3, 0};
+  EXPECT_EQ(Datatype::Subarray(sizes, sub, at, real).status().code(), invalid);
+  EXPECT_EQ(Datatype::Subarray(sizes, sub, {}, real).status().code(), invalid);
+  EXPECT_EQ(real.Resized(SIZE_MAX).status().code(), invalid);
+  absl::StatusOr<Datatype> deep = real;
+  for (int i = 0; i < 10 && deep.ok(); ++i) deep = Datatype::HVector(2, 1, ptrdiff_t{1000} << (2 * i), *deep);
+  EXPECT_EQ(deep.status().code(), invalid);
+  EXPECT_EQ(Datatype::Contiguous(0, real)->bytes(), 0u);
+}
+
+}  // namespace
+}  // namespace cohort::comm
