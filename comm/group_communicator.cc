@@ -68,13 +68,13 @@ absl::Status GroupCommunicator::CheckCounts(const char* what, absl::Span<const s
   return absl::OkStatus();
 }
 
-std::shared_ptr<const Schedule> GroupCommunicator::ScheduleFor(Collective collective, size_t element_bytes) {
-  const std::lock_guard lock(mutex_);
 absl::Status GroupCommunicator::CheckRoot(int root) const {
   if (root >= 0 && root < size()) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrFormat("root %d of a group of %d ranks", root, size()));
 }
 
+std::shared_ptr<const Schedule> GroupCommunicator::ScheduleFor(Collective collective, size_t element_bytes) {
+  const std::lock_guard lock(mutex_);
   for (auto it = schedules_.begin(); it != schedules_.end(); ++it) {
     if (it->element_bytes != element_bytes || !(it->collective == collective)) continue;
     if (it != schedules_.begin()) schedules_.splice(schedules_.begin(), schedules_, it);
@@ -164,11 +164,6 @@ Work GroupCommunicator::Broadcast(void* buffer, size_t count, DataType dtype, in
   return Collect(std::move(collective), nullptr, buffer, dtype, ReduceOp::kSum);
 }
 
-Work GroupCommunicator::AllToAll(const void* send, void* recv, size_t count, DataType dtype) {
-  if (count > SIZE_MAX / SizeOf(dtype) / static_cast<size_t>(size())) {
-    return Work(absl::InvalidArgumentError(absl::StrCat(count, " elements for each rank are too many")));
-  }
-  if (auto status = CheckBuffer("send", send, count); !status.ok()) return Work(status);
 Work GroupCommunicator::Reduce(const void* send, void* recv, size_t count, DataType dtype, int root,
                                ReduceOp op) {
   if (auto status = CheckRoot(root); !status.ok()) return Work(status);
@@ -217,6 +212,11 @@ Work GroupCommunicator::Scatter(const void* send, void* recv, absl::Span<const s
   return Collect(std::move(collective), send, recv, dtype, ReduceOp::kSum);
 }
 
+Work GroupCommunicator::AllToAll(const void* send, void* recv, size_t count, DataType dtype) {
+  if (count > SIZE_MAX / SizeOf(dtype) / static_cast<size_t>(size())) {
+    return Work(absl::InvalidArgumentError(absl::StrCat(count, " elements for each rank are too many")));
+  }
+  if (auto status = CheckBuffer("send", send, count); !status.ok()) return Work(status);
   if (auto status = CheckBuffer("recv", recv, count); !status.ok()) return Work(status);
   if (auto status = NotInPlace("all-to-all", send, recv); !status.ok()) return Work(status);
   Collective collective;
@@ -245,11 +245,6 @@ Work GroupCommunicator::AllToAllV(const void* send, absl::Span<const size_t> sen
   return Collect(std::move(collective), send, recv, dtype, ReduceOp::kSum);
 }
 
-Work GroupCommunicator::Barrier() {
-  Collective collective;
-  collective.operation = Operation::kBarrier;
-  return Collect(std::move(collective), nullptr, nullptr, DataType::kU8, ReduceOp::kSum);
-}
 Work GroupCommunicator::AllToAllMatrix(const void* send, void* recv, absl::Span<const size_t> counts,
                                        DataType dtype) {
   const size_t ranks = static_cast<size_t>(size());
@@ -277,6 +272,11 @@ Work GroupCommunicator::AllToAllMatrix(const void* send, void* recv, absl::Span<
   return Collect(std::move(collective), send, recv, dtype, ReduceOp::kSum);
 }
 
+Work GroupCommunicator::Barrier() {
+  Collective collective;
+  collective.operation = Operation::kBarrier;
+  return Collect(std::move(collective), nullptr, nullptr, DataType::kU8, ReduceOp::kSum);
+}
 
 Work GroupCommunicator::Quantized(const QuantizedCall& call) {
   Collective collective;

@@ -51,17 +51,17 @@ size_t TotalCount(const Collective& collective) {
   switch (collective.operation) {
     case Operation::kAllReduce:
     case Operation::kBroadcast:
+    case Operation::kReduce:
     case Operation::kPointToPoint:
       return collective.count;
     case Operation::kReduceScatter:
     case Operation::kAllGather:
-    case Operation::kReduce:
+    case Operation::kGather:
+    case Operation::kScatter:
     case Operation::kAllToAll:
     case Operation::kAllToAllV:
       return std::accumulate(collective.counts.begin(), collective.counts.end(), size_t{0});
     case Operation::kBarrier:
-    case Operation::kGather:
-    case Operation::kScatter:
       return 0;
   }
   return 0;
