@@ -32,6 +32,27 @@ absl::StatusOr<std::unique_ptr<Communicator>> Communicator::Create(std::shared_p
 
 std::unique_ptr<Communicator> Communicator::Single() { return World(Engine::Single(), {}); }
 
+absl::StatusOr<std::unique_ptr<Communicator>> Communicator::Join(std::shared_ptr<JoinBoard> board,
+                                                                 CommunicatorOptions options) {
+  if (board == nullptr) return absl::InvalidArgumentError("joining needs a join board");
+  COHORT_ASSIGN_OR_RETURN(auto joined, Engine::Join(*board, absl::Now() + options.timeout));
+  auto communicator =
+      std::make_unique<GroupCommunicator>(std::move(joined.first), std::move(joined.second), options);
+  COHORT_RETURN_IF_ERROR(communicator->MeetAsNewcomer());
+  return communicator;
+}
+
+absl::StatusOr<MembershipChange> Communicator::Shrink(EditOptions /*options*/) {
+  return absl::UnimplementedError("this group cannot be edited");
+}
+
+absl::StatusOr<MembershipChange> Communicator::Grow(std::shared_ptr<JoinBoard> /*board*/,
+                                                    EditOptions /*options*/) {
+  return absl::UnimplementedError("this group cannot be edited");
+}
+
+void Communicator::Abort(const absl::Status& /*why*/) {}
+
 absl::StatusOr<std::unique_ptr<Communicator>> GroupCommunicator::Split(int color, int key) {
   // Everyone says its color, its key and the first context number that it has not used.
   using Say = std::array<int64_t, 3>;

@@ -8,6 +8,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "comm/data_type.h"
+#include "comm/membership/edit.h"
 #include "comm/policy.h"
 #include "comm/rendezvous.h"
 #include "comm/topology.h"
@@ -57,8 +58,6 @@ class Communicator {
   // recv holds sum(counts) in rank order; send has counts[rank()]. In place: send at its own place in recv.
   virtual Work AllGather(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype) = 0;
   virtual Work Broadcast(void* buffer, size_t count, DataType dtype, int root) = 0;
-  // count elements to every rank, in rank order, and as many from each.
-  virtual Work AllToAll(const void* send, void* recv, size_t count, DataType dtype) = 0;
   // recv[i] of the root = op over ranks of send[i], i < count. Elsewhere recv is not looked at. In place at the
   // root: send == recv.
   virtual Work Reduce(const void* send, void* recv, size_t count, DataType dtype, int root,
@@ -71,21 +70,42 @@ class Communicator {
   // counts[rank()]. In place at the root: recv at its own place in send.
   virtual Work Scatter(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype,
                        int root) = 0;
+  // count elements to every rank, in rank order, and as many from each.
+  virtual Work AllToAll(const void* send, void* recv, size_t count, DataType dtype) = 0;
   // send_counts[r] elements to rank r and recv_counts[r] from it, both packed in rank order without gaps.
   virtual Work AllToAllV(const void* send, absl::Span<const size_t> send_counts, void* recv,
                          absl::Span<const size_t> recv_counts, DataType dtype) = 0;
-  // Matched by (peer, tag), in order among equals. tag >= 0. A size other than the sender's is an error on
-  // both.
   // The same where every rank knows every count: counts[a * size() + b] elements go from rank a to rank b. Then the
   // ranks of a host can send what they have for another host in one message. A rank that calls this
   // while another calls AllToAllV is an error on both.
   virtual Work AllToAllMatrix(const void* send, void* recv, absl::Span<const size_t> counts,
                               DataType dtype) = 0;
+  // Matched by (peer, tag), in order among equals. tag >= 0. A size other than the sender's is an error on
+  // both.
   virtual Work Send(const void* buffer, size_t count, DataType dtype, int peer, int tag = 0) = 0;
   virtual Work Recv(void* buffer, size_t count, DataType dtype, int peer, int tag = 0) = 0;
   virtual Work Barrier() = 0;
   // A collective with a codec on the wire: what the functions of codec/quantized_collectives.h call.
   virtual Work Quantized(const QuantizedCall& call) = 0;
+
+  // ---- Edits of the group in place: comm/membership/README.md ----
+
+  // Joins a group whose members call Grow with the same board, and waits until they do.
+  static absl::StatusOr<std::unique_ptr<Communicator>> Join(std::shared_ptr<JoinBoard> board,
+                                                            CommunicatorOptions options = {});
+  // The survivors agree who is lost, and go on without: same object, memory and connections, ranks renumbered in the
+  // old order, next epoch. Every member calls it, after an error or at a point that all know; what is in flight on a
+  // group with an error ends everywhere. A member that did not come in time learns it from its next call:
+  // FAILED_PRECONDITION. Not while another thread uses the group.
+  virtual absl::StatusOr<MembershipChange> Shrink(EditOptions options = {});
+  // The same, and takes in processes that wait at the board. With options.replace they take the ranks of those who
+  // are lost or leave.
+  virtual absl::StatusOr<MembershipChange> Grow(std::shared_ptr<JoinBoard> board, EditOptions options = {});
+  // Ends what is in flight in this group, on all members, with this status. So do operations that are started
+  // afterwards, until the group is edited (Shrink, also where nobody is lost).
+  virtual void Abort(const absl::Status& why);
+  // How often the group was edited. Messages of another epoch are never taken for this one's.
+  virtual uint32_t epoch() const { return 0; }
 };
 
 }  // namespace cohort::comm

@@ -112,6 +112,13 @@ absl::Status Engine::Connect(Rendezvous& rendezvous, absl::Time deadline) {
   routes_[rank] = transports_.back().get();
   if (size == 1) {
     topology_ = Topology(0, {HostIdentity()});
+    // For those who may join.
+    if (auto shm = shm::ShmTransport::Create(0, 1, this); shm.ok()) {
+      card_ = {HostIdentity(), (*shm)->Address(), "", ""};
+      doorbell_ = (*shm)->doorbell();
+      shm_ = shm->get();
+      transports_.push_back(*std::move(shm));
+    }
     return absl::OkStatus();
   }
 
@@ -123,6 +130,7 @@ absl::Status Engine::Connect(Rendezvous& rendezvous, absl::Time deadline) {
   if (Allows(own, "shm")) {
     COHORT_ASSIGN_OR_RETURN(shm, shm::ShmTransport::Create(rank, size, this));
     own.shm = shm->Address();
+    card_ = {own.host, own.shm, "", ""};
   }
   COHORT_RETURN_IF_ERROR(
       rendezvous.Put(CardKey(rank), absl::StrCat(own.host, "\n", own.shm, "\n", own.wish, "\n", own.mpi)));
@@ -160,6 +168,7 @@ absl::Status Engine::Connect(Rendezvous& rendezvous, absl::Time deadline) {
   }
   if (shm != nullptr) {
     doorbell_ = shm->doorbell();
+    shm_ = shm.get();
     transports_.push_back(std::move(shm));
   }
   Transport* network = nullptr;

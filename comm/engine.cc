@@ -16,7 +16,8 @@ Engine::Engine(Topology topology)
     : topology_(std::move(topology)),
       routes_(topology_.size(), nullptr),
       matcher_(topology_.size()),
-      gone_(topology_.size()) {}
+      gone_(topology_.size()),
+      next_member_(topology_.size()) {}
 
 Engine::~Engine() {
   stop_.store(true);
@@ -33,8 +34,13 @@ std::shared_ptr<Group> Engine::AddGroup(uint32_t context, std::vector<int> membe
   group->members = std::move(members);
   group->rank = rank;
   const std::lock_guard lock(mutex_);
+  group->world = groups_.empty();
   next_context_ = std::max(next_context_, context + 1);
   groups_[context] = group;
+  // Nothing begun: the entry may be a past group's.
+  for (const auto& transport : transports_) transport->PublishBegun(context, UINT32_MAX);
+  group->inbox = std::exchange(early_[context], {});
+  early_.erase(context);
   return group;
 }
 
@@ -48,11 +54,7 @@ void Engine::RemoveGroup(const std::shared_ptr<Group>& group) {
       }
       if (run == nullptr) {
         groups_.erase(group->context);
-        const auto ours = [&](const MessageKey& key) {
-          return (key.context & ~kPointToPointContext) == group->context;
-        };
-        matcher_.DropIf([&](const Arrival& arrival) { return ours(arrival.header.key); });
-        std::erase_if(aborts_, [&](const Abort& abort) { return ours(abort.key); });
+        RetireLocked(group->context);
         return;
       }
     }
@@ -123,6 +125,9 @@ absl::Status Engine::Obstacle(const Run& run) {
       return why;
     }
   }
+  const Group& group = *run.arguments().group;
+  if (!group.removed.ok()) return group.removed;
+  if (!group.revoked.ok()) return group.revoked;
   if (run.point_to_point()) return absl::OkStatus();  // the transports know their peers
   for (const int member : run.arguments().group->members) {
     if (gone_[member].gone && !gone_[member].left) return absl::UnavailableError(gone_[member].how);
@@ -142,6 +147,15 @@ absl::Status Engine::Obstacle(const Run& run) {
     return true;
   });
   return mismatch;
+}
+
+void Engine::PostSend(SendRequest& send) {
+  const Gone& gone = gone_[send.peer];
+  if (gone.detached) {
+    send.owner->OnRequestDone(send.token, absl::UnavailableError(gone.how));
+    return;
+  }
+  routes_[send.peer]->Send(send);
 }
 
 void Engine::PostRecv(RecvRequest& recv) {
@@ -174,6 +188,12 @@ void Engine::TellGroup(const Run& run, const absl::Status& status) {
 }
 
 void Engine::OnRunDone(Run& run) {
+  if (!run.status().ok()) {
+    Group& group = *run.arguments().group;
+    group.failure.Update(run.status());
+    if (!run.point_to_point()) group.failures.emplace_back(run.arguments().key.sequence, run.status());
+    if (group.failures.size() > policy::kFailuresKept) group.failures.pop_front();
+  }
   any_done_ = true;
   num_runs_.fetch_sub(1, std::memory_order_seq_cst);
   doorbell_->Ring();
@@ -205,6 +225,14 @@ void Engine::Arrive(Transport& from, int peer, const MessageHeader& header, bool
                     const std::byte* body) {
   if (matcher_.Offer(from, peer, header, announced, body)) return;
   const MessageKey& key = header.key;
+  if ((key.context & kMembershipContext) != 0) {
+    OnMembershipArrival(from, peer, header, announced, body);
+    return;
+  }
+  if (!retired_.empty() && retired_.contains(key.context & ~kPointToPointContext)) {
+    if (header.slot != 0) from.Reply(peer, header, Answer::kRefused);
+    return;
+  }
   if ((key.context & kPointToPointContext) == 0) {
     const std::shared_ptr<Run> run = FindRun(key, peer);
     if (run != nullptr && run->arguments().signature != header.signature) {
@@ -219,12 +247,15 @@ void Engine::Arrive(Transport& from, int peer, const MessageHeader& header, bool
     }
     const auto group = groups_.find(key.context);
     if (run == nullptr && group != groups_.end() && key.sequence < group->second->next_sequence) {
-      // Over here, which it would not be if the ranks agreed on what it was.
+      // Over here, which it would not be if the ranks agreed on what it was, or if it had not failed.
       if (header.slot != 0) from.Reply(peer, header, Answer::kRefused);
-      from.SendAbort(peer, key,
-                     absl::InvalidArgumentError(absl::StrFormat(
-                         "rank %d has already ended operation %d of the group, which rank %d calls as %s",
-                         topology_.rank(), key.sequence, peer, Describe(header.signature))));
+      absl::Status why = absl::InvalidArgumentError(
+          absl::StrFormat("rank %d has already ended operation %d of the group, which rank %d calls as %s",
+                          topology_.rank(), key.sequence, peer, Describe(header.signature)));
+      for (const auto& [sequence, failure] : group->second->failures) {
+        if (sequence == key.sequence) why = failure;
+      }
+      from.SendAbort(peer, key, why);
       return;
     }
   }
@@ -240,11 +271,14 @@ void Engine::OnAbort(int peer, const MessageKey& key, const absl::Status& why) {
     const auto group = groups_.find(key.context);
     if (group != groups_.end() && key.sequence < group->second->next_sequence) return;
   }
+  if (retired_.contains(key.context & ~kPointToPointContext)) return;
   aborts_.push_back({peer, key, why});
 }
 
 void Engine::OnPeerGone(int peer, bool left, absl::string_view how) {
-  gone_[peer] = {true, left, std::string(how)};
+  gone_[peer].gone = true;
+  gone_[peer].left = left;
+  gone_[peer].how = std::string(how);
   const std::vector<std::shared_ptr<Run>> runs = runs_;
   for (const auto& run : runs) {
     const std::vector<int>& members = run->arguments().group->members;
@@ -252,6 +286,11 @@ void Engine::OnPeerGone(int peer, bool left, absl::string_view how) {
     // One that left may have done its part; one that died leaves its group without a member.
     const bool hit = run->WaitsFor(peer) || (!left && member && !run->point_to_point());
     if (hit) run->Fail(absl::UnavailableError(gone_[peer].how), /*tell=*/true);
+  }
+  for (const auto& [context, group] : groups_) {
+    if (group->agreement == nullptr) continue;
+    group->agreement->OnLost(peer);
+    FlushAgreement(*group);
   }
 }
 

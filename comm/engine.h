@@ -2,24 +2,35 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
+#include <list>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
 #include <unordered_map>
+#include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "comm/doorbell.h"
 #include "comm/executor.h"
+#include "comm/membership/edit.h"
+#include "comm/membership/wire.h"
 #include "comm/network_watch.h"
 #include "comm/policy.h"
 #include "comm/rendezvous.h"
 #include "comm/topology.h"
 #include "comm/transport/matcher.h"
 #include "comm/transport/transport.h"
+
+namespace cohort::comm::shm {
+class ShmTransport;
+}
 
 namespace cohort::comm {
 
@@ -46,6 +57,25 @@ class Engine : public TransportEvents, public std::enable_shared_from_this<Engin
   uint32_t NextContext();
   void ReserveContexts(uint32_t first_free);
 
+  // Membership: comm/membership/, which is part of the engine.
+  // A process that waits at the board until the members of a group take it in. Connected to all of them.
+  static absl::StatusOr<std::pair<std::shared_ptr<Engine>, std::shared_ptr<Group>>> Join(JoinBoard& board,
+                                                                                         absl::Time deadline);
+  // Agrees with the other members on the group's next form. `newcomers` are those that may be taken in: names at
+  // a board, and cards. The group stays as it is until Adopt.
+  absl::StatusOr<EditDecision> Agree(const std::shared_ptr<Group>& group, const EditOptions& options,
+                                     std::vector<std::pair<std::string, MemberCard>> newcomers,
+                                     absl::Time deadline);
+  // Gives the group its next form. An error where this process is not part of it any more.
+  absl::Status Adopt(const std::shared_ptr<Group>& group, const EditDecision& decision);
+  // Ends what is in flight in the group, on all members, with this status; so does everything that is started before
+  // the next edit.
+  void Revoke(const std::shared_ptr<Group>& group, const absl::Status& why);
+  // Whether a member of the group is known to be gone.
+  bool AnyGone(const std::shared_ptr<Group>& group);
+  // How newcomers can reach this process.
+  const MemberCard& card() const { return card_; }
+
   // Starts an operation. For collectives, arguments.key is filled in here: starting numbers them.
   std::shared_ptr<Run> Start(Run::Arguments arguments);
   // Progress, a little; whether the run is over.
@@ -54,7 +84,7 @@ class Engine : public TransportEvents, public std::enable_shared_from_this<Engin
   absl::Status Wait(Run& run, absl::Time deadline);
 
   // For runs, under the lock.
-  void PostSend(SendRequest& send) { routes_[send.peer]->Send(send); }
+  void PostSend(SendRequest& send);
   void PostRecv(RecvRequest& recv);
   void CancelSend(SendRequest& send) { routes_[send.peer]->CancelSend(send); }
   void CancelRecv(RecvRequest& recv);
@@ -66,12 +96,25 @@ class Engine : public TransportEvents, public std::enable_shared_from_this<Engin
   void OnAnnouncement(Transport& from, int peer, const MessageHeader& header) override;
   void OnAbort(int peer, const MessageKey& key, const absl::Status& why) override;
   void OnPeerGone(int peer, bool left, absl::string_view how) override;
+  void OnDismissed(int peer) override;
 
  private:
   struct Gone {
     bool gone = false;
     bool left = false;
+    bool detached = false;  // no transport knows it any more
     std::string how;
+  };
+  // A message about a group, on its way out or in.
+  struct MembershipMail : RequestOwner {
+    Engine* engine = nullptr;
+    uint32_t context = 0;
+    std::string body;
+    SendRequest send;
+    RecvRequest recv;
+    bool incoming = false;
+    bool over = false;
+    void OnRequestDone(uint32_t token, const absl::Status& status) override;
   };
   struct Abort {
     int peer;
@@ -87,6 +130,19 @@ class Engine : public TransportEvents, public std::enable_shared_from_this<Engin
   // Why a run cannot begin: a member was lost, or a peer has given it up or called something else.
   absl::Status Obstacle(const Run& run);
   void BeginLocked(Run& run);
+
+  void OnMembershipArrival(Transport& from, int peer, const MessageHeader& header, bool announced,
+                           const std::byte* body);
+  void OnMembershipMessage(int peer, uint32_t context, absl::string_view body);
+  void HandleMembership(Group& group, int peer, const MembershipMessage& message);
+  void SendMembership(int peer, uint32_t context, const MembershipMessage& message);
+  void FlushAgreement(Group& group);
+  void RevokeLocked(Group& group, const absl::Status& why);
+  void FailGroup(const Group& group, const absl::Status& why);
+  // Takes a group out of its present epoch: what still comes of it is dropped.
+  void RetireLocked(uint32_t context);
+  void DetachLocked(int peer, const std::string& how);
+  void ReachLocked(int peer, const MemberCard& card);
 
   bool ProgressLocked();
   // Drops runs that are over. Only where no call into a run is under way.
@@ -114,6 +170,15 @@ class Engine : public TransportEvents, public std::enable_shared_from_this<Engin
   std::unique_ptr<NetworkWatch> watch_;
   Matcher matcher_;
   std::vector<Gone> gone_;
+  MemberCard card_;
+  shm::ShmTransport* shm_ = nullptr;  // of transports_
+  int next_member_ = 0;
+  std::unordered_set<uint32_t> retired_;             // contexts of past epochs
+  std::map<uint32_t, std::string> decided_;          // by context of a past epoch: what came of it
+  std::list<std::unique_ptr<MembershipMail>> mail_;  // messages about groups on their way
+  // Of groups that this rank does not know yet.
+  std::map<uint32_t, std::vector<std::pair<int, MembershipMessage>>> early_;
+  uint32_t next_mail_ = 0;
   std::vector<Abort> aborts_;  // of operations that this rank has not begun
   std::unordered_map<uint32_t, std::shared_ptr<Group>> groups_;
   uint32_t next_context_ = 0;

@@ -2,13 +2,17 @@
 #pragma once
 
 #include <atomic>
+#include <deque>
 #include <memory>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "comm/codec/codec.h"
+#include "comm/membership/agreement.h"
+#include "comm/membership/wire.h"
 #include "comm/operation.h"
 #include "comm/reduce.h"
 #include "comm/schedule.h"
@@ -19,12 +23,23 @@ namespace cohort::comm {
 
 class Engine;
 
-// A group of ranks as the engine knows it. What changes is under the engine's lock.
+// A group of ranks as the engine knows it. What changes is under the engine's lock; members, rank and context change
+// only in an edit, when nothing is in flight.
 struct Group {
-  uint32_t context = 0;
+  uint32_t context = 0;      // of the epoch: each has its own
   std::vector<int> members;  // world ranks
   int rank = 0;              // this rank is members[rank]
   uint32_t next_sequence = 0;
+
+  uint32_t epoch = 0;
+  bool world = false;    // members that it loses are forgotten altogether
+  absl::Status failure;  // of the first operation of this epoch that ended in an error
+  // The latest operations that ended in an error: peers that call them later hear why.
+  std::deque<std::pair<uint32_t, absl::Status>> failures;
+  absl::Status revoked;  // where not OK: operations end with it until the group is edited
+  absl::Status removed;  // where not OK: this rank is not a member any more
+  std::unique_ptr<Agreement> agreement;
+  std::vector<std::pair<int, MembershipMessage>> inbox;  // for the agreement that has not begun
 };
 
 // One operation in flight. Its schedule starts a step as soon as the steps it depends on are over.
@@ -65,6 +80,8 @@ class Run : public WorkState, public RequestOwner, public std::enable_shared_fro
   void Fail(const absl::Status& status, bool tell);
   // Whether a message from or to the world rank is awaited.
   bool WaitsFor(int peer) const;
+  // Once it is over.
+  const absl::Status& status() const { return status_; }
   // World ranks that messages are awaited from or by, ascending.
   std::vector<int> AwaitedPeers() const;
 

@@ -45,22 +45,35 @@ class GroupCommunicator : public Communicator {
   Work Barrier() override;
   Work Quantized(const QuantizedCall& call) override;
 
+  absl::StatusOr<MembershipChange> Shrink(EditOptions options) override;
+  absl::StatusOr<MembershipChange> Grow(std::shared_ptr<JoinBoard> board, EditOptions options) override;
+  void Abort(const absl::Status& why) override;
+  uint32_t epoch() const override { return group_->epoch; }
+  // The first call of a process that was taken in.
+  absl::Status MeetAsNewcomer();
+
  private:
+  absl::StatusOr<MembershipChange> Edit(const EditOptions& wanted);
+  // What an edit from the members `before` to those `after` (world ranks) means to this rank.
+  MembershipChange Changed(const std::vector<int>& before, const std::vector<int>& after, uint32_t epoch,
+                           const std::vector<int>& left) const;
+  // Forgets what depends on the members.
+  void Refresh();
   Work Collect(Collective collective, const void* send, void* recv, DataType dtype, ReduceOp op,
                const QuantizedCall* quantized = nullptr);
   Work PointToPoint(bool sends, const void* send, void* recv, size_t count, DataType dtype, int peer,
                     int tag);
   std::shared_ptr<const Schedule> ScheduleFor(Collective collective, size_t element_bytes);
   absl::Status CheckCounts(const char* what, absl::Span<const size_t> counts, size_t element_bytes) const;
+  absl::Status CheckRoot(int root) const;
   int64_t Deadline() const;
   // codec/quantized_collectives.cc
   absl::Status AddCodec(const QuantizedCall& call, Run::Arguments* arguments) const;
 
-  absl::Status CheckRoot(int root) const;
   const std::shared_ptr<Engine> engine_;
   const std::shared_ptr<Group> group_;
   const CommunicatorOptions options_;
-  const Topology topology_;
+  Topology topology_;  // of the present epoch
 
   struct Cached {
     Collective collective;

@@ -74,7 +74,7 @@ void Agreement::StartRound() {
   phase_ = Phase::kPreparing;
   phase_since_ = clock_;
   votes_.clear();
-  votes_[options_.self] = {options_.vote, Suspects()};
+  votes_[options_.self] = {options_.vote, {lost_.begin(), lost_.end()}};
   best_round_ = accepted_round_;
   value_ = accepted_value_;
   BroadcastPhase();
@@ -182,7 +182,7 @@ void Agreement::OnMessage(int from, const AgreementMessage& message) {
       AgreementMessage promise = Carrying(Kind::kPromise, message.round, accepted_value_);
       promise.accepted_round = accepted_round_;
       promise.vote = options_.vote;
-      promise.suspects = Suspects();
+      promise.suspects = {lost_.begin(), lost_.end()};
       Send(from, std::move(promise));
       return;
     }

@@ -19,7 +19,7 @@ struct AgreementMessage {
   uint64_t accepted_round = 0;  // promise: of the value accepted before, 0 where there is none
   std::string value;            // promise, propose, decide
   std::string vote;             // promise: what the member brings to the decision
-  std::vector<int> suspects;    // promise: members that it cannot hear
+  std::vector<int> suspects;    // promise: members that it has lost; no quorum: those that it suspects
 };
 
 // Single-decree Paxos (Lamport, "Paxos made simple") with another notion of a quorum: the members that the
@@ -37,7 +37,7 @@ class Agreement {
  public:
   struct Vote {
     std::string text;
-    std::vector<int> suspects;
+    std::vector<int> lost;  // members that the voter has no connection to
   };
   // The leader's choice of a value, from what the voters bring.
   using Compose = std::function<std::string(const std::map<int, Vote>& votes)>;

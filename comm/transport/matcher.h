@@ -25,6 +25,8 @@ struct Arrival {
 class Matcher {
  public:
   explicit Matcher(int num_peers) : peers_(num_peers) {}
+  // Makes room for more peers.
+  void Grow(int num_peers) { peers_.resize(num_peers); }
 
   // Posts a receive; takes effect at once where its message is here.
   void Post(RecvRequest& recv);

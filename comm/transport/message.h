@@ -18,6 +18,8 @@ struct MessageKey {
   friend bool operator==(const MessageKey&, const MessageKey&) = default;
 };
 inline constexpr uint32_t kPointToPointContext = 0x80000000u;
+// Set for messages about the group, comm/membership/.
+inline constexpr uint32_t kMembershipContext = 0x40000000u;
 
 // Hears of the end of messages. Called under the engine's lock, possibly from inside
 // the call that posted one.

@@ -1,0 +1,45 @@
+// Edits of a live group: who goes, who comes, and what a member learns of it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "comm/membership/join_board.h"
+
+namespace cohort::comm {
+
+// Equal on all ranks that call the edit, but for `leave`.
+struct EditOptions {
+  // Members that do not come to the edit, or fall silent in it, for this long are taken to be lost. Zero: the
+  // communicator's timeout.
+  absl::Duration patience = absl::ZeroDuration();
+  // Go on only with a majority of the members before the edit (or with half of them, the one of lowest number
+  // among them); fail with FAILED_PRECONDITION on a side that has fewer. Without it, two halves that cannot hear
+  // each other both go on.
+  bool quorum = false;
+  // This rank goes.
+  bool leave = false;
+  // Where processes that wait to join are found. Null: nobody joins.
+  std::shared_ptr<JoinBoard> board = nullptr;
+  // Take in at most so many, and wait (up to `patience`) until so many are there.
+  int at_most = 1 << 20;
+  int at_least = 0;
+  // Newcomers take the ranks of those who go; else they follow the others.
+  bool replace = false;
+};
+
+// What an edit has done, the same on all members but for `previous_rank`.
+struct MembershipChange {
+  uint32_t epoch = 0;
+  int rank = -1;  // this process's new rank; -1: it has left
+  int size = 0;
+  // By new rank: the rank before; -1: a newcomer.
+  std::vector<int> previous_rank;
+  // Ranks before that are no longer there, ascending: gone without having come to the edit, and of their own will.
+  std::vector<int> lost;
+  std::vector<int> left;
+};
+
+}  // namespace cohort::comm

@@ -1,0 +1,68 @@
+// How a process joins a live group.
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "comm/check.h"
+#include "comm/engine.h"
+#include "comm/policy.h"
+#include "comm/transport/self/self_transport.h"
+#include "comm/transport/shm/shm_transport.h"
+
+namespace cohort::comm {
+
+absl::StatusOr<std::pair<std::shared_ptr<Engine>, std::shared_ptr<Group>>> Engine::Join(JoinBoard& board,
+                                                                                        absl::Time deadline) {
+  // Its number is only known once it is invited.
+  auto engine = std::shared_ptr<Engine>(new Engine(Topology(0, {HostIdentity()})));
+  COHORT_ASSIGN_OR_RETURN(auto shm, shm::ShmTransport::Create(-1, 0, engine.get()));
+  engine->card_.host = HostIdentity();
+  engine->card_.shm = shm->Address();
+  const std::string name = absl::StrCat(engine->card_.host, " ", getpid(), " ", NowNanos());
+  COHORT_RETURN_IF_ERROR(board.Post(name, Encode(engine->card_)));
+
+  std::optional<std::string> answer;
+  for (absl::Duration pause = policy::kRendezvousFirstPause; !answer.has_value();
+       pause = std::min(2 * pause, policy::kJoinLongestPause)) {
+    COHORT_ASSIGN_OR_RETURN(answer, board.Answered(name));
+    if (answer.has_value()) break;
+    if (absl::Now() >= deadline) {
+      (void)board.Withdraw(name);
+      return absl::DeadlineExceededError(
+          "no group took this process in: its members take in newcomers where they call Grow");
+    }
+    absl::SleepFor(std::min(pause, deadline - absl::Now()));
+  }
+  (void)board.Withdraw(name);
+  COHORT_ASSIGN_OR_RETURN(const Invitation invitation, DecodeInvitation(*answer));
+  const EditDecision& decision = invitation.decision;
+
+  const int self = invitation.member;
+  std::vector<std::string> hosts(decision.next_member, "?");
+  for (const auto& [member, card] : decision.cards) hosts[member] = card.host;
+  engine->topology_ = Topology(self, hosts);
+  engine->next_member_ = decision.next_member;
+  engine->routes_.resize(decision.next_member, nullptr);
+  engine->gone_.resize(decision.next_member);
+  engine->matcher_.Grow(decision.next_member);
+  engine->transports_.push_back(std::make_unique<SelfTransport>(self, engine.get()));
+  engine->routes_[0] = nullptr;
+  engine->routes_[self] = engine->transports_.back().get();
+  shm->SetRank(self);
+  engine->doorbell_ = shm->doorbell();
+  engine->shm_ = shm.get();
+  engine->transports_.push_back(std::move(shm));
+  {
+    const std::lock_guard lock(engine->mutex_);
+    for (const auto& [member, card] : decision.cards) engine->ReachLocked(member, card);
+  }
+  const auto place = std::find(decision.members.begin(), decision.members.end(), self);
+  auto group = engine->AddGroup(decision.context, decision.members,
+                                static_cast<int>(place - decision.members.begin()));
+  group->epoch = decision.epoch;
+  return std::pair(std::move(engine), std::move(group));
+}
+
+}  // namespace cohort::comm
