@@ -39,8 +39,13 @@ class Simulator {
       state.step_heard.assign(num_steps, state.heard);
       for (size_t i = 0; i < num_steps; ++i) state.blocked_by[i] = schedules_[rank].steps[i].num_after;
     }
-    for (int rank = 0; rank < size; ++rank) {
-      for (size_t i = 0; i < schedules_[rank].steps.size(); ++i) {
+    // All ranks begin at once, each in the order of its steps.
+    bool more = true;
+    for (size_t i = 0; more; ++i) {
+      more = false;
+      for (int rank = 0; rank < size; ++rank) {
+        if (i >= schedules_[rank].steps.size()) continue;
+        more = true;
         if (ranks_[rank].blocked_by[i] == 0) COHORT_RETURN_IF_ERROR(Start(rank, static_cast<StepId>(i), 0));
       }
     }

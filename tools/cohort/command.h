@@ -19,5 +19,6 @@ void AddTrain(CLI::App& app, const Selected& selected);
 void AddGenerate(CLI::App& app, const Selected& selected);
 void AddServe(CLI::App& app, const Selected& selected);
 void AddBench(CLI::App& app, const Selected& selected);
+void AddPlan(CLI::App& app, const Selected& selected);
 
 }  // namespace cohort::tools

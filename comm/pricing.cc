@@ -1,0 +1,91 @@
+#include "comm/pricing.h"
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "comm/policy.h"
+#include "comm/pricing_rows.h"
+
+namespace cohort::comm {
+
+Distance Machine::Between(int a, int b) const {
+  const int host_a = hosts->host_of(a), host_b = hosts->host_of(b);
+  if (host_a != host_b) {
+    if (hosts_per_rack == 0 || host_a / hosts_per_rack == host_b / hosts_per_rack) return Distance::kRack;
+    return Distance::kBeyond;
+  }
+  if (ranks_per_socket == 0) return Distance::kSocket;
+  const bool same = hosts->local_rank(a) / ranks_per_socket == hosts->local_rank(b) / ranks_per_socket;
+  return same ? Distance::kSocket : Distance::kHost;
+}
+
+namespace pricing {
+namespace {
+
+struct Row {
+  Operation operation;
+  const char* name;
+  void (*price)(Pricer&);
+};
+
+constexpr Row kRows[] = {
+    {Operation::kAllReduce, "recursive_doubling", DoublingSum},
+    {Operation::kAllReduce, "ring", RingTwice},
+    {Operation::kAllReduce, "all_pair", AllPair},
+    {Operation::kAllReduce, "direct", Direct},
+    {Operation::kAllReduce, "halving_doubling", HalvingThenDoubling},
+    {Operation::kAllReduce, "double_tree", DoubleTree},
+    {Operation::kAllReduce, "hierarchical", Hierarchical},
+    {Operation::kAllReduce, "nvrar", Nvrar},
+    {Operation::kAllReduce, "ho_ring", HoRing},
+    {Operation::kReduceScatter, "pairwise", PairwiseOwners},
+    {Operation::kReduceScatter, "ring", RingOnce},
+    {Operation::kReduceScatter, "recursive_halving", Halving},
+    {Operation::kReduceScatter, "hierarchical", HierarchicalReduceScatter},
+    {Operation::kAllGather, "bruck", Dissemination},
+    {Operation::kAllGather, "ring", RingOnce},
+    {Operation::kAllGather, "pairwise", PairwiseOwn},
+    {Operation::kAllGather, "recursive_doubling", AllGatherRecursiveDoubling},
+    {Operation::kAllGather, "hierarchical", HierarchicalAllGather},
+    {Operation::kBroadcast, "binomial", TreeDown},
+    {Operation::kBroadcast, "chain", Chain},
+    {Operation::kBroadcast, "scatter_all_gather", ScatterAllGather},
+    {Operation::kBroadcast, "hierarchical", HierarchicalBroadcast},
+    {Operation::kReduce, "direct", ToRoot},
+    {Operation::kReduce, "binomial", TreeUp},
+    {Operation::kReduce, "halving_gather", HalvingGather},
+    {Operation::kReduce, "hierarchical", HierarchicalReduce},
+    {Operation::kGather, "direct", ToRoot},
+    {Operation::kGather, "binomial", TreeGather},
+    {Operation::kGather, "hierarchical", HierarchicalGatherOrScatter},
+    {Operation::kScatter, "direct", FromRoot},
+    {Operation::kScatter, "binomial", TreeScatter},
+    {Operation::kScatter, "hierarchical", HierarchicalGatherOrScatter},
+    {Operation::kAllToAll, "pairwise", Exchange},
+    {Operation::kAllToAll, "bruck", BruckAllToAll},
+    {Operation::kAllToAll, "hierarchical", HierarchicalAllToAll},
+    {Operation::kAllToAllV, "pairwise", Exchange},
+    {Operation::kAllToAllV, "hierarchical", HierarchicalAllToAll},
+    {Operation::kBarrier, "dissemination", Dissemination},
+};
+
+}  // namespace
+}  // namespace pricing
+
+absl::StatusOr<Price> PriceOf(const Algorithm& algorithm, const Machine& machine, size_t count,
+                              size_t element_bytes, size_t replayed) {
+  for (const pricing::Row& row : pricing::kRows) {
+    if (row.operation != algorithm.operation || algorithm.name != std::string(row.name)) continue;
+    pricing::Clock clock(machine, element_bytes, replayed);
+    pricing::Pricer pricer{clock, {}, count, algorithm.pipelined ? policy::kPieceBytes / element_bytes : 0};
+    pricer.call.operation = algorithm.operation;
+    pricer.call.size = clock.size();
+    pricer.call.hosts = machine.hosts;
+    row.price(pricer);
+    return clock.price();
+  }
+  return absl::NotFoundError(
+      absl::StrCat("no price is known for ", algorithm.name, " of ", Name(algorithm.operation)));
+}
+
+}  // namespace cohort::comm

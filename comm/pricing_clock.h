@@ -1,0 +1,103 @@
+// When messages arrive: ranks, their links, and the patterns that algorithms are made of.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "comm/pricing.h"
+
+namespace cohort::comm::pricing {
+
+// By rank: when it has finished what it did so far.
+using Times = std::vector<double>;
+// Ranks that do something together; several teams do it at once.
+using Team = std::vector<int>;
+using Teams = std::vector<Team>;
+
+// A number of elements cut into equal parts (algorithms::Part), counted round a circle.
+class Parts {
+ public:
+  Parts(size_t total, int parts) : total_(total), parts_(parts) {}
+  // Parts of given sizes.
+  explicit Parts(std::vector<size_t> cuts)
+      : total_(cuts.back()), parts_(static_cast<int>(cuts.size()) - 1), cuts_(std::move(cuts)) {}
+
+  int number() const { return parts_; }
+  size_t total() const { return total_; }
+  size_t At(int part) const { return Range(part, 1); }
+  size_t Longest() const;
+  // Of `number` parts from `first` on.
+  size_t Range(int first, int number) const;
+
+ private:
+  size_t Begin(int part) const;
+
+  size_t total_;
+  int parts_;
+  std::vector<size_t> cuts_;
+};
+
+class Clock {
+ public:
+  Clock(const Machine& machine, size_t element_bytes, size_t replayed);
+
+  int size() const { return size_; }
+  const Machine& machine() const { return machine_; }
+  Times Start() const { return Times(size_, 0.0); }
+  size_t replayed() const { return replayed_; }
+
+  // When a message arrives that the sender has at `sent` and the receiver awaits from `awaited` on. Empty ones are
+  // not sent, and arrive at once. Counts them.
+  double Message(int from, int to, size_t count, double sent, double awaited = 0);
+  // A message without content.
+  double Signal(int from, int to, double sent, double awaited) {
+    return Transfer(from, to, 0, sent, awaited);
+  }
+  double CopyTime(size_t count) const;
+
+  // Every member hands what came last on to the next one, until all parts have been everywhere, `rounds` times. Parts
+  // travel in `pieces`.
+  // Where coupled, a member receives into two buffers in turn, and waits until the one before is sent.
+  void Ring(const Teams& teams, absl::Span<const Parts> parts, int rounds, size_t pieces, bool coupled,
+            Times* times);
+  // Every member to every other: member m to n the size of part n (to_owner) or of part m.
+  // Where chained, a receive waits for the one before.
+  void Pairwise(const Teams& teams, absl::Span<const Parts> parts, bool to_owner, bool chained, Times* times);
+  // Rounds of circular halving (blocks.h), and backwards.
+  void Halving(const Teams& teams, absl::Span<const Parts> parts, Times* times);
+  // Where parts are apart, they travel as one message each.
+  void Doubling(const Teams& teams, absl::Span<const Parts> parts, bool apart, Times* times);
+  // Recursive doubling of everything, with folding.
+  void DoublingSum(const Teams& teams, absl::Span<const size_t> counts, Times* times);
+
+  // What was counted so far stands for `factor` times as much, which would take as many times as long.
+  void Stretch(double factor);
+  // The latest arrival so far.
+  double end() const { return end_; }
+  Price price() const;
+
+ private:
+  struct Hop {
+    int level;
+    double latency, seconds_per_byte, gap;
+  };
+  Hop Between(int from, int to) const;
+  size_t Link(int level, int rank) const;
+  double Transfer(int from, int to, size_t count, double sent, double awaited);
+  void Count(int from, Distance distance, double messages, double count);
+  void RingBySlowest(const Team& team, const Parts& parts, int rounds, size_t pieces, int sharing,
+                     bool coupled, Times* times);
+  void PairwiseBySlowest(const Team& team, const Parts& parts, bool to_owner, bool chained, Times* times);
+
+  const Machine& machine_;
+  const int size_;
+  const double element_bytes_;
+  const size_t replayed_;
+  std::vector<double> out_free_[3], in_free_[3];  // by level: socket, host, between hosts; by link
+  std::vector<double> host_bytes_;
+  double end_ = 0;
+  Price price_;
+};
+
+}  // namespace cohort::comm::pricing

@@ -1,0 +1,243 @@
+// Prices of algorithms in which all ranks are one team, and of trees from or to rank 0.
+#include <algorithm>
+#include <bit>
+#include <vector>
+
+#include "comm/pricing_rows.h"
+
+namespace cohort::comm::pricing {
+
+using algorithms::Part;
+
+// ---- All ranks in one team ----
+
+void RingOnce(Pricer& p) {
+  Times times = p.clock.Start();
+  const Parts parts(p.count, p.size());
+  p.clock.Ring({p.Everyone()}, {parts}, 1, p.Pieces(parts.Longest()),
+               p.call.operation == Operation::kReduceScatter, &times);
+}
+
+void RingTwice(Pricer& p) {
+  Times times = p.clock.Start();
+  const Parts parts(p.count, p.size());
+  p.clock.Ring({p.Everyone()}, {parts}, 2, p.Pieces(parts.Longest()), false, &times);
+}
+
+void Halving(Pricer& p) {
+  Times times = p.clock.Start();
+  p.clock.Halving({p.Everyone()}, {Parts(p.count, p.size())}, &times);
+}
+
+void HalvingThenDoubling(Pricer& p) {
+  Times times = p.clock.Start();
+  const Parts parts(p.count, p.size());
+  p.clock.Halving({p.Everyone()}, {parts}, &times);
+  p.clock.Doubling({p.Everyone()}, {parts}, false, &times);
+}
+
+void DoublingSum(Pricer& p) {
+  Times times = p.clock.Start();
+  p.clock.DoublingSum({p.Everyone()}, {p.count}, &times);
+}
+
+void AllPair(Pricer& p) {
+  Times times = p.clock.Start();
+  std::vector<size_t> cuts(p.size() + 1);
+  for (size_t i = 0; i < cuts.size(); ++i) cuts[i] = i * p.count;
+  p.clock.Pairwise({p.Everyone()}, {Parts(std::move(cuts))}, false, false, &times);
+}
+
+void PairwiseOwners(Pricer& p) {
+  Times times = p.clock.Start();
+  p.clock.Pairwise({p.Everyone()}, {Parts(p.count, p.size())}, true, true, &times);
+}
+
+void Exchange(Pricer& p) {
+  Times times = p.clock.Start();
+  p.clock.Pairwise({p.Everyone()}, {Parts(p.count, p.size())}, true, false, &times);
+}
+
+void PairwiseOwn(Pricer& p) {
+  Times times = p.clock.Start();
+  p.clock.Pairwise({p.Everyone()}, {Parts(p.count, p.size())}, false, false, &times);
+}
+
+void Direct(Pricer& p) {
+  Times times = p.clock.Start();
+  const Parts parts(p.count, p.size());
+  p.clock.Pairwise({p.Everyone()}, {parts}, true, true, &times);
+  p.clock.Pairwise({p.Everyone()}, {parts}, false, false, &times);
+}
+
+// All-gather: before the round of distance d a rank holds d parts. Signals: nothing but the latency.
+void Dissemination(Pricer& p) {
+  const Parts parts(p.count, p.size());
+  const bool signals = p.call.operation == Operation::kBarrier;
+  Times times = p.clock.Start();
+  for (int distance = 1; distance < p.size(); distance *= 2) {
+    const Times before = times;
+    const int number = std::min(distance, p.size() - distance);
+    for (int rank = 0; rank < p.size(); ++rank) {
+      const int to = algorithms::Modulo(signals ? rank + distance : rank - distance, p.size());
+      const double came = signals ? p.clock.Signal(rank, to, before[rank], before[to])
+                                  : p.clock.Message(rank, to, parts.Range(rank, number), before[rank]);
+      times[to] = std::max(times[to], came);
+    }
+  }
+}
+
+void AllGatherRecursiveDoubling(Pricer& p) {
+  const Parts parts(p.count, p.size());
+  const int core = static_cast<int>(std::bit_floor(static_cast<unsigned>(p.size()))),
+            folded = p.size() - core;
+  const auto first = [&](int place) { return place < folded ? 2 * place : place + folded; };
+  const auto rank = [&](int place) { return place < folded ? 2 * place + 1 : place + folded; };
+  Times times(p.size(), p.clock.CopyTime(parts.Longest()));
+  for (int pair = 0; pair < folded; ++pair) {
+    const double came = p.clock.Message(2 * pair, 2 * pair + 1, parts.At(2 * pair), 0);
+    times[2 * pair + 1] = std::max(times[2 * pair + 1], came);
+  }
+  for (int bit = 1; bit < core; bit *= 2) {
+    const Times before = times;
+    for (int place = 0; place < core; ++place) {
+      const int begin = place / bit * bit, from = rank(place), to = rank(place ^ bit);
+      const size_t count = parts.Range(first(begin), first(begin + bit) - first(begin));
+      times[to] = std::max(times[to], p.clock.Message(from, to, count, before[from]));
+    }
+  }
+  for (int pair = 0; pair < folded; ++pair) {
+    const int from = 2 * pair + 1, to = 2 * pair;
+    const double before = p.clock.Message(from, to, parts.Range(0, to), times[from]);
+    times[to] =
+        std::max(before, p.clock.Message(from, to, parts.Range(to + 1, p.size() - to - 1), times[from]));
+  }
+}
+
+// Rounds of distance 2^k: the blocks whose distance has bit k, packed before.
+void BruckAllToAll(Pricer& p) {
+  const size_t block = p.count / p.size();
+  Times times = p.clock.Start();
+  for (int k = 0; (1 << k) < p.size(); ++k) {
+    size_t number = static_cast<size_t>(p.size() >> (k + 1)) << k;
+    const int rest = p.size() & ((1 << (k + 1)) - 1);
+    number += std::max(0, rest - (1 << k));
+    const Times before = times;
+    const double packed = p.clock.CopyTime(number * block);
+    for (int rank = 0; rank < p.size(); ++rank) {
+      const int to = (rank + (1 << k)) % p.size();
+      times[to] = std::max(before[to], p.clock.Message(rank, to, number * block, before[rank] + packed));
+    }
+  }
+}
+
+// ---- Trees from or to rank 0 ----
+
+void TreeDown(Pricer& p) {
+  Times times = p.clock.Start();
+  Down(
+      p, p.Everyone(), [&](int, int) { return p.count; }, &times);
+}
+void TreeUp(Pricer& p) {
+  Times times = p.clock.Start();
+  Up(
+      p, p.Everyone(), true, [&](int, int) { return p.count; }, &times);
+}
+size_t Subtree(const Pricer& p, const Parts& parts, int child, int bit) {
+  return parts.Range(child, std::min(bit, p.size() - child));
+}
+void TreeGather(Pricer& p) {
+  const Parts parts(p.count, p.size());
+  Times times = p.clock.Start();
+  for (int rank = 0; rank < p.size(); rank += 2) times[rank] = p.clock.CopyTime(parts.At(rank));
+  Up(
+      p, p.Everyone(), false, [&](int child, int bit) { return Subtree(p, parts, child, bit); }, &times);
+}
+void TreeScatter(Pricer& p) {
+  const Parts parts(p.count, p.size());
+  Times times = p.clock.Start();
+  Down(
+      p, p.Everyone(), [&](int child, int bit) { return Subtree(p, parts, child, bit); }, &times);
+}
+void ScatterAllGather(Pricer& p) {
+  const Parts parts(p.count, p.size());
+  Times times = p.clock.Start();
+  Down(
+      p, p.Everyone(), [&](int child, int bit) { return Subtree(p, parts, child, bit); }, &times);
+  p.clock.Doubling({p.Everyone()}, {parts}, false, &times);
+}
+void HalvingGather(Pricer& p) {
+  const Parts parts(p.count, p.size());
+  Times times = p.clock.Start();
+  p.clock.Halving({p.Everyone()}, {parts}, &times);
+  Up(
+      p, p.Everyone(), false, [&](int child, int bit) { return Subtree(p, parts, child, bit); }, &times);
+}
+
+void ToRoot(Pricer& p) {
+  const bool sums = p.call.operation == Operation::kReduce;
+  const Parts parts(p.count, p.size());
+  double now = 0;
+  for (int rank = 1; rank < p.size(); ++rank) {
+    now = std::max(now, p.clock.Message(rank, 0, sums ? p.count : parts.At(rank), 0, sums ? now : 0));
+  }
+}
+void FromRoot(Pricer& p) {
+  const Parts parts(p.count, p.size());
+  for (int rank = 1; rank < p.size(); ++rank) p.clock.Message(0, rank, parts.At(rank), 0);
+}
+
+void Chain(Pricer& p) {
+  const size_t pieces = p.Pieces(p.count);
+  Times times = p.clock.Start();
+  for (size_t piece = 0; piece < pieces; ++piece) {
+    times[0] = 0;
+    for (int rank = 0; rank + 1 < p.size(); ++rank) {
+      times[rank + 1] = p.clock.Message(rank, rank + 1, Part(p.count, pieces, piece).count, times[rank]);
+    }
+  }
+}
+
+// Up and down two trees, half the data on each: the first of all_reduce_double_tree.cc and its mirror image.
+void DoubleTree(Pricer& p) {
+  const int size = p.size();
+  const auto parent_of = [&](int place) {
+    const int bit = place & -place, up = place - bit;
+    return (up | (bit << 1)) < size ? up | (bit << 1) : up;
+  };
+  const auto rank_at = [&](int tree, int place) {
+    if (tree == 0) return place;
+    return size % 2 == 0 ? size - 1 - place : algorithms::Modulo(place - 1, size);
+  };
+  // By depth, the deepest first.
+  std::vector<int> depth(size, 0), order;
+  for (int place = 1; place < size; ++place) {
+    for (int at = place; at != 0; at = parent_of(at)) ++depth[place];
+    order.push_back(place);
+  }
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return depth[a] > depth[b]; });
+  const size_t pieces = p.Pieces(Part(p.count, 2, 0).count);
+  std::vector<Times> sums(2 * pieces, p.clock.Start());
+  for (size_t piece = 0; piece < pieces; ++piece) {
+    for (int tree = 0; tree < 2; ++tree) {
+      const size_t count = Part(Part(p.count, 2, tree).count, pieces, piece).count;
+      Times& times = sums[2 * piece + tree];
+      for (const int place : order) {
+        const int from = rank_at(tree, place), to = rank_at(tree, parent_of(place));
+        times[to] = std::max(times[to], p.clock.Message(from, to, count, times[from], times[to]));
+      }
+    }
+  }
+  for (size_t piece = 0; piece < pieces; ++piece) {
+    for (int tree = 0; tree < 2; ++tree) {
+      const size_t count = Part(Part(p.count, 2, tree).count, pieces, piece).count;
+      Times& times = sums[2 * piece + tree];
+      for (auto at = order.rbegin(); at != order.rend(); ++at) {
+        const int from = rank_at(tree, parent_of(*at)), to = rank_at(tree, *at);
+        times[to] = std::max(times[to], p.clock.Message(from, to, count, times[from]));
+      }
+    }
+  }
+}
+
+}  // namespace cohort::comm::pricing

@@ -1,0 +1,240 @@
+// Prices of algorithms that go by hosts.
+#include <algorithm>
+#include <vector>
+
+#include "comm/algorithms/team.h"
+#include "comm/pricing_rows.h"
+
+namespace cohort::comm::pricing {
+
+using algorithms::Part;
+using algorithms::Rails;
+
+// ---- One rank of every host ----
+
+// The number of a host's ranks that the leader serves one after the other.
+void HierarchicalBroadcast(Pricer& p) {
+  const size_t pieces = p.Pieces(p.count);
+  Team leaders;
+  for (int host = 0; host < p.hosts().num_hosts(); ++host) leaders.push_back(p.Leader(host));
+  Times times = p.clock.Start();
+  for (size_t piece = 0; piece < pieces; ++piece) {
+    const size_t count = Part(p.count, pieces, piece).count;
+    times[0] = 0;
+    if (pieces == 1)
+      Down(
+          p, leaders, [&](int, int) { return count; }, &times);
+    for (size_t i = 0; i + 1 < leaders.size() && pieces > 1; ++i) {
+      times[leaders[i + 1]] = p.clock.Message(leaders[i], leaders[i + 1], count, times[leaders[i]]);
+    }
+    for (const Team& team : p.Hosts()) {
+      for (size_t i = 1; i < team.size(); ++i) p.clock.Message(team[0], team[i], count, times[team[0]]);
+    }
+  }
+}
+
+void HierarchicalReduce(Pricer& p) {
+  const size_t pieces = p.Pieces(p.count);
+  Team leaders;
+  for (int host = 0; host < p.hosts().num_hosts(); ++host) leaders.push_back(p.Leader(host));
+  const Teams teams = p.Hosts();
+  // Every sum inside hosts first: they do not wait for what crosses.
+  std::vector<Times> inside(pieces, p.clock.Start());
+  for (size_t piece = 0; piece < pieces; ++piece) {
+    const size_t count = Part(p.count, pieces, piece).count;
+    for (const Team& team : teams) {
+      double& sum = inside[piece][team[0]];
+      for (size_t i = 1; i < team.size(); ++i) sum = p.clock.Message(team[i], team[0], count, 0, sum);
+    }
+  }
+  for (size_t piece = 0; piece < pieces; ++piece) {
+    const size_t count = Part(p.count, pieces, piece).count;
+    Times& times = inside[piece];
+    if (pieces == 1)
+      Up(
+          p, leaders, true, [&](int, int) { return count; }, &times);
+    for (size_t i = leaders.size() - 1; i > 0 && pieces > 1; --i) {
+      times[leaders[i - 1]] =
+          p.clock.Message(leaders[i], leaders[i - 1], count, times[leaders[i]], times[leaders[i - 1]]);
+    }
+  }
+}
+
+void HierarchicalGatherOrScatter(Pricer& p) {
+  const bool gathers = p.call.operation == Operation::kGather;
+  const Parts parts(p.count, p.size());
+  for (const Team& team : p.Hosts()) {
+    if (team[0] == 0) continue;
+    size_t all = 0;
+    for (const int rank : team) all += parts.At(rank);
+    double now = gathers ? p.clock.CopyTime(parts.At(team[0])) : p.clock.Message(0, team[0], all, 0);
+    for (size_t i = 1; i < team.size(); ++i) {
+      const size_t count = parts.At(team[i]);
+      if (gathers) now = std::max(now, p.clock.Message(team[i], team[0], count, 0));
+      if (!gathers) p.clock.Message(team[0], team[i], count, now);
+    }
+    if (gathers) p.clock.Message(team[0], 0, all, now);
+  }
+  for (const int rank : p.hosts().ranks_on(0)) {
+    if (rank != 0) p.clock.Message(gathers ? rank : 0, gathers ? 0 : rank, parts.At(rank), 0);
+  }
+}
+
+// ---- Rails (algorithms/team.h) ----
+
+enum class Across { kHalving, kSum, kRing };
+
+void RailsAllReduce(Pricer& p, Across how) {
+  const size_t pieces = p.Pieces(p.count);
+  const Teams hosts = p.Hosts();
+  std::vector<Times> times(pieces, p.clock.Start());
+  // A stage takes the pieces one after the other, and what is inside hosts does not wait for what crosses.
+  for (int stage = 0; stage < 3; ++stage) {
+    for (size_t piece = 0; piece < pieces; ++piece) {
+      if (piece > 0) {
+        for (int rank = 0; rank < p.size() && stage == 1; ++rank) {
+          times[piece][rank] = std::max(times[piece][rank], times[piece - 1][rank]);
+        }
+      }
+      const size_t count = Part(p.count, pieces, piece).count;
+      const Rails rails(p.call, count);
+      const Parts by_rail(count, rails.num_rails());
+      std::vector<Parts> by_place;
+      for (int host = 0; host < rails.num_hosts(); ++host) {
+        std::vector<size_t> cuts = {0};
+        for (size_t place = 0; place < hosts[host].size(); ++place) {
+          const auto owned = rails.OwnedBy(host, static_cast<int>(place));
+          const size_t own =
+              owned.count == 0 ? 0
+                               : by_rail.Range(static_cast<int>(owned.begin), static_cast<int>(owned.count));
+          cuts.push_back(cuts.back() + own);
+        }
+        by_place.emplace_back(std::move(cuts));
+      }
+      if (stage == 1) {
+        Teams across;
+        std::vector<Parts> parts;
+        std::vector<size_t> counts;
+        for (int rail = 0; rail < rails.num_rails(); ++rail) {
+          across.push_back(rails.Across(rail).ranks);
+          counts.push_back(by_rail.At(rail));
+          parts.emplace_back(counts.back(), rails.num_hosts());
+        }
+        if (rails.num_hosts() == 1) continue;
+        if (how == Across::kHalving) {
+          p.clock.Halving(across, parts, &times[piece]);
+          p.clock.Doubling(across, parts, false, &times[piece]);
+        } else if (how == Across::kSum) {
+          p.clock.DoublingSum(across, counts, &times[piece]);
+        } else {
+          p.clock.Ring(across, parts, 2, 1, false, &times[piece]);
+        }
+      } else if (how == Across::kRing) {
+        p.clock.Ring(hosts, by_place, 1, 1, false, &times[piece]);
+      } else {
+        p.clock.Pairwise(hosts, by_place, stage == 0, stage == 0, &times[piece]);
+      }
+    }
+  }
+}
+
+void Hierarchical(Pricer& p) { RailsAllReduce(p, Across::kHalving); }
+void Nvrar(Pricer& p) { RailsAllReduce(p, Across::kSum); }
+void HoRing(Pricer& p) { RailsAllReduce(p, Across::kRing); }
+
+// The parts that each rail carries, by host.
+struct RailParts {
+  Teams across;
+  std::vector<Parts> parts;
+
+  RailParts(const Pricer& p, const Rails& rails) {
+    const Parts all(p.count, p.size());
+    for (int rail = 0; rail < rails.num_rails(); ++rail) {
+      across.push_back(rails.Across(rail).ranks);
+      std::vector<size_t> cuts = {0};
+      for (const int block : rails.Blocks(rail))
+        cuts.push_back(cuts.back() + (block < 0 ? 0 : all.At(block)));
+      parts.emplace_back(std::move(cuts));
+    }
+  }
+};
+
+void HierarchicalReduceScatter(Pricer& p) {
+  const Rails rails(p.call);
+  const RailParts rail_parts(p, rails);
+  const Teams hosts = p.Hosts();
+  Times times = p.clock.Start();
+  for (int rail = 0; rail < rails.num_rails(); ++rail) {
+    for (int host = 0; host < rails.num_hosts(); ++host) {
+      const int owner = rail_parts.across[rail][host], g = static_cast<int>(hosts[host].size());
+      const int place = p.hosts().local_rank(owner);
+      // Part by part, each in the order of distance: as many messages as hosts, of which the sum is what counts.
+      double latest = times[owner];
+      for (int distance = 1; distance < g; ++distance) {
+        const int from = hosts[host][algorithms::Modulo(place - distance, g)];
+        latest = std::max(latest, p.clock.Message(from, owner, rail_parts.parts[rail].total(), 0, latest));
+      }
+      times[owner] = latest;
+    }
+  }
+  if (rails.num_hosts() > 1) p.clock.Halving(rail_parts.across, rail_parts.parts, &times);
+}
+
+void HierarchicalAllGather(Pricer& p) {
+  const Rails rails(p.call);
+  const RailParts rail_parts(p, rails);
+  const Teams hosts = p.Hosts();
+  Times times = p.clock.Start();
+  p.clock.Doubling(rail_parts.across, rail_parts.parts, true, &times);
+  for (int rail = 0; rail < rails.num_rails(); ++rail) {
+    for (int host = 0; host < rails.num_hosts(); ++host) {
+      const int owner = rail_parts.across[rail][host];
+      for (const int other : hosts[host]) {
+        if (other != owner) p.clock.Message(owner, other, rail_parts.parts[rail].total(), times[owner]);
+      }
+    }
+  }
+}
+
+// ---- All-to-all by pairs of hosts ----
+
+void HierarchicalAllToAll(Pricer& p) {
+  const size_t block = p.count / p.size();
+  const int num_hosts = p.hosts().num_hosts();
+  const Teams hosts = p.Hosts();
+  // Other hosts take turns on the ranks of a host; those at a distance have the same turn everywhere. Where pairs are
+  // too many to replay, some distances stand for all.
+  const size_t most = static_cast<size_t>(p.hosts().most_on_a_host());
+  const size_t per_distance = 2 * static_cast<size_t>(num_hosts) * most + num_hosts;
+  const size_t distances = static_cast<size_t>(num_hosts - 1);
+  const size_t shown =
+      std::min(distances, std::max<size_t>(2 * most, p.clock.replayed() / per_distance / most * most));
+  // Three stages, each with all pairs: what comes in early is not kept waiting by what goes out late.
+  std::vector<double> ready(shown * num_hosts);
+  for (int stage = 0; stage < 3; ++stage) {
+    for (size_t i = 0; i < shown; ++i) {
+      for (int host = 0; host < num_hosts; ++host) {
+        const Team& from = hosts[host];
+        const Team& to = hosts[(host + 1 + i) % num_hosts];
+        const int gatherer = from[i % from.size()], scatterer = to[(i + to.size() / 2) % to.size()];
+        double& now = ready[i * num_hosts + host];
+        for (size_t m = 0; m < from.size() && stage == 0; ++m) {
+          if (from[m] != gatherer)
+            now = std::max(now, p.clock.Message(from[m], gatherer, block * to.size(), 0));
+        }
+        if (stage == 0) now += p.clock.CopyTime(block);
+        if (stage == 1) now = p.clock.Message(gatherer, scatterer, block * from.size() * to.size(), now);
+        for (size_t m = 0; m < to.size() && stage == 2; ++m) {
+          if (to[m] != scatterer) p.clock.Message(scatterer, to[m], block * from.size(), now);
+        }
+      }
+    }
+  }
+  Times times = p.clock.Start();
+  std::vector<Parts> parts;
+  for (const Team& team : hosts) parts.emplace_back(block * team.size(), static_cast<int>(team.size()));
+  if (shown == distances) p.clock.Pairwise(hosts, parts, true, false, &times);
+  if (shown < distances) p.clock.Stretch(static_cast<double>(distances) / static_cast<double>(shown));
+}
+
+}  // namespace cohort::comm::pricing

@@ -1,0 +1,13 @@
+// cohort plan: what a described cluster would do, without the cluster.
+#include "tools/cohort/plan.h"
+
+namespace cohort::tools {
+
+void AddPlan(CLI::App& app, const Selected& selected) {
+  CLI::App* plan =
+      app.add_subcommand("plan", "Plans for a described cluster: what collectives would cost on it");
+  plan->require_subcommand(1);
+  AddPlanCollectives(*plan, selected);
+}
+
+}  // namespace cohort::tools

@@ -1,0 +1,11 @@
+// The subcommands of `cohort plan`: a file each.
+#pragma once
+
+#include "CLI/CLI.hpp"
+#include "tools/cohort/command.h"
+
+namespace cohort::tools {
+
+void AddPlanCollectives(CLI::App& plan, const Selected& selected);
+
+}  // namespace cohort::tools
