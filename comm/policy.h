@@ -80,6 +80,20 @@ inline constexpr int64_t kUcxLookNanos = 50'000'000;
 inline constexpr int64_t kUcxLingerNanos = 500'000'000;
 inline constexpr int64_t kUcxEndNanos = 500'000'000;
 
+// ---- Transfer engine ----
+
+// Large writes are cut for several rails into shards of at least this size, where options say nothing else.
+inline constexpr uint64_t kMinShardBytes = 64 << 10;
+// Frames to one peer that UCX holds at a time, on each rail.
+inline constexpr int kTransferFramesInFlight = 16;
+// Payload of a frame between processes of one host: several fit into a ring.
+inline constexpr size_t kTransferRingFrameBytes = 30 << 10;
+// Writes within a host that are larger are read by the target from the source's memory, so many ranges a frame.
+inline constexpr uint64_t kTransferPullBytes = 8 << 10;
+inline constexpr size_t kTransferPullExtents = 512;
+// How long a closing engine lets its last frames go.
+inline constexpr int64_t kTransferLingerNanos = 200'000'000;
+
 // ---- MPI ----
 inline constexpr size_t kMpiEagerBytes = 16 << 10;
 // Control messages that can arrive between two looks without waiting inside MPI.
@@ -105,6 +119,8 @@ inline constexpr int kMaxMembers = 1 << 16;
 inline constexpr size_t kDecisionsKept = 64;
 // Failed operations of a group that are remembered for peers that call them later.
 inline constexpr size_t kFailuresKept = 32;
+// A rank that has waited for others within this time is not the one that is late.
+inline constexpr int64_t kWaitingNanos = 250'000'000;
 // Agreements in one edit, where members keep dying in between.
 inline constexpr int kEditAttempts = 16;
 // So many of the members, those of the lowest ranks, write invitations to newcomers.

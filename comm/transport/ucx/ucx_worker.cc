@@ -40,7 +40,7 @@ void QuietOnce() {
 }
 
 // Settings that the environment has not made.
-void Configure(ucp_config_t* config) {
+void Configure(ucp_config_t* config, const std::string& device) {
   const struct {
     const char* name;
     const char* value;
@@ -55,26 +55,30 @@ void Configure(ucp_config_t* config) {
       ucp_config_modify(config, setting.name, setting.value);
     }
   }
-  const char* devices = std::getenv("COHORT_NET_DEVICES");
+  const char* devices = device.empty() ? std::getenv("COHORT_NET_DEVICES") : device.c_str();
   if (devices != nullptr && *devices != '\0') ucp_config_modify(config, "NET_DEVICES", devices);
 }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Worker>> Worker::Create() {
+absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(const std::string& device) {
   QuietOnce();
   auto made = std::unique_ptr<Worker>(new Worker);
   ucp_config_t* config = nullptr;
   ucs_status_t status = ucp_config_read(nullptr, nullptr, &config);
   if (status != UCS_OK) return Failed("cannot read its configuration (UCX_* variables)", status);
-  Configure(config);
+  Configure(config, device);
 
   ucp_params_t params = {};
   params.field_mask = UCP_PARAM_FIELD_FEATURES;
   params.features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP;
   status = ucp_init(&params, config, &made->context_);
   ucp_config_release(config);
-  if (status != UCS_OK) return Failed("no usable network (COHORT_NET_DEVICES, UCX_TLS)", status);
+  if (status != UCS_OK) {
+    return Failed(device.empty() ? "no usable network (COHORT_NET_DEVICES, UCX_TLS)"
+                                 : absl::StrCat("no usable network interface ", device).c_str(),
+                  status);
+  }
 
   ucp_worker_params_t worker = {};
   worker.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE;
