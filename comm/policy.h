@@ -18,8 +18,9 @@ inline constexpr absl::Duration kTimeout = absl::Seconds(120);
 // where not.
 inline constexpr int kSpinPolls = 1000;
 inline constexpr int kSpinPollsShared = 20;
-// Yields before it sleeps on the doorbell.
+// Yields before it sleeps on the doorbell: so many, or for so long, since on a busy machine each may cost a time slice.
 inline constexpr int kYieldPolls = 200;
+inline constexpr int64_t kYieldNanos = 200'000;
 // The longest sleep: peers are checked for life after each.
 inline constexpr int64_t kMaxSleepNanos = 10'000'000;
 // The longest sleep while messages wait for room in a ring, whose freeing rings no bell.

@@ -10,7 +10,15 @@ namespace cohort::comm {
 
 void RecvRequest::Deliver(const std::byte* part, size_t offset, size_t part_bytes) const {
   if (part_bytes == 0) return;
-  if (reduce != nullptr) {
+  if (reduce != nullptr && reinterpret_cast<uintptr_t>(part) % element_bytes != 0) {
+    // A network's buffers are where its headers end.
+    alignas(16) std::byte aligned[8 << 10];
+    for (size_t at = 0; at < part_bytes; at += sizeof(aligned)) {
+      const size_t bytes = std::min(sizeof(aligned), part_bytes - at);
+      std::memcpy(aligned, part + at, bytes);
+      reduce(source + offset + at, aligned, destination + offset + at, bytes / element_bytes);
+    }
+  } else if (reduce != nullptr) {
     reduce(source + offset, part, destination + offset, part_bytes / element_bytes);
   } else {
     std::memcpy(destination + offset, part, part_bytes);

@@ -72,6 +72,8 @@ absl::Status UcxTransport::Attach(int rank, const std::string& address) {
       !absl::Base64Unescape(fields[1], &worker_address) || worker_address.empty()) {
     return absl::InvalidArgumentError(absl::StrCat("rank ", rank, " gave the UCX address '", address, "'"));
   }
+  if (rank >= static_cast<int>(peers_.size())) peers_.resize(rank + 1);
+  Detach(rank);
   ucp_ep_params_t params = {};
   params.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
                       UCP_EP_PARAM_FIELD_ERR_HANDLER;
@@ -84,13 +86,12 @@ absl::Status UcxTransport::Attach(int rank, const std::string& address) {
     return absl::UnavailableError(
         absl::StrCat("UCX has no way to rank ", rank, ": ", ucs_status_string(status)));
   }
-  Detach(rank);
   peers_[rank] = std::move(peer);
   return absl::OkStatus();
 }
 
 void UcxTransport::Detach(int rank) {
-  if (peers_[rank] == nullptr) return;
+  if (rank >= static_cast<int>(peers_.size()) || peers_[rank] == nullptr) return;
   Peer& peer = *peers_[rank];
   if (!peer.gone) {
     peer.gone = true;
