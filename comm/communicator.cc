@@ -14,11 +14,13 @@
 namespace cohort::comm {
 namespace {
 
-std::unique_ptr<Communicator> World(std::shared_ptr<Engine> engine, const CommunicatorOptions& options) {
+std::unique_ptr<GroupCommunicator> World(std::shared_ptr<Engine> engine, const CommunicatorOptions& options,
+                                         TuningInputs tuning) {
   std::vector<int> members(engine->topology().size());
   std::iota(members.begin(), members.end(), 0);
   auto group = engine->AddGroup(0, std::move(members), engine->topology().rank());
-  return std::make_unique<GroupCommunicator>(std::move(engine), std::move(group), options);
+  return std::make_unique<GroupCommunicator>(std::move(engine), std::move(group), options,
+                                             std::make_shared<const TuningInputs>(std::move(tuning)));
 }
 
 }  // namespace
@@ -26,18 +28,27 @@ std::unique_ptr<Communicator> World(std::shared_ptr<Engine> engine, const Commun
 absl::StatusOr<std::unique_ptr<Communicator>> Communicator::Create(std::shared_ptr<Rendezvous> rendezvous,
                                                                    CommunicatorOptions options) {
   if (rendezvous == nullptr) return absl::InvalidArgumentError("a communicator needs a rendezvous");
-  COHORT_ASSIGN_OR_RETURN(auto engine, Engine::Create(*rendezvous, absl::Now() + options.timeout));
-  return World(std::move(engine), options);
+  const absl::Time deadline = absl::Now() + options.timeout;
+  absl::StatusOr<TuningInputs> tuning = ReadTuningInputs(options);
+  COHORT_RETURN_IF_ERROR(CompareAtRendezvous(*rendezvous, tuning, deadline));
+  COHORT_ASSIGN_OR_RETURN(auto engine, Engine::Create(*rendezvous, deadline));
+  auto world = World(std::move(engine), options, *std::move(tuning));
+  COHORT_RETURN_IF_ERROR(world->MeasurePrices(*rendezvous, deadline));
+  return world;
 }
 
-std::unique_ptr<Communicator> Communicator::Single() { return World(Engine::Single(), {}); }
+std::unique_ptr<Communicator> Communicator::Single() { return World(Engine::Single(), {}, {}); }
 
 absl::StatusOr<std::unique_ptr<Communicator>> Communicator::Join(std::shared_ptr<JoinBoard> board,
                                                                  CommunicatorOptions options) {
   if (board == nullptr) return absl::InvalidArgumentError("joining needs a join board");
-  COHORT_ASSIGN_OR_RETURN(auto joined, Engine::Join(*board, absl::Now() + options.timeout));
+  COHORT_ASSIGN_OR_RETURN(TuningInputs own, ReadTuningInputs(options));
+  std::string members_tuning;
+  COHORT_ASSIGN_OR_RETURN(auto joined, Engine::Join(*board, absl::Now() + options.timeout, &members_tuning));
+  COHORT_ASSIGN_OR_RETURN(own, AdoptAsNewcomer(std::move(own), members_tuning));
   auto communicator =
-      std::make_unique<GroupCommunicator>(std::move(joined.first), std::move(joined.second), options);
+      std::make_unique<GroupCommunicator>(std::move(joined.first), std::move(joined.second), options,
+                                          std::make_shared<const TuningInputs>(std::move(own)));
   COHORT_RETURN_IF_ERROR(communicator->MeetAsNewcomer());
   return communicator;
 }
@@ -50,6 +61,12 @@ absl::StatusOr<MembershipChange> Communicator::Grow(std::shared_ptr<JoinBoard> /
                                                     EditOptions /*options*/) {
   return absl::UnimplementedError("this group cannot be edited");
 }
+
+absl::Status Communicator::SetCollectives(absl::string_view /*collectives*/) {
+  return absl::UnimplementedError("this group does not choose algorithms");
+}
+
+std::string Communicator::AlgorithmOf(Operation /*operation*/, size_t /*bytes*/) { return ""; }
 
 void Communicator::Abort(const absl::Status& /*why*/) {}
 
@@ -82,7 +99,7 @@ absl::StatusOr<std::unique_ptr<Communicator>> GroupCommunicator::Split(int color
   for (const int rank : ranks) members.push_back(group_->members[rank]);
   auto group = engine_->AddGroup(static_cast<uint32_t>(first + index), std::move(members),
                                  static_cast<int>(own_place - ranks.begin()));
-  return std::make_unique<GroupCommunicator>(engine_, std::move(group), options_);
+  return std::make_unique<GroupCommunicator>(engine_, std::move(group), options_, tuning_);
 }
 
 }  // namespace cohort::comm

@@ -2,9 +2,12 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "comm/data_type.h"
@@ -18,11 +21,17 @@ namespace cohort::comm {
 
 enum class ReduceOp : uint8_t { kSum, kMin, kMax, kProduct };
 
-struct QuantizedCall;  // codec/quantized_collectives.h
+enum class Operation : uint8_t;  // operation.h
+struct QuantizedCall;            // codec/quantized_collectives.h
 
 struct CommunicatorOptions {
   // How long an operation waits for its peers before it fails and names the late ones.
   absl::Duration timeout = policy::kTimeout;
+  // How algorithms are chosen: comm/tuner/README.md. Equal on all ranks, or nobody gets a communicator. The variables
+  // named count for more where they are set.
+  std::string collectives = {};   // COHORT_COLLECTIVES: a line as `all-reduce:0-32k=ring;all-to-all=bruck`
+  std::string tuning_table = {};  // COHORT_TUNING_TABLE: a file of `cohort bench collectives --tune`
+  std::string prices = {};        // COHORT_PRICES: a file, `measure` or `default`; empty: measured between hosts
 };
 
 // A fixed group of ranks. Operations return at once; every rank of the group must call the same operations in
@@ -87,6 +96,14 @@ class Communicator {
   virtual Work Barrier() = 0;
   // A collective with a codec on the wire: what the functions of codec/quantized_collectives.h call.
   virtual Work Quantized(const QuantizedCall& call) = 0;
+
+  // ---- Choice of algorithms: comm/tuner/README.md ----
+
+  // Collective: these are the group's overrides from now on, instead of those it had. An error on all ranks where they
+  // differ or are wrong; then nothing changes. Nothing may be in flight.
+  virtual absl::Status SetCollectives(absl::string_view collectives);
+  // The algorithm of an operation of so many bytes: of the buffer, or of all parts.
+  virtual std::string AlgorithmOf(Operation operation, size_t bytes);
 
   // ---- Edits of the group in place: comm/membership/README.md ----
 

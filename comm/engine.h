@@ -58,9 +58,11 @@ class Engine : public TransportEvents, public std::enable_shared_from_this<Engin
   void ReserveContexts(uint32_t first_free);
 
   // Membership: comm/membership/, which is part of the engine.
-  // A process that waits at the board until the members of a group take it in. Connected to all of them.
+  // A process that waits at the board until the members of a group take it in. Connected to all of them. `tuning`: as
+  // their invitation says.
   static absl::StatusOr<std::pair<std::shared_ptr<Engine>, std::shared_ptr<Group>>> Join(JoinBoard& board,
-                                                                                         absl::Time deadline);
+                                                                                         absl::Time deadline,
+                                                                                         std::string* tuning);
   // Agrees with the other members on the group's next form. `newcomers` are those that may be taken in: names at
   // a board, and cards. The group stays as it is until Adopt.
   absl::StatusOr<EditDecision> Agree(const std::shared_ptr<Group>& group, const EditOptions& options,

@@ -10,7 +10,6 @@
 #include "comm/codec/quantized_collectives.h"
 #include "comm/codec/schedules.h"
 #include "comm/policy.h"
-#include "comm/selection.h"
 
 namespace cohort::comm {
 namespace {
@@ -40,11 +39,13 @@ size_t Sum(absl::Span<const size_t> counts) {
 }  // namespace
 
 GroupCommunicator::GroupCommunicator(std::shared_ptr<Engine> engine, std::shared_ptr<Group> group,
-                                     CommunicatorOptions options)
+                                     CommunicatorOptions options, std::shared_ptr<const TuningInputs> tuning)
     : engine_(std::move(engine)),
       group_(std::move(group)),
-      options_(options),
-      topology_(engine_->topology().Group(group_->members, group_->rank)) {}
+      options_(std::move(options)),
+      topology_(engine_->topology().Group(group_->members, group_->rank)) {
+  SetTuning(std::move(tuning));
+}
 
 GroupCommunicator::~GroupCommunicator() { engine_->RemoveGroup(group_); }
 
@@ -81,7 +82,7 @@ std::shared_ptr<const Schedule> GroupCommunicator::ScheduleFor(Collective collec
     return schedules_.front().schedule;
   }
   Collective cut = collective;
-  const Algorithm& algorithm = cut.quantized ? SelectQuantized(cut) : Select(cut, element_bytes);
+  const Algorithm& algorithm = cut.quantized ? SelectQuantized(cut) : tuner_->Select(cut, element_bytes);
   auto schedule = std::make_shared<const Schedule>(algorithm.make(cut));
   schedules_.push_front({std::move(collective), element_bytes, schedule});
   if (schedules_.size() > policy::kScheduleCache) schedules_.pop_back();

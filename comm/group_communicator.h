@@ -11,13 +11,15 @@
 #include "comm/communicator.h"
 #include "comm/engine.h"
 #include "comm/operation.h"
+#include "comm/tuner/agreement.h"
+#include "comm/tuner/tuner.h"
 
 namespace cohort::comm {
 
 class GroupCommunicator : public Communicator {
  public:
   GroupCommunicator(std::shared_ptr<Engine> engine, std::shared_ptr<Group> group,
-                    CommunicatorOptions options);
+                    CommunicatorOptions options, std::shared_ptr<const TuningInputs> tuning);
   // Waits for what is in flight.
   ~GroupCommunicator() override;
 
@@ -52,6 +54,11 @@ class GroupCommunicator : public Communicator {
   // The first call of a process that was taken in.
   absl::Status MeetAsNewcomer();
 
+  absl::Status SetCollectives(absl::string_view collectives) override;
+  std::string AlgorithmOf(Operation operation, size_t bytes) override;
+  // The world's first call: where nobody has said what links cost, all ranks get the same measured prices.
+  absl::Status MeasurePrices(Rendezvous& rendezvous, absl::Time deadline);
+
  private:
   absl::StatusOr<MembershipChange> Edit(const EditOptions& wanted);
   // What an edit from the members `before` to those `after` (world ranks) means to this rank.
@@ -80,7 +87,12 @@ class GroupCommunicator : public Communicator {
     size_t element_bytes;
     std::shared_ptr<const Schedule> schedule;
   };
+  void SetTuning(std::shared_ptr<const TuningInputs> tuning);
+  void MakeTunerLocked();
+
   std::mutex mutex_;
+  std::shared_ptr<const TuningInputs> tuning_;
+  std::unique_ptr<Tuner> tuner_;                  // of the present members
   std::list<Cached> schedules_;                   // the latest first
   std::map<std::pair<int, int>, uint32_t> sent_;  // by (peer, tag): messages so far
   std::map<std::pair<int, int>, uint32_t> received_;

@@ -133,14 +133,34 @@ inline constexpr size_t kScheduleCache = 32;
 
 // ---- Choice of algorithms (equal on all ranks, or ranks choose differently) ----
 
-// Up to this many bytes an operation is bound by latency.
-inline constexpr size_t kSmallAllReduceBytes = 32 << 10;
-inline constexpr size_t kSmallAllGatherBytes = 64 << 10;
-inline constexpr size_t kSmallBroadcastBytes = 64 << 10;
-// More ranks than this take turns in a ring rather than all reading from all.
-inline constexpr int kPairwiseRanks = 16;
 // Pipelined algorithms cut what they pass on into pieces of at least this size, and into at most so many.
 inline constexpr size_t kPieceBytes = 256 << 10;
+// Other sizes of pieces that the tuner prices.
+inline constexpr size_t kOtherPieceBytes[] = {64 << 10, 1 << 20};
+// Messages that the tuner prices one by one, so that a choice among a thousand ranks takes milliseconds.
+inline constexpr size_t kTunerReplayed = 32 << 10;
+// Where nothing was measured or declared. In seconds: shared memory, and a network of some ten gigabits.
+inline constexpr double kLocalLatency = 0.5e-6;
+inline constexpr double kLocalSecondsPerByte = 1.0 / 10e9;
+inline constexpr double kLocalGap = 0.1e-6;
+inline constexpr double kRemoteLatency = 20e-6;
+inline constexpr double kRemoteSecondsPerByte = 1.0 / 1.25e9;
+inline constexpr double kRemoteGap = 2e-6;
+// An algorithm that takes at most so many times as long as the fastest may have won another time.
+inline constexpr double kMeasuredNoise = 1.03;
+
+// ---- Measuring links when a communicator is made ----
+
+// Pairs of hosts that measure, side by side.
+inline constexpr int kMeasuredPairs = 4;
+inline constexpr int kMeasuredRoundTrips = 12;
+// Small messages back to back, whose rate is the gap.
+inline constexpr uint64_t kMeasuredBurst = 32;
+// Large ones grow fourfold from the first size to the most, until one takes a fourth of this many seconds.
+inline constexpr size_t kMeasuredFirstBytes = 64 << 10;
+inline constexpr size_t kMeasuredMostBytes = 4 << 20;
+inline constexpr double kMeasuredSeconds = 0.05;
+inline constexpr absl::Duration kMeasuringTimeout = absl::Seconds(2);
 inline constexpr size_t kMaxPieces = 8;
 // Hierarchical all-reduces do not cut a buffer into rails of fewer elements than this.
 inline constexpr size_t kRailElements = 256;

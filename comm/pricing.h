@@ -46,6 +46,7 @@ struct Price {
 // would be more than `replayed`, rounds that repeat themselves (rings, pairwise exchanges) are priced by their
 // slowest member. Tests compare both with the simulator; how far they agree is in tests/comm/pricing_test.cc. An error where the algorithm has no price.
 absl::StatusOr<Price> PriceOf(const Algorithm& algorithm, const Machine& machine, size_t count,
-                              size_t element_bytes, size_t replayed = policy::kReplayedMessages);
+                              size_t element_bytes, size_t replayed = policy::kReplayedMessages,
+                              size_t piece_bytes = policy::kPieceBytes);
 
 }  // namespace cohort::comm

@@ -72,7 +72,7 @@ absl::StatusOr<MembershipChange> GroupCommunicator::Edit(const EditOptions& want
     if (!decision.newcomers.empty() && rank() < policy::kInviters) {
       for (const Newcomer& newcomer : decision.newcomers) {
         // Where nobody can write, the newcomers do not come, and are taken out again below.
-        (void)options.board->Answer(newcomer.name, Encode(Invitation{newcomer.member, decision}));
+        (void)options.board->Answer(newcomer.name, Encode(Invitation{newcomer.member, decision, EncodeForNewcomer(*tuning_)}));
       }
     }
     absl::Status met;
@@ -115,7 +115,7 @@ MembershipChange GroupCommunicator::Changed(const std::vector<int>& before, cons
 void GroupCommunicator::Refresh() {
   const std::lock_guard lock(mutex_);
   topology_ = engine_->topology().Group(group_->members, group_->rank);
-  schedules_.clear();
+  MakeTunerLocked();
   sent_.clear();
   received_.clear();
 }

@@ -14,7 +14,8 @@
 namespace cohort::comm {
 
 absl::StatusOr<std::pair<std::shared_ptr<Engine>, std::shared_ptr<Group>>> Engine::Join(JoinBoard& board,
-                                                                                        absl::Time deadline) {
+                                                                                        absl::Time deadline,
+                                                                                        std::string* tuning) {
   // Its number is only known once it is invited.
   auto engine = std::shared_ptr<Engine>(new Engine(Topology(0, {HostIdentity()})));
   COHORT_ASSIGN_OR_RETURN(auto shm, shm::ShmTransport::Create(-1, 0, engine.get()));
@@ -38,6 +39,7 @@ absl::StatusOr<std::pair<std::shared_ptr<Engine>, std::shared_ptr<Group>>> Engin
   (void)board.Withdraw(name);
   COHORT_ASSIGN_OR_RETURN(const Invitation invitation, DecodeInvitation(*answer));
   const EditDecision& decision = invitation.decision;
+  *tuning = invitation.tuning;
 
   const int self = invitation.member;
   std::vector<std::string> hosts(decision.next_member, "?");

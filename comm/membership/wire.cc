@@ -106,6 +106,7 @@ template <typename Archive, Like<Invitation> T>
 void Fields(Archive& archive, T& invitation) {
   archive(invitation.member);
   Fields(archive, invitation.decision);
+  archive(invitation.tuning);
 }
 template <typename Archive, Like<AgreementMessage> T>
 void Fields(Archive& archive, T& message) {

@@ -49,6 +49,7 @@ struct EditDecision {
 struct Invitation {
   int member = -1;
   EditDecision decision;
+  std::string tuning;  // EncodeForNewcomer of comm/tuner/agreement.h
 };
 
 // A message between members about their group.

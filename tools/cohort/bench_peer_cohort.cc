@@ -1,5 +1,6 @@
 // Cohort as a contestant of its own benchmark.
-#include "comm/selection.h"
+#include <algorithm>
+
 #include "tools/cohort/bench_peers.h"
 
 namespace cohort::tools {
@@ -17,15 +18,8 @@ class CohortPeer : public Peer {
 
   std::vector<std::string> Algorithms(const CollectiveCall& call) const override {
     if (call.operation == Operation::kPointToPoint) return {"send/recv"};
-    const std::vector<size_t> counts(call.size, call.block);
-    comm::Collective collective;
-    collective.operation = call.operation;
-    collective.rank = call.rank;
-    collective.size = call.size;
-    collective.count = call.block;
-    collective.counts = collective.recv_counts = counts;
-    collective.hosts = world_.topology().map();
-    return {comm::Select(collective, sizeof(float)).name};
+    const size_t bytes = std::max(call.send_count, call.recv_count) * sizeof(float);
+    return {world_.AlgorithmOf(call.operation, bytes)};
   }
 
   absl::StatusOr<RunOnce> Prepare(const CollectiveCall& call, const std::string&) override {

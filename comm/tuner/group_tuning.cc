@@ -1,0 +1,78 @@
+// How groups come by their tuners.
+#include <numeric>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "comm/check.h"
+#include "comm/group_communicator.h"
+#include "comm/policy.h"
+#include "comm/tuner/agreement.h"
+#include "comm/tuner/measure.h"
+
+namespace cohort::comm {
+absl::Status GroupCommunicator::MeasurePrices(Rendezvous& rendezvous, absl::Time deadline) {
+  using Source = TuningInputs::Source;
+  const bool measured = tuning_->source == Source::kMeasured;
+  if (!measured && (tuning_->source != Source::kAutomatic || topology_.num_hosts() == 1))
+    return absl::OkStatus();
+  const std::vector<MeasuredPair> pairs = PairsToMeasure(*topology_.map(), measured);
+  if (pairs.empty()) return absl::OkStatus();
+  std::vector<int> measurers;
+  for (const MeasuredPair& pair : pairs) measurers.push_back(pair.measurer);
+  std::vector<MeasuredLink> links;
+  {
+    // A group of its own: what fails there has no consequences here.
+    std::vector<int> members(size());
+    std::iota(members.begin(), members.end(), 0);
+    GroupCommunicator group(engine_, engine_->AddGroup(engine_->NextContext(), std::move(members), rank()),
+                            {.timeout = policy::kMeasuringTimeout}, tuning_);
+    links = MeasureLinks(group, pairs);
+  }
+  auto tuning = std::make_shared<TuningInputs>(*tuning_);
+  COHORT_ASSIGN_OR_RETURN(tuning->prices_text,
+                          SpreadPrices(rendezvous, tuning_->tuning.prices, measurers, links, deadline));
+  // All ranks read the same text.
+  COHORT_ASSIGN_OR_RETURN(tuning->tuning.prices, ParsePrices(tuning->prices_text, "the rendezvous"));
+  SetTuning(std::move(tuning));
+  return absl::OkStatus();
+}
+
+void GroupCommunicator::SetTuning(std::shared_ptr<const TuningInputs> tuning) {
+  const std::lock_guard lock(mutex_);
+  tuning_ = std::move(tuning);
+  MakeTunerLocked();
+}
+
+void GroupCommunicator::MakeTunerLocked() {
+  tuner_ = std::make_unique<Tuner>(std::shared_ptr<const Tuning>(tuning_, &tuning_->tuning), topology_.map());
+  schedules_.clear();
+}
+
+absl::Status GroupCommunicator::SetCollectives(absl::string_view collectives) {
+  absl::StatusOr<TuningRules> rules = ParseOverrides(collectives);
+  auto tuning = std::make_shared<TuningInputs>(*tuning_);
+  if (rules.ok()) tuning->tuning.overrides = *rules;
+  std::vector<int64_t> all(2 * static_cast<size_t>(size()));
+  const int64_t say[2] = {rules.ok() ? 1 : 0, static_cast<int64_t>(tuning->digests()[0])};
+  const std::vector<size_t> counts(size(), 2);
+  COHORT_RETURN_IF_ERROR(AllGather(say, all.data(), counts, DataType::kI64).Wait());
+  COHORT_RETURN_IF_ERROR(rules.status());
+  std::vector<TuningInputs::Digests> digests(size());
+  for (int other = 0; other < size(); ++other) {
+    if (all[2 * other] == 0) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("rank ", other, " was given collectives that it cannot read; its own error says why"));
+    }
+    digests[other][0] = static_cast<uint64_t>(all[2 * other + 1]);
+  }
+  COHORT_RETURN_IF_ERROR(CompareDigests(digests));
+  SetTuning(std::move(tuning));
+  return absl::OkStatus();
+}
+
+std::string GroupCommunicator::AlgorithmOf(Operation operation, size_t bytes) {
+  const std::lock_guard lock(mutex_);
+  return tuner_->Choose(operation, bytes).algorithm->name;
+}
+
+}  // namespace cohort::comm

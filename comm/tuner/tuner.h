@@ -1,0 +1,76 @@
+// The tuner: which algorithm an operation uses. The one place where that is chosen.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "comm/algorithms/algorithm.h"
+#include "comm/host_map.h"
+#include "comm/operation.h"
+#include "comm/tuner/prices.h"
+#include "comm/tuner/rules.h"
+
+namespace cohort::comm {
+
+// All that choices depend on besides the call and the group's hosts. Equal on all ranks (agreement.h).
+struct Tuning {
+  TuningRules overrides;
+  TuningRules table;
+  Prices prices = DefaultPrices();
+  // Whether the prices of a host are somebody's own, so that they count for more than the built-in rules.
+  bool own_prices = false;
+};
+
+struct Choice {
+  const Algorithm* algorithm = nullptr;
+  size_t piece_bytes = 0;  // 0: the algorithm does not cut
+
+  friend bool operator==(const Choice&, const Choice&) = default;
+};
+
+struct PricedChoice {
+  Choice choice;
+  double seconds = 0;
+};
+
+// Chooses for one group: the override that fits, or else the rule of the table, or else on one host the built-in rule
+// (measured, as prices of memory say little), or else what is cheapest by the prices. A pure function of the
+// constructor's and the call's arguments; prices are computed once for every size class, four an octave. Not thread-safe.
+class Tuner {
+ public:
+  Tuner(std::shared_ptr<const Tuning> tuning, std::shared_ptr<const HostMap> hosts);
+
+  // `bytes` is TotalCount in bytes. None for an all-to-all-v without a matrix: ranks know only their own counts.
+  // Then only rules for all sizes count.
+  Choice Choose(Operation operation, std::optional<size_t> bytes);
+  // The same for a call, whose piece is filled in.
+  const Algorithm& Select(Collective& collective, size_t element_bytes);
+
+  // What the prices say of the size class of `bytes`, in the order of the table of algorithms.
+  std::vector<PricedChoice> PriceAll(Operation operation, size_t bytes) const;
+
+  // Sizes of a class are priced as its smallest.
+  static uint32_t SizeClass(size_t bytes);
+  static size_t SmallestOf(uint32_t size_class);
+
+ private:
+  // Of the rules that can fit this group.
+  using Rules = std::vector<TuningRule>;
+  Rules Fitting(const TuningRules& rules) const;
+
+  const std::shared_ptr<const Tuning> tuning_;
+  const std::shared_ptr<const HostMap> hosts_;
+  Rules rules_;  // the first that fits counts
+  bool prices_count_ = false;
+  std::map<std::pair<Operation, uint32_t>, Choice> cheapest_;
+};
+
+// The rules for groups on one host.
+const TuningRules& BuiltInRules();
+
+}  // namespace cohort::comm
