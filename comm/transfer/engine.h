@@ -1,0 +1,255 @@
+// What is behind TransferEngine: peers, writes out and in, and who makes progress. One lock for all of it.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <list>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <vector>
+
+#include "comm/transfer/card.h"
+#include "comm/transfer/imm_counter.h"
+#include "comm/transfer/rail.h"
+#include "comm/transfer/ring_link.h"
+#include "comm/transfer/stripe.h"
+#include "comm/transfer/transfer_engine.h"
+
+namespace cohort::comm::transfer {
+
+class Engine;
+
+// What a Work stands for: writes, a barrier or an expectation.
+struct Transfer : public WorkState {
+  bool Done() override;
+  absl::Status Wait(absl::Time deadline) override;
+
+  std::shared_ptr<Engine> engine;
+  std::atomic<bool> done{false};
+  absl::Status status;  // written before `done`
+  // Under the engine's lock:
+  absl::Status first_error;
+  size_t remaining = 0;  // writes, and peers of a barrier
+  int64_t deadline = 0;
+  std::list<std::shared_ptr<Transfer>>::iterator place;
+  std::vector<std::pair<PeerId, uint64_t>> writes;
+  std::vector<PeerId> awaited;  // by a barrier; or those whose loss fails an expectation
+  bool is_barrier = false;
+  bool is_expectation = false;
+  uint32_t immediate = 0;  // or the barrier's tag
+  uint64_t count = 0;      // expected
+  uint64_t token = 0;
+};
+
+class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
+ public:
+  static absl::StatusOr<std::shared_ptr<Engine>> Create(Options options);
+  ~Engine() override;
+  void Close();
+
+  std::string CardText() const { return card_.ToText(); }
+  absl::StatusOr<PeerId> AddPeer(const std::string& text,
+                                 std::function<void(PeerId, const absl::Status&)> on_lost);
+  absl::Status RemovePeer(PeerId id);
+  absl::StatusOr<int> LiveRails(PeerId id) const;
+
+  absl::StatusOr<Region> Register(void* data, uint64_t bytes);
+  absl::Status Unregister(Region region);
+
+  // A range of a write: from this process's memory to an offset of the target's region.
+  struct Segment {
+    const std::byte* from = nullptr;
+    uint64_t to = 0;
+    uint64_t bytes = 0;
+    uint64_t place = 0;  // bytes of the segments before it
+  };
+  using Segments = std::vector<Segment>;
+  struct Call {  // one write to one peer
+    PeerId peer{};
+    uint64_t from_region = 0;
+    uint64_t to_region = 0;
+    Segments segments;
+    std::optional<uint32_t> immediate;
+  };
+  // Adds a segment, or says why it is not within the local region.
+  absl::Status Append(const Region& from, uint64_t from_offset, uint64_t to_offset, uint64_t bytes,
+                      Segments& to) const;
+  Work Submit(std::vector<Call> calls, std::optional<absl::Time> deadline);
+  Work Barrier(const std::vector<PeerId>& peers, uint32_t tag, std::optional<absl::Time> deadline);
+  Work Expect(const ExpectRequest& request);
+  uint64_t Count(uint32_t immediate) const;
+
+  bool Poll(Transfer& transfer);
+  absl::Status Wait(Transfer& transfer, absl::Time deadline);
+
+  void OnFrame(const Frame& frame, absl::Span<const std::byte> payload) override;
+
+ private:
+  struct Memory {
+    std::byte* data = nullptr;
+    uint64_t bytes = 0;
+    int users = 0;  // writes in flight from it
+  };
+  struct Part {  // a shard on its way; rail: which of the peer's ways, -1 none yet
+    Shard shard;
+    uint64_t next = 0;
+  };
+  struct Outbound {
+    std::shared_ptr<Transfer> transfer;
+    uint8_t flags = 0;
+    uint32_t immediate = 0;
+    uint64_t from_region = 0;
+    uint64_t to_region = 0;
+    uint64_t bytes = 0;
+    uint64_t reach = 0;
+    Segments segments;
+    std::vector<Part> parts;
+    uint32_t slot = 0;
+    uint32_t generation = 0;
+  };
+  struct Inbound {
+    uint64_t received = 0;
+    std::set<uint64_t> places;
+  };
+  struct Control {
+    Frame frame;
+    std::string payload;
+  };
+  // A link to a peer and what waits for room in it.
+  struct Way {
+    std::unique_ptr<Link> link;
+    RingLink* ring = nullptr;
+    bool heard = false;
+    bool buried = false;
+    int64_t silent = 0;
+    int64_t last_ping = 0;
+    std::deque<Control> control;
+    std::deque<std::pair<uint64_t, size_t>> parts;  // of writes: they take turns, a frame each
+    bool Live() const { return heard && !buried; }
+  };
+  struct Peer {
+    PeerId id{};
+    std::string name;
+    uint64_t engine = 0;
+    uint64_t session = 0;
+    uint64_t their_session = 0;
+    bool lost = false;
+    bool bye = false;
+    absl::Status why;
+    std::function<void(PeerId, const absl::Status&)> on_lost;
+    std::vector<Way> ways;
+    // Out. Writes by number.
+    uint64_t next_op = 1;
+    std::map<uint64_t, Outbound> outbound;
+    // In. All writes below are over, and those of the set.
+    uint64_t over_below = 1;
+    std::set<uint64_t> over;
+    std::map<uint64_t, absl::Status> refused;
+    std::unordered_map<uint64_t, Inbound> inbound;
+    std::map<uint32_t, uint64_t> arrived;  // at barriers, by tag
+  };
+  struct Pull {  // part of a write that is read from a process of this host
+    PeerId peer;
+    Frame frame;
+    std::vector<PullExtent> extents;
+    size_t next = 0;
+    uint64_t offset = 0;  // in that extent
+  };
+
+  explicit Engine(Options options);
+
+  // engine_progress.cc
+  void Loop();
+  bool Progress();
+  bool Sleep(std::unique_lock<std::mutex>& lock, int64_t nanos);
+  bool Arm();
+  void WakeSleeper();
+  void Check(int64_t now);
+  int64_t SleepLimit() const;
+
+  // engine_peers.cc
+  absl::Status Reach(PeerId id, Peer** peer);
+  Peer* Find(PeerId id);
+  void CheckPeer(Peer& peer, int64_t now, int64_t look);
+  void BuryWay(Peer& peer, size_t number);
+  void Lose(Peer& peer, absl::Status why);
+  void OnHello(const Frame& frame);
+  void SendHello(Peer& peer, size_t way, bool answer);
+  std::string Name(const Peer& peer) const;
+  std::string NameOf(PeerId id);
+
+  // engine_out.cc
+  std::shared_ptr<Transfer> NewTransfer(std::optional<absl::Time> deadline);
+  void Start(Peer& peer, const std::shared_ptr<Transfer>& transfer, Outbound write);
+  void Assign(Peer& peer, uint64_t op, Outbound& write);
+  bool Pump(Peer& peer);
+  bool SendNext(Peer& peer, size_t way, uint64_t op, Outbound& write, Part& part);
+  bool SendPull(Peer& peer, size_t way, uint64_t op, Outbound& write, Part& part);
+  bool SendData(Peer& peer, size_t way, uint64_t op, Outbound& write, Part& part);
+  Frame WriteFrame(const Peer& peer, uint64_t op, const Outbound& write, const Part& part) const;
+  void SendControl(Peer& peer, size_t way, Frame frame, absl::string_view payload = {});
+  void WriteOver(Peer& peer, uint64_t op, const absl::Status& status);
+  void OneOver(Transfer& transfer, const absl::Status& status);
+  void Finish(Transfer& transfer, const absl::Status& status);
+  void GiveUp(Transfer& transfer, const absl::Status& status);
+  absl::Status Late(Transfer& transfer);
+
+  // engine_in.cc
+  bool IsOver(Peer& peer, const Frame& frame);
+  void Settle(Peer& peer, uint64_t settled);
+  void OnData(Peer& peer, const Frame& frame, absl::Span<const std::byte> payload);
+  void OnPull(Peer& peer, const Frame& frame, absl::Span<const std::byte> payload);
+  bool AdvancePulls(size_t budget);
+  bool Advance(Pull& pull, size_t* budget);
+  absl::Status CheckRange(uint64_t region, uint64_t offset, uint64_t bytes, std::byte** at);
+  void Arrived(Peer& peer, const Frame& frame, uint64_t bytes);
+  void Refuse(Peer& peer, const Frame& frame, const absl::Status& why);
+  void MarkOver(Peer& peer, uint64_t op);
+  void CountImmediate(uint32_t immediate);
+  void ServeBarriers(Peer& peer, uint32_t tag);
+
+  const Options options_;
+  const int64_t silence_;
+  int spin_polls_ = 0;
+  Card card_;
+  mutable std::mutex mutex_;
+  std::vector<std::unique_ptr<Rail>> rails_;
+  std::unique_ptr<LocalHub> hub_;
+  std::unordered_map<uint64_t, std::unique_ptr<Peer>> peers_;     // by id
+  std::unordered_map<uint64_t, Peer*> sessions_;                  // by this side's session
+  std::list<std::pair<int64_t, std::unique_ptr<Link>>> leaving_;  // until when
+  uint64_t next_peer_ = 1;
+  std::unordered_map<uint64_t, Memory> regions_;
+  uint64_t next_region_ = 1;
+  std::list<std::shared_ptr<Transfer>> transfers_;
+  ImmCounter counter_;
+  std::unordered_map<uint64_t, std::shared_ptr<Transfer>> expectations_;
+  uint64_t next_token_ = 1;
+  uint64_t turn_ = 0;
+  std::list<Pull> pulls_;
+  std::deque<std::function<void()>> calls_;  // of on_lost callbacks, for the engine's thread
+  bool trouble_ = false;
+  bool backlog_ = false;  // something waits for room in a ring, which rings no bell
+  int64_t last_check_ = 0;
+
+  // Who makes progress: threads that wait, or else the engine's own, which sleeps on the event fds.
+  std::atomic<int> waiters_{0};
+  std::atomic<int64_t> last_wait_{0};
+  bool sleeping_ = false;  // one thread sleeps on the event fds, others on changed_
+  bool long_sleep_ = false;
+  int sleepers_ = 0;
+  bool closed_ = false;
+  bool stop_ = false;
+  std::condition_variable changed_;
+  std::condition_variable takeover_;
+  int wake_fd_ = -1;
+  std::thread thread_;
+};
+
+}  // namespace cohort::comm::transfer

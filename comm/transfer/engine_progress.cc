@@ -1,0 +1,172 @@
+// Who makes progress. Threads that wait do it themselves, for the shortest way from a frame to whom it is for: they
+// spin, yield, and then one of them sleeps on the event fds and the others on a condition. While nobody waits, the
+// engine's own thread sleeps there, so that writes of peers arrive without any call here.
+#include <poll.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "comm/doorbell.h"
+#include "comm/transfer/engine.h"
+
+namespace cohort::comm::transfer {
+
+bool Engine::Progress() {
+  bool moved = false;
+  for (const auto& rail : rails_) moved |= rail->Progress(policy::kProgressBytes);
+  const bool backlog = std::exchange(backlog_, false);
+  for (const auto& [id, peer] : peers_) {
+    if (peer->lost) continue;
+    for (Way& way : peer->ways) {
+      if (way.ring != nullptr) moved |= way.ring->Drain(this, policy::kProgressBytes);
+    }
+  }
+  moved |= AdvancePulls(policy::kProgressBytes);
+  // After what has arrived: it may have made room, or be answered.
+  if (moved || backlog) {
+    for (const auto& [id, peer] : peers_) {
+      if (!peer->lost) moved |= Pump(*peer);
+    }
+  }
+  const int64_t now = NowNanos();
+  if (trouble_ || now - last_check_ > policy::kCheckNanos) Check(now);
+  return moved;
+}
+
+void Engine::Check(int64_t now) {
+  trouble_ = false;
+  // This process may have been stopped itself: one look counts for so much silence at most.
+  const int64_t look = std::min(now - last_check_, policy::kUcxLookNanos);
+  last_check_ = now;
+  for (const auto& [id, peer] : peers_) {
+    if (!peer->lost) CheckPeer(*peer, now, look);
+  }
+  std::vector<std::shared_ptr<Transfer>> late;
+  for (const auto& transfer : transfers_) {
+    if (transfer->deadline <= now) late.push_back(transfer);
+  }
+  for (const auto& transfer : late) GiveUp(*transfer, Late(*transfer));
+  leaving_.remove_if([&](const auto& link) { return link.first < now; });
+}
+
+bool Engine::Arm() {
+  if (hub_ != nullptr) hub_->BeginSleep();
+  bool armed = pulls_.empty() && !trouble_ &&
+               std::all_of(rails_.begin(), rails_.end(), [](const auto& rail) { return rail->Arm(); });
+  for (const auto& [id, peer] : peers_) {
+    for (Way& way : peer->ways) armed = armed && (peer->lost || way.ring == nullptr || !way.ring->HasNews());
+  }
+  if (!armed && hub_ != nullptr) hub_->EndSleep();
+  return armed;
+}
+
+int64_t Engine::SleepLimit() const {
+  if (backlog_) return policy::kBacklogSleepNanos;
+  return transfers_.empty() && leaving_.empty() ? policy::kIdleNanos : policy::kMaxSleepNanos;
+}
+
+// Sleeps until something may have happened. False where there was something to do at once.
+bool Engine::Sleep(std::unique_lock<std::mutex>& lock, int64_t nanos) {
+  if (sleeping_) {
+    ++sleepers_;
+    changed_.wait_for(lock, std::chrono::nanoseconds(std::min(nanos, policy::kMaxSleepNanos)));
+    --sleepers_;
+    return true;
+  }
+  nanos = std::min(nanos, SleepLimit());
+  if (!Arm()) return false;
+  sleeping_ = true;
+  long_sleep_ = nanos > policy::kMaxSleepNanos;
+  std::vector<pollfd> fds = {{wake_fd_, POLLIN, 0}};
+  for (const auto& rail : rails_) fds.push_back({rail->event_fd(), POLLIN, 0});
+  if (hub_ != nullptr) fds.push_back({hub_->wake_fd(), POLLIN, 0});
+  lock.unlock();
+  const timespec limit = {nanos / 1'000'000'000, nanos % 1'000'000'000};
+  ppoll(fds.data(), fds.size(), &limit, nullptr);
+  lock.lock();
+  sleeping_ = long_sleep_ = false;
+  uint64_t wakes = 0;
+  if ((fds[0].revents & POLLIN) != 0) (void)!read(wake_fd_, &wakes, sizeof(wakes));
+  if (hub_ != nullptr) hub_->EndSleep();
+  Progress();
+  if (sleepers_ > 0) changed_.notify_all();  // one of them sleeps here next
+  return true;
+}
+
+void Engine::WakeSleeper() {
+  const uint64_t one = 1;
+  if (sleeping_) (void)!write(wake_fd_, &one, sizeof(one));
+}
+
+void Engine::Loop() {
+  std::unique_lock lock(mutex_);
+  int idle = 0;
+  while (!stop_) {
+    if (!calls_.empty()) {
+      const auto call = std::move(calls_.front());
+      calls_.pop_front();
+      lock.unlock();
+      call();
+      lock.lock();
+      continue;
+    }
+    if (waiters_.load() > 0 || NowNanos() - last_wait_.load() < policy::kTakeoverNanos) {
+      // A waiter that has slept says when it is done; short waits come and go without a word.
+      const bool long_wait = waiters_.load() > 0 && (sleeping_ || sleepers_ > 0);
+      takeover_.wait_for(
+          lock, std::chrono::nanoseconds(long_wait ? policy::kMaxSleepNanos : policy::kTakeoverNanos));
+      continue;
+    }
+    if (Progress()) {
+      idle = 0;
+    } else if (++idle > policy::kSpinPollsShared && Sleep(lock, policy::kIdleNanos)) {
+      idle = 0;
+      continue;
+    }
+    lock.unlock();
+    sched_yield();
+    lock.lock();
+  }
+}
+
+bool Engine::Poll(Transfer& transfer) {
+  if (transfer.done.load(std::memory_order_acquire)) return true;
+  if (const std::unique_lock lock(mutex_, std::try_to_lock); lock.owns_lock() && !closed_) Progress();
+  return transfer.done.load(std::memory_order_acquire);
+}
+
+absl::Status Engine::Wait(Transfer& transfer, absl::Time deadline) {
+  if (transfer.done.load(std::memory_order_acquire)) return transfer.status;
+  waiters_.fetch_add(1);
+  const absl::Time limit = deadline;
+  bool slept = false, late = false;
+  for (int polls = 0; !late; ++polls) {
+    bool moved = false;
+    {
+      std::unique_lock lock(mutex_, std::try_to_lock);
+      if (lock.owns_lock() && !closed_) moved = Progress();
+    }
+    if (transfer.done.load(std::memory_order_acquire)) break;
+    if (moved) polls = 0;
+    if (polls < spin_polls_) continue;
+    if (polls < spin_polls_ + policy::kYieldPolls) {
+      sched_yield();
+      continue;
+    }
+    const absl::Duration left = limit - absl::Now();
+    late = left <= absl::ZeroDuration();
+    if (late) break;
+    std::unique_lock lock(mutex_);
+    if (transfer.done.load(std::memory_order_acquire)) break;
+    slept = true;
+    Sleep(lock, absl::ToInt64Nanoseconds(std::min(left, absl::Nanoseconds(policy::kMaxSleepNanos))));
+    polls = spin_polls_ + policy::kYieldPolls - 2;  // woken for this, or for nothing
+  }
+  last_wait_.store(NowNanos());
+  if (waiters_.fetch_sub(1) == 1 && slept) takeover_.notify_one();
+  if (!late) return transfer.status;
+  return absl::DeadlineExceededError("the transfer goes on: the wait's own deadline has come");
+}
+
+}  // namespace cohort::comm::transfer
