@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -123,6 +124,11 @@ class Communicator {
   virtual void Abort(const absl::Status& why);
   // How often the group was edited. Messages of another epoch are never taken for this one's.
   virtual uint32_t epoch() const { return 0; }
+
+  // The last operations of this process, of all its groups, as JSON: what began, what ended and how, who is awaited.
+  // `cohort recorder` tells from those of several ranks who is late. With COHORT_FLIGHT_RECORDER=FOLDER in the
+  // environment, the first operation that fails leaves it there.
+  virtual std::string FlightRecord() const = 0;
 };
 
 }  // namespace cohort::comm

@@ -6,7 +6,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_join.h"
 #include "comm/check.h"
 #include "comm/policy.h"
 
@@ -26,6 +25,7 @@ Engine::~Engine() {
   if (thread_.joinable()) thread_.join();
   watch_.reset();
   for (const auto& transport : transports_) transport->Close();
+  FileFlightRecord();
 }
 
 std::shared_ptr<Group> Engine::AddGroup(uint32_t context, std::vector<int> members, int rank) {
@@ -37,6 +37,7 @@ std::shared_ptr<Group> Engine::AddGroup(uint32_t context, std::vector<int> membe
   group->world = groups_.empty();
   next_context_ = std::max(next_context_, context + 1);
   groups_[context] = group;
+  recorder_.OnGroup(context, group->epoch, group->members);
   // Nothing begun: the entry may be a past group's.
   for (const auto& transport : transports_) transport->PublishBegun(context, UINT32_MAX);
   group->inbox = std::exchange(early_[context], {});
@@ -88,6 +89,7 @@ std::shared_ptr<Run> Engine::Start(Run::Arguments arguments) {
   }
   auto run = std::make_shared<Run>(shared_from_this(), std::move(arguments));
   runs_.push_back(run);
+  RecordStartLocked(*run);
   num_runs_.fetch_add(1, std::memory_order_seq_cst);
   if (at_once) {
     BeginLocked(*run);
@@ -188,11 +190,13 @@ void Engine::TellGroup(const Run& run, const absl::Status& status) {
 }
 
 void Engine::OnRunDone(Run& run) {
+  recorder_.End(run.record(), run.status().code(), NowNanos());
   if (!run.status().ok()) {
     Group& group = *run.arguments().group;
     group.failure.Update(run.status());
     if (!run.point_to_point()) group.failures.emplace_back(run.arguments().key.sequence, run.status());
     if (group.failures.size() > policy::kFailuresKept) group.failures.pop_front();
+    RecordFailureLocked();
   }
   any_done_ = true;
   num_runs_.fetch_sub(1, std::memory_order_seq_cst);
@@ -269,7 +273,10 @@ void Engine::OnAbort(int peer, const MessageKey& key, const absl::Status& why) {
   }
   if ((key.context & kPointToPointContext) == 0) {
     const auto group = groups_.find(key.context);
-    if (group != groups_.end() && key.sequence < group->second->next_sequence) return;
+    if (group != groups_.end() && key.sequence < group->second->next_sequence) {
+      group->second->failed_elsewhere = {key.sequence, why};
+      return;
+    }
   }
   if (retired_.contains(key.context & ~kPointToPointContext)) return;
   aborts_.push_back({peer, key, why});
@@ -327,27 +334,6 @@ void Engine::SweepLocked() {
   if (!any_done_) return;
   any_done_ = false;
   std::erase_if(runs_, [](const auto& run) { return run->done(); });
-}
-
-absl::Status Engine::LateLocked(const Run& run) const {
-  const Run::Arguments& arguments = run.arguments();
-  std::vector<int> absent;
-  if (!run.point_to_point()) {
-    for (const int member : arguments.group->members) {
-      if (member == topology_.rank()) continue;
-      const std::optional<uint32_t> begun = routes_[member]->Begun(member, arguments.key.context);
-      if (begun.has_value() && *begun <= arguments.key.sequence) absent.push_back(member);
-    }
-  }
-  const std::string what = Describe(arguments.signature);
-  if (!absent.empty()) {
-    return absl::DeadlineExceededError(
-        absl::StrCat(what, " timed out: late rank", absent.size() > 1 ? "s " : " ",
-                     absl::StrJoin(absent, ", "), absent.size() > 1 ? " have" : " has", " not called it"));
-  }
-  const std::vector<int> awaited = run.AwaitedPeers();
-  return absl::DeadlineExceededError(absl::StrCat(
-      what, " timed out: waiting for rank", awaited.size() > 1 ? "s " : " ", absl::StrJoin(awaited, ", ")));
 }
 
 }  // namespace cohort::comm

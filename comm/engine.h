@@ -19,6 +19,7 @@
 #include "absl/time/time.h"
 #include "comm/doorbell.h"
 #include "comm/executor.h"
+#include "comm/flight_recorder.h"
 #include "comm/membership/edit.h"
 #include "comm/membership/wire.h"
 #include "comm/network_watch.h"
@@ -91,7 +92,14 @@ class Engine : public TransportEvents, public std::enable_shared_from_this<Engin
   void CancelSend(SendRequest& send) { routes_[send.peer]->CancelSend(send); }
   void CancelRecv(RecvRequest& recv);
   void TellGroup(const Run& run, const absl::Status& status);
+  // Before what it awaits is taken back.
+  void OnRunFails(const Run& run, const absl::Status& status);
   void OnRunDone(Run& run);
+
+  // The flight recorder: blame.cc. What this process knows now, as JSON.
+  std::string FlightRecordText();
+  // Writes the record of the first failure where COHORT_FLIGHT_RECORDER says, unless that is done. Not under the lock.
+  void FileFlightRecord();
 
   // TransportEvents, under the lock.
   void OnMessage(Transport& from, int peer, const MessageHeader& header, const std::byte* body) override;
@@ -152,8 +160,12 @@ class Engine : public TransportEvents, public std::enable_shared_from_this<Engin
   // Deadlines and the life of peers.
   void CheckLocked(int64_t now);
   absl::Status LateLocked(const Run& run) const;
+  void RecordStartLocked(Run& run);
+  void RecordFailureLocked();
+  FlightRecord RecordLocked() const;
   // Sleeps until the doorbell rings or `limit` nanoseconds are over; returns at once where something moved.
-  bool SleepOnce(const std::atomic<bool>* done, int64_t limit);
+  // Where a caller is blocked in an operation, it shows peers whom it waits for.
+  bool SleepOnce(const std::atomic<bool>* done, int64_t limit, const Run* blocked_in = nullptr);
   // Where to sleep: by whom awaited messages come.
   enum class Bed : uint8_t { kDoorbell, kNetwork, kDoorbellAndNetwork };
   Bed ChooseBedLocked() const;
@@ -187,8 +199,15 @@ class Engine : public TransportEvents, public std::enable_shared_from_this<Engin
   std::vector<std::shared_ptr<Run>> runs_;
   std::vector<std::shared_ptr<Run>> starting_;  // of runs_, those not yet begun
   int64_t last_check_ = 0;
+  int64_t last_shown_ = 0;  // that a caller is blocked
   int polls_ = 0;
   bool any_done_ = false;
+
+  FlightRecorder recorder_;
+  bool failed_once_ = false;
+  std::optional<FlightRecord> unfiled_;  // of the first failure
+  std::atomic<bool> any_unfiled_{false};
+  std::mutex file_mutex_;  // taken before mutex_
 
   std::atomic<int> num_runs_{0};
   std::atomic<int> waiters_{0};

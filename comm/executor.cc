@@ -18,6 +18,7 @@ bool Run::Done() { return done() || engine_->Poll(*this); }
 
 absl::Status Run::Wait(absl::Time deadline) {
   if (!done()) COHORT_RETURN_IF_ERROR(engine_->Wait(*this, deadline));
+  if (!status_.ok()) engine_->FileFlightRecord();
   return status_;
 }
 
@@ -186,6 +187,7 @@ void Run::StepOver(StepId id) {
 
 void Run::Fail(const absl::Status& status, bool tell) {
   if (done()) return;
+  engine_->OnRunFails(*this, status);
   for (StepState& state : steps_) {
     if (state.phase != Phase::kPosted) continue;
     state.phase = Phase::kOver;

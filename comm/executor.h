@@ -36,6 +36,8 @@ struct Group {
   absl::Status failure;  // of the first operation of this epoch that ended in an error
   // The latest operations that ended in an error: peers that call them later hear why.
   std::deque<std::pair<uint32_t, absl::Status>> failures;
+  // The latest operation that is over here and failed elsewhere.
+  std::pair<uint32_t, absl::Status> failed_elsewhere;
   absl::Status revoked;  // where not OK: operations end with it until the group is edited
   absl::Status removed;  // where not OK: this rank is not a member any more
   std::unique_ptr<Agreement> agreement;
@@ -50,6 +52,7 @@ class Run : public WorkState, public RequestOwner, public std::enable_shared_fro
     std::shared_ptr<const Schedule> schedule;
     Signature signature;
     MessageKey key;  // the steps of a collective; the step of a send/recv is the tag of its only step
+    const char* algorithm = nullptr;  // its name, for the record
     bool confirmed = false;
     const std::byte* input = nullptr;
     std::byte* output = nullptr;
@@ -58,6 +61,7 @@ class Run : public WorkState, public RequestOwner, public std::enable_shared_fro
     const Codec* codec = nullptr;
     Encoding encoding;
     float* residual = nullptr;
+    int64_t began = 0;
     int64_t deadline = 0;
   };
 
@@ -80,6 +84,9 @@ class Run : public WorkState, public RequestOwner, public std::enable_shared_fro
   void Fail(const absl::Status& status, bool tell);
   // Whether a message from or to the world rank is awaited.
   bool WaitsFor(int peer) const;
+  // What the flight recorder knows it by.
+  void set_record(uint64_t number) { record_ = number; }
+  uint64_t record() const { return record_; }
   // Once it is over.
   const absl::Status& status() const { return status_; }
   // World ranks that messages are awaited from or by, ascending.
@@ -118,6 +125,7 @@ class Run : public WorkState, public RequestOwner, public std::enable_shared_fro
   size_t next_ready_ = 0;
   size_t left_ = 0;
   bool draining_ = false;
+  uint64_t record_ = 0;
   absl::Status status_;
   std::atomic<bool> done_{false};
 };

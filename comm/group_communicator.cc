@@ -1,6 +1,7 @@
 #include "comm/group_communicator.h"
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -49,9 +50,10 @@ GroupCommunicator::GroupCommunicator(std::shared_ptr<Engine> engine, std::shared
 
 GroupCommunicator::~GroupCommunicator() { engine_->RemoveGroup(group_); }
 
-int64_t GroupCommunicator::Deadline() const {
-  if (options_.timeout == absl::InfiniteDuration()) return INT64_MAX;
-  return NowNanos() + absl::ToInt64Nanoseconds(options_.timeout);
+void GroupCommunicator::SetTimes(Run::Arguments* arguments) const {
+  arguments->began = NowNanos();
+  const bool endless = options_.timeout == absl::InfiniteDuration();
+  arguments->deadline = endless ? INT64_MAX : arguments->began + absl::ToInt64Nanoseconds(options_.timeout);
 }
 
 absl::Status GroupCommunicator::CheckCounts(const char* what, absl::Span<const size_t> counts,
@@ -74,19 +76,20 @@ absl::Status GroupCommunicator::CheckRoot(int root) const {
   return absl::InvalidArgumentError(absl::StrFormat("root %d of a group of %d ranks", root, size()));
 }
 
-std::shared_ptr<const Schedule> GroupCommunicator::ScheduleFor(Collective collective, size_t element_bytes) {
+std::pair<std::shared_ptr<const Schedule>, const char*> GroupCommunicator::ScheduleFor(Collective collective,
+                                                                                       size_t element_bytes) {
   const std::lock_guard lock(mutex_);
   for (auto it = schedules_.begin(); it != schedules_.end(); ++it) {
     if (it->element_bytes != element_bytes || !(it->collective == collective)) continue;
     if (it != schedules_.begin()) schedules_.splice(schedules_.begin(), schedules_, it);
-    return schedules_.front().schedule;
+    return {it->schedule, it->algorithm};
   }
   Collective cut = collective;
   const Algorithm& algorithm = cut.quantized ? SelectQuantized(cut) : tuner_->Select(cut, element_bytes);
   auto schedule = std::make_shared<const Schedule>(algorithm.make(cut));
-  schedules_.push_front({std::move(collective), element_bytes, schedule});
+  schedules_.push_front({std::move(collective), element_bytes, schedule, algorithm.name});
   if (schedules_.size() > policy::kScheduleCache) schedules_.pop_back();
-  return schedule;
+  return {std::move(schedule), algorithm.name};
 }
 
 Work GroupCommunicator::Collect(Collective collective, const void* send, void* recv, DataType dtype,
@@ -107,12 +110,12 @@ Work GroupCommunicator::Collect(Collective collective, const void* send, void* r
   } else {
     arguments.signature.digest = Digest(collective.counts, collective.root);
   }
-  arguments.schedule = ScheduleFor(std::move(collective), element_bytes);
+  std::tie(arguments.schedule, arguments.algorithm) = ScheduleFor(std::move(collective), element_bytes);
   arguments.group = group_;
   arguments.input = static_cast<const std::byte*>(send);
   arguments.output = static_cast<std::byte*>(recv);
   arguments.reduce = FindReduce(dtype, op);
-  arguments.deadline = Deadline();
+  SetTimes(&arguments);
   if (quantized != nullptr) {
     if (auto status = AddCodec(*quantized, &arguments); !status.ok()) return Work(status);
   }
@@ -348,7 +351,7 @@ Work GroupCommunicator::PointToPoint(bool sends, const void* send, void* recv, s
   arguments.confirmed = true;
   arguments.input = static_cast<const std::byte*>(send);
   arguments.output = static_cast<std::byte*>(recv);
-  arguments.deadline = Deadline();
+  SetTimes(&arguments);
   return Work(std::static_pointer_cast<WorkState>(engine_->Start(std::move(arguments))));
 }
 

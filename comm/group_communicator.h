@@ -50,6 +50,7 @@ class GroupCommunicator : public Communicator {
   absl::StatusOr<MembershipChange> Shrink(EditOptions options) override;
   absl::StatusOr<MembershipChange> Grow(std::shared_ptr<JoinBoard> board, EditOptions options) override;
   void Abort(const absl::Status& why) override;
+  std::string FlightRecord() const override { return engine_->FlightRecordText(); }
   uint32_t epoch() const override { return group_->epoch; }
   // The first call of a process that was taken in.
   absl::Status MeetAsNewcomer();
@@ -70,10 +71,11 @@ class GroupCommunicator : public Communicator {
                const QuantizedCall* quantized = nullptr);
   Work PointToPoint(bool sends, const void* send, void* recv, size_t count, DataType dtype, int peer,
                     int tag);
-  std::shared_ptr<const Schedule> ScheduleFor(Collective collective, size_t element_bytes);
+  // Its schedule and the name of its algorithm.
+  std::pair<std::shared_ptr<const Schedule>, const char*> ScheduleFor(Collective collective, size_t element_bytes);
   absl::Status CheckCounts(const char* what, absl::Span<const size_t> counts, size_t element_bytes) const;
   absl::Status CheckRoot(int root) const;
-  int64_t Deadline() const;
+  void SetTimes(Run::Arguments* arguments) const;
   // codec/quantized_collectives.cc
   absl::Status AddCodec(const QuantizedCall& call, Run::Arguments* arguments) const;
 
@@ -86,6 +88,7 @@ class GroupCommunicator : public Communicator {
     Collective collective;
     size_t element_bytes;
     std::shared_ptr<const Schedule> schedule;
+    const char* algorithm;
   };
   void SetTuning(std::shared_ptr<const TuningInputs> tuning);
   void MakeTunerLocked();

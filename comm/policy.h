@@ -120,8 +120,17 @@ inline constexpr int kMaxMembers = 1 << 16;
 inline constexpr size_t kDecisionsKept = 64;
 // Failed operations of a group that are remembered for peers that call them later.
 inline constexpr size_t kFailuresKept = 32;
-// A rank that has waited for others within this time is not the one that is late.
+// A rank that was seen waiting for others within this time (or three fourths of the time that the operation has taken,
+// where that is less) is not the one that is late. A rank that waits shows it this often, and names so many of those
+// it waits for.
 inline constexpr int64_t kWaitingNanos = 250'000'000;
+inline constexpr int64_t kShowWaitingNanos = 5'000'000;
+inline constexpr size_t kAwaitedPublished = 14;
+// What the flight recorder holds: operations, groups, and failures with their messages.
+inline constexpr uint64_t kFlightOperations = 512;
+inline constexpr size_t kFlightGroups = 64;
+inline constexpr size_t kFlightRemarks = 64;
+inline constexpr size_t kFlightMessageBytes = 1000;
 // Agreements in one edit, where members keep dying in between.
 inline constexpr int kEditAttempts = 16;
 // So many of the members, those of the lowest ranks, write invitations to newcomers.

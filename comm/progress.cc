@@ -37,14 +37,20 @@ Engine::Bed Engine::ChooseBedLocked() const {
   return local ? Bed::kDoorbellAndNetwork : Bed::kNetwork;
 }
 
-bool Engine::SleepOnce(const std::atomic<bool>* done, int64_t limit) {
+bool Engine::SleepOnce(const std::atomic<bool>* done, int64_t limit, const Run* blocked_in) {
   const uint32_t seen = doorbell_->BeginSleep();
   if (watch_ != nullptr) watch_->BeginSleep();
   bool moved = false;
   Bed bed = Bed::kDoorbell;
   if (mutex_.try_lock()) {
     moved = ProgressLocked();
-    if (const int64_t now = NowNanos(); now - last_check_ >= policy::kCheckNanos) CheckLocked(now);
+    const int64_t now = NowNanos();
+    if (blocked_in != nullptr && !blocked_in->done() && now - last_shown_ >= policy::kShowWaitingNanos) {
+      last_shown_ = now;
+      const std::vector<int> awaited = blocked_in->AwaitedPeers();
+      for (const auto& transport : transports_) transport->PublishWaiting(now, awaited);
+    }
+    if (now - last_check_ >= policy::kCheckNanos) CheckLocked(now);
     limit = std::min(limit, policy::kMaxSleepNanos);
     for (const auto& transport : transports_) limit = std::min(limit, transport->MaxSleepNanos());
     if (!moved) {
@@ -115,7 +121,7 @@ absl::Status Engine::Wait(Run& run, absl::Time deadline) {
         if (!run.done()) status = LateLocked(run);
         break;
       }
-      if (SleepOnce(run.done_flag(), give_up - now)) idle = 0;
+      if (SleepOnce(run.done_flag(), give_up - now, &run)) idle = 0;
     }
   }
   // The thread takes over what others left within its next look.
@@ -127,6 +133,7 @@ void Engine::ThreadMain() {
   int64_t last_active = NowNanos();
   int idle = 0;
   while (!stop_.load(std::memory_order_seq_cst)) {
+    FileFlightRecord();
     if (num_runs_.load(std::memory_order_seq_cst) > 0) {
       last_active = NowNanos();
       if (waiters_.load(std::memory_order_relaxed) == 0) {

@@ -273,9 +273,11 @@ absl::Status Engine::Adopt(const std::shared_ptr<Group>& group, const EditDecisi
   group->next_sequence = 0;
   group->failure = absl::OkStatus();
   group->failures.clear();
+  group->failed_elsewhere = {};
   group->revoked = absl::OkStatus();
   group->agreement.reset();
   groups_[group->context] = group;
+  recorder_.OnGroup(group->context, group->epoch, group->members);
   group->inbox.clear();
   for (const auto& [member, card] : decision.cards) ReachLocked(member, card);
   if (group->world) {

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "comm/transport/message.h"
 
 namespace cohort::comm {
@@ -28,6 +29,12 @@ class TransportEvents {
   virtual void OnPeerGone(int peer, bool left, absl::string_view how) = 0;
   // The peer has forgotten this rank: it was taken out of the group.
   virtual void OnDismissed(int peer) {}
+};
+
+// A peer's latest sign that it is blocked.
+struct WaitingSign {
+  int64_t when = 0;
+  std::vector<int> awaited;  // world ranks
 };
 
 // Not thread-safe: the engine calls under its lock. Nothing here blocks.
@@ -67,6 +74,10 @@ class Transport {
   // where the transport cannot tell.
   virtual void PublishBegun(uint32_t context, uint32_t sequence) {}
   virtual std::optional<uint32_t> Begun(int peer, uint32_t context) const { return std::nullopt; }
+  // Publishes that a caller of this rank is blocked, and by which peers (policy::kAwaitedPublished of them at most);
+  // and tells when a peer has last said so, in this host's NowNanos: nullopt where the transport cannot tell.
+  virtual void PublishWaiting(int64_t now, absl::Span<const int> awaited) {}
+  virtual std::optional<WaitingSign> LastWaiting(int peer) const { return std::nullopt; }
 
   // The last calls: what was accepted goes out, peers learn that this rank has left.
   virtual void Close() = 0;

@@ -130,6 +130,70 @@ TEST(Failures, StoppedPeerCannotSpoilAResult) {
            {.timeout = absl::Milliseconds(300)});
 }
 
+TEST(Failures, WhoOnlyWaitsForTheLateIsNotBlamed) {
+  // Rank 2 waits for rank 1 in an operation before, and so comes late to the barrier.
+  SharedCounter gave_up;
+  RunRanks(3,
+           [&](Communicator& comm) {
+             float value = 0;
+             if (comm.rank() == 1) {
+               EXPECT_TRUE(gave_up.WaitFor(2));
+               return;
+             }
+             if (comm.rank() == 2) {
+               absl::SleepFor(absl::Milliseconds(200));  // still in it when rank 0 gives up
+               const absl::Status status = comm.Recv(&value, 1, DataType::kF32, 1).Wait();
+               ExpectNames(status, absl::StatusCode::kDeadlineExceeded, "waiting for rank 1");
+               gave_up.Add();
+               return;
+             }
+             const absl::Status status = comm.Barrier().Wait();
+             ExpectNames(status, absl::StatusCode::kDeadlineExceeded, "late rank 1 has not called it");
+             gave_up.Add();
+             EXPECT_TRUE(gave_up.WaitFor(2));
+           },
+           {.timeout = absl::Milliseconds(500)});
+}
+
+TEST(Failures, OnlyTheStoppedOfFourIsNamedByAll) {
+  // Stopped at any point of a row of operations, so that survivors stand in different ones.
+  for (int round = 0; round < 4; ++round) {
+    SharedCounter gave_up;
+    RunRanks(4,
+             [&](Communicator& comm) {
+               std::vector<float> data(round % 2 == 0 ? kSmall : kLarge, 1.0f);
+               pid_t waker = 0;
+               for (int i = 0;; ++i) {
+                 if (comm.rank() == 1 && i == 3 + round) {
+                   const pid_t self = getpid();
+                   waker = fork();
+                   if (waker == 0) {
+                     absl::SleepFor(absl::Microseconds(300 * round));
+                     kill(self, SIGSTOP);
+                     gave_up.WaitFor(3);
+                     kill(self, SIGCONT);
+                     _exit(0);
+                   }
+                 }
+                 const absl::Status status =
+                     comm.AllReduce(data.data(), data.data(), data.size(), DataType::kF32).Wait();
+                 if (status.ok()) continue;
+                 if (comm.rank() == 1) break;
+                 EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded) << status;
+                 const std::string said(status.message());
+                 EXPECT_THAT(said, ::testing::AnyOf(HasSubstr("late rank 1 has not called it"),
+                                                    HasSubstr("late rank 1, for which"),
+                                                    HasSubstr("waiting for rank 1 "),
+                                                    ::testing::EndsWith("waiting for rank 1")));
+                 gave_up.Add();
+                 break;
+               }
+               EXPECT_TRUE(gave_up.WaitFor(3));
+             },
+             {.timeout = absl::Milliseconds(400)});
+  }
+}
+
 TEST(Failures, WaitHasADeadlineOfItsOwn) {
   SharedCounter gave_up;
   RunRanks(2, [&](Communicator& comm) {

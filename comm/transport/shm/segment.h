@@ -68,6 +68,9 @@ struct SegmentLayout {
   uint64_t nonce;
   alignas(64) Doorbell doorbell;
   alignas(64) std::atomic<uint32_t> closed;
+  // When a caller of the owner was last seen to be blocked, and by which ranks: the first of -1 ends them.
+  alignas(64) std::atomic<int64_t> waiting;
+  std::atomic<int32_t> awaited[policy::kAwaitedPublished];
   // Entry context % size: context << 32 | (sequence + 1) of the operation begun last.
   alignas(64) std::atomic<uint64_t> board[policy::kBoardEntries];
   Slot slots[policy::kShmSlots];

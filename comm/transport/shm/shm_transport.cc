@@ -319,6 +319,28 @@ std::optional<uint32_t> ShmTransport::Begun(int peer, uint32_t context) const {
   return static_cast<uint32_t>(word);
 }
 
+// Advice, not a lock: a reader that sees half of an update blames one rank more or less.
+void ShmTransport::PublishWaiting(int64_t now, absl::Span<const int> awaited) {
+  for (size_t i = 0; i < policy::kAwaitedPublished; ++i) {
+    const int32_t rank = i < awaited.size() ? awaited[i] : -1;
+    (*own_)->awaited[i].store(rank, std::memory_order_relaxed);
+  }
+  (*own_)->waiting.store(now, std::memory_order_release);
+}
+
+std::optional<WaitingSign> ShmTransport::LastWaiting(int peer) const {
+  if (peer >= static_cast<int>(peers_.size()) || peers_[peer] == nullptr) return std::nullopt;
+  const Segment& segment = *peers_[peer]->segment;
+  WaitingSign sign;
+  sign.when = segment->waiting.load(std::memory_order_acquire);
+  for (const auto& entry : segment->awaited) {
+    const int32_t rank = entry.load(std::memory_order_relaxed);
+    if (rank < 0) break;
+    sign.awaited.push_back(rank);
+  }
+  return sign;
+}
+
 void ShmTransport::Close() {
   const int64_t give_up = NowNanos() + policy::kMaxSleepNanos * 10;
   while (backlog_ > 0 && NowNanos() < give_up) {

@@ -49,6 +49,8 @@ class ShmTransport : public Transport {
   int64_t MaxSleepNanos() const override;
   void PublishBegun(uint32_t context, uint32_t sequence) override;
   std::optional<uint32_t> Begun(int peer, uint32_t context) const override;
+  void PublishWaiting(int64_t now, absl::Span<const int> awaited) override;
+  std::optional<WaitingSign> LastWaiting(int peer) const override;
   void Close() override;
 
  private:
