@@ -57,7 +57,8 @@ void ExpectProved(const Algorithm& algorithm, Shape shape, int size, Place place
   std::vector<Collective> calls = Calls(algorithm.operation, shape, size, place == Place::kInPlace, root);
   for (Collective& call : calls) {
     if (shape >= Shape::kLong && algorithm.pipelined) call.piece = 9;
-    if (place == Place::kMixed && !HasRoot(algorithm.operation)) call.in_place = call.rank % 2 == 1;  // each rank decides for itself
+    if (place == Place::kMixed && !HasRoot(algorithm.operation))
+      call.in_place = call.rank % 2 == 1;  // each rank decides for itself
   }
   SimulatedMachine machine;
   machine.hosts = on.hosts;
@@ -80,6 +81,7 @@ void ExpectProved(const Algorithm& algorithm, Shape shape, int size, const Named
 }
 
 class Algorithms : public ::testing::TestWithParam<size_t> {};
+class AlgorithmsByHost : public Algorithms {};
 
 TEST_P(Algorithms, ProvedFrom1To64Ranks) {
   const Algorithm& algorithm = comm::Algorithms()[GetParam()];
@@ -94,9 +96,8 @@ TEST_P(Algorithms, ProvedFrom1To64Ranks) {
   }
 }
 
-TEST_P(Algorithms, ProvedOnAnyHosts) {
+TEST_P(AlgorithmsByHost, ProvedOnAnyHosts) {
   const Algorithm& algorithm = comm::Algorithms()[GetParam()];
-  if (!algorithm.by_host) GTEST_SKIP() << "the same on any hosts";
   for (const int size : {1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 16, 17, 21, 32, 64}) {
     for (const NamedHosts& on : Placements(size)) {
       for (const Shape shape : kShapes) {
@@ -127,6 +128,17 @@ TEST_P(Algorithms, ProvedForManyRanks) {
   }
 }
 
+// Those that heed hosts; the others are the same on any.
+std::vector<size_t> ByHost() {
+  std::vector<size_t> indices;
+  for (size_t i = 0; i < comm::Algorithms().size(); ++i) {
+    if (comm::Algorithms()[i].by_host) indices.push_back(i);
+  }
+  return indices;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, AlgorithmsByHost, ::testing::ValuesIn(ByHost()),
+                         [](const auto& info) { return TestName(comm::Algorithms()[info.param]); });
 INSTANTIATE_TEST_SUITE_P(All, Algorithms, ::testing::Range(size_t{0}, comm::Algorithms().size()),
                          [](const auto& info) { return TestName(comm::Algorithms()[info.param]); });
 
