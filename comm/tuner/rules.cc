@@ -121,6 +121,7 @@ Maybe ReadOverride(absl::string_view text, TuningRules* rules) {
   }
   const size_t before = rules->size();
   for (absl::string_view part : absl::StrSplit(text.substr(name_end + 1), ',')) {
+    const absl::string_view whole = part;
     rule.bytes = {};
     rule.piece_bytes = 0;
     if (text[name_end] == ':') {
@@ -138,8 +139,8 @@ Maybe ReadOverride(absl::string_view text, TuningRules* rules) {
           rule.bytes.to <= other.bytes.from) {
         continue;
       }
-      return Problem{i < before ? text : part, absl::StrCat("sizes of ", Name(rule.operation),
-                                                            " that an earlier range has: ranges overlap")};
+      return Problem{i < before ? text : whole, absl::StrCat("sizes of ", Name(rule.operation),
+                                                             " that an earlier range has: ranges overlap")};
     }
     rules->push_back(rule);
   }
