@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"

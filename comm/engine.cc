@@ -154,7 +154,7 @@ absl::Status Engine::Obstacle(const Run& run) {
 void Engine::PostSend(SendRequest& send) {
   const Gone& gone = gone_[send.peer];
   if (gone.detached) {
-    send.owner->OnRequestDone(send.token, absl::UnavailableError(gone.how));
+    send.owner->OnRequestDone(send.token, GoneStatus(send.peer));
     return;
   }
   routes_[send.peer]->Send(send);
@@ -163,7 +163,7 @@ void Engine::PostSend(SendRequest& send) {
 void Engine::PostRecv(RecvRequest& recv) {
   const Gone& gone = gone_[recv.peer];
   if (gone.gone && !matcher_.Has(recv.peer, recv.key)) {
-    recv.owner->OnRequestDone(recv.token, absl::UnavailableError(gone.how));
+    recv.owner->OnRequestDone(recv.token, GoneStatus(recv.peer));
     return;
   }
   matcher_.Post(recv);
@@ -286,18 +286,44 @@ void Engine::OnPeerGone(int peer, bool left, absl::string_view how) {
   gone_[peer].gone = true;
   gone_[peer].left = left;
   gone_[peer].how = std::string(how);
-  const std::vector<std::shared_ptr<Run>> runs = runs_;
-  for (const auto& run : runs) {
-    const std::vector<int>& members = run->arguments().group->members;
-    const bool member = std::find(members.begin(), members.end(), peer) != members.end();
-    // One that left may have done its part; one that died leaves its group without a member.
-    const bool hit = run->WaitsFor(peer) || (!left && member && !run->point_to_point());
-    if (hit) run->Fail(absl::UnavailableError(gone_[peer].how), /*tell=*/true);
+  if (left) {
+    someone_left_ = true;
+  } else {
+    const std::vector<std::shared_ptr<Run>> runs = runs_;
+    for (const auto& run : runs) {
+      const std::vector<int>& members = run->arguments().group->members;
+      const bool member = std::find(members.begin(), members.end(), peer) != members.end();
+      // One that left may have done its part; one that died leaves its group without a member.
+      const bool hit = run->WaitsFor(peer) || (member && !run->point_to_point());
+      if (hit) run->Fail(absl::UnavailableError(gone_[peer].how), /*tell=*/true);
+    }
   }
   for (const auto& [context, group] : groups_) {
     if (group->agreement == nullptr) continue;
     group->agreement->OnLost(peer);
     FlushAgreement(*group);
+  }
+}
+
+absl::Status Engine::GoneStatus(int peer) const {
+  if (gone_[peer].left) {
+    // A rank leaves when it fails: whom it has lost is the cause, and who left the consequence.
+    for (const Gone& other : gone_) {
+      if (!other.gone || other.left || other.detached) continue;
+      return absl::UnavailableError(absl::StrCat(other.how, ", after which ", gone_[peer].how));
+    }
+  }
+  return absl::UnavailableError(gone_[peer].how);
+}
+
+void Engine::FailThoseWhoWaitForLeavers() {
+  const std::vector<std::shared_ptr<Run>> runs = runs_;
+  for (const auto& run : runs) {
+    for (const int peer : run->AwaitedPeers()) {
+      if (!gone_[peer].gone || !gone_[peer].left) continue;
+      run->Fail(GoneStatus(peer), /*tell=*/true);
+      break;
+    }
   }
 }
 
@@ -312,6 +338,7 @@ bool Engine::ProgressLocked() {
   }
   for (const auto& transport : transports_) moved |= transport->Progress(policy::kProgressBytes);
   SweepLocked();
+  if (someone_left_) CheckLocked(NowNanos());
   if (++polls_ >= policy::kPollsPerClock) {
     polls_ = 0;
     const int64_t now = NowNanos();
@@ -323,6 +350,8 @@ bool Engine::ProgressLocked() {
 void Engine::CheckLocked(int64_t now) {
   last_check_ = now;
   for (const auto& transport : transports_) transport->CheckPeers();
+  // After the look at who is dead, which explains why others left.
+  if (std::exchange(someone_left_, false)) FailThoseWhoWaitForLeavers();
   const std::vector<std::shared_ptr<Run>> runs = runs_;
   for (const auto& run : runs) {
     if (!run->done() && now >= run->arguments().deadline) run->Fail(LateLocked(*run), /*tell=*/true);

@@ -163,6 +163,10 @@ class Engine : public TransportEvents, public std::enable_shared_from_this<Engin
   void RecordStartLocked(Run& run);
   void RecordFailureLocked();
   FlightRecord RecordLocked() const;
+  // Why nothing comes of a peer that is gone.
+  absl::Status GoneStatus(int peer) const;
+  // Later than OnPeerGone, when everybody's life has been looked at.
+  void FailThoseWhoWaitForLeavers();
   // Sleeps until the doorbell rings or `limit` nanoseconds are over; returns at once where something moved.
   // Where a caller is blocked in an operation, it shows peers whom it waits for.
   bool SleepOnce(const std::atomic<bool>* done, int64_t limit, const Run* blocked_in = nullptr);
@@ -202,6 +206,7 @@ class Engine : public TransportEvents, public std::enable_shared_from_this<Engin
   int64_t last_shown_ = 0;  // that a caller is blocked
   int polls_ = 0;
   bool any_done_ = false;
+  bool someone_left_ = false;
 
   FlightRecorder recorder_;
   bool failed_once_ = false;
