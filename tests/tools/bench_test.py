@@ -48,6 +48,17 @@ class BenchTest(CohortTest):
                 self.assertLessEqual({"cohort", "the-mpi"}, points[op, size])
         self.assertIn(("send/recv", 8), points)
 
+    def test_collectives_are_tuned_and_the_table_is_read_back(self):
+        for op in ("all-reduce", "all-gather"):  # the second time the first one's rules stay
+            self.cohort("bench", "collectives", "--ops", op, "--bytes", "64,4096", "--seconds", 0.01, "--tune", "table",
+                        ranks=2)
+        lines = (self.folder / "table").read_text().splitlines()
+        self.assertEqual(lines[0], "cohort-tuning-table 1")
+        rules = [line.split() for line in lines if not line.startswith("#")][1:]
+        self.assertEqual({rule[0] for rule in rules}, {"all-reduce", "all-gather"})
+        for rule in rules:
+            self.assertEqual(rule[1:3], ["1", "2"])
+
     def test_collectives_refuses_what_makes_no_sense(self):
         self.assertIn("mpirun -np 2", self.fails("bench", "collectives"))
         self.assertIn("there are all-reduce, ", self.fails("bench", "collectives", "--ops", "all-redcue", ranks=2))

@@ -32,6 +32,14 @@ class PlanTest(CohortTest):
         for name in ["ring", "hierarchical", "1 MiB"]:
             self.assertIn(name, texts)
 
+    def test_prices_for_jobs_on_that_cluster(self):
+        self.plan(CLUSTER, "--op", "barrier", "--bytes", 0, "--prices", "prices")
+        lines = (self.folder / "prices").read_text().splitlines()
+        self.assertEqual(lines[0], "cohort-prices 1")
+        between = [line.split() for line in lines if line.startswith("between_hosts ")][0]
+        self.assertEqual([round(float(number), 6) for number in between[1:]], [20, 1, 0.1])
+        self.assertIn("rails 1", lines)
+
     def test_small_messages_prefer_few_rounds_and_large_ones_few_bytes(self):
         fastest = [self.plan(CLUSTER, "--op", "all-reduce", "--bytes", size).split("fastest: ")[1].split()[0]
                    for size in (56, 1 << 24)]

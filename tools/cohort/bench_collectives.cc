@@ -7,13 +7,17 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <set>
+#include <sstream>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "comm/algorithms/algorithm.h"
 #include "comm/check.h"
+#include "comm/tuner/rules.h"
 #include "tools/cohort/bench.h"
 #include "tools/cohort/bench_collective_calls.h"
 #include "tools/cohort/bench_model.h"
@@ -44,6 +48,7 @@ struct CollectivesFlags {
   std::vector<std::string> who;
   std::string mpi_name;
   std::string json;
+  std::string tune;
 };
 
 struct Contestant {
@@ -178,6 +183,26 @@ std::vector<size_t> WantedSizes(const CollectivesFlags& flags) {
   return sizes;
 }
 
+// Rules of sizes are for calls whose size is equal on all ranks; a round trip has no algorithms.
+bool Tunable(comm::Operation operation) {
+  return operation != comm::Operation::kAllToAllV && operation != comm::Operation::kPointToPoint;
+}
+
+// Instead of what the file, where there is one, says of the same operations and groups.
+absl::Status WriteTuningTable(const comm::TuningRules& rules, const std::string& path) {
+  comm::TuningRules table;
+  if (std::ifstream before(path); before) {
+    std::ostringstream text;
+    text << before.rdbuf();
+    COHORT_ASSIGN_OR_RETURN(table, comm::ParseTuningTable(text.str(), path));
+  }
+  std::ofstream file(path);
+  file << comm::FormatTuningTable(comm::MergeTuningTables(std::move(table), rules));
+  file.close();
+  if (!file) return absl::InvalidArgumentError(absl::StrCat("cannot write the tuning table ", path));
+  return absl::OkStatus();
+}
+
 absl::Status BenchCollectives(const CollectivesFlags& flags) {
   COHORT_ASSIGN_OR_RETURN(const auto operations, ChosenOperations(flags.operations));
   COHORT_RETURN_IF_ERROR(StartMpiForBench());
@@ -189,9 +214,12 @@ absl::Status BenchCollectives(const CollectivesFlags& flags) {
 
   // Every peer is a row here. A flag leaves some out.
   std::vector<std::unique_ptr<Peer>> peers;
-  peers.push_back(MakeCohortPeer(*world));
-  COHORT_ASSIGN_OR_RETURN(peers.emplace_back(), MakeMpiPeer(*world, flags.mpi_name));
-  COHORT_ASSIGN_OR_RETURN(peers.emplace_back(), MakeGlooPeer(*world));
+  const bool tunes = !flags.tune.empty();
+  peers.push_back(MakeCohortPeer(*world, tunes));
+  if (!tunes) {
+    COHORT_ASSIGN_OR_RETURN(peers.emplace_back(), MakeMpiPeer(*world, flags.mpi_name));
+    COHORT_ASSIGN_OR_RETURN(peers.emplace_back(), MakeGlooPeer(*world));
+  }
   std::erase_if(peers, [&](const std::unique_ptr<Peer>& peer) {
     return peer == nullptr || (!flags.who.empty() && std::find(flags.who.begin(), flags.who.end(),
                                                                peer->name()) == flags.who.end());
@@ -203,7 +231,10 @@ absl::Status BenchCollectives(const CollectivesFlags& flags) {
   const std::vector<size_t> sizes = WantedSizes(flags);
   const int hosts = world->topology().num_hosts();
   std::vector<nlohmann::ordered_json> rows;
+  comm::TuningRules rules;
   for (const CollectiveOperation* operation : operations) {
+    if (tunes && !Tunable(operation->operation)) continue;
+    std::vector<comm::MeasuredTime> times;
     if (world->rank() == 0) PrintHeader(*operation, *world, names);
     for (size_t bytes : operation->Sizes(sizes, world->size())) {
       BenchBuffers buffers(*operation, *world, bytes);
@@ -218,6 +249,8 @@ absl::Status BenchCollectives(const CollectivesFlags& flags) {
       if (world->rank() != 0) continue;
       PrintLine(names, contestants, bytes);
       for (const Contestant& contestant : contestants) {
+        times.push_back({bytes, comm::FindAlgorithm(operation->operation, contestant.algorithm),
+                         Median(contestant.seconds)});
         rows.push_back({{"op", Name(operation->operation)},
                         {"hosts", hosts},
                         {"ranks", world->size()},
@@ -229,8 +262,13 @@ absl::Status BenchCollectives(const CollectivesFlags& flags) {
                                                  : nlohmann::ordered_json(nullptr)}});
       }
     }
+    if (!tunes) continue;
+    const auto own = comm::RulesOf(operation->operation, hosts, world->size(), times);
+    rules.insert(rules.end(), own.begin(), own.end());
   }
-  return world->rank() == 0 ? WriteRows(rows, flags.json) : absl::OkStatus();
+  if (world->rank() != 0) return absl::OkStatus();
+  if (tunes) COHORT_RETURN_IF_ERROR(WriteTuningTable(rules, flags.tune));
+  return WriteRows(rows, flags.json);
 }
 
 }  // namespace
@@ -261,6 +299,10 @@ void AddBenchCollectives(CLI::App& bench, const Selected& selected) {
   app->add_option(
       "--mpi-name", flags->mpi_name,
       "What the rows call this job's MPI, e.g. openmpi-han where OMPI_MCA_coll_han_priority=100 is set");
+  app->add_option(
+      "--tune", flags->tune,
+      "Measure every algorithm of Cohort instead, and write into this file which is fastest: what "
+      "COHORT_TUNING_TABLE reads. What it says of other groups stays");
   app->add_option("--json", flags->json, "Write one JSON object a row to this file");
   app->callback([=] { selected([=] { return BenchCollectives(*flags); }); });
 }

@@ -52,7 +52,8 @@ class Peer {
 // MPI.
 absl::Status StartMpiForBench();
 
-std::unique_ptr<Peer> MakeCohortPeer(comm::Communicator& world);
+// With the algorithm that it chooses, or with each that it has.
+std::unique_ptr<Peer> MakeCohortPeer(comm::Communicator& world, bool every_algorithm);
 // The MPI of this job, by the name of its library where `name` is empty. nullptr: this is a build without it.
 absl::StatusOr<std::unique_ptr<Peer>> MakeMpiPeer(comm::Communicator& world, const std::string& name);
 // Gloo over TCP. nullptr: this is a build without it.

@@ -2,6 +2,7 @@
 // fastest, and why.
 #include <algorithm>
 #include <cstdio>
+#include <fstream>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "comm/check.h"
 #include "comm/pricing.h"
+#include "comm/tuner/prices.h"
 #include "runtime/file.h"
 #include "tools/cohort/plan.h"
 #include "tools/cohort/plan_figure.h"
@@ -29,7 +31,7 @@ constexpr double kFirstBytes = 64, kLastBytes = 1 << 30;
 constexpr int kManyRanks = 20'000;
 
 struct PlanFlags {
-  std::string topology, operation, svg;
+  std::string topology, operation, svg, prices;
   size_t bytes = 0;
 };
 
@@ -108,6 +110,12 @@ absl::Status Draw(const PlanFlags& flags, const Machine& machine,
 absl::Status PlanCollectives(const PlanFlags& flags) {
   COHORT_ASSIGN_OR_RETURN(const Machine machine, ReadTopology(flags.topology));
   COHORT_ASSIGN_OR_RETURN(const auto algorithms, AlgorithmsOf(flags.operation));
+  if (!flags.prices.empty()) {
+    std::ofstream file(flags.prices);
+    file << comm::FormatPrices(comm::PricesOf(machine));
+    file.close();
+    if (!file) return absl::InvalidArgumentError(absl::StrCat("cannot write the prices ", flags.prices));
+  }
   const size_t count = (flags.bytes + kElementBytes - 1) / kElementBytes;
   std::vector<Priced> rows;
   for (const Algorithm* algorithm : algorithms) {
@@ -151,6 +159,9 @@ void AddPlanCollectives(CLI::App& plan, const Selected& selected) {
          "Bytes of the operation: of the buffer, or of all parts; all-to-all: what a rank sends in all")
       ->required()
       ->check(CLI::Range(size_t{0}, size_t{1} << 50));
+  app->add_option(
+      "--prices", flags->prices,
+      "Also write the links' prices into this file, for jobs on that cluster: COHORT_PRICES reads it");
   app->add_option("--svg", flags->svg, "Also draw time over bytes, for every algorithm, into this file");
   app->callback([=] { selected([=] { return PlanCollectives(*flags); }); });
 }
