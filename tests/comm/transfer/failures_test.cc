@@ -52,26 +52,19 @@ TEST_P(TransferFailures, BadRangesAreRefusedByTheTargetAndWriteNothing) {
       ExpectError(mesh.engine->Write(request).Wait(), absl::StatusCode::kNotFound, "source region 77");
     }
     // One bad page, and the immediate of all is not counted.
-    ExpectError(mesh.engine
-                    ->WritePaged({.peer = mesh.peers[peer],
-                                  .from = mesh.from,
-                                  .from_pages = {{0, 1}, 0, 64},
-                                  .to = mesh.regions[peer],
-                                  .to_pages = {{0, 4000}, 0, 64},
-                                  .page_bytes = 64,
-                                  .immediate = 3})
-                    .Wait(),
-                absl::StatusCode::kOutOfRange, "refused");
-    EXPECT_EQ(mesh.engine
-                  ->WritePaged({.peer = mesh.peers[peer],
-                                .from = mesh.from,
-                                .from_pages = {{0, 1}, 0, 64},
-                                .to = mesh.regions[peer],
-                                .to_pages = {{0}, 0, 64},
-                                .page_bytes = 64})
-                  .Wait()
-                  .code(),
-              absl::StatusCode::kInvalidArgument);
+    PagedWriteRequest pages;
+    pages.peer = mesh.peers[peer];
+    pages.from = mesh.from;
+    pages.from_pages = {{0, 1}, 0, 64};
+    pages.to = mesh.regions[peer];
+    pages.to_pages = {{0, 4000}, 0, 64};
+    pages.page_bytes = 64;
+    pages.immediate = 3;
+    ExpectError(mesh.engine->WritePaged(pages).Wait(), absl::StatusCode::kOutOfRange, "refused");
+    // One page to fewer than come.
+    pages.to_pages = {{0}, 0, 64};
+    pages.immediate.reset();
+    EXPECT_EQ(mesh.engine->WritePaged(pages).Wait().code(), absl::StatusCode::kInvalidArgument);
     mesh.Meet("tried");
     EXPECT_EQ(mesh.engine->Count(3), 0u);
     EXPECT_EQ(std::count(mesh.target.begin(), mesh.target.end(), std::byte{0}), 200'000);

@@ -76,13 +76,15 @@ TEST_P(Writes, PagesAndStridesAsPlainLoops) {
       std::mt19937 random(11);
       std::shuffle(from_pages.begin(), from_pages.end(), random);
       std::shuffle(to_pages.begin(), to_pages.end(), random);
-      works.push_back(mesh.engine->WritePaged({.peer = peer,
-                                               .from = mesh.from,
-                                               .from_pages = {from_pages, 3, page + 8},
-                                               .to = to,
-                                               .to_pages = {to_pages, area, page + 24},
-                                               .page_bytes = page,
-                                               .immediate = kImmediate}));
+      PagedWriteRequest request;
+      request.peer = peer;
+      request.from = mesh.from;
+      request.from_pages = {from_pages, 3, page + 8};
+      request.to = to;
+      request.to_pages = {to_pages, area, page + 24};
+      request.page_bytes = page;
+      request.immediate = kImmediate;
+      works.push_back(mesh.engine->WritePaged(request));
       ++writes;
       for (uint32_t i = 0; i < count; ++i) {
         for (uint64_t b = 0; b < page; ++b)
