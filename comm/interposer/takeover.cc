@@ -11,7 +11,7 @@ namespace cohort::comm::interposer {
 namespace {
 
 constexpr const char* kNames[] = {
-#define COHORT_X(enumerator, name, one_host, hosts) name,
+#define COHORT_X(enumerator, name, from, below) name,
     COHORT_INTERPOSED(COHORT_X)
 #undef COHORT_X
 };
@@ -22,13 +22,13 @@ const char* Name(Call call) { return kNames[static_cast<int>(call)]; }
 
 Takeover DefaultTakeover() {
   Takeover takeover;
-  takeover.one_host = {
-#define COHORT_X(enumerator, name, one_host, hosts) one_host,
+  takeover.from = {
+#define COHORT_X(enumerator, name, from, below) from,
       COHORT_INTERPOSED(COHORT_X)
 #undef COHORT_X
   };
-  takeover.hosts = {
-#define COHORT_X(enumerator, name, one_host, hosts) hosts,
+  takeover.below = {
+#define COHORT_X(enumerator, name, from, below) below,
       COHORT_INTERPOSED(COHORT_X)
 #undef COHORT_X
   };
@@ -45,8 +45,7 @@ absl::StatusOr<Takeover> ParseTakeover(const char* mode, const char* ops) {
   if (ops == nullptr) return takeover;
 
   const Takeover standard = takeover;
-  takeover.one_host.fill(kNever);
-  takeover.hosts.fill(kNever);
+  takeover.from.fill(kNever);
   for (const absl::string_view item : absl::StrSplit(ops, ',', absl::SkipWhitespace())) {
     const std::vector<absl::string_view> parts = absl::StrSplit(item, absl::MaxSplits('=', 1));
     int call = 0;
@@ -57,8 +56,11 @@ absl::StatusOr<Takeover> ParseTakeover(const char* mode, const char* ops) {
                                                      "': it is a list of NAME or NAME=BYTES, with the names ",
                                                      absl::StrJoin(kNames, ", ")));
     }
-    takeover.one_host[call] = parts.size() == 2 ? from : standard.one_host[call];
-    takeover.hosts[call] = parts.size() == 2 ? from : standard.hosts[call];
+    takeover.from[call] = parts.size() == 2 ? from : standard.from[call];
+    if (parts.size() == 2) {
+      takeover.below[call] = kNever;
+      takeover.hosts = true;
+    }
   }
   return takeover;
 }

@@ -12,20 +12,20 @@
 
 namespace cohort::comm::interposer {
 
-// X(enumerator, name in COHORT_MPI_OPS and in reports, bytes from which it is taken over on one host, and between
-// hosts). Bytes are those of one rank's largest buffer, equal on all ranks by the rules of MPI; of the v-form of
-// all-to-all no rank knows them, so its thresholds are all or nothing. One host: measured beside Open MPI 4.1 with two
-// ranks. Between hosts nothing was measured yet, so nothing is taken over unasked.
+// X(enumerator, name in COHORT_MPI_OPS and in reports, bytes from which and below which it is taken over on one host).
+// Bytes are those of one rank's largest buffer, equal on all ranks by the rules of MPI; of the v-form of all-to-all no
+// rank knows them, so it is all or nothing. Measured beside Open MPI 4.1 with two ranks. Between hosts nothing was
+// measured yet, so nothing is taken over unasked.
 #define COHORT_INTERPOSED(X)                                      \
-  X(kAllReduce, "allreduce", 4 << 10, kNever)                     \
+  X(kAllReduce, "allreduce", 4 << 10, 1 << 20)                    \
   X(kReduce, "reduce", kNever, kNever)                            \
   X(kReduceScatter, "reduce_scatter", 4 << 10, kNever)            \
   X(kReduceScatterBlock, "reduce_scatter_block", 4 << 10, kNever) \
-  X(kAllGather, "allgather", 4 << 10, kNever)                     \
-  X(kAllGatherV, "allgatherv", 4 << 10, kNever)                   \
+  X(kAllGather, "allgather", 4 << 10, 1 << 20)                    \
+  X(kAllGatherV, "allgatherv", 4 << 10, 1 << 20)                  \
   X(kGather, "gather", kNever, kNever)                            \
   X(kScatter, "scatter", 256 << 10, kNever)                       \
-  X(kAllToAll, "alltoall", 4 << 10, kNever)                       \
+  X(kAllToAll, "alltoall", 4 << 10, 128 << 10)                    \
   X(kAllToAllV, "alltoallv", kNever, kNever)                      \
   X(kBroadcast, "bcast", kNever, kNever)                          \
   X(kBarrier, "barrier", kNever, kNever)
@@ -35,11 +35,11 @@ inline constexpr uint64_t kNever = UINT64_MAX;
 inline constexpr uint64_t kAnyBytes = UINT64_MAX;
 
 enum class Call : uint8_t {
-#define COHORT_X(enumerator, name, one_host, hosts) enumerator,
+#define COHORT_X(enumerator, name, from, below) enumerator,
   COHORT_INTERPOSED(COHORT_X)
 #undef COHORT_X
 };
-#define COHORT_X(enumerator, name, one_host, hosts) +1
+#define COHORT_X(enumerator, name, from, below) +1
 inline constexpr int kNumCalls = 0 COHORT_INTERPOSED(COHORT_X);
 #undef COHORT_X
 
@@ -59,13 +59,14 @@ inline constexpr absl::Duration kConnect = absl::Seconds(60);
 // Plain data: rank 0's goes to all.
 struct Takeover {
   bool on = true;
-  std::array<uint64_t, kNumCalls> one_host{};  // by Call: from so many bytes
-  std::array<uint64_t, kNumCalls> hosts{};
+  bool hosts = false;                       // also where ranks are on several hosts
+  std::array<uint64_t, kNumCalls> from{};   // by Call; kNever: not at all
+  std::array<uint64_t, kNumCalls> below{};  // kNever: no limit
 
   bool Takes(Call call, uint64_t bytes, bool on_one_host) const {
-    const auto& from = on_one_host ? one_host : hosts;
-    const uint64_t least = from[static_cast<int>(call)];
-    return on && least != kNever && bytes >= least;
+    const auto i = static_cast<size_t>(call);
+    if (!on || from[i] == kNever || !(on_one_host || hosts)) return false;
+    return bytes >= from[i] && (below[i] == kNever || bytes < below[i]);
   }
 };
 
@@ -73,7 +74,7 @@ struct Takeover {
 Takeover DefaultTakeover();
 
 // The table as COHORT_MPI ("on", "off"), COHORT_MPI_OPS ("allreduce,bcast": these alone; "alltoallv=0": this one too,
-// from 0 bytes) change it. INVALID_ARGUMENT names what is not understood, and what is possible. Null: not set.
+// from 0 bytes, on any hosts) change it. INVALID_ARGUMENT names what is not understood, and what is possible. Null: not set.
 absl::StatusOr<Takeover> ParseTakeover(const char* mode, const char* ops);
 
 }  // namespace cohort::comm::interposer
