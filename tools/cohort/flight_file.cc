@@ -1,5 +1,6 @@
 #include "tools/cohort/flight_file.h"
 
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <limits>
@@ -159,6 +160,10 @@ absl::StatusOr<comm::FlightRecord> ParseFlightRecord(const std::string& text) {
 }
 
 absl::StatusOr<comm::FlightRecord> ReadFlightRecord(const std::string& path) {
+  std::error_code ignored;  // a stream of a folder throws
+  if (std::filesystem::is_directory(path, ignored)) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": a folder; name the files in it"));
+  }
   std::ifstream file(path, std::ios::binary);
   const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
   if (!file.good() && !file.eof()) return absl::NotFoundError(absl::StrCat(path, ": cannot be read"));
