@@ -43,11 +43,12 @@ absl::Status CompareDigests(absl::Span<const TuningInputs::Digests> digests);
 absl::Status CompareAtRendezvous(Rendezvous& rendezvous, const absl::StatusOr<TuningInputs>& own,
                                  absl::Time deadline);
 
-// As FormatPrices: all get the median of what `measurers` have measured. `own`: what this rank has.
+// What one pair of ranks has measured.
 struct MeasuredLink {
   bool between_hosts = false;
   double latency = 0, seconds_per_byte = 0, gap = 0;
 };
+// As FormatPrices: all get the median of what `measurers` have measured. `own`: what this rank has.
 absl::StatusOr<std::string> SpreadPrices(Rendezvous& rendezvous, const Prices& before,
                                          absl::Span<const int> measurers,
                                          const std::vector<MeasuredLink>& own, absl::Time deadline);
