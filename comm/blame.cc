@@ -134,9 +134,10 @@ void Engine::FileFlightRecord() {
   std::unique_lock lock(mutex_);
   const std::optional<FlightRecord> record = std::exchange(unfiled_, std::nullopt);
   lock.unlock();
-  if (!record.has_value()) return;
-  const absl::Status written = WriteFile(std::getenv("COHORT_FLIGHT_RECORDER"),
-                                         absl::StrCat("flight_rank", record->rank, ".json"), ToJson(*record));
+  const char* folder = std::getenv("COHORT_FLIGHT_RECORDER");
+  if (!record.has_value() || folder == nullptr) return;
+  const absl::Status written =
+      WriteFile(folder, absl::StrCat("flight_rank", record->rank, ".json"), ToJson(*record));
   if (!written.ok()) {
     std::fprintf(stderr, "cohort: flight recorder: %s\n", std::string(written.message()).c_str());
   }
