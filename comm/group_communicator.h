@@ -26,6 +26,8 @@ class GroupCommunicator : public Communicator {
   int rank() const override { return group_->rank; }
   int size() const override { return static_cast<int>(group_->members.size()); }
   const Topology& topology() const override { return topology_; }
+  // How algorithms are chosen: for groups made of this one's ranks.
+  const std::shared_ptr<const TuningInputs>& tuning() const { return tuning_; }
 
   absl::StatusOr<std::unique_ptr<Communicator>> Split(int color, int key) override;
   Work AllReduce(const void* send, void* recv, size_t count, DataType dtype, ReduceOp op) override;

@@ -9,8 +9,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "comm/check.h"
-#include "comm/group_communicator.h"
 #include "comm/interposer/board.h"
+#include "comm/tuner/agreement.h"
 
 namespace cohort::comm::interposer {
 namespace {
@@ -62,6 +62,7 @@ void Session::Begin() {
                  status.ToString().c_str());
   }
   if (all == 0) {
+    session->everyone_.reset();
     session->engine_.reset();
     PMPI_Comm_free(&session->own_);
     return;
@@ -74,15 +75,21 @@ void Session::Begin() {
 
 absl::Status Session::Connect() {
   Board board(own_);
-  auto engine = Engine::Create(board, absl::Now() + kConnect);
+  const absl::Status status = Meet(board, absl::Now() + kConnect);
   board.Close();
-  COHORT_RETURN_IF_ERROR(engine.status());
-  engine_ = *std::move(engine);
-  std::vector<int> members(board.size());
+  return status;
+}
+
+absl::Status Session::Meet(Rendezvous& rendezvous, absl::Time deadline) {
+  absl::StatusOr<TuningInputs> tuning = ReadTuningInputs(kOptions);
+  COHORT_RETURN_IF_ERROR(CompareAtRendezvous(rendezvous, tuning, deadline));
+  COHORT_ASSIGN_OR_RETURN(engine_, Engine::Create(rendezvous, deadline));
+  std::vector<int> members(rendezvous.size());
   std::iota(members.begin(), members.end(), 0);
-  auto group = engine_->AddGroup(0, std::move(members), board.rank());
-  everyone_ = std::make_unique<GroupCommunicator>(engine_, std::move(group), kOptions);
-  return absl::OkStatus();
+  auto group = engine_->AddGroup(0, std::move(members), rendezvous.rank());
+  everyone_ = std::make_unique<GroupCommunicator>(engine_, std::move(group), kOptions,
+                                                  std::make_shared<const TuningInputs>(*std::move(tuning)));
+  return everyone_->MeasurePrices(rendezvous, deadline);
 }
 
 void Session::End() {
@@ -194,7 +201,8 @@ absl::StatusOr<Communicator*> Session::Ready(MPI_Comm comm, Group* group) {
     if (PMPI_Allreduce(&reserved, &by_all, 1, MPI_INT, MPI_MIN, comm) != MPI_SUCCESS) break;
     if (by_all == 0) continue;
     auto own = engine_->AddGroup(static_cast<uint32_t>(agreed), group->members, group->rank);
-    group->communicator = std::make_unique<GroupCommunicator>(engine_, std::move(own), kOptions);
+    group->communicator =
+        std::make_unique<GroupCommunicator>(engine_, std::move(own), kOptions, everyone_->tuning());
     return group->communicator.get();
   }
   return absl::UnavailableError("MPI failed while a communicator was met for the first time");

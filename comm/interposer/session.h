@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "comm/communicator.h"
 #include "comm/engine.h"
+#include "comm/group_communicator.h"
 #include "comm/interposer/takeover.h"
 
 namespace cohort::comm::interposer {
@@ -58,6 +59,7 @@ class Session {
  private:
   Session() = default;
   absl::Status Connect();
+  absl::Status Meet(Rendezvous& rendezvous, absl::Time deadline);
   void Report();
   static int OnCommFreed(MPI_Comm comm, int keyval, void* value, void* extra);
 
@@ -69,7 +71,8 @@ class Session {
   int keyval_ = MPI_KEYVAL_INVALID;
   int error_code_ = MPI_ERR_OTHER;
   std::shared_ptr<Engine> engine_;
-  std::unique_ptr<Communicator> everyone_;  // holds the engine's first context
+  std::unique_ptr<GroupCommunicator>
+      everyone_;  // holds the engine's first context, and how algorithms are chosen
 
   std::mutex mutex_;  // guards groups_
   std::unordered_map<MPI_Comm, std::unique_ptr<Group>> groups_;
