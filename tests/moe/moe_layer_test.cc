@@ -8,6 +8,7 @@
 
 #include "tests/moe/layer_under_test.h"
 #include "tests/moe/numeric.h"
+#include "tests/support/ranks.h"
 
 namespace cohort::moe {
 namespace {
@@ -170,55 +171,15 @@ TEST(MoeLayer, LossesAreTheSameHoweverTheSequencesAreDivided) {
 }
 
 TEST(MoeLayer, ExpertsThatDoNotDivideOverTheRanksAreAnError) {
-  class Three final : public comm::Communicator {  // a group of three that never communicates
-   public:
-    int rank() const override { return 0; }
-    int size() const override { return 3; }
-    const comm::Topology& topology() const override { return topology_; }
-    absl::StatusOr<std::unique_ptr<comm::Communicator>> Split(int, int) override { return nullptr; }
-    comm::Work AllReduce(const void*, void*, size_t, DataType, comm::ReduceOp) override {
-      return comm::Work();
-    }
-    comm::Work ReduceScatter(const void*, void*, absl::Span<const size_t>, DataType,
-                             comm::ReduceOp) override {
-      return comm::Work();
-    }
-    comm::Work AllGather(const void*, void*, absl::Span<const size_t>, DataType) override {
-      return comm::Work();
-    }
-    comm::Work Broadcast(void*, size_t, DataType, int) override { return comm::Work(); }
-    comm::Work Reduce(const void*, void*, size_t, DataType, int, comm::ReduceOp) override {
-      return comm::Work();
-    }
-    comm::Work Gather(const void*, void*, absl::Span<const size_t>, DataType, int) override {
-      return comm::Work();
-    }
-    comm::Work Scatter(const void*, void*, absl::Span<const size_t>, DataType, int) override {
-      return comm::Work();
-    }
-    comm::Work AllToAllMatrix(const void*, void*, absl::Span<const size_t>, DataType) override {
-      return comm::Work();
-    }
-    comm::Work AllToAll(const void*, void*, size_t, DataType) override { return comm::Work(); }
-    comm::Work AllToAllV(const void*, absl::Span<const size_t>, void*, absl::Span<const size_t>,
-                         DataType) override {
-      return comm::Work();
-    }
-    comm::Work Send(const void*, size_t, DataType, int, int) override { return comm::Work(); }
-    comm::Work Recv(void*, size_t, DataType, int, int) override { return comm::Work(); }
-    comm::Work Quantized(const comm::QuantizedCall&) override { return comm::Work(); }
-    comm::Work Barrier() override { return comm::Work(); }
-
-   private:
-    const std::string hosts_[3] = {"a", "a", "a"};
-    const comm::Topology topology_{0, hosts_};
-  };
-  runtime::ParameterGroup group("block");
-  const auto layer = MakeMoeFactory(std::make_shared<ExpertGroup>(std::make_shared<Three>()))(
-      runtime::TinyConfig("mixtral"), 0, "model.layers.0.", ReferenceDevice(), DataType::kF64, group);
-  EXPECT_EQ(layer.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(layer.status().message(),
-              ::testing::HasSubstr("4 experts cannot be divided evenly over 3 ranks"));
+  testing::RunRanks(3, [](comm::Communicator& world) {
+    const auto group_of_three = std::shared_ptr<comm::Communicator>(&world, [](comm::Communicator*) {});
+    runtime::ParameterGroup group("block");
+    const auto layer = MakeMoeFactory(std::make_shared<ExpertGroup>(group_of_three))(
+        runtime::TinyConfig("mixtral"), 0, "model.layers.0.", ReferenceDevice(), DataType::kF64, group);
+    EXPECT_EQ(layer.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(layer.status().message(),
+                ::testing::HasSubstr("4 experts cannot be divided evenly over 3 ranks"));
+  });
 }
 
 }  // namespace
