@@ -15,7 +15,7 @@ std::vector<float> HashModel(absl::Span<const int32_t> history) {
   for (int32_t token : history) hash = (hash ^ static_cast<uint64_t>(token + 1)) * 1099511628211u;
   std::vector<float> logits(kByteVocabulary, -std::numeric_limits<float>::infinity());
   for (int token = 32; token < 127; ++token) {
-    const auto bits = runtime::Philox4x32({static_cast<uint32_t>(token), 0, 0, 0},
+    const auto bits = Philox4x32({static_cast<uint32_t>(token), 0, 0, 0},
                                           {static_cast<uint32_t>(hash), static_cast<uint32_t>(hash >> 32)});
     logits[token] = 4 * runtime::UniformFloat(bits[0]);
   }
