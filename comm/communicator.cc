@@ -7,6 +7,7 @@
 #include <set>
 #include <tuple>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "comm/check.h"
 #include "comm/group_communicator.h"
@@ -28,6 +29,9 @@ std::unique_ptr<GroupCommunicator> World(std::shared_ptr<Engine> engine, const C
 absl::StatusOr<std::unique_ptr<Communicator>> Communicator::Create(std::shared_ptr<Rendezvous> rendezvous,
                                                                    CommunicatorOptions options) {
   if (rendezvous == nullptr) return absl::InvalidArgumentError("a communicator needs a rendezvous");
+  if (const int rank = rendezvous->rank(), size = rendezvous->size(); size < 1 || rank < 0 || rank >= size) {
+    return absl::InvalidArgumentError(absl::StrCat("the rendezvous has rank ", rank, " of ", size));
+  }
   const absl::Time deadline = absl::Now() + options.timeout;
   absl::StatusOr<TuningInputs> tuning = ReadTuningInputs(options);
   COHORT_RETURN_IF_ERROR(CompareAtRendezvous(*rendezvous, tuning, deadline));

@@ -31,7 +31,7 @@ struct CommunicatorOptions {
   // named count for more where they are set.
   std::string collectives = {};   // COHORT_COLLECTIVES: a line as `all-reduce:0-32k=ring;all-to-all=bruck`
   std::string tuning_table = {};  // COHORT_TUNING_TABLE: a file of `cohort bench collectives --tune`
-  std::string prices = {};        // COHORT_PRICES: a file, `measure` or `default`; empty: measured between hosts
+  std::string prices = {};  // COHORT_PRICES: a file, `measure` or `default`; empty: measured between hosts
 };
 
 // A fixed group of ranks. Operations return at once; every rank of the group must call the same operations in

@@ -96,9 +96,6 @@ std::shared_ptr<Engine> Engine::Single() {
 absl::StatusOr<std::shared_ptr<Engine>> Engine::Create(Rendezvous& rendezvous, absl::Time deadline) {
   const int rank = rendezvous.rank();
   const int size = rendezvous.size();
-  if (size < 1 || rank < 0 || rank >= size) {
-    return absl::InvalidArgumentError(absl::StrCat("the rendezvous has rank ", rank, " of ", size));
-  }
   // The transports call back into the engine, so their addresses are made before it knows its topology.
   auto shell = std::shared_ptr<Engine>(new Engine(Topology(rank, std::vector<std::string>(size, "?"))));
   COHORT_RETURN_IF_ERROR(shell->Connect(rendezvous, deadline));

@@ -291,22 +291,24 @@ Work GroupCommunicator::Quantized(const QuantizedCall& call) {
   collective.recv_counts.assign(call.recv_counts.begin(), call.recv_counts.end());
   const bool two_sided = call.operation == Operation::kAllToAll || call.operation == Operation::kAllToAllV;
   if (call.operation != Operation::kAllReduce) {
-    if (auto status = CheckCounts("counts", call.counts, SizeOf(call.dtype)); !status.ok()) return Work(status);
+    if (auto status = CheckCounts("counts", call.counts, SizeOf(call.dtype)); !status.ok())
+      return Work(status);
   }
   if (two_sided) {
     const auto& in = call.recv_counts;
     if (auto status = CheckCounts("recv counts", in, SizeOf(call.dtype)); !status.ok()) return Work(status);
     if (in[rank()] != call.counts[rank()]) {
-      return Work(absl::InvalidArgumentError("a rank would send itself another number of elements than receive"));
+      return Work(
+          absl::InvalidArgumentError("a rank would send itself another number of elements than receive"));
     }
   }
   const size_t own = call.operation == Operation::kAllReduce ? call.count : call.counts[rank()];
   const size_t sent = call.operation == Operation::kAllReduce || call.operation == Operation::kAllGather
                           ? own
                           : Sum(call.counts);
-  const size_t got = two_sided                                      ? Sum(call.recv_counts)
+  const size_t got = two_sided                                 ? Sum(call.recv_counts)
                      : call.operation == Operation::kAllGather ? Sum(call.counts)
-                                                                    : own;
+                                                               : own;
   if (auto status = CheckBuffer("send", call.send, sent); !status.ok()) return Work(status);
   if (auto status = CheckBuffer("recv", call.recv, got); !status.ok()) return Work(status);
   const auto* recv = static_cast<const std::byte*>(call.recv);

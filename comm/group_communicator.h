@@ -18,8 +18,8 @@ namespace cohort::comm {
 
 class GroupCommunicator : public Communicator {
  public:
-  GroupCommunicator(std::shared_ptr<Engine> engine, std::shared_ptr<Group> group,
-                    CommunicatorOptions options, std::shared_ptr<const TuningInputs> tuning);
+  GroupCommunicator(std::shared_ptr<Engine> engine, std::shared_ptr<Group> group, CommunicatorOptions options,
+                    std::shared_ptr<const TuningInputs> tuning);
   // Waits for what is in flight.
   ~GroupCommunicator() override;
 
@@ -74,7 +74,8 @@ class GroupCommunicator : public Communicator {
   Work PointToPoint(bool sends, const void* send, void* recv, size_t count, DataType dtype, int peer,
                     int tag);
   // Its schedule and the name of its algorithm.
-  std::pair<std::shared_ptr<const Schedule>, const char*> ScheduleFor(Collective collective, size_t element_bytes);
+  std::pair<std::shared_ptr<const Schedule>, const char*> ScheduleFor(Collective collective,
+                                                                      size_t element_bytes);
   absl::Status CheckCounts(const char* what, absl::Span<const size_t> counts, size_t element_bytes) const;
   absl::Status CheckRoot(int root) const;
   void SetTimes(Run::Arguments* arguments) const;

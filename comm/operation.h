@@ -68,8 +68,8 @@ struct Collective {
   // all-reduce, all-gather, and at the root reduce, gather: the input lies in the output. scatter, at the root: its
   // own part stays in the input.
   bool in_place = false;
-  size_t piece = 0;                 // elements of a pipeline piece; 0: do not cut
-  bool quantized = false;           // what crosses the wire may be encoded (codec/schedules.h)
+  size_t piece = 0;        // elements of a pipeline piece; 0: do not cut
+  bool quantized = false;  // what crosses the wire may be encoded (codec/schedules.h)
   // Where the ranks are. Null: all on one host.
   std::shared_ptr<const HostMap> hosts;
 

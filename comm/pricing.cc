@@ -74,12 +74,12 @@ constexpr Row kRows[] = {
 }  // namespace pricing
 
 absl::StatusOr<Price> PriceOf(const Algorithm& algorithm, const Machine& machine, size_t count,
-                              size_t element_bytes, size_t replayed,
-                              size_t piece_bytes) {
+                              size_t element_bytes, size_t replayed, size_t piece_bytes) {
   for (const pricing::Row& row : pricing::kRows) {
     if (row.operation != algorithm.operation || algorithm.name != std::string(row.name)) continue;
     pricing::Clock clock(machine, element_bytes, replayed);
-    pricing::Pricer pricer{clock, {}, count, algorithm.pipelined ? std::max<size_t>(1, piece_bytes / element_bytes) : 0};
+    pricing::Pricer pricer{
+        clock, {}, count, algorithm.pipelined ? std::max<size_t>(1, piece_bytes / element_bytes) : 0};
     pricer.call.operation = algorithm.operation;
     pricer.call.size = clock.size();
     pricer.call.hosts = machine.hosts;

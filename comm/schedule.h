@@ -63,7 +63,7 @@ struct Schedule {
   size_t wire_count = 0;
   size_t sums_count = 0;
   size_t encoded_count = 0;  // of the wire buffer, from its begin on: where this rank encodes
-  size_t local_count = 0;  // elements that copies and reductions touch
+  size_t local_count = 0;    // elements that copies and reductions touch
 
   absl::Span<const StepId> After(StepId step) const {
     return absl::MakeConstSpan(after).subspan(steps[step].first_after, steps[step].num_after);

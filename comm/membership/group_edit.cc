@@ -72,7 +72,8 @@ absl::StatusOr<MembershipChange> GroupCommunicator::Edit(const EditOptions& want
     if (!decision.newcomers.empty() && rank() < policy::kInviters) {
       for (const Newcomer& newcomer : decision.newcomers) {
         // Where nobody can write, the newcomers do not come, and are taken out again below.
-        (void)options.board->Answer(newcomer.name, Encode(Invitation{newcomer.member, decision, EncodeForNewcomer(*tuning_)}));
+        (void)options.board->Answer(
+            newcomer.name, Encode(Invitation{newcomer.member, decision, EncodeForNewcomer(*tuning_)}));
       }
     }
     absl::Status met;

@@ -150,7 +150,7 @@ void AddPlanCollectives(CLI::App& plan, const Selected& selected) {
       "collectives",
       "The price of every algorithm of an operation on a described cluster, up to 100,000 ranks");
   const auto flags = std::make_shared<PlanFlags>();
-  app->add_option("--topology", flags->topology, "The cluster, a YAML file as examples/cluster.yaml")
+  app->add_option("--topology", flags->topology, "The cluster, a YAML file as examples/clusters/racks.yaml")
       ->required();
   app->add_option("--op", flags->operation, "The operation: all-reduce, all-gather, all-to-all, …")
       ->required();

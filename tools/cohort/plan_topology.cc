@@ -33,7 +33,7 @@ class Reader {
     COHORT_ASSIGN_OR_RETURN(const double memory, Positive(root, "memory_gbit_per_s", 80));
     machine.local_seconds_per_byte = 8e-9 / memory;
     const YAML::Node links = root["links"];
-    if (!links) return Bad(root, "no links: say what a message costs, as in examples/cluster.yaml");
+    if (!links) return Bad(root, "no links: say what a message costs, as in examples/clusters/racks.yaml");
     const char* const names[] = {"inside_socket", "inside_host", "between_hosts", "between_racks"};
     COHORT_RETURN_IF_ERROR(CheckKeys(links, {names[0], names[1], names[2], names[3]}));
     for (int i = 0; i < comm::kNumDistances; ++i) {
