@@ -108,7 +108,8 @@ static void reductions(const char* where, MPI_Comm comm, int count) {
     MPI_Reduce(in, out, count, MPI_INT, MPI_SUM, root, comm);
     print_bytes("  reduce", out, sizeof(*out) * (size_t)count, comm);
     memcpy(out, in, sizeof(*in) * (size_t)count);
-    MPI_Reduce(rank == root ? MPI_IN_PLACE : out, rank == root ? out : NULL, count, MPI_INT, MPI_MAX, root, comm);
+    MPI_Reduce(rank == root ? MPI_IN_PLACE : out, rank == root ? out : NULL, count, MPI_INT, MPI_MAX, root,
+               comm);
     print_bytes("  reduce in place", out, sizeof(*out) * (size_t)count, comm);
   }
   memset(out, 0x22, sizeof(*out) * (size_t)count * size);

@@ -75,7 +75,8 @@ int main(int argc, char** argv) {
   require(size >= 2 && size <= 64 && cohort_comm_local_size(comm) == size, "ranks of one host");
 
   for (i = 0; i < COUNT; ++i) mine[i] = (float)(rank + 1);
-  require(cohort_all_reduce(comm, mine, sum, COUNT, COHORT_F32, COHORT_SUM, &work) == COHORT_OK, "all-reduce");
+  require(cohort_all_reduce(comm, mine, sum, COUNT, COHORT_F32, COHORT_SUM, &work) == COHORT_OK,
+          "all-reduce");
   require(cohort_work_wait_seconds(work, 20) == COHORT_OK, "wait");
   require(cohort_work_test(work, &done) == COHORT_OK && done, "test");
   cohort_work_free(work);
@@ -95,13 +96,18 @@ int main(int argc, char** argv) {
   }
 
   /* Errors are values: all of them leave the group as it was. */
-  require(cohort_all_reduce(comm, mine, NULL, COUNT, COHORT_F32, COHORT_SUM, NULL) == COHORT_INVALID_ARGUMENT, "NULL");
+  require(cohort_all_reduce(comm, mine, NULL, COUNT, COHORT_F32, COHORT_SUM, NULL) == COHORT_INVALID_ARGUMENT,
+          "NULL");
   require(strstr(cohort_last_message(), "null") != NULL, "says so");
-  require(cohort_all_reduce(NULL, mine, sum, 1, COHORT_F32, COHORT_SUM, NULL) == COHORT_INVALID_ARGUMENT, "no comm");
-  require(cohort_all_reduce(comm, mine, sum, 1, (cohort_dtype)77, COHORT_SUM, &work) == COHORT_INVALID_ARGUMENT &&
-              work == NULL, "no such type");
-  require(cohort_all_reduce(comm, mine, sum, 1, COHORT_F32, (cohort_reduce_op)9, NULL) == COHORT_INVALID_ARGUMENT,
-          "no such reduction");
+  require(cohort_all_reduce(NULL, mine, sum, 1, COHORT_F32, COHORT_SUM, NULL) == COHORT_INVALID_ARGUMENT,
+          "no comm");
+  require(
+      cohort_all_reduce(comm, mine, sum, 1, (cohort_dtype)77, COHORT_SUM, &work) == COHORT_INVALID_ARGUMENT &&
+          work == NULL,
+      "no such type");
+  require(
+      cohort_all_reduce(comm, mine, sum, 1, COHORT_F32, (cohort_reduce_op)9, NULL) == COHORT_INVALID_ARGUMENT,
+      "no such reduction");
   require(cohort_all_gather(comm, mine, sum, NULL, COHORT_F32, NULL) == COHORT_INVALID_ARGUMENT, "no counts");
   require(cohort_broadcast(comm, mine, 1, COHORT_F32, size, NULL) == COHORT_INVALID_ARGUMENT, "no such root");
 
@@ -109,10 +115,12 @@ int main(int argc, char** argv) {
   cohort_comm_free(alone);
   for (i = 0; i < size; ++i) counts[i] = 1;
   require(cohort_reduce_scatter(comm, mine, sum, counts, COHORT_F32, COHORT_MAX, NULL) == COHORT_OK &&
-              sum[0] == (float)size, "reduce-scatter");
+              sum[0] == (float)size,
+          "reduce-scatter");
   require(cohort_gather(comm, mine, sum, counts, COHORT_F32, 0, NULL) == COHORT_OK, "gather");
   require(rank != 0 || sum[size - 1] == (float)size, "what was gathered");
-  require(strcmp(cohort_dtype_name(COHORT_BF16), "bf16") == 0 && cohort_dtype_size(COHORT_I64) == 8, "data types");
+  require(strcmp(cohort_dtype_name(COHORT_BF16), "bf16") == 0 && cohort_dtype_size(COHORT_I64) == 8,
+          "data types");
   require(strcmp(cohort_status_name(COHORT_UNAVAILABLE), "UNAVAILABLE") == 0, "status names");
   require(cohort_barrier(comm, NULL) == COHORT_OK, "the last barrier");
   cohort_comm_free(comm);
