@@ -16,7 +16,7 @@ std::vector<float> HashModel(absl::Span<const int32_t> history) {
   std::vector<float> logits(kByteVocabulary, -std::numeric_limits<float>::infinity());
   for (int token = 32; token < 127; ++token) {
     const auto bits = Philox4x32({static_cast<uint32_t>(token), 0, 0, 0},
-                                          {static_cast<uint32_t>(hash), static_cast<uint32_t>(hash >> 32)});
+                                 {static_cast<uint32_t>(hash), static_cast<uint32_t>(hash >> 32)});
     logits[token] = 4 * runtime::UniformFloat(bits[0]);
   }
   logits[kEos] = hash % 61 == 0 ? 9.0f : -4.0f;

@@ -14,8 +14,8 @@
 namespace {
 
 using Add = void (*)(CLI::App&, const cohort::tools::Selected&);
-constexpr Add kCommands[] = {cohort::tools::AddData,  cohort::tools::AddTrain, cohort::tools::AddGenerate,
-                             cohort::tools::AddServe, cohort::tools::AddBench, cohort::tools::AddPlan,
+constexpr Add kCommands[] = {cohort::tools::AddData,    cohort::tools::AddTrain, cohort::tools::AddGenerate,
+                             cohort::tools::AddServe,   cohort::tools::AddBench, cohort::tools::AddPlan,
                              cohort::tools::AddRecorder};
 
 int Run(int argc, char** argv) {
