@@ -2,7 +2,7 @@
 # Installs what Cohort builds and runs with: one apt-get install of Debian 12 packages. Does nothing where all of
 # them are there.
 #   tools/setup.sh            what Cohort needs
-#   tools/setup.sh --peers    also the libraries that `cohort bench collectives` compares it with, where they are found
+#   tools/setup.sh --peers    also what `cohort bench collectives` and `transfer` compare it with, where they are found
 set -euo pipefail
 
 packages=(
@@ -23,7 +23,7 @@ packages=(
   fortunes fortunes-min
 )
 case "${1:-}" in
-  --peers) packages+=(libgloo-dev) ;;
+  --peers) packages+=(libgloo-dev ucx-utils) ;;
   "") ;;
   *) sed -n '2,5p' "$0"; exit 2 ;;
 esac

@@ -1,9 +1,11 @@
 #include "comm/transfer/engine.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 
@@ -58,6 +60,7 @@ absl::StatusOr<std::shared_ptr<Engine>> Engine::Create(Options options) {
 void Engine::Close() {
   std::unique_lock lock(mutex_);
   closed_ = true;
+  SayDone();
   Frame bye;
   bye.type = FrameType::kBye;
   for (const auto& [id, peer] : peers_) {
@@ -72,7 +75,19 @@ void Engine::Close() {
   lock.unlock();
   thread_.join();
   lock.lock();
-  for (const auto& [id, peer] : peers_) Pump(*peer);
+  // The last word to each peer, which may wait for room behind writes that were given up.
+  const auto unsent = [](const auto& entry) {
+    const auto& ways = entry.second->ways;
+    return !entry.second->lost && std::any_of(ways.begin(), ways.end(), [](const Way& way) {
+      return !way.buried && way.link->broken().empty() && !way.control.empty();
+    });
+  };
+  for (const int64_t give_up = NowNanos() + policy::kTransferLingerNanos; NowNanos() < give_up;) {
+    for (const auto& [id, peer] : peers_) Pump(*peer);
+    if (std::none_of(peers_.begin(), peers_.end(), unsent)) break;
+    for (const auto& rail : rails_) rail->Progress(policy::kProgressBytes);
+    sched_yield();
+  }
   for (const auto& rail : rails_) rail->Flush(policy::kTransferLingerNanos);
   for (const auto& [id, peer] : peers_) {
     for (Way& way : peer->ways) way.link->End("the transfer engine has ended");

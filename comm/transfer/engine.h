@@ -141,6 +141,7 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
     uint64_t their_session = 0;
     bool lost = false;
     bool bye = false;
+    bool confirmed = false;  // it has answered this session
     absl::Status why;
     std::function<void(PeerId, const absl::Status&)> on_lost;
     std::vector<Way> ways;
@@ -152,6 +153,8 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
     std::set<uint64_t> over;
     std::map<uint64_t, absl::Status> refused;
     std::unordered_map<uint64_t, Inbound> inbound;
+    std::vector<uint64_t> unsaid;          // over, but the source has not been told
+    uint64_t told_below = 0;               // it has been told of these
     std::map<uint32_t, uint64_t> arrived;  // at barriers, by tag
   };
   struct Pull {  // part of a write that is read from a process of this host
@@ -211,6 +214,8 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
   void Arrived(Peer& peer, const Frame& frame, uint64_t bytes);
   void Refuse(Peer& peer, const Frame& frame, const absl::Status& why);
   void MarkOver(Peer& peer, uint64_t op);
+  static uint64_t DoneBelow(const Peer& peer);
+  void SayDone();
   void CountImmediate(uint32_t immediate);
   void ServeBarriers(Peer& peer, uint32_t tag);
 
@@ -225,6 +230,7 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
   std::unordered_map<uint64_t, Peer*> sessions_;                  // by this side's session
   std::list<std::pair<int64_t, std::unique_ptr<Link>>> leaving_;  // until when
   uint64_t next_peer_ = 1;
+  uint64_t next_session_ = RandomNumber() >> 2;  // later ones are larger
   std::unordered_map<uint64_t, Memory> regions_;
   uint64_t next_region_ = 1;
   std::list<std::shared_ptr<Transfer>> transfers_;
@@ -234,6 +240,9 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
   uint64_t turn_ = 0;
   std::list<Pull> pulls_;
   std::deque<std::function<void()>> calls_;  // of on_lost callbacks, for the engine's thread
+  int remote_peers_ = 0;
+  unsigned polls_ = 0;
+  bool done_unsaid_ = false;
   bool trouble_ = false;
   bool backlog_ = false;  // something waits for room in a ring, which rings no bell
   int64_t last_check_ = 0;

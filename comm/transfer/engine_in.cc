@@ -1,6 +1,7 @@
 // Writes in: checked, copied into place, counted.
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "comm/transfer/engine.h"
@@ -18,6 +19,8 @@ void Engine::OnFrame(const Frame& frame, absl::Span<const std::byte> payload) {
   if (peer.lost || peer.their_session != frame.from || frame.link >= peer.ways.size()) return;
   peer.ways[frame.link].silent = 0;
   Settle(peer, frame.settled);
+  while (!peer.outbound.empty() && peer.outbound.begin()->first < frame.done_below)
+    WriteOver(peer, peer.outbound.begin()->first, absl::OkStatus());
   switch (frame.type) {
     case FrameType::kHello:
       return;
@@ -74,6 +77,25 @@ void Engine::MarkOver(Peer& peer, uint64_t op) {
   while (!peer.over.empty() && *peer.over.begin() == peer.over_below) {
     peer.over.erase(peer.over.begin());
     ++peer.over_below;
+  }
+}
+
+// A refusal may travel on another rail than what says that later writes are done.
+uint64_t Engine::DoneBelow(const Peer& peer) {
+  return peer.refused.empty() ? peer.over_below : std::min(peer.over_below, peer.refused.begin()->first);
+}
+
+void Engine::SayDone() {
+  if (!std::exchange(done_unsaid_, false)) return;
+  for (const auto& [id, peer] : peers_) {
+    if (peer->unsaid.empty()) continue;
+    Frame done;
+    done.type = FrameType::kDone;
+    for (const uint64_t op : std::exchange(peer->unsaid, {})) {
+      if (op < peer->told_below || peer->lost) continue;
+      done.op = op < DoneBelow(*peer) ? 0 : op;
+      SendControl(*peer, peer->ways.size(), done);
+    }
   }
 }
 
@@ -171,10 +193,9 @@ void Engine::Arrived(Peer& peer, const Frame& frame, uint64_t bytes) {
     return;
   }
   MarkOver(peer, frame.op);
-  Frame done;
-  done.type = FrameType::kDone;
-  done.op = frame.op;
-  SendControl(peer, frame.link, done);
+  // Said with the next frame to the peer, or at the next look: whoever waits for the immediate need not wait for that.
+  peer.unsaid.push_back(frame.op);
+  done_unsaid_ = true;
   if ((frame.flags & kHasImmediate) != 0) CountImmediate(frame.immediate);
   if ((frame.flags & kIsBarrier) != 0) {
     ++peer.arrived[frame.immediate];

@@ -221,6 +221,7 @@ Frame Engine::WriteFrame(const Peer& peer, uint64_t op, const Outbound& write, c
   frame.to = peer.their_session;
   frame.op = op;
   frame.settled = peer.outbound.begin()->first;
+  frame.done_below = DoneBelow(peer);
   frame.bytes = write.bytes;
   frame.place = part.next;
   frame.region = write.to_region;
@@ -256,6 +257,7 @@ bool Engine::SendData(Peer& peer, size_t way, uint64_t op, Outbound& write, Part
   Frame frame = WriteFrame(peer, op, write, part);
   frame.segments = static_cast<uint32_t>(extents.size());
   if (!link.TrySend(frame, pieces)) return false;
+  peer.told_below = frame.done_below;
   part.next = place;
   return true;
 }
@@ -284,6 +286,7 @@ bool Engine::SendPull(Peer& peer, size_t way, uint64_t op, Outbound& write, Part
   frame.generation = write.generation;
   const Piece table = {extents.data(), extents.size() * sizeof(PullExtent)};
   if (!peer.ways[way].link->TrySend(frame, {&table, 1})) return false;
+  peer.told_below = frame.done_below;
   part.next = place;
   return true;
 }
@@ -301,6 +304,7 @@ void Engine::SendControl(Peer& peer, size_t number, Frame frame, absl::string_vi
   frame.from = peer.session;
   frame.to = peer.their_session;
   frame.settled = peer.outbound.empty() ? peer.next_op : peer.outbound.begin()->first;
+  frame.done_below = peer.told_below = DoneBelow(peer);
   const Piece piece = {payload.data(), payload.size()};
   if (way.control.empty() && way.link->TrySend(frame, {&piece, 1})) {
     if (way.ring != nullptr) way.ring->Knock();

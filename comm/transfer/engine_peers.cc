@@ -41,7 +41,7 @@ absl::StatusOr<PeerId> Engine::AddPeer(const std::string& text,
   auto peer = std::make_unique<Peer>();
   peer->name = card.name;
   peer->engine = card.engine;
-  peer->session = RandomNumber();
+  peer->session = ++next_session_;
   peer->on_lost = std::move(on_lost);
   if (hub_ != nullptr && !card.local.empty() && card.host == card_.host) {
     // Where that fails, as between containers, the network serves.
@@ -59,6 +59,7 @@ absl::StatusOr<PeerId> Engine::AddPeer(const std::string& text,
   }
   peer->id = PeerId{next_peer_++};
   Peer& added = *peer;
+  if (rails > 0) ++remote_peers_;
   sessions_[added.session] = &added;
   peers_[static_cast<uint64_t>(added.id)] = std::move(peer);
   for (size_t way = 0; way < added.ways.size(); ++way) SendHello(added, way, /*answer=*/true);
@@ -81,8 +82,9 @@ void Engine::OnHello(const Frame& frame) {
   Peer& peer = *at->second;
   // Either it answers this session, or it knows of none yet.
   if (peer.lost || (frame.to != 0 && frame.to != peer.session) || frame.link >= peer.ways.size()) return;
-  if (peer.their_session != frame.from) {
-    if (peer.their_session != 0) {  // removed and added again: what was in flight is forgotten there
+  if (frame.from < peer.their_session) return;  // of a session that is over, late on its rail
+  if (frame.from > peer.their_session) {
+    if (peer.confirmed) {  // removed and added again: what was in flight is forgotten there
       peer.bye = true;
       trouble_ = true;
       return;
@@ -91,9 +93,11 @@ void Engine::OnHello(const Frame& frame) {
   }
   Way& way = peer.ways[frame.link];
   way.silent = 0;
-  if ((frame.flags & kAnswerHello) != 0) SendHello(peer, frame.link, /*answer=*/false);
-  if (way.heard || way.buried) return;
-  way.heard = true;
+  const bool answers = frame.to == peer.session;
+  // Only an answer shows that the other session is the present one.
+  if ((frame.flags & kAnswerHello) != 0) SendHello(peer, frame.link, /*answer=*/!answers && !way.heard);
+  if (!answers || way.heard || way.buried) return;
+  peer.confirmed = way.heard = true;
   for (auto& [op, write] : peer.outbound) Assign(peer, op, write);
   backlog_ = true;  // the next turn sends them
 }
@@ -115,6 +119,7 @@ absl::Status Engine::RemovePeer(PeerId id) {
     if (!way.buried) leaving_.emplace_back(NowNanos() + policy::kTransferLingerNanos, std::move(way.link));
   }
   std::erase_if(pulls_, [&](const Pull& pull) { return pull.peer == id; });
+  if (peer->ways.empty() || peer->ways[0].ring == nullptr) --remote_peers_;
   sessions_.erase(peer->session);
   peers_.erase(static_cast<uint64_t>(id));
   WakeSleeper();

@@ -14,7 +14,11 @@ namespace cohort::comm::transfer {
 
 bool Engine::Progress() {
   bool moved = false;
-  for (const auto& rail : rails_) moved |= rail->Progress(policy::kProgressBytes);
+  SayDone();
+  // Looking at a network costs a system call; where all peers are on this host, it is for news of their loss only.
+  if (remote_peers_ > 0 || ++polls_ % policy::kPollsPerClock == 0) {
+    for (const auto& rail : rails_) moved |= rail->Progress(policy::kProgressBytes);
+  }
   const bool backlog = std::exchange(backlog_, false);
   for (const auto& [id, peer] : peers_) {
     if (peer->lost) continue;
@@ -52,7 +56,7 @@ void Engine::Check(int64_t now) {
 
 bool Engine::Arm() {
   if (hub_ != nullptr) hub_->BeginSleep();
-  bool armed = pulls_.empty() && !trouble_ &&
+  bool armed = pulls_.empty() && !trouble_ && !done_unsaid_ &&
                std::all_of(rails_.begin(), rails_.end(), [](const auto& rail) { return rail->Arm(); });
   for (const auto& [id, peer] : peers_) {
     for (Way& way : peer->ways) armed = armed && (peer->lost || way.ring == nullptr || !way.ring->HasNews());

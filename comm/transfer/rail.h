@@ -14,8 +14,8 @@ namespace cohort::comm::transfer {
 
 // Frames are eager active messages, copied to memory of the rail first: so UCX never holds a pointer into a
 // registered region, and any write can be given up at any time, also while its peer is stopped. The target checks a
-// frame and copies it into its region in the callback. (Over TCP, UCX 1.13 moves ucp_put no faster: comm/transfer's
-// README has the measurement.)
+// frame and copies it into its region in the callback. (Over TCP, ucp_put of UCX 1.13 is no faster: README.md has the
+// measurement.)
 class Rail {
  public:
   static absl::StatusOr<std::unique_ptr<Rail>> Create(const std::string& device, LinkEvents* events);

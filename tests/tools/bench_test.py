@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """cohort bench: every number that it promises is there and makes sense. No timing is asserted."""
 import json
+import shutil
 import unittest
 
 from harness import CohortTest
@@ -58,6 +59,21 @@ class BenchTest(CohortTest):
         self.assertEqual({rule[0] for rule in rules}, {"all-reduce", "all-gather"})
         for rule in rules:
             self.assertEqual(rule[1:3], ["1", "2"])
+
+    def test_transfer(self):
+        if shutil.which("ucx_perftest") is None:
+            self.skipTest("no ucx_perftest")
+        rows = self.rows("transfer", "--turns", 1, "--seconds", 0.01, "--latency-bytes", 8, "--bandwidth-bytes", 65536,
+                         "--network", "--rails", "lo", ranks=2)
+        self.assertEqual([(row["op"], row["bytes"], row["who"]) for row in rows],
+                         [(op, size, who) for op, size in (("write_latency", 8), ("write_bandwidth", 65536))
+                          for who in ("cohort", "ucx_perftest", "ucx_perftest")])
+        for row in rows:
+            self.assertGreater(row["median_s"], 0)
+
+    def test_transfer_refuses_what_makes_no_sense(self):
+        self.assertIn("mpirun -np 2", self.fails("bench", "transfer"))
+        self.assertIn("there are 3 ranks", self.fails("bench", "transfer", ranks=3))
 
     def test_collectives_refuses_what_makes_no_sense(self):
         self.assertIn("mpirun -np 2", self.fails("bench", "collectives"))

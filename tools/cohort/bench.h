@@ -10,5 +10,6 @@ void AddBenchTrainStep(CLI::App& bench, const Selected& selected);
 void AddBenchDecode(CLI::App& bench, const Selected& selected);
 void AddBenchServe(CLI::App& bench, const Selected& selected);
 void AddBenchCollectives(CLI::App& bench, const Selected& selected);
+void AddBenchTransfer(CLI::App& bench, const Selected& selected);
 
 }  // namespace cohort::tools

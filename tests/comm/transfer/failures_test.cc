@@ -68,6 +68,7 @@ TEST_P(TransferFailures, BadRangesAreRefusedByTheTargetAndWriteNothing) {
     mesh.Meet("tried");
     EXPECT_EQ(mesh.engine->Count(3), 0u);
     EXPECT_EQ(std::count(mesh.target.begin(), mesh.target.end(), std::byte{0}), 200'000);
+    mesh.Meet("checked");
     // An unregistered region is refused from then on, and a good write still goes through.
     WriteRequest request = mesh.Request(peer, 0, 16);
     EXPECT_TRUE(mesh.engine->Write(request).Wait().ok());
