@@ -16,7 +16,7 @@ namespace cohort::comm::interposer {
 namespace {
 
 // Ranks of an MPI program may compute for hours before they come.
-constexpr CommunicatorOptions kOptions = {.timeout = absl::InfiniteDuration()};
+CommunicatorOptions Options() { return {.timeout = absl::InfiniteDuration()}; }
 
 bool Verbose() {
   const char* verbose = std::getenv("COHORT_MPI_VERBOSE");
@@ -81,13 +81,13 @@ absl::Status Session::Connect() {
 }
 
 absl::Status Session::Meet(Rendezvous& rendezvous, absl::Time deadline) {
-  absl::StatusOr<TuningInputs> tuning = ReadTuningInputs(kOptions);
+  absl::StatusOr<TuningInputs> tuning = ReadTuningInputs(Options());
   COHORT_RETURN_IF_ERROR(CompareAtRendezvous(rendezvous, tuning, deadline));
   COHORT_ASSIGN_OR_RETURN(engine_, Engine::Create(rendezvous, deadline));
   std::vector<int> members(rendezvous.size());
   std::iota(members.begin(), members.end(), 0);
   auto group = engine_->AddGroup(0, std::move(members), rendezvous.rank());
-  everyone_ = std::make_unique<GroupCommunicator>(engine_, std::move(group), kOptions,
+  everyone_ = std::make_unique<GroupCommunicator>(engine_, std::move(group), Options(),
                                                   std::make_shared<const TuningInputs>(*std::move(tuning)));
   return everyone_->MeasurePrices(rendezvous, deadline);
 }
@@ -202,7 +202,7 @@ absl::StatusOr<Communicator*> Session::Ready(MPI_Comm comm, Group* group) {
     if (by_all == 0) continue;
     auto own = engine_->AddGroup(static_cast<uint32_t>(agreed), group->members, group->rank);
     group->communicator =
-        std::make_unique<GroupCommunicator>(engine_, std::move(own), kOptions, everyone_->tuning());
+        std::make_unique<GroupCommunicator>(engine_, std::move(own), Options(), everyone_->tuning());
     return group->communicator.get();
   }
   return absl::UnavailableError("MPI failed while a communicator was met for the first time");

@@ -38,7 +38,7 @@ Takeover DefaultTakeover() {
 absl::StatusOr<Takeover> ParseTakeover(const char* mode, const char* ops) {
   Takeover takeover = DefaultTakeover();
   const absl::string_view switched = mode == nullptr ? "" : mode;
-  if (switched != "" && switched != "on" && switched != "off") {
+  if (!switched.empty() && switched != "on" && switched != "off") {
     return absl::InvalidArgumentError(absl::StrCat("COHORT_MPI is '", switched, "': it can be on or off"));
   }
   takeover.on = switched != "off";
