@@ -193,7 +193,8 @@ void Engine::Arrived(Peer& peer, const Frame& frame, uint64_t bytes) {
     return;
   }
   MarkOver(peer, frame.op);
-  // Said with the next frame to the peer, or at the next look: whoever waits for the immediate need not wait for that.
+  // Said with the next frame to the peer, or at the next look: whoever waits for the immediate need not wait
+  // for that.
   peer.unsaid.push_back(frame.op);
   done_unsaid_ = true;
   if ((frame.flags & kHasImmediate) != 0) CountImmediate(frame.immediate);

@@ -1,6 +1,6 @@
-// Who makes progress. Threads that wait do it themselves, for the shortest way from a frame to whom it is for: they
-// spin, yield, and then one of them sleeps on the event fds and the others on a condition. While nobody waits, the
-// engine's own thread sleeps there, so that writes of peers arrive without any call here.
+// Who makes progress. Threads that wait do it themselves, for the shortest way from a frame to whom it is
+// for: they spin, yield, and then one of them sleeps on the event fds and the others on a condition. While
+// nobody waits, the engine's own thread sleeps there, so that writes of peers arrive without any call here.
 #include <poll.h>
 #include <sched.h>
 #include <unistd.h>
@@ -15,7 +15,8 @@ namespace cohort::comm::transfer {
 bool Engine::Progress() {
   bool moved = false;
   SayDone();
-  // Looking at a network costs a system call; where all peers are on this host, it is for news of their loss only.
+  // Looking at a network costs a system call; where all peers are on this host, it is for news of their loss
+  // only.
   if (remote_peers_ > 0 || ++polls_ % policy::kPollsPerClock == 0) {
     for (const auto& rail : rails_) moved |= rail->Progress(policy::kProgressBytes);
   }

@@ -1,4 +1,5 @@
-// Counts immediates, and tells who waits for so many of a number. Not thread-safe: the engine's lock guards it.
+// Counts immediates, and tells who waits for so many of a number. Not thread-safe: the engine's lock guards
+// it.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +16,8 @@ class ImmCounter {
   std::optional<uint64_t> Add(uint32_t immediate);
   // True where it is fulfilled at once; else `token` will be returned by Add.
   bool Expect(uint32_t immediate, uint64_t count, uint64_t token);
-  // Takes an expectation back. What it would have taken remains counted; returns the expectation that is fulfilled
-  // thereby, if any: it may be called again then (it returns one at a time).
+  // Takes an expectation back. What it would have taken remains counted; returns the expectation that is
+  // fulfilled thereby, if any: it may be called again then (it returns one at a time).
   std::optional<uint64_t> Cancel(uint32_t immediate, uint64_t token);
   uint64_t Count(uint32_t immediate) const;
 

@@ -14,7 +14,8 @@ struct Piece {
   size_t bytes = 0;
 };
 
-// Where links deliver what arrives. The payload is valid during the call. Returns the bytes that the engine moved.
+// Where links deliver what arrives. The payload is valid during the call. Returns the bytes that the engine
+// moved.
 class LinkEvents {
  public:
   virtual ~LinkEvents() = default;
@@ -24,7 +25,8 @@ class LinkEvents {
 class Link {
  public:
   virtual ~Link() = default;
-  // Copies the frame and its payload, at most MaxPayload() bytes, and sends them; false where there is no room now.
+  // Copies the frame and its payload, at most MaxPayload() bytes, and sends them; false where there is no
+  // room now.
   virtual bool TrySend(const Frame& frame, absl::Span<const Piece> payload) = 0;
   // Why it no longer works; empty while it does.
   virtual const std::string& broken() const = 0;

@@ -13,9 +13,9 @@
 namespace cohort::comm::transfer {
 
 // Frames are eager active messages, copied to memory of the rail first: so UCX never holds a pointer into a
-// registered region, and any write can be given up at any time, also while its peer is stopped. The target checks a
-// frame and copies it into its region in the callback. (Over TCP, ucp_put of UCX 1.13 is no faster: README.md has the
-// measurement.)
+// registered region, and any write can be given up at any time, also while its peer is stopped. The target
+// checks a frame and copies it into its region in the callback. (Over TCP, ucp_put of UCX 1.13 is no faster:
+// README.md has the measurement.)
 class Rail {
  public:
   static absl::StatusOr<std::unique_ptr<Rail>> Create(const std::string& device, LinkEvents* events);
@@ -55,7 +55,8 @@ class Rail {
   std::list<std::unique_ptr<Packet>> in_flight_;
   std::vector<std::unique_ptr<Packet>> free_small_, free_large_;
   std::vector<void*> closing_;  // requests of endpoints that end
-  // What UCX has said of endpoints, by the number it was given; they outlive their links, as UCX may still speak.
+  // What UCX has said of endpoints, by the number it was given; they outlive their links, as UCX may still
+  // speak.
   std::vector<std::unique_ptr<std::string>> broken_;
   size_t bytes_in_ = 0;
 };

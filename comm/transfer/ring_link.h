@@ -13,8 +13,9 @@
 
 namespace cohort::comm::transfer {
 
-// This engine's memory that peers of its host write to: one ring for each of them, which the peer claims with the number
-// of its engine by a compare-and-swap in the segment's board; and slots, in which its own large writes are answered.
+// This engine's memory that peers of its host write to: one ring for each of them, which the peer claims with
+// the number of its engine by a compare-and-swap in the segment's board; and slots, in which its own large
+// writes are answered.
 class LocalHub {
  public:
   static absl::StatusOr<std::unique_ptr<LocalHub>> Create();

@@ -1,18 +1,19 @@
 // The transfer engine: one-sided writes into registered memory of other processes, counted by immediates.
 //
-// Units: sizes, offsets and strides are bytes; immediates are 32-bit numbers of the application's choice; deadlines
-// are absolute. Every function may be called from any thread. Callbacks run on a thread of the engine's, without its
-// locks, one at a time.
+// Units: sizes, offsets and strides are bytes; immediates are 32-bit numbers of the application's choice;
+// deadlines are absolute. Every function may be called from any thread. Callbacks run on a thread of the
+// engine's, without its locks, one at a time.
 //
-// Ordering. Writes are not ordered among each other: they travel over several rails, and what was written second may
-// arrive first. What is guaranteed:
-//  - An immediate is counted at the target only after all bytes of its write are visible there, to the thread that has
-//    seen the count (acquire).
+// Ordering. Writes are not ordered among each other: they travel over several rails, and what was written
+// second may arrive first. What is guaranteed:
+//  - An immediate is counted at the target only after all bytes of its write are visible there, to the thread
+//    that has seen the count (acquire).
 //  - A Work is over with OK only after all bytes of all its writes are visible at their targets.
 //  - A barrier orders execution, not writes: wait for their Work first.
-// Failures. A write that failed (deadline, lost peer) may have happened in whole, in part, or not at all, and its
-// immediate may have been counted; nothing of it reaches the target's memory after the target has removed the peer
-// or unregistered the region. The source's memory may be reused as soon as the Work is over, also with an error.
+// Failures. A write that failed (deadline, lost peer) may have happened in whole, in part, or not at all, and
+// its immediate may have been counted; nothing of it reaches the target's memory after the target has removed
+// the peer or unregistered the region. The source's memory may be reused as soon as the Work is over, also
+// with an error.
 #pragma once
 
 #include <cstdint>
@@ -41,8 +42,9 @@ struct Region {
 struct Options {
   // How errors and peers call this engine, as "rank 3".
   std::string name;
-  // The network interfaces, one rail each, as UCX names them ("eth0", "mlx5_0:1"); none: one rail over whatever UCX
-  // and COHORT_NET_DEVICES choose. Rail i of one engine talks to rail i of the other (modulo their numbers).
+  // The network interfaces, one rail each, as UCX names them ("eth0", "mlx5_0:1"); none: one rail over
+  // whatever UCX and COHORT_NET_DEVICES choose. Rail i of one engine talks to rail i of the other (modulo
+  // their numbers).
   std::vector<std::string> rails;
   // Peers of this host are reached through shared memory; false: over the network like all others.
   bool shared_memory = true;
@@ -81,7 +83,8 @@ struct PagedWriteRequest {
   std::optional<absl::Time> deadline = {};
 };
 
-// Block i of `blocks` blocks, of `block_bytes` each: from from_offset + i * from_stride to to_offset + i * to_stride.
+// Block i of `blocks` blocks, of `block_bytes` each: from from_offset + i * from_stride to to_offset + i *
+// to_stride.
 struct StridedWriteRequest {
   PeerId peer = {};
   Region from = {};
@@ -115,21 +118,21 @@ class TransferEngine {
 
   // What a peer needs to add this engine, as text of one line.
   std::string Card() const;
-  // Both sides add each other, in any order: writes wait (until their deadline) for the peer to do so too. The callback
-  // is called once if the peer is lost: it died, is silent on all rails, or has removed this engine. From then on
-  // requests to it fail with UNAVAILABLE; removed and added again it may be back.
+  // Both sides add each other, in any order: writes wait (until their deadline) for the peer to do so too.
+  // The callback is called once if the peer is lost: it died, is silent on all rails, or has removed this
+  // engine. From then on requests to it fail with UNAVAILABLE; removed and added again it may be back.
   absl::StatusOr<PeerId> AddPeer(const std::string& card,
                                  std::function<void(PeerId, const absl::Status&)> on_lost = nullptr);
   // What is in flight to the peer fails; after this nothing of it is written to this engine's regions.
   absl::Status RemovePeer(PeerId peer);
 
-  // The memory must live until it is unregistered. Unregister fails with FAILED_PRECONDITION while writes from the
-  // region are in flight; writes to it are refused afterwards, NOT_FOUND at their sources.
+  // The memory must live until it is unregistered. Unregister fails with FAILED_PRECONDITION while writes
+  // from the region are in flight; writes to it are refused afterwards, NOT_FOUND at their sources.
   absl::StatusOr<Region> Register(void* data, uint64_t bytes);
   absl::Status Unregister(Region region);
 
-  // A wrong local range or peer is INVALID_ARGUMENT or NOT_FOUND; a range outside of the target's region OUT_OF_RANGE,
-  // an unregistered one NOT_FOUND: both found by the target, and nothing was written then.
+  // A wrong local range or peer is INVALID_ARGUMENT or NOT_FOUND; a range outside of the target's region
+  // OUT_OF_RANGE, an unregistered one NOT_FOUND: both found by the target, and nothing was written then.
   Work Write(const WriteRequest& request);
   Work WritePaged(const PagedWriteRequest& request);
   Work WriteStrided(const StridedWriteRequest& request);
@@ -140,8 +143,8 @@ class TransferEngine {
   Work Barrier(const std::vector<PeerId>& peers, uint32_t tag,
                std::optional<absl::Time> deadline = std::nullopt);
 
-  // Over when so many have been counted, and takes them off the counter: the next Expect of that number waits for the
-  // next ones. Those of one number are served in the order of calls.
+  // Over when so many have been counted, and takes them off the counter: the next Expect of that number waits
+  // for the next ones. Those of one number are served in the order of calls.
   Work Expect(const ExpectRequest& request);
   // Counted and not yet taken off.
   uint64_t Count(uint32_t immediate) const;

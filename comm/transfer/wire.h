@@ -28,8 +28,8 @@ struct Frame {
   uint8_t code = 0;  // of a refusal
   uint8_t link = 0;  // of the peer, on which it travels
   uint32_t immediate = 0;
-  // Each AddPeer is a session; those of one engine are numbered upwards from a random number. Frames between other sessions than the present ones are old, and are
-  // dropped.
+  // Each AddPeer is a session; those of one engine are numbered upwards from a random number. Frames between
+  // other sessions than the present ones are old, and are dropped.
   uint64_t from = 0;
   uint64_t to = 0;
   uint64_t op = 0;          // numbers the writes of a session

@@ -12,7 +12,8 @@
 namespace cohort::tools {
 
 absl::StatusOr<PerftestResult> ParsePerftest(const std::string& output) {
-  // Final: iterations, latency (typical, average, overall; µs), bandwidth (average, overall; MiB/s), messages (...).
+  // Final: iterations, latency (typical, average, overall; µs), bandwidth (average, overall; MiB/s), messages
+  // (...).
   const size_t at = output.find("Final:");
   std::vector<std::string> fields =
       at == std::string::npos

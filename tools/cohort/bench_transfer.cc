@@ -1,7 +1,8 @@
-// cohort bench transfer: the transfer engine beside ucx_perftest, between the two ranks of a job, in one run. They
-// take turns, so that whatever slows the machine slows both; the median over the turns counts. Latency is half the
-// time of there and back: a write with an immediate, answered by one, beside ucp_put_lat and ucp_am_lat. Bandwidth
-// is that of writes in flight together until all are over, beside ucp_put_bw and ucp_am_bw.
+// cohort bench transfer: the transfer engine beside ucx_perftest, between the two ranks of a job, in one run.
+// They take turns, so that whatever slows the machine slows both; the median over the turns counts. Latency
+// is half the time of there and back: a write with an immediate, answered by one, beside ucp_put_lat and
+// ucp_am_lat. Bandwidth is that of writes in flight together until all are over, beside ucp_put_bw and
+// ucp_am_bw.
 #include <unistd.h>
 
 #include <algorithm>
@@ -128,7 +129,8 @@ class TransferBench {
 
   // The same by ucx_perftest.
   absl::StatusOr<double> Perftest(const std::string& test, size_t bytes, int runs) {
-    PerftestRun run{.test = test, .bytes = bytes, .iterations = runs, .network = flags_.network || hosts_ > 1};
+    PerftestRun run{
+        .test = test, .bytes = bytes, .iterations = runs, .network = flags_.network || hosts_ > 1};
     run.port = flags_.port + port_++ % 1000;
     // It cannot stripe: the first rail.
     if (!flags_.rails.empty()) run.device = flags_.rails[0];

@@ -14,7 +14,8 @@ namespace cohort::comm::ucx {
 // then.) What the environment says of UCX (UCX_*) goes before what is chosen here.
 class Worker {
  public:
-  // Over this network interface ("eth0", "mlx5_0:1"); where none is named, those of COHORT_NET_DEVICES or UCX's choice.
+  // Over this network interface ("eth0", "mlx5_0:1"); where none is named, those of COHORT_NET_DEVICES or
+  // UCX's choice.
   static absl::StatusOr<std::unique_ptr<Worker>> Create(const std::string& device = "");
   ~Worker();
   Worker(const Worker&) = delete;
