@@ -24,7 +24,7 @@ void OnEndpointError(void* arg, ucp_ep_h, ucs_status_t status) {
 
 }  // namespace
 
-class Rail::Endpoint : public Link {
+class Rail::Endpoint final : public Link {
  public:
   Endpoint(Rail* rail, ucp_ep_h endpoint, std::string* broken)
       : rail_(rail), endpoint_(endpoint), broken_(broken), in_flight_(std::make_shared<int>(0)) {}

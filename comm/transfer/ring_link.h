@@ -54,7 +54,7 @@ class LocalHub {
   std::vector<uint32_t> generations_;
 };
 
-class RingLink : public Link {
+class RingLink final : public Link {
  public:
   // Attaches to the hub of a peer on this host. `engine`: this side's number; `peer`: the other's.
   static absl::StatusOr<std::unique_ptr<RingLink>> Attach(LocalHub* own, const std::string& card,

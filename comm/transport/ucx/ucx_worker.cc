@@ -52,7 +52,7 @@ void Configure(ucp_config_t* config, const std::string& device) {
       // UCX 1.13 aborts (an assertion in uct_iface.h) where an endpoint ends by force while it sends without
       // a copy.
       {"ZCOPY_THRESH", "inf"},
-      {"TCP_TX_SEG_SIZE", "64k"},     // a piece in one segment
+      {"TCP_TX_SEG_SIZE", "64k"},  // a piece in one segment
       {"TCP_RX_SEG_SIZE", "64k"},
   };
   for (const auto& setting : settings) {
