@@ -19,7 +19,6 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-using ::testing::Not;
 
 const Signature kSum10 = {Operation::kAllReduce, DataType::kF32, ReduceOp::kSum, 0, 7, 10};
 
