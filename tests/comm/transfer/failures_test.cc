@@ -8,12 +8,23 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <fstream>
+#include <iterator>
 #include <set>
 
+#include "absl/strings/str_cat.h"
 #include "tests/comm/transfer/mesh.h"
 
 namespace cohort::comm::transfer {
 namespace {
+
+// proc(5): the state follows the name in parentheses.
+bool IsStopped(int pid) {
+  std::ifstream file(absl::StrCat("/proc/", pid, "/stat"));
+  std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  const size_t name_end = text.rfind(')');
+  return name_end != std::string::npos && name_end + 2 < text.size() && text[name_end + 2] == 'T';
+}
 
 using cohort::testing::RankOptions;
 using cohort::testing::SharedCounter;
@@ -185,6 +196,8 @@ TEST_P(TransferFailures, StoppedTargetEndsByTheDeadlineAndSourceIsFree) {
         ASSERT_TRUE(pid.WaitFor(1));
         while (*mesh.engine->LiveRails(mesh.peers[1]) == 0) absl::SleepFor(absl::Milliseconds(1));
         kill(pid.Get(), SIGSTOP);
+        while (!IsStopped(pid.Get()))
+          absl::SleepFor(absl::Milliseconds(1));  // it could take the write until then
         WriteRequest request = mesh.Request(1, 0, 8 << 20);
         request.immediate = 8;
         request.deadline = absl::Now() + absl::Milliseconds(200);
