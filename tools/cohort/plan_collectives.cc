@@ -90,7 +90,8 @@ absl::Status Draw(const PlanFlags& flags, const Machine& machine,
                   const std::vector<const Algorithm*>& algorithms) {
   std::vector<double> bytes;
   const double step = machine.hosts->size() > kManyRanks ? 16 : 4;
-  for (double size = kFirstBytes; size <= kLastBytes; size *= step) bytes.push_back(size);
+  bytes.push_back(kFirstBytes);
+  while (bytes.back() * step <= kLastBytes) bytes.push_back(bytes.back() * step);
   std::vector<Curve> curves;
   for (const Algorithm* algorithm : algorithms) {
     Curve& curve = curves.emplace_back(Curve{algorithm->name, {}});

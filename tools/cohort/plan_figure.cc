@@ -61,14 +61,18 @@ std::string CrossoverFigure(const std::string& title, const std::vector<double>&
       "font-family=\"sans-serif\" fill=\"#222\">\n<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n",
       kWidth, kHeight, kWidth, kHeight);
   svg += Text(kLeft, 28, "start", title, 15);
-  for (double tick = low; tick < high * 1.01; tick *= 10) {
+  const int decades = static_cast<int>(std::lround(std::log10(high / low)));
+  for (int decade = 0; decade <= decades; ++decade) {
+    const double tick = low * std::pow(10.0, decade);
     svg += Line(kLeft, y_of(tick), right, y_of(tick), "stroke=\"#ddd\"");
     svg += Text(kLeft - 8, y_of(tick) + 4, "end", TimeText(tick));
   }
   // A label every 80 points or so.
   const double octaves = std::log2(bytes.back() / bytes.front());
   const double step = std::exp2(std::max(1.0, std::ceil(octaves / 8)));
-  for (double tick = bytes.front(); tick < bytes.back() * 1.01; tick *= step) {
+  const int labels = static_cast<int>(octaves / std::log2(step) + 1e-9);
+  for (int label = 0; label <= labels; ++label) {
+    const double tick = bytes.front() * std::pow(step, label);
     svg += Line(x_of(tick), kTop, x_of(tick), bottom, "stroke=\"#ddd\"");
     svg += Text(x_of(tick), bottom + 18, "middle", BytesText(tick));
   }

@@ -18,7 +18,6 @@ namespace cohort::comm {
 namespace {
 
 using cohort::testing::RunProcesses;
-using cohort::testing::RunRanks;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
