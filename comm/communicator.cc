@@ -57,23 +57,6 @@ absl::StatusOr<std::unique_ptr<Communicator>> Communicator::Join(std::shared_ptr
   return communicator;
 }
 
-absl::StatusOr<MembershipChange> Communicator::Shrink(EditOptions /*options*/) {
-  return absl::UnimplementedError("this group cannot be edited");
-}
-
-absl::StatusOr<MembershipChange> Communicator::Grow(std::shared_ptr<JoinBoard> /*board*/,
-                                                    EditOptions /*options*/) {
-  return absl::UnimplementedError("this group cannot be edited");
-}
-
-absl::Status Communicator::SetCollectives(absl::string_view /*collectives*/) {
-  return absl::UnimplementedError("this group does not choose algorithms");
-}
-
-std::string Communicator::AlgorithmOf(Operation /*operation*/, size_t /*bytes*/) { return ""; }
-
-void Communicator::Abort(const absl::Status& /*why*/) {}
-
 absl::StatusOr<std::unique_ptr<Communicator>> GroupCommunicator::Split(int color, int key) {
   // Everyone says its color, its key and the first context number that it has not used.
   using Say = std::array<int64_t, 3>;

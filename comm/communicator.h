@@ -101,9 +101,9 @@ class Communicator {
 
   // Collective: these are the group's overrides from now on, instead of those it had. An error on all ranks where they
   // differ or are wrong; then nothing changes. Nothing may be in flight.
-  virtual absl::Status SetCollectives(absl::string_view collectives);
+  virtual absl::Status SetCollectives(absl::string_view collectives) = 0;
   // The algorithm of an operation of so many bytes: of the buffer, or of all parts.
-  virtual std::string AlgorithmOf(Operation operation, size_t bytes);
+  virtual std::string AlgorithmOf(Operation operation, size_t bytes) = 0;
 
   // ---- Edits of the group in place: comm/membership/README.md ----
 
@@ -114,15 +114,16 @@ class Communicator {
   // old order, next epoch. Every member calls it, after an error or at a point that all know; what is in flight on a
   // group with an error ends everywhere. A member that did not come in time learns it from its next call:
   // FAILED_PRECONDITION. Not while another thread uses the group.
-  virtual absl::StatusOr<MembershipChange> Shrink(EditOptions options = {});
+  virtual absl::StatusOr<MembershipChange> Shrink(EditOptions options = {}) = 0;
   // The same, and takes in processes that wait at the board. With options.replace they take the ranks of those who
   // are lost or leave.
-  virtual absl::StatusOr<MembershipChange> Grow(std::shared_ptr<JoinBoard> board, EditOptions options = {});
+  virtual absl::StatusOr<MembershipChange> Grow(std::shared_ptr<JoinBoard> board,
+                                                EditOptions options = {}) = 0;
   // Ends what is in flight in this group, on all members, with this status. So do operations that are started
   // afterwards, until the group is edited (Shrink, also where nobody is lost).
-  virtual void Abort(const absl::Status& why);
+  virtual void Abort(const absl::Status& why) = 0;
   // How often the group was edited. Messages of another epoch are never taken for this one's.
-  virtual uint32_t epoch() const { return 0; }
+  virtual uint32_t epoch() const = 0;
 
   // The last operations of this process, of all its groups, as JSON: what began, what ended and how, who is awaited.
   // `cohort recorder` tells from those of several ranks who is late. With COHORT_FLIGHT_RECORDER=FOLDER in the

@@ -9,7 +9,7 @@
 
 namespace cohort::comm::transfer {
 
-// For engines and sessions; never 0 or 1.
+// For engines and incarnations; never 0 or 1.
 uint64_t RandomNumber();
 
 struct Card {

@@ -92,7 +92,7 @@ void Engine::Close() {
   for (const auto& [id, peer] : peers_) {
     for (Way& way : peer->ways) way.link->End("the transfer engine has ended");
   }
-  sessions_.clear();
+  by_incarnation_.clear();
   peers_.clear();
   leaving_.clear();
   for (const auto& rail : rails_) rail->Flush(policy::kTransferLingerNanos);

@@ -137,11 +137,11 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
     PeerId id{};
     std::string name;
     uint64_t engine = 0;
-    uint64_t session = 0;
-    uint64_t their_session = 0;
+    uint64_t incarnation = 0;
+    uint64_t their_incarnation = 0;
     bool lost = false;
     bool bye = false;
-    bool confirmed = false;  // it has answered this session
+    bool confirmed = false;  // it has answered this incarnation
     absl::Status why;
     std::function<void(PeerId, const absl::Status&)> on_lost;
     std::vector<Way> ways;
@@ -227,10 +227,10 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
   std::vector<std::unique_ptr<Rail>> rails_;
   std::unique_ptr<LocalHub> hub_;
   std::unordered_map<uint64_t, std::unique_ptr<Peer>> peers_;     // by id
-  std::unordered_map<uint64_t, Peer*> sessions_;                  // by this side's session
+  std::unordered_map<uint64_t, Peer*> by_incarnation_;            // by this side's incarnation
   std::list<std::pair<int64_t, std::unique_ptr<Link>>> leaving_;  // until when
   uint64_t next_peer_ = 1;
-  uint64_t next_session_ = RandomNumber() >> 2;  // later ones are larger
+  uint64_t next_incarnation_ = RandomNumber() >> 2;  // later ones are larger
   std::unordered_map<uint64_t, Memory> regions_;
   uint64_t next_region_ = 1;
   std::list<std::shared_ptr<Transfer>> transfers_;

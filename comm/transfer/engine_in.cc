@@ -13,10 +13,10 @@ void Engine::OnFrame(const Frame& frame, absl::Span<const std::byte> payload) {
     OnHello(frame);
     return;
   }
-  const auto at = sessions_.find(frame.to);
-  if (at == sessions_.end()) return;
+  const auto at = by_incarnation_.find(frame.to);
+  if (at == by_incarnation_.end()) return;
   Peer& peer = *at->second;
-  if (peer.lost || peer.their_session != frame.from || frame.link >= peer.ways.size()) return;
+  if (peer.lost || peer.their_incarnation != frame.from || frame.link >= peer.ways.size()) return;
   peer.ways[frame.link].silent = 0;
   Settle(peer, frame.settled);
   while (!peer.outbound.empty() && peer.outbound.begin()->first < frame.done_below)
@@ -258,7 +258,7 @@ bool Engine::AdvancePulls(size_t budget) {
 // Reads some of it; whether it is over.
 bool Engine::Advance(Pull& pull, size_t* budget) {
   Peer* peer = Find(pull.peer);
-  if (peer == nullptr || peer->lost || peer->their_session != pull.frame.from) return true;
+  if (peer == nullptr || peer->lost || peer->their_incarnation != pull.frame.from) return true;
   RingLink& ring = *peer->ways[pull.frame.link].ring;
   if (pull.frame.op < peer->over_below || peer->over.count(pull.frame.op) > 0) return true;
   uint64_t total = 0;

@@ -217,8 +217,8 @@ Frame Engine::WriteFrame(const Peer& peer, uint64_t op, const Outbound& write, c
   frame.flags = write.flags;
   frame.immediate = write.immediate;
   frame.link = static_cast<uint8_t>(part.shard.rail);
-  frame.from = peer.session;
-  frame.to = peer.their_session;
+  frame.from = peer.incarnation;
+  frame.to = peer.their_incarnation;
   frame.op = op;
   frame.settled = peer.outbound.begin()->first;
   frame.done_below = DoneBelow(peer);
@@ -301,8 +301,8 @@ void Engine::SendControl(Peer& peer, size_t number, Frame frame, absl::string_vi
   }
   Way& way = peer.ways[number];
   frame.link = static_cast<uint8_t>(number);
-  frame.from = peer.session;
-  frame.to = peer.their_session;
+  frame.from = peer.incarnation;
+  frame.to = peer.their_incarnation;
   frame.settled = peer.outbound.empty() ? peer.next_op : peer.outbound.begin()->first;
   frame.done_below = peer.told_below = DoneBelow(peer);
   const Piece piece = {payload.data(), payload.size()};
@@ -368,7 +368,7 @@ void Engine::GiveUp(Transfer& transfer, const absl::Status& status) {
     Peer* peer = Find(id);
     if (peer == nullptr || peer->outbound.count(op) == 0) continue;
     WriteOver(*peer, op, status);
-    if (peer->lost || peer->their_session == 0) continue;
+    if (peer->lost || peer->their_incarnation == 0) continue;
     Frame frame;
     frame.type = FrameType::kAbandon;
     frame.op = op;
@@ -386,7 +386,8 @@ absl::Status Engine::Late(Transfer& transfer) {
   for (const auto& [id, op] : transfer.writes) {
     Peer* peer = Find(id);
     if (peer == nullptr || peer->outbound.count(op) == 0) continue;
-    late.insert(absl::StrCat(Name(*peer), peer->their_session == 0 ? " (it has not added this engine)" : ""));
+    late.insert(
+        absl::StrCat(Name(*peer), peer->their_incarnation == 0 ? " (it has not added this engine)" : ""));
   }
   if (transfer.is_barrier) {
     for (const PeerId id : transfer.awaited) late.insert(NameOf(id));

@@ -41,7 +41,7 @@ absl::StatusOr<PeerId> Engine::AddPeer(const std::string& text,
   auto peer = std::make_unique<Peer>();
   peer->name = card.name;
   peer->engine = card.engine;
-  peer->session = ++next_session_;
+  peer->incarnation = ++next_incarnation_;
   peer->on_lost = std::move(on_lost);
   if (hub_ != nullptr && !card.local.empty() && card.host == card_.host) {
     // Where that fails, as between containers, the network serves.
@@ -60,7 +60,7 @@ absl::StatusOr<PeerId> Engine::AddPeer(const std::string& text,
   peer->id = PeerId{next_peer_++};
   Peer& added = *peer;
   if (rails > 0) ++remote_peers_;
-  sessions_[added.session] = &added;
+  by_incarnation_[added.incarnation] = &added;
   peers_[static_cast<uint64_t>(added.id)] = std::move(peer);
   for (size_t way = 0; way < added.ways.size(); ++way) SendHello(added, way, /*answer=*/true);
   WakeSleeper();
@@ -80,21 +80,21 @@ void Engine::OnHello(const Frame& frame) {
                                [&](const auto& one) { return one.second->engine == frame.op; });
   if (at == peers_.end()) return;  // it will hear from this side when it is added
   Peer& peer = *at->second;
-  // Either it answers this session, or it knows of none yet.
-  if (peer.lost || (frame.to != 0 && frame.to != peer.session) || frame.link >= peer.ways.size()) return;
-  if (frame.from < peer.their_session) return;  // of a session that is over, late on its rail
-  if (frame.from > peer.their_session) {
+  // Either it answers this incarnation, or it knows of none yet.
+  if (peer.lost || (frame.to != 0 && frame.to != peer.incarnation) || frame.link >= peer.ways.size()) return;
+  if (frame.from < peer.their_incarnation) return;  // of an incarnation that is over, late on its rail
+  if (frame.from > peer.their_incarnation) {
     if (peer.confirmed) {  // removed and added again: what was in flight is forgotten there
       peer.bye = true;
       trouble_ = true;
       return;
     }
-    peer.their_session = frame.from;
+    peer.their_incarnation = frame.from;
   }
   Way& way = peer.ways[frame.link];
   way.silent = 0;
-  const bool answers = frame.to == peer.session;
-  // Only an answer shows that the other session is the present one.
+  const bool answers = frame.to == peer.incarnation;
+  // Only an answer shows that the other incarnation is the present one.
   if ((frame.flags & kAnswerHello) != 0) SendHello(peer, frame.link, /*answer=*/!answers && !way.heard);
   if (!answers || way.heard || way.buried) return;
   peer.confirmed = way.heard = true;
@@ -120,7 +120,7 @@ absl::Status Engine::RemovePeer(PeerId id) {
   }
   std::erase_if(pulls_, [&](const Pull& pull) { return pull.peer == id; });
   if (peer->ways.empty() || peer->ways[0].ring == nullptr) --remote_peers_;
-  sessions_.erase(peer->session);
+  by_incarnation_.erase(peer->incarnation);
   peers_.erase(static_cast<uint64_t>(id));
   WakeSleeper();
   return absl::OkStatus();

@@ -28,11 +28,11 @@ struct Frame {
   uint8_t code = 0;  // of a refusal
   uint8_t link = 0;  // of the peer, on which it travels
   uint32_t immediate = 0;
-  // Each AddPeer is a session; those of one engine are numbered upwards from a random number. Frames between
-  // other sessions than the present ones are old, and are dropped.
+  // Each AddPeer is an incarnation; those of one engine are numbered upwards from a random number. Frames between
+  // other incarnations than the present ones are old, and are dropped.
   uint64_t from = 0;
   uint64_t to = 0;
-  uint64_t op = 0;          // numbers the writes of a session
+  uint64_t op = 0;          // numbers the writes of an incarnation
   uint64_t settled = 0;     // all writes below are over at the sender: the receiver may forget them
   uint64_t done_below = 0;  // all of the receiver's writes below are complete, or it has given them up
   uint64_t bytes = 0;       // of the whole write

@@ -25,20 +25,12 @@ uint64_t RandomNumber() {
   return static_cast<uint64_t>(source()) << 32 | source();
 }
 
-// COHORT_PEER_SILENCE_MS.
-int64_t Silence() {
-  const char* wish = std::getenv("COHORT_PEER_SILENCE_MS");
-  int64_t millis = 0;
-  if (wish == nullptr || !absl::SimpleAtoi(wish, &millis) || millis <= 0) return policy::kUcxSilenceNanos;
-  return millis * 1'000'000;
-}
-
 }  // namespace
 
 UcxTransport::UcxTransport(int rank, int size, TransportEvents* events, std::unique_ptr<Worker> worker)
     : rank_(rank),
       incarnation_(RandomNumber()),
-      silence_(Silence()),
+      silence_(PeerSilenceNanos()),
       events_(events),
       worker_(std::move(worker)),
       peers_(size),
