@@ -12,6 +12,7 @@
 #include "comm/engine.h"
 #include "comm/late_ranks.h"
 #include "comm/policy.h"
+#include "comm/ticks.h"
 
 namespace cohort::comm {
 namespace {
@@ -59,7 +60,7 @@ absl::Status Engine::LateLocked(const Run& run) const {
   }
 
   const int64_t now = NowNanos();
-  const int64_t fresh = std::min(policy::kWaitingNanos, (now - arguments.began) / 4 * 3);
+  const int64_t fresh = std::min(policy::kWaitingNanos, (now - NanosOfTicks(arguments.began)) / 4 * 3);
   const std::vector<int> suspects = absent.empty() ? run.AwaitedPeers() : absent;
   std::vector<int> late =
       FollowWaits(suspects, topology_.rank(), [&](int peer) -> std::optional<std::vector<int>> {

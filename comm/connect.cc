@@ -201,6 +201,8 @@ absl::Status Engine::Connect(Rendezvous& rendezvous, absl::Time deadline) {
   }
   const bool own_core = topology_.local_size() <= static_cast<int>(std::thread::hardware_concurrency());
   spin_polls_ = own_core ? policy::kSpinPolls : policy::kSpinPollsShared;
+  yield_nanos_ = own_core ? policy::kYieldNanos : policy::kYieldNanosShared;
+  if (shm_ != nullptr && !own_core) shm_->set_eager_bytes(policy::kShmEagerBytesShared);
   if (network != nullptr) Watch(network);
   return absl::OkStatus();
 }

@@ -8,6 +8,8 @@
 #include "absl/strings/str_format.h"
 #include "comm/check.h"
 #include "comm/policy.h"
+#include "comm/ticks.h"
+#include "comm/transport/shm/shm_transport.h"
 
 namespace cohort::comm {
 
@@ -74,35 +76,38 @@ void Engine::ReserveContexts(uint32_t first_free) {
   next_context_ = std::max(next_context_, first_free);
 }
 
-std::shared_ptr<Run> Engine::Start(Run::Arguments arguments) {
-  const bool collective = arguments.signature.operation != Operation::kPointToPoint;
+void Engine::Start(const std::shared_ptr<Run>& run) {
+  const Run::Arguments& arguments = run->arguments();
   // Posting is cheap; copies and reductions of some size are left to whoever makes progress.
   const bool at_once =
       arguments.schedule->local_count * SizeOf(arguments.signature.dtype) <= policy::kInlineBytes;
-  Group& group = *arguments.group;
-  contenders_.fetch_add(1, std::memory_order_relaxed);
-  std::unique_lock lock(mutex_);
-  contenders_.fetch_sub(1, std::memory_order_relaxed);
-  if (collective) {
-    arguments.key = {group.context, group.next_sequence++, 0};
+  std::unique_lock lock(mutex_, std::try_to_lock);
+  if (!lock.owns_lock()) {
+    contenders_.fetch_add(1, std::memory_order_relaxed);
+    lock.lock();
+    contenders_.fetch_sub(1, std::memory_order_relaxed);
+  }
+  if (!run->point_to_point()) {
+    Group& group = *arguments.group;
+    run->set_key({group.context, group.next_sequence++, 0});
     for (const auto& transport : transports_) transport->PublishBegun(group.context, arguments.key.sequence);
   }
-  auto run = std::make_shared<Run>(shared_from_this(), std::move(arguments));
   runs_.push_back(run);
   RecordStartLocked(*run);
   num_runs_.fetch_add(1, std::memory_order_seq_cst);
   if (at_once) {
     BeginLocked(*run);
+    // Who comes last finds all messages here, and is through.
+    if (!run->done() && shm_ != nullptr) shm_->Progress(policy::kInlineBytes);
     SweepLocked();
   } else {
     starting_.push_back(run);
   }
-  if (run->done()) return run;
+  if (run->done()) return;
   if (!thread_.joinable()) thread_ = std::thread([this] { ThreadMain(); });
   lock.unlock();
   // A thread that is not idle looks again soon, and must not wake up while the caller waits at once.
   if (thread_idle_.load(std::memory_order_seq_cst)) thread_bell_.Wake();
-  return run;
 }
 
 void Engine::BeginLocked(Run& run) {
@@ -131,8 +136,10 @@ absl::Status Engine::Obstacle(const Run& run) {
   if (!group.removed.ok()) return group.removed;
   if (!group.revoked.ok()) return group.revoked;
   if (run.point_to_point()) return absl::OkStatus();  // the transports know their peers
-  for (const int member : run.arguments().group->members) {
-    if (gone_[member].gone && !gone_[member].left) return absl::UnavailableError(gone_[member].how);
+  if (any_lost_) {
+    for (const int member : group.members) {
+      if (gone_[member].gone && !gone_[member].left) return absl::UnavailableError(gone_[member].how);
+    }
   }
   if (matcher_.empty()) return absl::OkStatus();
   absl::Status mismatch;
@@ -190,7 +197,7 @@ void Engine::TellGroup(const Run& run, const absl::Status& status) {
 }
 
 void Engine::OnRunDone(Run& run) {
-  recorder_.End(run.record(), run.status().code(), NowNanos());
+  recorder_.End(run.record(), run.status().code(), NowTicks());
   if (!run.status().ok()) {
     Group& group = *run.arguments().group;
     group.failure.Update(run.status());
@@ -283,6 +290,7 @@ void Engine::OnAbort(int peer, const MessageKey& key, const absl::Status& why) {
 }
 
 void Engine::OnPeerGone(int peer, bool left, absl::string_view how) {
+  any_lost_ |= !left;
   gone_[peer].gone = true;
   gone_[peer].left = left;
   gone_[peer].how = std::string(how);
@@ -354,7 +362,7 @@ void Engine::CheckLocked(int64_t now) {
   if (std::exchange(someone_left_, false)) FailThoseWhoWaitForLeavers();
   const std::vector<std::shared_ptr<Run>> runs = runs_;
   for (const auto& run : runs) {
-    if (!run->done() && now >= run->arguments().deadline) run->Fail(LateLocked(*run), /*tell=*/true);
+    if (!run->done() && run->Late(now)) run->Fail(LateLocked(*run), /*tell=*/true);
   }
   SweepLocked();
 }

@@ -79,8 +79,8 @@ class Engine : public TransportEvents, public std::enable_shared_from_this<Engin
   // How newcomers can reach this process.
   const MemberCard& card() const { return card_; }
 
-  // Starts an operation. For collectives, arguments.key is filled in here: starting numbers them.
-  std::shared_ptr<Run> Start(Run::Arguments arguments);
+  // Starts an operation. Collectives get their keys here: starting numbers them.
+  void Start(const std::shared_ptr<Run>& run);
   // Progress, a little; whether the run is over.
   bool Poll(Run& run);
   // OK when the run is over, else DEADLINE_EXCEEDED.
@@ -179,6 +179,7 @@ class Engine : public TransportEvents, public std::enable_shared_from_this<Engin
 
   Topology topology_;  // fixed once connected
   int spin_polls_ = policy::kSpinPollsShared;
+  int64_t yield_nanos_ = policy::kYieldNanosShared;
   std::mutex mutex_;
   Doorbell private_bell_{};
   Doorbell* doorbell_ = &private_bell_;
@@ -188,6 +189,7 @@ class Engine : public TransportEvents, public std::enable_shared_from_this<Engin
   std::unique_ptr<NetworkWatch> watch_;
   Matcher matcher_;
   std::vector<Gone> gone_;
+  bool any_lost_ = false;  // of gone_, one that has not left
   MemberCard card_;
   shm::ShmTransport* shm_ = nullptr;  // of transports_
   int next_member_ = 0;

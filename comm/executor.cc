@@ -6,13 +6,45 @@
 
 #include "comm/check.h"
 #include "comm/engine.h"
+#include "comm/policy.h"
+#include "comm/ticks.h"
 
 namespace cohort::comm {
+
+void ScratchMemory::Reserve(size_t bytes) {
+  if (bytes <= bytes_) return;
+  data_.reset();
+  data_.reset(static_cast<std::byte*>(::operator new (bytes, std::align_val_t{policy::kScratchAlignment})));
+  bytes_ = bytes;
+}
+
+void ScratchMemory::Free::operator()(std::byte* data) const {
+  ::operator delete (data, std::align_val_t{policy::kScratchAlignment});
+}
 
 Run::Run(std::shared_ptr<Engine> engine, Arguments arguments)
     : engine_(std::move(engine)),
       arguments_(std::move(arguments)),
       element_bytes_(SizeOf(arguments_.signature.dtype)) {}
+
+void Run::Renew(const std::byte* input, std::byte* output, int64_t began, int64_t timeout) {
+  arguments_.input = input;
+  arguments_.output = output;
+  arguments_.began = began;
+  arguments_.timeout = timeout;
+  if (!status_.ok()) status_ = absl::OkStatus();
+  done_.store(false, std::memory_order_relaxed);
+}
+
+size_t Run::ScratchBytes() const {
+  const Schedule& schedule = *arguments_.schedule;
+  return schedule.scratch_count * element_bytes_ + schedule.sums_count * sizeof(float) +
+         (schedule.wire_count > 0 ? BytesOf({Buffer::kWire, 0, schedule.wire_count}) : 0);
+}
+
+bool Run::Late(int64_t now) const {
+  return arguments_.timeout != INT64_MAX && now - NanosOfTicks(arguments_.began) >= arguments_.timeout;
+}
 
 bool Run::Done() { return done() || engine_->Poll(*this); }
 
@@ -35,11 +67,11 @@ std::byte* Run::At(const Slice& slice) const {
   const size_t before = BytesOf({slice.buffer, 0, slice.offset});
   switch (slice.buffer) {
     case Buffer::kScratch:
-      return const_cast<std::byte*>(scratch_.data()) + before;
+      return scratch_.data() + before;
     case Buffer::kWire:
-      return const_cast<std::byte*>(wire_.data()) + before;
+      return wire_.data() + before;
     case Buffer::kSums:
-      return reinterpret_cast<std::byte*>(const_cast<float*>(sums_.data())) + before;
+      return sums_.data() + before;
     case Buffer::kInput:
     case Buffer::kOutput:
       break;
@@ -58,12 +90,15 @@ void Run::Begin() {
     Finish(absl::OkStatus());
     return;
   }
-  scratch_.resize(schedule.scratch_count * element_bytes_);
-  sums_.resize(schedule.sums_count);
-  if (schedule.wire_count > 0) wire_.resize(BytesOf({Buffer::kWire, 0, schedule.wire_count}));
+  scratch_.Reserve(schedule.scratch_count * element_bytes_);
+  sums_.Reserve(schedule.sums_count * sizeof(float));
+  if (schedule.wire_count > 0) wire_.Reserve(BytesOf({Buffer::kWire, 0, schedule.wire_count}));
   steps_.resize(left_);
+  ready_.clear();
   ready_.reserve(left_);
+  next_ready_ = 0;
   for (size_t i = 0; i < steps_.size(); ++i) {
+    steps_[i].phase = Phase::kBlocked;
     steps_[i].blocked_by = schedule.steps[i].num_after;
     if (steps_[i].blocked_by == 0) ready_.push_back(static_cast<StepId>(i));
   }

@@ -44,7 +44,23 @@ struct Group {
   std::vector<std::pair<int, MembershipMessage>> inbox;  // for the agreement that has not begun
 };
 
-// One operation in flight. Its schedule starts a step as soon as the steps it depends on are over.
+// Memory that schedules work in: not cleared, kept from one call to the next.
+class ScratchMemory {
+ public:
+  // At least so many bytes, aligned for vectors.
+  void Reserve(size_t bytes);
+  std::byte* data() const { return data_.get(); }
+
+ private:
+  struct Free {
+    void operator()(std::byte* data) const;
+  };
+  std::unique_ptr<std::byte, Free> data_;
+  size_t bytes_ = 0;
+};
+
+// One operation in flight. Its schedule starts a step as soon as the steps it depends on are over. A run that is over
+// can be made ready for another call of the same kind: Renew.
 class Run : public WorkState, public RequestOwner, public std::enable_shared_from_this<Run> {
  public:
   struct Arguments {
@@ -61,11 +77,15 @@ class Run : public WorkState, public RequestOwner, public std::enable_shared_fro
     const Codec* codec = nullptr;
     Encoding encoding;
     float* residual = nullptr;
-    int64_t began = 0;
-    int64_t deadline = 0;
+    int64_t began = 0;            // NowTicks
+    int64_t timeout = INT64_MAX;  // nanoseconds from then on
   };
 
   Run(std::shared_ptr<Engine> engine, Arguments arguments);
+  // Another call of the same arguments, but for these. The run is over, and nobody but the caller knows it.
+  void Renew(const std::byte* input, std::byte* output, int64_t began, int64_t timeout);
+  // Bytes of memory that it holds on to.
+  size_t ScratchBytes() const;
 
   // WorkState: from any thread, without the engine's lock.
   bool Done() override;
@@ -77,6 +97,9 @@ class Run : public WorkState, public RequestOwner, public std::enable_shared_fro
 
   // The rest: under the engine's lock.
   const Arguments& arguments() const { return arguments_; }
+  void set_key(const MessageKey& key) { arguments_.key = key; }
+  // In NowNanos.
+  bool Late(int64_t now) const;
   bool point_to_point() const { return (arguments_.key.context & kPointToPointContext) != 0; }
   void Begin();
   void OnRequestDone(uint32_t token, const absl::Status& status) override;
@@ -115,11 +138,9 @@ class Run : public WorkState, public RequestOwner, public std::enable_shared_fro
   void Finish(const absl::Status& status);
 
   const std::shared_ptr<Engine> engine_;
-  const Arguments arguments_;
+  Arguments arguments_;
   const size_t element_bytes_;
-  std::vector<std::byte> scratch_;
-  std::vector<std::byte> wire_;
-  std::vector<float> sums_;
+  ScratchMemory scratch_, wire_, sums_;
   std::vector<StepState> steps_;
   std::vector<StepId> ready_;
   size_t next_ready_ = 0;

@@ -11,6 +11,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
 #include "comm/doorbell.h"
+#include "comm/ticks.h"
 
 namespace cohort::comm {
 namespace {
@@ -84,8 +85,8 @@ FlightRecord FlightRecorder::Record() const {
     operation.count = entry.signature.count;
     operation.digest = entry.signature.digest;
     operation.codec = entry.signature.codec;
-    operation.began = entry.began;
-    operation.ended = entry.ended;
+    operation.began = NanosOfTicks(entry.began);
+    if (entry.ended != 0) operation.ended = NanosOfTicks(entry.ended);
     if (entry.ended != 0) operation.status = absl::StatusCodeToString(entry.code);
     record.operations.push_back(std::move(operation));
   }

@@ -63,7 +63,8 @@ class FlightRecorder {
 
   void OnGroup(uint32_t context, uint32_t epoch, const std::vector<int>& members);
 
-  // `algorithm` lives for ever (a name in a table) or is null. What it returns stands for the operation below.
+  // `algorithm` lives for ever (a name in a table) or is null. Times are NowTicks. What it returns stands for the
+  // operation below.
   uint64_t Begin(const MessageKey& key, const Signature& signature, const char* algorithm, int peer,
                  bool sends, int64_t now) {
     const uint64_t number = next_++;
@@ -94,7 +95,7 @@ class FlightRecorder {
  private:
   struct Entry {
     uint64_t number = UINT64_MAX;
-    int64_t began = 0;
+    int64_t began = 0;  // NowTicks
     int64_t ended = 0;
     Signature signature;
     const char* algorithm = nullptr;

@@ -1,7 +1,5 @@
 #include "comm/group_communicator.h"
 
-#include <algorithm>
-#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -9,17 +7,10 @@
 #include "absl/types/span.h"
 #include "comm/check.h"
 #include "comm/codec/quantized_collectives.h"
-#include "comm/codec/schedules.h"
-#include "comm/policy.h"
+#include "comm/ticks.h"
 
 namespace cohort::comm {
 namespace {
-
-uint32_t Digest(absl::Span<const size_t> counts, int root) {
-  uint64_t hash = 0xcbf29ce484222325ull + static_cast<uint64_t>(root);  // FNV-1a, by words
-  for (const size_t count : counts) hash = (hash ^ count) * 0x100000001b3ull;
-  return static_cast<uint32_t>(hash ^ hash >> 32);
-}
 
 absl::Status CheckBuffer(const char* what, const void* buffer, size_t count) {
   if (buffer != nullptr || count == 0) return absl::OkStatus();
@@ -44,16 +35,17 @@ GroupCommunicator::GroupCommunicator(std::shared_ptr<Engine> engine, std::shared
     : engine_(std::move(engine)),
       group_(std::move(group)),
       options_(std::move(options)),
+      timeout_(options_.timeout == absl::InfiniteDuration() ? INT64_MAX
+                                                            : absl::ToInt64Nanoseconds(options_.timeout)),
       topology_(engine_->topology().Group(group_->members, group_->rank)) {
   SetTuning(std::move(tuning));
 }
 
 GroupCommunicator::~GroupCommunicator() { engine_->RemoveGroup(group_); }
 
-void GroupCommunicator::SetTimes(Run::Arguments* arguments) const {
-  arguments->began = NowNanos();
-  const bool endless = options_.timeout == absl::InfiniteDuration();
-  arguments->deadline = endless ? INT64_MAX : arguments->began + absl::ToInt64Nanoseconds(options_.timeout);
+const void* GroupCommunicator::PartOf(const void* whole, absl::Span<const size_t> counts,
+                                      DataType dtype) const {
+  return static_cast<const std::byte*>(whole) + Sum(counts.subspan(0, rank())) * SizeOf(dtype);
 }
 
 absl::Status GroupCommunicator::CheckCounts(const char* what, absl::Span<const size_t> counts,
@@ -76,60 +68,15 @@ absl::Status GroupCommunicator::CheckRoot(int root) const {
   return absl::InvalidArgumentError(absl::StrFormat("root %d of a group of %d ranks", root, size()));
 }
 
-std::pair<std::shared_ptr<const Schedule>, const char*> GroupCommunicator::ScheduleFor(Collective collective,
-                                                                                       size_t element_bytes) {
-  const std::lock_guard lock(mutex_);
-  for (auto it = schedules_.begin(); it != schedules_.end(); ++it) {
-    if (it->element_bytes != element_bytes || !(it->collective == collective)) continue;
-    if (it != schedules_.begin()) schedules_.splice(schedules_.begin(), schedules_, it);
-    return {it->schedule, it->algorithm};
-  }
-  Collective cut = collective;
-  const Algorithm& algorithm = cut.quantized ? SelectQuantized(cut) : tuner_->Select(cut, element_bytes);
-  auto schedule = std::make_shared<const Schedule>(algorithm.make(cut));
-  schedules_.push_front({std::move(collective), element_bytes, schedule, algorithm.name});
-  if (schedules_.size() > policy::kScheduleCache) schedules_.pop_back();
-  return {std::move(schedule), algorithm.name};
-}
-
-Work GroupCommunicator::Collect(Collective collective, const void* send, void* recv, DataType dtype,
-                                ReduceOp op, const QuantizedCall* quantized) {
-  const size_t element_bytes = SizeOf(dtype);
-  const size_t total = TotalCount(collective);
-  if (total > SIZE_MAX / element_bytes) {
-    return Work(absl::InvalidArgumentError(absl::StrCat(total, " elements are too many")));
-  }
-  collective.rank = rank();
-  collective.size = size();
-  collective.hosts = topology_.map();
-  Run::Arguments arguments;
-  arguments.signature = {collective.operation, dtype, op, 0, 0, total};
-  if (collective.operation == Operation::kAllToAllV) {
-    arguments.signature.count = 0;  // differs by rank; the sizes of the messages tell, or the digest does
-    if (collective.matrix != nullptr) arguments.signature.digest = Digest(*collective.matrix, 1);
-  } else {
-    arguments.signature.digest = Digest(collective.counts, collective.root);
-  }
-  std::tie(arguments.schedule, arguments.algorithm) = ScheduleFor(std::move(collective), element_bytes);
-  arguments.group = group_;
-  arguments.input = static_cast<const std::byte*>(send);
-  arguments.output = static_cast<std::byte*>(recv);
-  arguments.reduce = FindReduce(dtype, op);
-  SetTimes(&arguments);
-  if (quantized != nullptr) {
-    if (auto status = AddCodec(*quantized, &arguments); !status.ok()) return Work(status);
-  }
-  return Work(std::static_pointer_cast<WorkState>(engine_->Start(std::move(arguments))));
-}
-
 Work GroupCommunicator::AllReduce(const void* send, void* recv, size_t count, DataType dtype, ReduceOp op) {
   if (auto status = CheckBuffer("send", send, count); !status.ok()) return Work(status);
   if (auto status = CheckBuffer("recv", recv, count); !status.ok()) return Work(status);
-  Collective collective;
-  collective.operation = Operation::kAllReduce;
-  collective.count = count;
-  collective.in_place = send == recv;
-  return Collect(std::move(collective), send, recv, dtype, op);
+  return Collect({.operation = Operation::kAllReduce,
+                  .dtype = dtype,
+                  .op = op,
+                  .count = count,
+                  .in_place = send == recv},
+                 send, recv);
 }
 
 Work GroupCommunicator::ReduceScatter(const void* send, void* recv, absl::Span<const size_t> counts,
@@ -138,10 +85,8 @@ Work GroupCommunicator::ReduceScatter(const void* send, void* recv, absl::Span<c
   if (auto status = CheckBuffer("send", send, Sum(counts)); !status.ok()) return Work(status);
   if (auto status = CheckBuffer("recv", recv, counts[rank()]); !status.ok()) return Work(status);
   if (auto status = NotInPlace("reduce-scatter", send, recv); !status.ok()) return Work(status);
-  Collective collective;
-  collective.operation = Operation::kReduceScatter;
-  collective.counts.assign(counts.begin(), counts.end());
-  return Collect(std::move(collective), send, recv, dtype, op);
+  return Collect({.operation = Operation::kReduceScatter, .dtype = dtype, .op = op, .counts = counts}, send,
+                 recv);
 }
 
 Work GroupCommunicator::AllGather(const void* send, void* recv, absl::Span<const size_t> counts,
@@ -149,23 +94,16 @@ Work GroupCommunicator::AllGather(const void* send, void* recv, absl::Span<const
   if (auto status = CheckCounts("counts", counts, SizeOf(dtype)); !status.ok()) return Work(status);
   if (auto status = CheckBuffer("send", send, counts[rank()]); !status.ok()) return Work(status);
   if (auto status = CheckBuffer("recv", recv, Sum(counts)); !status.ok()) return Work(status);
-  Collective collective;
-  collective.operation = Operation::kAllGather;
-  collective.counts.assign(counts.begin(), counts.end());
-  const size_t before = Sum(counts.subspan(0, rank()));
-  collective.in_place =
-      recv != nullptr && send == static_cast<const std::byte*>(recv) + before * SizeOf(dtype);
-  return Collect(std::move(collective), send, recv, dtype, ReduceOp::kSum);
+  const bool in_place = recv != nullptr && send == PartOf(recv, counts, dtype);
+  return Collect({.operation = Operation::kAllGather, .dtype = dtype, .counts = counts, .in_place = in_place},
+                 send, recv);
 }
 
 Work GroupCommunicator::Broadcast(void* buffer, size_t count, DataType dtype, int root) {
   if (auto status = CheckBuffer("broadcast", buffer, count); !status.ok()) return Work(status);
   if (auto status = CheckRoot(root); !status.ok()) return Work(status);
-  Collective collective;
-  collective.operation = Operation::kBroadcast;
-  collective.count = count;
-  collective.root = root;
-  return Collect(std::move(collective), nullptr, buffer, dtype, ReduceOp::kSum);
+  return Collect({.operation = Operation::kBroadcast, .dtype = dtype, .root = root, .count = count}, nullptr,
+                 buffer);
 }
 
 Work GroupCommunicator::Reduce(const void* send, void* recv, size_t count, DataType dtype, int root,
@@ -174,12 +112,13 @@ Work GroupCommunicator::Reduce(const void* send, void* recv, size_t count, DataT
   const bool is_root = rank() == root;
   if (auto status = CheckBuffer("send", send, count); !status.ok()) return Work(status);
   if (auto status = CheckBuffer("recv", recv, is_root ? count : 0); !status.ok()) return Work(status);
-  Collective collective;
-  collective.operation = Operation::kReduce;
-  collective.count = count;
-  collective.root = root;
-  collective.in_place = is_root && send == recv;
-  return Collect(std::move(collective), send, recv, dtype, op);
+  return Collect({.operation = Operation::kReduce,
+                  .dtype = dtype,
+                  .op = op,
+                  .root = root,
+                  .count = count,
+                  .in_place = is_root && send == recv},
+                 send, recv);
 }
 
 Work GroupCommunicator::Gather(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype,
@@ -189,14 +128,10 @@ Work GroupCommunicator::Gather(const void* send, void* recv, absl::Span<const si
   const bool is_root = rank() == root;
   if (auto status = CheckBuffer("send", send, counts[rank()]); !status.ok()) return Work(status);
   if (auto status = CheckBuffer("recv", recv, is_root ? Sum(counts) : 0); !status.ok()) return Work(status);
-  Collective collective;
-  collective.operation = Operation::kGather;
-  collective.counts.assign(counts.begin(), counts.end());
-  collective.root = root;
-  const size_t before = Sum(counts.subspan(0, rank()));
-  collective.in_place =
-      is_root && recv != nullptr && send == static_cast<const std::byte*>(recv) + before * SizeOf(dtype);
-  return Collect(std::move(collective), send, recv, dtype, ReduceOp::kSum);
+  const bool in_place = is_root && recv != nullptr && send == PartOf(recv, counts, dtype);
+  return Collect(
+      {.operation = Operation::kGather, .dtype = dtype, .root = root, .counts = counts, .in_place = in_place},
+      send, recv);
 }
 
 Work GroupCommunicator::Scatter(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype,
@@ -206,14 +141,13 @@ Work GroupCommunicator::Scatter(const void* send, void* recv, absl::Span<const s
   const bool is_root = rank() == root;
   if (auto status = CheckBuffer("send", send, is_root ? Sum(counts) : 0); !status.ok()) return Work(status);
   if (auto status = CheckBuffer("recv", recv, counts[rank()]); !status.ok()) return Work(status);
-  Collective collective;
-  collective.operation = Operation::kScatter;
-  collective.counts.assign(counts.begin(), counts.end());
-  collective.root = root;
-  const size_t before = Sum(counts.subspan(0, rank()));
-  collective.in_place =
-      is_root && send != nullptr && recv == static_cast<const std::byte*>(send) + before * SizeOf(dtype);
-  return Collect(std::move(collective), send, recv, dtype, ReduceOp::kSum);
+  const bool in_place = is_root && send != nullptr && recv == PartOf(send, counts, dtype);
+  return Collect({.operation = Operation::kScatter,
+                  .dtype = dtype,
+                  .root = root,
+                  .counts = counts,
+                  .in_place = in_place},
+                 send, recv);
 }
 
 Work GroupCommunicator::AllToAll(const void* send, void* recv, size_t count, DataType dtype) {
@@ -223,11 +157,7 @@ Work GroupCommunicator::AllToAll(const void* send, void* recv, size_t count, Dat
   if (auto status = CheckBuffer("send", send, count); !status.ok()) return Work(status);
   if (auto status = CheckBuffer("recv", recv, count); !status.ok()) return Work(status);
   if (auto status = NotInPlace("all-to-all", send, recv); !status.ok()) return Work(status);
-  Collective collective;
-  collective.operation = Operation::kAllToAll;
-  collective.counts.assign(size(), count);
-  collective.recv_counts = collective.counts;
-  return Collect(std::move(collective), send, recv, dtype, ReduceOp::kSum);
+  return Collect({.operation = Operation::kAllToAll, .dtype = dtype, .count = count}, send, recv);
 }
 
 Work GroupCommunicator::AllToAllV(const void* send, absl::Span<const size_t> send_counts, void* recv,
@@ -242,11 +172,9 @@ Work GroupCommunicator::AllToAllV(const void* send, absl::Span<const size_t> sen
         absl::InvalidArgumentError(absl::StrFormat("rank %d would send itself %d elements and receive %d",
                                                    rank(), send_counts[rank()], recv_counts[rank()])));
   }
-  Collective collective;
-  collective.operation = Operation::kAllToAllV;
-  collective.counts.assign(send_counts.begin(), send_counts.end());
-  collective.recv_counts.assign(recv_counts.begin(), recv_counts.end());
-  return Collect(std::move(collective), send, recv, dtype, ReduceOp::kSum);
+  return Collect(
+      {.operation = Operation::kAllToAllV, .dtype = dtype, .counts = send_counts, .recv_counts = recv_counts},
+      send, recv);
 }
 
 Work GroupCommunicator::AllToAllMatrix(const void* send, void* recv, absl::Span<const size_t> counts,
@@ -257,38 +185,30 @@ Work GroupCommunicator::AllToAllMatrix(const void* send, void* recv, absl::Span<
         absl::StrFormat("%d counts for a group of %d ranks: one for each pair is needed, %d", counts.size(),
                         size(), ranks * ranks)));
   }
-  Collective collective;
-  collective.operation = Operation::kAllToAllV;
+  std::vector<size_t> recv_counts;
   for (size_t peer = 0; peer < ranks; ++peer) {
-    collective.counts.push_back(counts[rank() * ranks + peer]);
-    collective.recv_counts.push_back(counts[peer * ranks + rank()]);
+    recv_counts.push_back(counts[peer * ranks + rank()]);
     // Every row: ranks pass on what is not their own.
     const auto row = counts.subspan(peer * ranks, ranks);
     if (auto status = CheckCounts("counts of a rank", row, SizeOf(dtype)); !status.ok()) return Work(status);
   }
-  if (auto status = CheckCounts("recv counts", collective.recv_counts, SizeOf(dtype)); !status.ok()) {
-    return Work(status);
-  }
-  if (auto status = CheckBuffer("send", send, Sum(collective.counts)); !status.ok()) return Work(status);
-  if (auto status = CheckBuffer("recv", recv, Sum(collective.recv_counts)); !status.ok()) return Work(status);
+  const auto send_counts = counts.subspan(rank() * ranks, ranks);
+  if (auto status = CheckCounts("recv counts", recv_counts, SizeOf(dtype)); !status.ok()) return Work(status);
+  if (auto status = CheckBuffer("send", send, Sum(send_counts)); !status.ok()) return Work(status);
+  if (auto status = CheckBuffer("recv", recv, Sum(recv_counts)); !status.ok()) return Work(status);
   if (auto status = NotInPlace("all-to-all-v", send, recv); !status.ok()) return Work(status);
-  collective.matrix = std::make_shared<const std::vector<size_t>>(counts.begin(), counts.end());
-  return Collect(std::move(collective), send, recv, dtype, ReduceOp::kSum);
+  return Collect({.operation = Operation::kAllToAllV,
+                  .dtype = dtype,
+                  .counts = send_counts,
+                  .recv_counts = recv_counts,
+                  .matrix = counts},
+                 send, recv);
 }
 
-Work GroupCommunicator::Barrier() {
-  Collective collective;
-  collective.operation = Operation::kBarrier;
-  return Collect(std::move(collective), nullptr, nullptr, DataType::kU8, ReduceOp::kSum);
-}
+Work GroupCommunicator::Barrier() { return Collect({}, nullptr, nullptr); }
 
 Work GroupCommunicator::Quantized(const QuantizedCall& call) {
-  Collective collective;
-  collective.operation = call.operation;
-  collective.quantized = true;
-  collective.count = call.operation == Operation::kAllReduce ? call.count : 0;
-  collective.counts.assign(call.counts.begin(), call.counts.end());
-  collective.recv_counts.assign(call.recv_counts.begin(), call.recv_counts.end());
+  Call collective{.operation = call.operation, .dtype = call.dtype, .quantized = &call};
   const bool two_sided = call.operation == Operation::kAllToAll || call.operation == Operation::kAllToAllV;
   if (call.operation != Operation::kAllReduce) {
     if (auto status = CheckCounts("counts", call.counts, SizeOf(call.dtype)); !status.ok())
@@ -302,6 +222,14 @@ Work GroupCommunicator::Quantized(const QuantizedCall& call) {
           absl::InvalidArgumentError("a rank would send itself another number of elements than receive"));
     }
   }
+  if (call.operation == Operation::kAllReduce) {
+    collective.count = call.count;
+  } else if (call.operation == Operation::kAllToAll) {
+    collective.count = call.counts[0];
+  } else {
+    collective.counts = call.counts;
+    collective.recv_counts = call.recv_counts;
+  }
   const size_t own = call.operation == Operation::kAllReduce ? call.count : call.counts[rank()];
   const size_t sent = call.operation == Operation::kAllReduce || call.operation == Operation::kAllGather
                           ? own
@@ -311,16 +239,14 @@ Work GroupCommunicator::Quantized(const QuantizedCall& call) {
                                                                : own;
   if (auto status = CheckBuffer("send", call.send, sent); !status.ok()) return Work(status);
   if (auto status = CheckBuffer("recv", call.recv, got); !status.ok()) return Work(status);
-  const auto* recv = static_cast<const std::byte*>(call.recv);
   if (call.operation == Operation::kAllGather) {
-    const size_t before = Sum(call.counts.subspan(0, rank())) * SizeOf(call.dtype);
-    collective.in_place = recv != nullptr && call.send == recv + before;
+    collective.in_place = call.recv != nullptr && call.send == PartOf(call.recv, call.counts, call.dtype);
   } else if (call.operation == Operation::kAllReduce) {
     collective.in_place = call.send == call.recv;
   } else if (auto status = NotInPlace(Name(call.operation), call.send, call.recv); !status.ok()) {
     return Work(status);
   }
-  return Collect(std::move(collective), call.send, call.recv, call.dtype, ReduceOp::kSum, &call);
+  return Collect(collective, call.send, call.recv);
 }
 
 Work GroupCommunicator::PointToPoint(bool sends, const void* send, void* recv, size_t count, DataType dtype,
@@ -353,8 +279,11 @@ Work GroupCommunicator::PointToPoint(bool sends, const void* send, void* recv, s
   arguments.confirmed = true;
   arguments.input = static_cast<const std::byte*>(send);
   arguments.output = static_cast<std::byte*>(recv);
-  SetTimes(&arguments);
-  return Work(std::static_pointer_cast<WorkState>(engine_->Start(std::move(arguments))));
+  arguments.began = NowTicks();
+  arguments.timeout = timeout_;
+  auto run = std::make_shared<Run>(engine_, std::move(arguments));
+  engine_->Start(run);
+  return Work(std::static_pointer_cast<WorkState>(std::move(run)));
 }
 
 Work GroupCommunicator::Send(const void* buffer, size_t count, DataType dtype, int peer, int tag) {

@@ -69,37 +69,53 @@ class GroupCommunicator : public Communicator {
                            const std::vector<int>& left) const;
   // Forgets what depends on the members.
   void Refresh();
-  Work Collect(Collective collective, const void* send, void* recv, DataType dtype, ReduceOp op,
-               const QuantizedCall* quantized = nullptr);
+  // A collective as it is called, before anything is copied. What does not count is empty.
+  struct Call {
+    Operation operation = Operation::kBarrier;
+    DataType dtype = DataType::kU8;
+    ReduceOp op = ReduceOp::kSum;
+    int root = 0;
+    size_t count = 0;
+    absl::Span<const size_t> counts = {}, recv_counts = {}, matrix = {};
+    bool in_place = false;
+    const QuantizedCall* quantized = nullptr;
+  };
+  Work Collect(const Call& call, const void* send, void* recv);
   Work PointToPoint(bool sends, const void* send, void* recv, size_t count, DataType dtype, int peer,
                     int tag);
-  // Its schedule and the name of its algorithm.
-  std::pair<std::shared_ptr<const Schedule>, const char*> ScheduleFor(Collective collective,
-                                                                      size_t element_bytes);
   absl::Status CheckCounts(const char* what, absl::Span<const size_t> counts, size_t element_bytes) const;
   absl::Status CheckRoot(int root) const;
-  void SetTimes(Run::Arguments* arguments) const;
+  // This rank's part of a buffer of all ranks' parts.
+  const void* PartOf(const void* whole, absl::Span<const size_t> counts, DataType dtype) const;
   // codec/quantized_collectives.cc
   absl::Status AddCodec(const QuantizedCall& call, Run::Arguments* arguments) const;
 
   const std::shared_ptr<Engine> engine_;
   const std::shared_ptr<Group> group_;
   const CommunicatorOptions options_;
-  Topology topology_;  // of the present epoch
+  const int64_t timeout_;  // nanoseconds
+  Topology topology_;      // of the present epoch
 
-  struct Cached {
+  // What calls of one kind have in common: one that comes again costs little. call_kinds.cc.
+  struct Kind {
     Collective collective;
-    size_t element_bytes;
-    std::shared_ptr<const Schedule> schedule;
-    const char* algorithm;
+    Run::Arguments arguments;     // but for what differs from call to call
+    std::shared_ptr<Run> latest;  // for the next call, where nobody else has it any more
+    size_t scratch_bytes = 0;     // that it holds
+
+    bool Fits(const Call& call) const;
   };
+  Kind& KindOfLocked(const Call& call);
+  Kind MakeKindLocked(const Call& call);
+  // Of schedules whose runs hold much memory, only the latest keep theirs.
+  void LimitScratchLocked();
   void SetTuning(std::shared_ptr<const TuningInputs> tuning);
   void MakeTunerLocked();
 
   std::mutex mutex_;
   std::shared_ptr<const TuningInputs> tuning_;
   std::unique_ptr<Tuner> tuner_;                  // of the present members
-  std::list<Cached> schedules_;                   // the latest first
+  std::list<Kind> kinds_;                         // the latest first
   std::map<std::pair<int, int>, uint32_t> sent_;  // by (peer, tag): messages so far
   std::map<std::pair<int, int>, uint32_t> received_;
 };

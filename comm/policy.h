@@ -17,10 +17,13 @@ inline constexpr absl::Duration kTimeout = absl::Seconds(120);
 // Polls before a waiting thread begins to yield: where each rank of the host has a core of its own, and
 // where not.
 inline constexpr int kSpinPolls = 1000;
-inline constexpr int kSpinPollsShared = 20;
-// Yields before it sleeps on the doorbell: so many, or for so long, since on a busy machine each may cost a time slice.
+inline constexpr int kSpinPollsShared = 4;
+// For so long it yields before it sleeps on the doorbell, where each rank has a core of its own (waking a core that
+// sleeps takes longer than most waits), and where not.
+inline constexpr int64_t kYieldNanos = 1'000'000;
+inline constexpr int64_t kYieldNanosShared = 200'000;
+// The transfer engine counts its yields instead.
 inline constexpr int kYieldPolls = 200;
-inline constexpr int64_t kYieldNanos = 200'000;
 // The longest sleep: peers are checked for life after each.
 inline constexpr int64_t kMaxSleepNanos = 10'000'000;
 // The longest sleep while messages wait for room in a ring, whose freeing rings no bell.
@@ -50,18 +53,29 @@ inline constexpr size_t kInlineBytes = 32 << 10;
 // Bytes that one look at the transports moves before the lock is offered to others.
 inline constexpr size_t kProgressBytes = 512 << 10;
 
+// ---- Memory ----
+
+// Scratch begins where the widest vectors and cache lines do.
+inline constexpr size_t kScratchAlignment = 64;
+// Scratch that a group keeps for calls that come again, of all kinds of calls together.
+inline constexpr size_t kScratchKept = 64 << 20;
+
 // ---- Shared memory ----
 
-// Messages up to this size are copied through the ring; larger ones are pulled by the receiver in one
-// copy.
-inline constexpr size_t kShmEagerBytes = 8 << 10;
+// Messages up to this size are copied through the ring, which is twice as fast as asking the kernel for them where
+// they fit the caches; larger ones are pulled by the receiver in one copy. The second where ranks share cores, and so
+// caches.
+inline constexpr size_t kShmEagerBytes = 64 << 10;
+inline constexpr size_t kShmEagerBytesShared = 32 << 10;
+// Where the receiver cannot read the sender's memory, bodies come through the ring in fragments of this size.
+inline constexpr size_t kShmFragmentBytes = 16 << 10;
 // Descriptors and payload bytes of the ring of one ordered pair of ranks. Powers of two.
 inline constexpr uint32_t kShmRingEntries = 256;
 inline constexpr uint32_t kShmRingBytes = 128 << 10;
 // Announced messages of one rank in flight at a time.
 inline constexpr uint32_t kShmSlots = 1024;
 // A pull moves this much at a time into place, or this much into a buffer that it reduces from (half an L2).
-inline constexpr size_t kPullBytes = 256 << 10;
+inline constexpr size_t kPullBytes = 1 << 20;
 inline constexpr size_t kPullReduceBytes = 128 << 10;
 
 // ---- UCX ----

@@ -108,10 +108,10 @@ absl::Status Engine::Wait(Run& run, absl::Time deadline) {
       continue;
     }
     ++idle;
-    if (idle == spin_polls_) yield_until = NowNanos() + policy::kYieldNanos;
+    if (idle == spin_polls_) yield_until = NowNanos() + yield_nanos_;
     if (idle < spin_polls_) {
       Pause();
-    } else if (idle < spin_polls_ + policy::kYieldPolls && NowNanos() < yield_until) {
+    } else if (NowNanos() < yield_until) {
       sched_yield();
     } else {
       const int64_t now = NowNanos();

@@ -317,7 +317,7 @@ void Engine::ReachLocked(int peer, const MemberCard& card) {
     routes_[peer] = shm_;
     return;
   }
-  gone_[peer].gone = gone_[peer].detached = true;
+  any_lost_ = gone_[peer].gone = gone_[peer].detached = true;
   gone_[peer].how = absl::StrCat("rank ", peer, " on ", card.host, " cannot be reached: ", why.ToString());
 }
 

@@ -45,7 +45,7 @@ void GroupCommunicator::SetTuning(std::shared_ptr<const TuningInputs> tuning) {
 
 void GroupCommunicator::MakeTunerLocked() {
   tuner_ = std::make_unique<Tuner>(std::shared_ptr<const Tuning>(tuning_, &tuning_->tuning), topology_.map());
-  schedules_.clear();
+  kinds_.clear();
 }
 
 absl::Status GroupCommunicator::SetCollectives(absl::string_view collectives) {

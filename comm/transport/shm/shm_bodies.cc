@@ -180,7 +180,7 @@ bool ShmTransport::PushSome(SendRequest& send, size_t* budget) {
   Peer& peer = At(send.peer);
   bool moved = false;
   while (*budget > 0 && peer.backlog.empty() && !peer.gone) {
-    const size_t bytes = std::min(policy::kShmEagerBytes, send.bytes - send.pushed);
+    const size_t bytes = std::min(policy::kShmFragmentBytes, send.bytes - send.pushed);
     std::byte* payload = nullptr;
     Entry* entry = peer.out.Reserve(bytes, &payload);
     if (entry == nullptr) return moved;

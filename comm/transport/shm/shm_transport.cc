@@ -123,7 +123,7 @@ void ShmTransport::Send(SendRequest& send) {
 }
 
 bool ShmTransport::TrySend(Peer& peer, SendRequest& send) {
-  const bool eager = send.bytes <= policy::kShmEagerBytes;
+  const bool eager = send.bytes <= eager_bytes_;
   const bool slotted = !eager || send.confirmed;
   if (slotted && free_slots_.empty()) return false;
   const bool inlined = eager && !slotted && send.bytes <= kInlineEntryBytes;
@@ -213,7 +213,9 @@ bool ShmTransport::Drain(Peer& peer, size_t* budget) {
     peer.in.Release();
     moved = true;
     *budget -= std::min<size_t>(*budget, entry->payload_bytes);
-    if (*budget == 0) break;
+    // Behind a short message there is mostly none yet, and a look would take the line back that its producer has just
+    // fetched to write the next.
+    if (*budget == 0 || entry->payload_bytes == 0) break;
   }
   if (moved) peer.in.Publish();
   return moved;
@@ -283,7 +285,8 @@ void ShmTransport::CheckPeers() {
     if (!left && !dismissed && peer.process.Alive()) continue;
     // What it sent before it went still counts.
     size_t budget = SIZE_MAX;
-    Drain(peer, &budget);
+    while (Drain(peer, &budget)) {
+    }
     peer.gone = true;
     peer.left = left;
     backlog_ -= peer.backlog.size();

@@ -24,6 +24,8 @@ class ShmTransport : public Transport {
  public:
   // What a peer must know to attach, as text.
   static absl::StatusOr<std::unique_ptr<ShmTransport>> Create(int rank, int size, TransportEvents* events);
+  // Messages up to this size go through the ring, larger ones are read by their receiver.
+  void set_eager_bytes(size_t bytes) { eager_bytes_ = bytes; }
   // This rank's number, where it was not known at first (-1): before the first Attach.
   void SetRank(int rank) { rank_ = rank; }
   // Whether the process of that address still lives.
@@ -91,6 +93,7 @@ class ShmTransport : public Transport {
   bool TryControl(Peer& peer, const Outgoing& control);
   void Control(Peer& peer, Outgoing control);
   bool Flush(Peer& peer);
+  // Handles some of what came; whether there was any.
   bool Drain(Peer& peer, size_t* budget);
   void Handle(Peer& peer, const Entry& entry, const std::byte* payload);
   void OnPushAsked(const Entry& entry);
@@ -110,6 +113,7 @@ class ShmTransport : public Transport {
   TransportEvents* events_;
   std::unique_ptr<Segment> own_;
   bool may_read_ = true;
+  size_t eager_bytes_ = policy::kShmEagerBytes;
   std::vector<std::unique_ptr<Peer>> peers_;  // by rank; null where not reached
   std::vector<Peer*> live_;
   std::vector<uint32_t> free_slots_;

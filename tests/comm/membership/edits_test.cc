@@ -248,7 +248,8 @@ TEST(Edits, AStoppedMemberIsTakenOutAndLearnsIt) {
                  _exit(0);
                }
                raise(SIGSTOP);
-               EXPECT_FALSE(comm.Barrier().Wait().ok());  // at first perhaps only that it was late
+               // What the others had sent before they gave up may do for this one, or it hears that it was late.
+               (void)comm.Barrier().Wait();
                const auto change = comm.Shrink();
                EXPECT_EQ(change.status().code(), absl::StatusCode::kFailedPrecondition) << change.status();
                EXPECT_THAT(std::string(change.status().message()),
