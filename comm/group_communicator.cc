@@ -11,6 +11,7 @@
 #include "comm/codec/quantized_collectives.h"
 #include "comm/codec/schedules.h"
 #include "comm/policy.h"
+#include "comm/tokens/token_routing.h"
 
 namespace cohort::comm {
 namespace {
@@ -246,7 +247,54 @@ Work GroupCommunicator::AllToAllV(const void* send, absl::Span<const size_t> sen
   collective.operation = Operation::kAllToAllV;
   collective.counts.assign(send_counts.begin(), send_counts.end());
   collective.recv_counts.assign(recv_counts.begin(), recv_counts.end());
+  bool exchanges = false;
+  {
+    const std::lock_guard lock(mutex_);
+    exchanges = tuner_->ExchangesCounts();
+  }
+  if (exchanges) return CollectAfterCounts(std::move(collective), send, recv, dtype);
   return Collect(std::move(collective), send, recv, dtype, ReduceOp::kSum);
+}
+
+Work GroupCommunicator::CollectAfterCounts(Collective collective, const void* send, void* recv,
+                                           DataType dtype) {
+  const size_t ranks = static_cast<size_t>(size()), element_bytes = SizeOf(dtype);
+  collective.rank = rank();
+  collective.size = size();
+  collective.hosts = topology_.map();
+  auto prelude = std::make_shared<Prelude>();
+  prelude->input.assign(collective.counts.begin(), collective.counts.end());
+  prelude->output.resize(ranks * ranks);
+  prelude->then = [this, collective = std::move(collective), ranks, element_bytes](
+                      absl::Span<const uint64_t> counts) -> absl::StatusOr<std::shared_ptr<const Schedule>> {
+    for (size_t peer = 0; peer < ranks; ++peer) {
+      if (counts[peer * ranks + rank()] == collective.recv_counts[peer]) continue;
+      return absl::InvalidArgumentError(
+          absl::StrFormat("rank %d sends %d elements to rank %d, which expects %d", peer,
+                          counts[peer * ranks + rank()], rank(), collective.recv_counts[peer]));
+    }
+    Collective known = collective;
+    known.matrix = std::make_shared<const std::vector<size_t>>(counts.begin(), counts.end());
+    const std::lock_guard lock(mutex_);
+    return std::make_shared<const Schedule>(tuner_->Select(known, element_bytes).make(known));
+  };
+  Collective exchange;
+  exchange.operation = Operation::kAllGather;
+  exchange.rank = rank();
+  exchange.size = size();
+  exchange.hosts = topology_.map();
+  exchange.counts.assign(ranks, ranks);
+  Run::Arguments arguments;
+  arguments.signature = {Operation::kAllToAllV, dtype, ReduceOp::kSum, 0, Digest({}, 2), 0};
+  arguments.schedule = ScheduleFor(std::move(exchange), sizeof(uint64_t)).first;
+  arguments.algorithm = "counts first";
+  arguments.prelude = std::move(prelude);
+  arguments.group = group_;
+  arguments.input = static_cast<const std::byte*>(send);
+  arguments.output = static_cast<std::byte*>(recv);
+  arguments.reduce = FindReduce(dtype, ReduceOp::kSum);
+  SetTimes(&arguments);
+  return Work(std::static_pointer_cast<WorkState>(engine_->Start(std::move(arguments))));
 }
 
 Work GroupCommunicator::AllToAllMatrix(const void* send, void* recv, absl::Span<const size_t> counts,
@@ -280,6 +328,19 @@ Work GroupCommunicator::Barrier() {
   Collective collective;
   collective.operation = Operation::kBarrier;
   return Collect(std::move(collective), nullptr, nullptr, DataType::kU8, ReduceOp::kSum);
+}
+
+Work GroupCommunicator::MoveTokens(const TokenCall& call) {
+  Run::Arguments arguments;
+  arguments.group = group_;
+  arguments.schedule = call.schedule;
+  arguments.signature = {call.operation, call.dtype, ReduceOp::kSum, 0, call.digest, call.width};
+  arguments.algorithm = "forwarding";
+  arguments.input = static_cast<const std::byte*>(call.send);
+  arguments.output = static_cast<std::byte*>(call.recv);
+  arguments.reduce = FindReduce(call.dtype, ReduceOp::kSum);
+  SetTimes(&arguments);
+  return Work(std::static_pointer_cast<WorkState>(engine_->Start(std::move(arguments))));
 }
 
 Work GroupCommunicator::Quantized(const QuantizedCall& call) {
