@@ -38,6 +38,23 @@ class Parts {
   std::vector<size_t> cuts_;
 };
 
+// When a link is taken. Messages are priced by rounds, not in the order of time: one that is ready early finds the gaps
+// that later ones have left, as on a real link it would have gone first.
+class LinkTimes {
+ public:
+  // The first time from `ready` on at which it is free for so long.
+  double Free(double ready, double seconds) const;
+  void Take(double begin, double seconds);
+
+ private:
+  static constexpr size_t kKept = 24;  // the latest; what was before is not given away
+  struct Taken {
+    double begin, end;
+  };
+  std::vector<Taken> taken_;  // ascending; neighbours that touch are one
+  double closed_until_ = 0;
+};
+
 class Clock {
  public:
   Clock(const Machine& machine, size_t element_bytes, size_t replayed);
@@ -78,6 +95,8 @@ class Clock {
   Price price() const;
 
  private:
+  // NUMA domain, socket, host, between hosts.
+  static constexpr int kNumLevels = 4, kBetweenHosts = 3;
   struct Hop {
     int level;
     double latency, seconds_per_byte, gap;
@@ -94,7 +113,7 @@ class Clock {
   const int size_;
   const double element_bytes_;
   const size_t replayed_;
-  std::vector<double> out_free_[3], in_free_[3];  // by level: socket, host, between hosts; by link
+  std::vector<LinkTimes> out_[kNumLevels], in_[kNumLevels];  // by level and link
   std::vector<double> host_bytes_;
   double end_ = 0;
   Price price_;

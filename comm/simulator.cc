@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <functional>
+#include <list>
 #include <map>
+#include <memory>
 #include <queue>
 #include <string>
 #include <tuple>
@@ -53,7 +55,11 @@ class Simulator {
       const Event event = events_.top();
       events_.pop();
       result_.seconds = std::max(result_.seconds, event.time);
-      COHORT_RETURN_IF_ERROR(End(event));
+      if (event.level >= 0) {
+        Release(event);
+      } else {
+        COHORT_RETURN_IF_ERROR(End(event));
+      }
     }
     for (int rank = 0; rank < size; ++rank) {
       if (ranks_[rank].left > 0) return Stuck();
@@ -69,13 +75,28 @@ class Simulator {
   }
 
  private:
+  // Messages that wait for a link and could leave at once, of which this many of the first are looked at.
+  static constexpr size_t kLookAhead = 64;
+  struct Message {
+    int from, to;
+    StepId send, recv;
+    int level, out, in;  // the ranks that keep its links
+    uint64_t bytes;
+    bool left = false;
+  };
+  // Carries one message at a time, one way.
+  struct Link {
+    bool busy = false;
+    std::list<std::shared_ptr<Message>>
+        waiting;  // in the order of posting; some have left by their other link
+  };
   struct Rank {
     SymbolicRank contents;
     std::vector<uint32_t> blocked_by;
     size_t left = 0;
-    double out_free[2] = {0, 0}, in_free[2] = {0, 0};  // by level: local, remote
-    std::vector<uint64_t> heard;                       // ranks whose coming is known here
-    std::vector<std::vector<uint64_t>> step_heard;     // and when a step ends; barriers only
+    Link out[2], in[2];                             // by level: local, remote
+    std::vector<uint64_t> heard;                    // ranks whose coming is known here
+    std::vector<std::vector<uint64_t>> step_heard;  // and when a step ends; barriers only
   };
   struct Event {
     double time;
@@ -84,6 +105,7 @@ class Simulator {
     StepId step;
     int peer = -1;  // of a message: the receiver
     StepId peer_step = kNoStep;
+    int level = -1;  // of links that a message leaves free: rank's out, peer's in
     bool operator<(const Event& other) const {
       return time != other.time ? time > other.time : order > other.order;
     }
@@ -114,23 +136,59 @@ class Simulator {
                                                  schedules_[to].steps[recv_id].destination.count));
     }
     const int level = machine_.hosts == nullptr || machine_.hosts->SameHost(from, to) ? 0 : 1;
-    const LinkPrice& price = level == 0 ? machine_.local : machine_.remote;
     const uint64_t bytes = count * element_bytes_;
+    ++result_.messages;
+    result_.bytes += bytes;
+    if (level == 1) result_.remote_bytes += bytes;
     // A shared link is kept with the lowest rank of the host.
     const auto link = [&](int rank) {
       const bool shared = level == 1 && machine_.shared_link;
       return shared ? machine_.hosts->ranks_on(machine_.hosts->host_of(rank))[0] : rank;
     };
-    double& out_free = ranks_[link(from)].out_free[level];
-    double& in_free = ranks_[link(to)].in_free[level];
-    const double begin = std::max({now, out_free, in_free});
-    const double busy = static_cast<double>(bytes) * price.seconds_per_byte;
-    out_free = in_free = begin + busy;
-    ++result_.messages;
-    result_.bytes += bytes;
-    if (level == 1) result_.remote_bytes += bytes;
-    events_.push({begin + price.latency + busy, order_++, from, send_id, to, recv_id});
+    Message message{from, to, send_id, recv_id, level, link(from), link(to), bytes};
+    if (Links(message).first->busy || Links(message).second->busy) {
+      const auto waiting = std::make_shared<Message>(message);
+      Links(message).first->waiting.push_back(waiting);
+      Links(message).second->waiting.push_back(waiting);
+    } else {
+      Depart(message, now);
+    }
     return absl::OkStatus();
+  }
+
+  std::pair<Link*, Link*> Links(const Message& message) {
+    return {&ranks_[message.out].out[message.level], &ranks_[message.in].in[message.level]};
+  }
+
+  void Depart(const Message& message, double now) {
+    const LinkPrice& price = message.level == 0 ? machine_.local : machine_.remote;
+    const double busy = static_cast<double>(message.bytes) * price.seconds_per_byte;
+    const auto [out, in] = Links(message);
+    out->busy = in->busy = true;
+    events_.push({now + busy, order_++, message.out, kNoStep, message.in, kNoStep, message.level});
+    events_.push(
+        {now + price.latency + busy, order_++, message.from, message.send, message.to, message.recv});
+  }
+
+  // Two links are free: those that wait for one of them leave, in the order of posting, where their other one is free too.
+  void Release(const Event& event) {
+    Link* const freed[] = {&ranks_[event.rank].out[event.level], &ranks_[event.peer].in[event.level]};
+    for (Link* link : freed) link->busy = false;
+    for (Link* link : freed) {
+      size_t looked = 0;
+      for (auto at = link->waiting.begin();
+           at != link->waiting.end() && !link->busy && looked < kLookAhead;) {
+        Message& message = **at;
+        const auto [out, in] = Links(message);
+        if (!message.left && (out->busy || in->busy)) {
+          ++at, ++looked;
+          continue;
+        }
+        if (!message.left) Depart(message, event.time);
+        message.left = true;
+        at = link->waiting.erase(at);
+      }
+    }
   }
 
   absl::Status End(const Event& event) {

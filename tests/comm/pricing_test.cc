@@ -31,8 +31,8 @@ Machine TwoLevels(std::shared_ptr<const HostMap> hosts, int rails) {
   Machine machine;
   machine.hosts = std::move(hosts);
   const SimulatedMachine defaults;
-  machine.price[0] = machine.price[1] = defaults.local;
-  machine.price[2] = machine.price[3] = defaults.remote;
+  machine.price[0] = machine.price[1] = machine.price[2] = defaults.local;
+  machine.price[3] = machine.price[4] = defaults.remote;
   machine.rails = rails;
   machine.local_seconds_per_byte = defaults.local_seconds_per_byte;
   return machine;
