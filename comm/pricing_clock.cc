@@ -158,8 +158,9 @@ std::vector<int> Skips(int size) {
 
 }  // namespace
 
-void Clock::Ring(const Teams& teams, absl::Span<const Parts> parts, int rounds, size_t pieces, bool coupled,
-                 Times* times) {
+void Clock::Ring(const Teams& teams, absl::Span<const Parts> parts, int rounds, size_t pieces, RingOf of,
+                 bool coupled, Times* times) {
+  const int begin = of == RingOf::kSums ? 1 : 0;
   size_t messages = 0;
   for (const Team& team : teams) messages += team.size() * (team.size() - 1) * rounds * pieces;
   if (messages > replayed_) {
@@ -188,7 +189,7 @@ void Clock::Ring(const Teams& teams, absl::Span<const Parts> parts, int rounds, 
         const Times before = now[piece][i], before_sent = sent[piece][i];
         for (int m = 0; m < p; ++m) {
           const int to = (m + 1) % p;
-          const size_t part = algorithms::Part(parts[i].At(m - s), pieces, piece).count;
+          const size_t part = algorithms::Part(parts[i].At(m - s - begin), pieces, piece).count;
           const double came =
               Message(team[m], team[to], part, before[m], coupled && s > 1 ? before_sent[to] : 0);
           now[piece][i][to] = std::max(before[to], came);
@@ -331,7 +332,8 @@ void Clock::Halving(const Teams& teams, absl::Span<const Parts> parts, Times* ti
   Finish(teams, now, times);
 }
 
-void Clock::Doubling(const Teams& teams, absl::Span<const Parts> parts, bool apart, Times* times) {
+void Clock::Doubling(const Teams& teams, absl::Span<const Parts> parts, bool apart, Times* times,
+                     const Arrived& arrived) {
   std::vector<Times> now = OfTeams(teams, *times);
   size_t most = 0;
   for (const Team& team : teams) most = std::max(most, Skips(static_cast<int>(team.size())).size());
@@ -345,6 +347,7 @@ void Clock::Doubling(const Teams& teams, absl::Span<const Parts> parts, bool apa
       for (int m = 0; m < p; ++m) {
         const int to = algorithms::Modulo(m - skip, p);
         const double came = Message(teams[i][m], teams[i][to], parts[i].Range(m, number), before[m]);
+        if (arrived != nullptr) arrived(teams[i][to], parts[i].Range(m, number), came);
         if (apart && number > 1) price_.messages += number - 1, price_.remote_messages += number - 1;
         now[i][to] = std::max(now[i][to], came);
       }

@@ -1,7 +1,10 @@
 // When messages arrive: ranks, their links, and the patterns that algorithms are made of.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -72,19 +75,24 @@ class Clock {
     return Transfer(from, to, 0, sent, awaited);
   }
   double CopyTime(size_t count) const;
+  // Something ends then that is no message.
+  void Until(double time) { end_ = std::max(end_, time); }
 
   // Every member hands what came last on to the next one, until all parts have been everywhere, `rounds` times. Parts
-  // travel in `pieces`.
-  // Where coupled, a member receives into two buffers in turn, and waits until the one before is sent.
-  void Ring(const Teams& teams, absl::Span<const Parts> parts, int rounds, size_t pieces, bool coupled,
-            Times* times);
+  // travel in `pieces`, and begin at their owners, or, where sums are made, after them, so that they end there. Sums of
+  // one round (`coupled`) are received into two buffers in turn, and wait until the one before is sent.
+  enum class RingOf : uint8_t { kParts, kSums };
+  void Ring(const Teams& teams, absl::Span<const Parts> parts, int rounds, size_t pieces, RingOf of,
+            bool coupled, Times* times);
   // Every member to every other: member m to n the size of part n (to_owner) or of part m.
   // Where chained, a receive waits for the one before.
   void Pairwise(const Teams& teams, absl::Span<const Parts> parts, bool to_owner, bool chained, Times* times);
   // Rounds of circular halving (blocks.h), and backwards.
   void Halving(const Teams& teams, absl::Span<const Parts> parts, Times* times);
-  // Where parts are apart, they travel as one message each.
-  void Doubling(const Teams& teams, absl::Span<const Parts> parts, bool apart, Times* times);
+  // Where parts are apart, they travel as one message each. `arrived`, where given, hears of what comes to a rank.
+  using Arrived = std::function<void(int rank, size_t count, double when)>;
+  void Doubling(const Teams& teams, absl::Span<const Parts> parts, bool apart, Times* times,
+                const Arrived& arrived = nullptr);
   // Recursive doubling of everything, with folding.
   void DoublingSum(const Teams& teams, absl::Span<const size_t> counts, Times* times);
 

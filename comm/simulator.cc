@@ -55,11 +55,16 @@ class Simulator {
       const Event event = events_.top();
       events_.pop();
       result_.seconds = std::max(result_.seconds, event.time);
-      if (event.level >= 0) {
-        Release(event);
-      } else {
+      if (event.level < 0) {
         COHORT_RETURN_IF_ERROR(End(event));
+        continue;
       }
+      for (Link* link : {&ranks_[event.rank].out[event.level], &ranks_[event.peer].in[event.level]}) {
+        link->busy = false;
+        freed_.push_back(link);
+      }
+      // All links that are free at this time, before any of them is given away.
+      if (events_.empty() || events_.top().level < 0 || events_.top().time > event.time) Assign(event.time);
     }
     for (int rank = 0; rank < size; ++rank) {
       if (ranks_[rank].left > 0) return Stuck();
@@ -81,7 +86,7 @@ class Simulator {
     int from, to;
     StepId send, recv;
     int level, out, in;  // the ranks that keep its links
-    uint64_t bytes;
+    uint64_t bytes, number;
     bool left = false;
   };
   // Carries one message at a time, one way.
@@ -94,6 +99,7 @@ class Simulator {
     SymbolicRank contents;
     std::vector<uint32_t> blocked_by;
     size_t left = 0;
+    double local_free = 0;                          // copies and reductions are made one after the other
     Link out[2], in[2];                             // by level: local, remote
     std::vector<uint64_t> heard;                    // ranks whose coming is known here
     std::vector<std::vector<uint64_t>> step_heard;  // and when a step ends; barriers only
@@ -106,8 +112,10 @@ class Simulator {
     int peer = -1;  // of a message: the receiver
     StepId peer_step = kNoStep;
     int level = -1;  // of links that a message leaves free: rank's out, peer's in
+    // Of what happens at one time, links are freed first.
     bool operator<(const Event& other) const {
-      return time != other.time ? time > other.time : order > other.order;
+      if (time != other.time) return time > other.time;
+      return (level < 0) != (other.level < 0) ? level < 0 : order > other.order;
     }
   };
 
@@ -117,7 +125,9 @@ class Simulator {
     const Step& step = schedules_[rank].steps[id];
     if (step.kind == StepKind::kCopy || step.kind == StepKind::kReduce) {
       const double bytes = static_cast<double>(step.source.count * element_bytes_);
-      events_.push({now + bytes * machine_.local_seconds_per_byte, order_++, rank, id});
+      double& free = ranks_[rank].local_free;
+      free = std::max(free, now) + bytes * machine_.local_seconds_per_byte;
+      events_.push({free, order_++, rank, id});
       return absl::OkStatus();
     }
     // The first of a pair waits here for the second: a send is not over before its receive is posted.
@@ -145,7 +155,7 @@ class Simulator {
       const bool shared = level == 1 && machine_.shared_link;
       return shared ? machine_.hosts->ranks_on(machine_.hosts->host_of(rank))[0] : rank;
     };
-    Message message{from, to, send_id, recv_id, level, link(from), link(to), bytes};
+    Message message{from, to, send_id, recv_id, level, link(from), link(to), bytes, result_.messages};
     if (Links(message).first->busy || Links(message).second->busy) {
       const auto waiting = std::make_shared<Message>(message);
       Links(message).first->waiting.push_back(waiting);
@@ -170,24 +180,28 @@ class Simulator {
         {now + price.latency + busy, order_++, message.from, message.send, message.to, message.recv});
   }
 
-  // Two links are free: those that wait for one of them leave, in the order of posting, where their other one is free too.
-  void Release(const Event& event) {
-    Link* const freed[] = {&ranks_[event.rank].out[event.level], &ranks_[event.peer].in[event.level]};
-    for (Link* link : freed) link->busy = false;
-    for (Link* link : freed) {
+  // What waits for links that are free now leaves in the order of posting, where its other link is free too.
+  void Assign(double now) {
+    std::vector<Message*> candidates;
+    for (Link* link : freed_) {
       size_t looked = 0;
-      for (auto at = link->waiting.begin();
-           at != link->waiting.end() && !link->busy && looked < kLookAhead;) {
-        Message& message = **at;
-        const auto [out, in] = Links(message);
-        if (!message.left && (out->busy || in->busy)) {
-          ++at, ++looked;
-          continue;
+      for (auto at = link->waiting.begin(); at != link->waiting.end() && looked < kLookAhead;) {
+        if ((*at)->left) {
+          at = link->waiting.erase(at);
+        } else {
+          candidates.push_back((at++)->get());
+          ++looked;
         }
-        if (!message.left) Depart(message, event.time);
-        message.left = true;
-        at = link->waiting.erase(at);
       }
+    }
+    freed_.clear();
+    std::sort(candidates.begin(), candidates.end(),
+              [](const Message* a, const Message* b) { return a->number < b->number; });
+    for (Message* message : candidates) {
+      const auto [out, in] = Links(*message);
+      if (message->left || out->busy || in->busy) continue;
+      message->left = true;
+      Depart(*message, now);
     }
   }
 
@@ -275,6 +289,7 @@ class Simulator {
   std::vector<Rank> ranks_;
   std::map<std::tuple<int, int, uint32_t>, std::pair<int, StepId>> posted_;  // by sender, receiver, tag
   std::priority_queue<Event> events_;
+  std::vector<Link*> freed_;  // at the present time, and not yet looked at
   uint64_t order_ = 0;
   Simulation result_;
 };

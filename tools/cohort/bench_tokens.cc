@@ -25,7 +25,6 @@ namespace cohort::tools {
 namespace {
 
 using comm::Communicator;
-using comm::DataType;
 
 constexpr absl::Duration kPatience = absl::Minutes(2);
 
@@ -54,8 +53,7 @@ class Contestant {
 
 class Forwarding : public Contestant {
  public:
-  Forwarding(std::unique_ptr<comm::TokenRouting> routing, const std::vector<comm::BFloat16>& tokens,
-             size_t width)
+  Forwarding(std::unique_ptr<comm::TokenRouting> routing, const std::vector<BFloat16>& tokens, size_t width)
       : routing_(std::move(routing)),
         tokens_(tokens),
         width_(width),
@@ -69,20 +67,20 @@ class Forwarding : public Contestant {
     return routing_->Combine(received_.data(), back_.data(), width_, DataType::kBF16).Wait();
   }
   size_t rows_crossing() const override { return routing_->num_crossing(); }
-  const std::vector<comm::BFloat16>& back() const { return back_; }
+  const std::vector<BFloat16>& back() const { return back_; }
 
  private:
   const std::unique_ptr<comm::TokenRouting> routing_;
-  const std::vector<comm::BFloat16>& tokens_;
+  const std::vector<BFloat16>& tokens_;
   const size_t width_;
-  std::vector<comm::BFloat16> received_, back_;
+  std::vector<BFloat16> received_, back_;
 };
 
 class Plain : public Contestant {
  public:
   // destinations[t]: ranks of token t, ascending; received: rows from each rank.
   Plain(Communicator& world, const std::vector<std::vector<int>>& destinations,
-        absl::Span<const size_t> received, const std::vector<comm::BFloat16>& tokens, size_t width)
+        absl::Span<const size_t> received, const std::vector<BFloat16>& tokens, size_t width)
       : world_(world),
         tokens_(tokens),
         width_(width),
@@ -106,10 +104,10 @@ class Plain : public Contestant {
   }
 
   absl::Status Dispatch() override {
-    comm::BFloat16* at = packed_.data();
+    BFloat16* at = packed_.data();
     for (const auto& rows : rows_) {
       for (const size_t row : rows) {
-        std::memcpy(at, tokens_.data() + row * width_, width_ * sizeof(comm::BFloat16));
+        std::memcpy(at, tokens_.data() + row * width_, width_ * sizeof(BFloat16));
         at += width_;
       }
     }
@@ -122,7 +120,7 @@ class Plain : public Contestant {
             .Wait());
     const comm::ReduceFunction add = comm::FindReduce(DataType::kBF16, comm::ReduceOp::kSum);
     std::vector<bool> begun(tokens_.size() / width_, false);
-    const comm::BFloat16* at = packed_.data();
+    const BFloat16* at = packed_.data();
     for (const auto& rows : rows_) {
       for (const size_t row : rows) {
         auto* sum = reinterpret_cast<std::byte*>(back_.data() + row * width_);
@@ -130,7 +128,7 @@ class Plain : public Contestant {
         if (begun[row])
           add(sum, summand, sum, width_);
         else
-          std::memcpy(sum, summand, width_ * sizeof(comm::BFloat16));
+          std::memcpy(sum, summand, width_ * sizeof(BFloat16));
         begun[row] = true;
         at += width_;
       }
@@ -138,15 +136,15 @@ class Plain : public Contestant {
     return absl::OkStatus();
   }
   size_t rows_crossing() const override { return crossing_; }
-  const std::vector<comm::BFloat16>& back() const { return back_; }
+  const std::vector<BFloat16>& back() const { return back_; }
 
  private:
   Communicator& world_;
-  const std::vector<comm::BFloat16>& tokens_;
+  const std::vector<BFloat16>& tokens_;
   const size_t width_;
   std::vector<size_t> send_counts_, recv_counts_;
   std::vector<std::vector<size_t>> rows_;  // by destination
-  std::vector<comm::BFloat16> packed_, received_, back_;
+  std::vector<BFloat16> packed_, received_, back_;
   size_t crossing_ = 0;
 };
 
@@ -203,8 +201,8 @@ absl::Status BenchTokens(const TokenFlags& flags) {
     std::sort(ranks.begin(), ranks.end());
     ranks.erase(std::unique(ranks.begin(), ranks.end()), ranks.end());
   }
-  std::vector<comm::BFloat16> tokens(flags.tokens * flags.width);
-  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = comm::BFloat16(static_cast<float>(i % 7));
+  std::vector<BFloat16> tokens(flags.tokens * flags.width);
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = BFloat16(static_cast<float>(i % 7));
 
   const auto begin = std::chrono::steady_clock::now();
   COHORT_ASSIGN_OR_RETURN(auto routing,
@@ -236,12 +234,11 @@ absl::Status BenchTokens(const TokenFlags& flags) {
     }
   }
   // Small whole numbers: sums are exact in any order.
-  if (std::memcmp(forwarding.back().data(), plain.back().data(), tokens.size() * sizeof(comm::BFloat16)) !=
-      0) {
+  if (std::memcmp(forwarding.back().data(), plain.back().data(), tokens.size() * sizeof(BFloat16)) != 0) {
     return absl::InternalError("the two ways of combining differ");
   }
   if (world->rank() != 0) return absl::OkStatus();
-  const double row_bytes = static_cast<double>(flags.width * sizeof(comm::BFloat16));
+  const double row_bytes = static_cast<double>(flags.width * sizeof(BFloat16));
   std::printf(
       "%d tokens a rank, %d experts, top %d, rows of %.0f bytes; %d ranks on %d hosts; routed in %.2f ms\n",
       flags.tokens, flags.experts, flags.top_k, row_bytes, size, hosts, routed * 1e3);

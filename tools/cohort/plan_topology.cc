@@ -52,7 +52,7 @@ absl::Status PlanTopology() {
   const Line own = Describe(comm::FindLocality());
   std::vector<Line> lines(world->size());
   const std::vector<size_t> counts(world->size(), own.size());
-  COHORT_RETURN_IF_ERROR(world->AllGather(own.data(), lines.data(), counts, comm::DataType::kU8).Wait());
+  COHORT_RETURN_IF_ERROR(world->AllGather(own.data(), lines.data(), counts, DataType::kU8).Wait());
   if (world->rank() != 0) return absl::OkStatus();
   // The header first: what is printed is a topology file.
   const std::string text = world->TopologyText();
