@@ -212,7 +212,13 @@ TEST(Tuner, RanksTellEachOtherTheirCountsWhereThatPays) {
   const auto exchanges = [](Tuning tuning, std::shared_ptr<const HostMap> hosts) {
     return Tuner(std::make_shared<const Tuning>(std::move(tuning)), std::move(hosts)).ExchangesCounts();
   };
-  EXPECT_TRUE(exchanges(SlowLinks(), Hosts(4, 8)));
+  Tuning busy = SlowLinks();  // as measured where ranks outnumber cores
+  for (const int level : {3, 4}) {
+    busy.prices.price[level].latency = 26e-6;
+    busy.prices.gap[level] = 14e-6;
+  }
+  EXPECT_TRUE(exchanges(busy, Hosts(4, 8)));
+  EXPECT_FALSE(exchanges(busy, Hosts(2, 4)));
   EXPECT_FALSE(exchanges(SlowLinks(), Hosts(1, 8)));
   EXPECT_FALSE(exchanges(SlowLinks(), Hosts(4, 1)));    // nothing to gather
   EXPECT_FALSE(exchanges(SlowLinks(), Hosts(128, 8)));  // too many counts
