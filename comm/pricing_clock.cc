@@ -33,8 +33,12 @@ double LinkTimes::Free(double ready, double seconds) const {
   return ready;
 }
 
-void LinkTimes::Take(double begin, double seconds) {
+void LinkTimes::Take(double begin, double seconds, size_t kept) {
   if (seconds == 0) return;
+  if (kept == 0) {
+    closed_until_ = begin + seconds;
+    return;
+  }
   size_t next = taken_.size();
   while (next > 0 && taken_[next - 1].begin > begin) --next;
   const double end = begin + seconds;
@@ -50,7 +54,7 @@ void LinkTimes::Take(double begin, double seconds) {
   } else {
     taken_.insert(taken_.begin() + static_cast<std::ptrdiff_t>(next), {begin, end});
   }
-  if (taken_.size() <= kKept) return;
+  if (taken_.size() <= kept) return;
   closed_until_ = taken_.front().end;
   taken_.erase(taken_.begin());
 }
@@ -60,6 +64,7 @@ Clock::Clock(const Machine& machine, size_t element_bytes, size_t replayed)
       size_(machine.hosts->size()),
       element_bytes_(static_cast<double>(element_bytes)),
       replayed_(replayed),
+      kept_(machine.hosts->size() <= kMostRanksWithGaps ? kKept : 0),
       host_bytes_(machine.hosts->num_hosts(), 0.0) {
   const size_t links =
       machine.rails == 0 ? size_ : static_cast<size_t>(machine.hosts->num_hosts()) * machine.rails;
@@ -104,8 +109,8 @@ double Clock::Transfer(int from, int to, size_t count, double sent, double await
     both = in.Free(out.Free(begin, busy), busy);
     if (both == begin) break;
   }
-  out.Take(begin, busy);
-  in.Take(begin, busy);
+  out.Take(begin, busy, kept_);
+  in.Take(begin, busy, kept_);
   const double end = begin + busy;
   Count(from, machine_.Between(from, to), 1, static_cast<double>(count));
   end_ = std::max(end_, end + hop.latency);

@@ -47,10 +47,10 @@ class LinkTimes {
  public:
   // The first time from `ready` on at which it is free for so long.
   double Free(double ready, double seconds) const;
-  void Take(double begin, double seconds);
+  // `kept`: the latest so many are known one by one; what was before is not given away.
+  void Take(double begin, double seconds, size_t kept);
 
  private:
-  static constexpr size_t kKept = 24;  // the latest; what was before is not given away
   struct Taken {
     double begin, end;
   };
@@ -104,6 +104,8 @@ class Clock {
 
  private:
   // NUMA domain, socket, host, between hosts.
+  static constexpr size_t kKept = 24;
+  static constexpr int kMostRanksWithGaps = 8192;
   static constexpr int kNumLevels = 4, kBetweenHosts = 3;
   struct Hop {
     int level;
@@ -121,6 +123,7 @@ class Clock {
   const int size_;
   const double element_bytes_;
   const size_t replayed_;
+  const size_t kept_;  // LinkTimes; none where ranks are very many, for the time it takes
   std::vector<LinkTimes> out_[kNumLevels], in_[kNumLevels];  // by level and link
   std::vector<double> host_bytes_;
   double end_ = 0;
