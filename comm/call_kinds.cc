@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "comm/check.h"
 #include "comm/codec/quantized_collectives.h"
 #include "comm/codec/schedules.h"
@@ -105,6 +106,14 @@ void GroupCommunicator::LimitScratchLocked() {
   }
 }
 
+Work GroupCommunicator::Start(Run::Arguments arguments) {
+  arguments.began = NowTicks();
+  arguments.timeout = timeout_;
+  auto run = std::make_shared<Run>(engine_, std::move(arguments));
+  engine_->Start(run);
+  return Work(std::static_pointer_cast<WorkState>(std::move(run)));
+}
+
 Work GroupCommunicator::Collect(const Call& call, const void* send, void* recv) {
   if (call.count > SIZE_MAX / SizeOf(call.dtype)) {
     return Work(absl::InvalidArgumentError(absl::StrCat(call.count, " elements are too many")));
@@ -114,7 +123,12 @@ Work GroupCommunicator::Collect(const Call& call, const void* send, void* recv) 
   const int64_t began = NowTicks();
   std::shared_ptr<Run> run;
   {
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
+    if (call.operation == Operation::kAllToAllV && call.matrix.empty() && call.quantized == nullptr &&
+        tuner_->ExchangesCounts()) {
+      lock.unlock();
+      return CollectAfterCounts(call, send, recv);
+    }
     Kind& kind = KindOfLocked(call);
     // Whoever else had it has seen that it is over, and has let go.
     if (call.quantized == nullptr && kind.latest != nullptr && kind.latest.use_count() == 1 &&
@@ -141,6 +155,48 @@ Work GroupCommunicator::Collect(const Call& call, const void* send, void* recv) 
   }
   engine_->Start(run);
   return Work(std::static_pointer_cast<WorkState>(std::move(run)));
+}
+
+Work GroupCommunicator::CollectAfterCounts(const Call& call, const void* send, void* recv) {
+  const size_t ranks = static_cast<size_t>(size()), element_bytes = SizeOf(call.dtype);
+  Collective collective;
+  collective.operation = call.operation;
+  collective.rank = rank();
+  collective.size = size();
+  collective.counts.assign(call.counts.begin(), call.counts.end());
+  collective.recv_counts.assign(call.recv_counts.begin(), call.recv_counts.end());
+  collective.hosts = topology_.map();
+  auto prelude = std::make_shared<Prelude>();
+  prelude->input.assign(call.counts.begin(), call.counts.end());
+  prelude->output.resize(ranks * ranks);
+  prelude->then = [this, collective = std::move(collective), ranks, element_bytes](
+                      absl::Span<const uint64_t> counts) -> absl::StatusOr<std::shared_ptr<const Schedule>> {
+    for (size_t peer = 0; peer < ranks; ++peer) {
+      if (counts[peer * ranks + rank()] == collective.recv_counts[peer]) continue;
+      return absl::InvalidArgumentError(
+          absl::StrFormat("rank %d sends %d elements to rank %d, which expects %d", peer,
+                          counts[peer * ranks + rank()], rank(), collective.recv_counts[peer]));
+    }
+    Collective known = collective;
+    known.matrix = std::make_shared<const std::vector<size_t>>(counts.begin(), counts.end());
+    const std::lock_guard lock(mutex_);
+    return std::make_shared<const Schedule>(tuner_->Select(known, element_bytes).make(known));
+  };
+  const std::vector<size_t> row_counts(ranks, ranks);
+  Run::Arguments arguments;
+  {
+    const std::lock_guard lock(mutex_);
+    arguments =
+        KindOfLocked({.operation = Operation::kAllGather, .dtype = DataType::kI64, .counts = row_counts})
+            .arguments;
+  }
+  arguments.signature = {Operation::kAllToAllV, call.dtype, ReduceOp::kSum, 0, Digest({}, 2), 0};
+  arguments.algorithm = "counts first";
+  arguments.prelude = std::move(prelude);
+  arguments.input = static_cast<const std::byte*>(send);
+  arguments.output = static_cast<std::byte*>(recv);
+  arguments.reduce = FindReduce(call.dtype, ReduceOp::kSum);
+  return Start(std::move(arguments));
 }
 
 }  // namespace cohort::comm

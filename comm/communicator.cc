@@ -35,7 +35,7 @@ absl::StatusOr<std::unique_ptr<Communicator>> Communicator::Create(std::shared_p
   const absl::Time deadline = absl::Now() + options.timeout;
   absl::StatusOr<TuningInputs> tuning = ReadTuningInputs(options);
   COHORT_RETURN_IF_ERROR(CompareAtRendezvous(*rendezvous, tuning, deadline));
-  COHORT_ASSIGN_OR_RETURN(auto engine, Engine::Create(*rendezvous, deadline));
+  COHORT_ASSIGN_OR_RETURN(auto engine, Engine::Create(*rendezvous, tuning->declared.get(), deadline));
   auto world = World(std::move(engine), options, *std::move(tuning));
   COHORT_RETURN_IF_ERROR(world->MeasurePrices(*rendezvous, deadline));
   return world;

@@ -23,6 +23,7 @@ enum class ReduceOp : uint8_t { kSum, kMin, kMax, kProduct };
 
 enum class Operation : uint8_t;  // operation.h
 struct QuantizedCall;            // codec/quantized_collectives.h
+struct TokenCall;                // tokens/token_routing.h
 
 struct CommunicatorOptions {
   // How long an operation waits for its peers before it fails and names the late ones.
@@ -31,7 +32,10 @@ struct CommunicatorOptions {
   // named count for more where they are set.
   std::string collectives = {};   // COHORT_COLLECTIVES: a line as `all-reduce:0-32k=ring;all-to-all=bruck`
   std::string tuning_table = {};  // COHORT_TUNING_TABLE: a file of `cohort bench collectives --tune`
-  std::string prices = {};  // COHORT_PRICES: a file, `measure` or `default`; empty: measured between hosts
+  // COHORT_TOPOLOGY: a file that declares where ranks are and what messages cost (topology_file.h), `measure` (also where
+  // all ranks are on one host), or `default`. Empty: hwloc and the launcher say where, and prices are measured where
+  // ranks are on several hosts.
+  std::string topology = {};
 };
 
 // A fixed group of ranks. Operations return at once; every rank of the group must call the same operations in
@@ -94,6 +98,8 @@ class Communicator {
   virtual Work Send(const void* buffer, size_t count, DataType dtype, int peer, int tag = 0) = 0;
   virtual Work Recv(void* buffer, size_t count, DataType dtype, int peer, int tag = 0) = 0;
   virtual Work Barrier() = 0;
+  // What TokenRouting (tokens/token_routing.h) calls.
+  virtual Work MoveTokens(const TokenCall& call) = 0;
   // A collective with a codec on the wire: what the functions of codec/quantized_collectives.h call.
   virtual Work Quantized(const QuantizedCall& call) = 0;
 
@@ -102,6 +108,8 @@ class Communicator {
   // Collective: these are the group's overrides from now on, instead of those it had. An error on all ranks where they
   // differ or are wrong; then nothing changes. Nothing may be in flight.
   virtual absl::Status SetCollectives(absl::string_view collectives) = 0;
+  // Where the ranks are and what messages cost, as a topology file: what algorithms are chosen by.
+  virtual std::string TopologyText() = 0;
   // The algorithm of an operation of so many bytes: of the buffer, or of all parts.
   virtual std::string AlgorithmOf(Operation operation, size_t bytes) = 0;
 

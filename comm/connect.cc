@@ -2,10 +2,13 @@
 #include <algorithm>
 #include <cstdlib>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "comm/check.h"
 #include "comm/engine.h"
@@ -21,6 +24,7 @@ namespace {
 // What a rank tells the others of itself: one line each.
 struct Card {
   std::string host;
+  int socket = -1, numa = -1;
   std::string shm;   // empty: does not use it
   std::string wish;  // COHORT_TRANSPORT
   std::string mpi;
@@ -28,10 +32,37 @@ struct Card {
 
 absl::StatusOr<Card> ParseCard(int rank, const std::string& text) {
   const std::vector<std::string> lines = absl::StrSplit(text, '\n');
-  if (lines.size() != 4) {
+  Card card;
+  if (lines.size() != 6 || !absl::SimpleAtoi(lines[1], &card.socket) ||
+      !absl::SimpleAtoi(lines[2], &card.numa)) {
     return absl::InvalidArgumentError(absl::StrCat("the rendezvous holds something unknown for rank ", rank));
   }
-  return Card{lines[0], lines[1], lines[2], lines[3]};
+  card.host = lines[0];
+  card.shm = lines[3];
+  card.wish = lines[4];
+  card.mpi = lines[5];
+  return card;
+}
+
+// Ranks are where a declared topology says: hosts that it splits count as several, sockets and NUMA domains are its own.
+absl::Status Declare(const HostMap& declared, std::vector<Location>* locations) {
+  if (declared.size() != static_cast<int>(locations->size())) {
+    return absl::InvalidArgumentError(absl::StrCat("the declared topology has ", declared.size(),
+                                                   " ranks, but the job has ", locations->size()));
+  }
+  for (int rank = 0; rank < declared.size(); ++rank) {
+    const int first = declared.ranks_on(declared.host_of(rank))[0];
+    if ((*locations)[rank].host == (*locations)[first].host) continue;
+    return absl::InvalidArgumentError(absl::StrCat("the declared topology puts ranks ", first, " and ", rank,
+                                                   " on one host, but they run on ", (*locations)[first].host,
+                                                   " and ", (*locations)[rank].host));
+  }
+  for (int rank = 0; rank < declared.size(); ++rank) {
+    Location& location = (*locations)[rank];
+    location = {absl::StrCat(location.host, "#", declared.host_of(rank)), declared.socket_of(rank),
+                declared.numa_of(rank)};
+  }
+  return absl::OkStatus();
 }
 
 std::string CardKey(int rank) { return absl::StrCat("cohort/card/", rank); }
@@ -87,31 +118,32 @@ absl::StatusOr<std::unique_ptr<ucx::UcxTransport>> ConnectUcx(Rendezvous& rendez
 }  // namespace
 
 std::shared_ptr<Engine> Engine::Single() {
-  auto engine = std::shared_ptr<Engine>(new Engine(Topology(0, {HostIdentity()})));
+  auto engine = std::shared_ptr<Engine>(new Engine(Topology(0, {Here()})));
   engine->transports_.push_back(std::make_unique<SelfTransport>(0, engine.get()));
   engine->routes_[0] = engine->transports_.back().get();
   return engine;
 }
 
-absl::StatusOr<std::shared_ptr<Engine>> Engine::Create(Rendezvous& rendezvous, absl::Time deadline) {
+absl::StatusOr<std::shared_ptr<Engine>> Engine::Create(Rendezvous& rendezvous, const HostMap* declared,
+                                                       absl::Time deadline) {
   const int rank = rendezvous.rank();
   const int size = rendezvous.size();
   // The transports call back into the engine, so their addresses are made before it knows its topology.
   auto shell = std::shared_ptr<Engine>(new Engine(Topology(rank, std::vector<std::string>(size, "?"))));
-  COHORT_RETURN_IF_ERROR(shell->Connect(rendezvous, deadline));
+  COHORT_RETURN_IF_ERROR(shell->Connect(rendezvous, declared, deadline));
   return shell;
 }
 
-absl::Status Engine::Connect(Rendezvous& rendezvous, absl::Time deadline) {
+absl::Status Engine::Connect(Rendezvous& rendezvous, const HostMap* declared, absl::Time deadline) {
   const int rank = topology_.rank();
   const int size = topology_.size();
   transports_.push_back(std::make_unique<SelfTransport>(rank, this));
   routes_[rank] = transports_.back().get();
   if (size == 1) {
-    topology_ = Topology(0, {HostIdentity()});
+    topology_ = Topology(0, {Here()});
     // For those who may join.
     if (auto shm = shm::ShmTransport::Create(0, 1, this); shm.ok()) {
-      card_ = {HostIdentity(), (*shm)->Address(), "", ""};
+      card_ = {HostIdentity(), topology_.location(0), (*shm)->Address(), "", ""};
       doorbell_ = (*shm)->doorbell();
       shm_ = shm->get();
       transports_.push_back(*std::move(shm));
@@ -120,20 +152,24 @@ absl::Status Engine::Connect(Rendezvous& rendezvous, absl::Time deadline) {
   }
 
   Card own;
-  own.host = HostIdentity();
+  const Location here = Here();
+  own.host = here.host;
+  own.socket = here.socket;
+  own.numa = here.numa;
   COHORT_ASSIGN_OR_RETURN(own.wish, WishedTransport());
   own.mpi = mpi::MpiTransport::Address();
   std::unique_ptr<shm::ShmTransport> shm;
   if (Allows(own, "shm")) {
     COHORT_ASSIGN_OR_RETURN(shm, shm::ShmTransport::Create(rank, size, this));
     own.shm = shm->Address();
-    card_ = {own.host, own.shm, "", ""};
+    card_ = {own.host, here, own.shm, "", ""};
   }
-  COHORT_RETURN_IF_ERROR(
-      rendezvous.Put(CardKey(rank), absl::StrCat(own.host, "\n", own.shm, "\n", own.wish, "\n", own.mpi)));
+  COHORT_RETURN_IF_ERROR(rendezvous.Put(
+      CardKey(rank),
+      absl::StrJoin(std::tuple(own.host, own.socket, own.numa, own.shm, own.wish, own.mpi), "\n")));
 
   std::vector<Card> cards(size);
-  std::vector<std::string> hosts(size);
+  std::vector<Location> locations(size);
   std::string attached(size, '0');
   std::vector<absl::Status> why(size);
   for (int peer = 0; peer < size; ++peer) {
@@ -143,12 +179,14 @@ absl::Status Engine::Connect(Rendezvous& rendezvous, absl::Time deadline) {
       COHORT_ASSIGN_OR_RETURN(const std::string text, rendezvous.Get(CardKey(peer), deadline));
       COHORT_ASSIGN_OR_RETURN(cards[peer], ParseCard(peer, text));
     }
-    hosts[peer] = cards[peer].host;
+    locations[peer] = {cards[peer].host, cards[peer].socket, cards[peer].numa};
     if (peer == rank || shm == nullptr || cards[peer].shm.empty() || cards[peer].host != own.host) continue;
     why[peer] = shm->Attach(peer, cards[peer].shm);
     if (why[peer].ok()) attached[peer] = '1';
   }
-  topology_ = Topology(rank, hosts);
+  if (declared != nullptr) COHORT_RETURN_IF_ERROR(Declare(*declared, &locations));
+  topology_ = Topology(rank, locations);
+  card_.location = locations[rank];
 
   // A pair shares memory where both could attach; and nobody goes on before all have.
   COHORT_RETURN_IF_ERROR(rendezvous.Put(AttachedKey(rank), attached));

@@ -41,7 +41,8 @@ namespace cohort::comm {
 class Engine : public TransportEvents, public std::enable_shared_from_this<Engine> {
  public:
   // Connects to all ranks at the rendezvous.
-  static absl::StatusOr<std::shared_ptr<Engine>> Create(Rendezvous& rendezvous, absl::Time deadline);
+  static absl::StatusOr<std::shared_ptr<Engine>> Create(Rendezvous& rendezvous, const HostMap* declared,
+                                                        absl::Time deadline);
   // For a world of one.
   static std::shared_ptr<Engine> Single();
   ~Engine() override;
@@ -133,7 +134,7 @@ class Engine : public TransportEvents, public std::enable_shared_from_this<Engin
   };
 
   explicit Engine(Topology topology);
-  absl::Status Connect(Rendezvous& rendezvous, absl::Time deadline);
+  absl::Status Connect(Rendezvous& rendezvous, const HostMap* declared, absl::Time deadline);
 
   void Arrive(Transport& from, int peer, const MessageHeader& header, bool announced, const std::byte* body);
   std::shared_ptr<Run> FindRun(const MessageKey& key, int peer) const;

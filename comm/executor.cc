@@ -10,6 +10,12 @@
 #include "comm/ticks.h"
 
 namespace cohort::comm {
+namespace {
+
+// Messages of a prelude are told by their tags from those that follow it.
+constexpr uint32_t kPreludeTags = uint32_t{1} << 30;
+
+}  // namespace
 
 void ScratchMemory::Reserve(size_t bytes) {
   if (bytes <= bytes_) return;
@@ -25,11 +31,22 @@ void ScratchMemory::Free::operator()(std::byte* data) const {
 Run::Run(std::shared_ptr<Engine> engine, Arguments arguments)
     : engine_(std::move(engine)),
       arguments_(std::move(arguments)),
-      element_bytes_(SizeOf(arguments_.signature.dtype)) {}
+      schedule_(arguments_.schedule),
+      input_(arguments_.input),
+      output_(arguments_.output),
+      element_bytes_(SizeOf(arguments_.signature.dtype)),
+      first_tag_(0) {
+  if (Prelude* prelude = arguments_.prelude.get(); prelude != nullptr) {
+    input_ = reinterpret_cast<const std::byte*>(prelude->input.data());
+    output_ = reinterpret_cast<std::byte*>(prelude->output.data());
+    element_bytes_ = sizeof(uint64_t);
+    first_tag_ = kPreludeTags;
+  }
+}
 
 void Run::Renew(const std::byte* input, std::byte* output, int64_t began, int64_t timeout) {
-  arguments_.input = input;
-  arguments_.output = output;
+  arguments_.input = input_ = input;
+  arguments_.output = output_ = output;
   arguments_.began = began;
   arguments_.timeout = timeout;
   if (!status_.ok()) status_ = absl::OkStatus();
@@ -60,7 +77,7 @@ DataType Run::TypeOf(Buffer buffer) const {
 
 size_t Run::BytesOf(const Slice& slice) const {
   if (slice.buffer == Buffer::kWire) return arguments_.codec->EncodedBytes(slice.count);
-  return slice.count * SizeOf(TypeOf(slice.buffer));
+  return slice.count * (slice.buffer == Buffer::kSums ? sizeof(float) : element_bytes_);
 }
 
 std::byte* Run::At(const Slice& slice) const {
@@ -76,20 +93,21 @@ std::byte* Run::At(const Slice& slice) const {
     case Buffer::kOutput:
       break;
   }
-  return arguments_.output + before;
+  return output_ + before;
 }
 
 const std::byte* Run::From(const Slice& slice) const {
-  return slice.buffer == Buffer::kInput ? arguments_.input + slice.offset * element_bytes_ : At(slice);
+  return slice.buffer == Buffer::kInput ? input_ + slice.offset * element_bytes_ : At(slice);
 }
 
 void Run::Begin() {
-  const Schedule& schedule = *arguments_.schedule;
+  Prepare();
+  Drain();
+}
+
+void Run::Prepare() {
+  const Schedule& schedule = *schedule_;
   left_ = schedule.steps.size();
-  if (left_ == 0) {
-    Finish(absl::OkStatus());
-    return;
-  }
   scratch_.Reserve(schedule.scratch_count * element_bytes_);
   sums_.Reserve(schedule.sums_count * sizeof(float));
   if (schedule.wire_count > 0) wire_.Reserve(BytesOf({Buffer::kWire, 0, schedule.wire_count}));
@@ -102,20 +120,43 @@ void Run::Begin() {
     steps_[i].blocked_by = schedule.steps[i].num_after;
     if (steps_[i].blocked_by == 0) ready_.push_back(static_cast<StepId>(i));
   }
-  Drain();
 }
 
 // Steps end inside the calls that start others; a queue instead of recursion keeps the stack flat.
 void Run::Drain() {
   if (draining_) return;
   draining_ = true;
-  while (next_ready_ < ready_.size() && !done()) StartStep(ready_[next_ready_++]);
+  while (!done()) {
+    if (next_ready_ < ready_.size()) {
+      StartStep(ready_[next_ready_++]);
+    } else if (left_ == 0 && first_tag_ == kPreludeTags) {
+      FollowPrelude();
+    } else {
+      break;
+    }
+  }
   draining_ = false;
   if (!done() && left_ == 0) Finish(absl::OkStatus());
 }
 
+void Run::FollowPrelude() {
+  auto schedule = arguments_.prelude->then(arguments_.prelude->output);
+  if (!schedule.ok()) {
+    Fail(schedule.status(), /*tell=*/true);
+    return;
+  }
+  schedule_ = *std::move(schedule);
+  input_ = arguments_.input;
+  output_ = arguments_.output;
+  element_bytes_ = SizeOf(arguments_.signature.dtype);
+  first_tag_ = 0;
+  prelude_steps_ = std::move(steps_);
+  steps_.clear();
+  Prepare();
+}
+
 void Run::StartStep(StepId id) {
-  const Step& step = arguments_.schedule->steps[id];
+  const Step& step = schedule_->steps[id];
   switch (step.kind) {
     case StepKind::kSend:
       PostSend(id);
@@ -167,10 +208,10 @@ void Run::Reduce(const Step& step) {
 }
 
 void Run::PostSend(StepId id) {
-  const Step& step = arguments_.schedule->steps[id];
+  const Step& step = schedule_->steps[id];
   SendRequest& send = steps_[id].request.emplace<SendRequest>();
   send.peer = arguments_.group->members[step.peer];
-  send.key = {arguments_.key.context, arguments_.key.sequence, step.tag};
+  send.key = {arguments_.key.context, arguments_.key.sequence, first_tag_ + step.tag};
   send.signature = arguments_.signature;
   send.bytes = BytesOf(step.source);
   send.data = send.bytes == 0 ? nullptr : From(step.source);
@@ -182,10 +223,10 @@ void Run::PostSend(StepId id) {
 }
 
 void Run::PostRecv(StepId id) {
-  const Step& step = arguments_.schedule->steps[id];
+  const Step& step = schedule_->steps[id];
   RecvRequest& recv = steps_[id].request.emplace<RecvRequest>();
   recv.peer = arguments_.group->members[step.peer];
-  recv.key = {arguments_.key.context, arguments_.key.sequence, step.tag};
+  recv.key = {arguments_.key.context, arguments_.key.sequence, first_tag_ + step.tag};
   recv.signature = arguments_.signature;
   recv.bytes = BytesOf(step.destination);
   recv.destination = recv.bytes == 0 ? nullptr : At(step.destination);
@@ -215,7 +256,7 @@ void Run::OnRequestDone(uint32_t token, const absl::Status& status) {
 void Run::StepOver(StepId id) {
   steps_[id].phase = Phase::kOver;
   --left_;
-  for (const StepId next : arguments_.schedule->Before(id)) {
+  for (const StepId next : schedule_->Before(id)) {
     if (--steps_[next].blocked_by == 0) ready_.push_back(next);
   }
 }

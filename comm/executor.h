@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -10,6 +11,8 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "comm/codec/codec.h"
 #include "comm/membership/agreement.h"
 #include "comm/membership/wire.h"
@@ -59,13 +62,22 @@ class ScratchMemory {
   size_t bytes_ = 0;
 };
 
+// What ranks must tell each other before they know what to do: numbers that are exchanged by a schedule of their own, on
+// elements of 64 bits, in the same operation.
+struct Prelude {
+  std::vector<uint64_t> input, output;
+  // What follows, made of the output; under the engine's lock. An error ends the operation on all ranks.
+  std::function<absl::StatusOr<std::shared_ptr<const Schedule>>(absl::Span<const uint64_t> output)> then;
+};
+
 // One operation in flight. Its schedule starts a step as soon as the steps it depends on are over. A run that is over
 // can be made ready for another call of the same kind: Renew.
 class Run : public WorkState, public RequestOwner, public std::enable_shared_from_this<Run> {
  public:
   struct Arguments {
     std::shared_ptr<Group> group;
-    std::shared_ptr<const Schedule> schedule;
+    std::shared_ptr<const Schedule> schedule;  // of the prelude, where there is one
+    std::shared_ptr<Prelude> prelude;
     Signature signature;
     MessageKey key;  // the steps of a collective; the step of a send/recv is the tag of its only step
     const char* algorithm = nullptr;  // its name, for the record
@@ -130,7 +142,9 @@ class Run : public WorkState, public RequestOwner, public std::enable_shared_fro
   size_t BytesOf(const Slice& slice) const;
   void Copy(const Step& step);
   void Reduce(const Step& step);
+  void Prepare();
   void Drain();
+  void FollowPrelude();
   void StartStep(StepId step);
   void PostSend(StepId step);
   void PostRecv(StepId step);
@@ -139,9 +153,15 @@ class Run : public WorkState, public RequestOwner, public std::enable_shared_fro
 
   const std::shared_ptr<Engine> engine_;
   Arguments arguments_;
-  const size_t element_bytes_;
+  // Of the prelude, then of what follows it.
+  std::shared_ptr<const Schedule> schedule_;
+  const std::byte* input_;
+  std::byte* output_;
+  size_t element_bytes_;
+  uint32_t first_tag_;
   ScratchMemory scratch_, wire_, sums_;
   std::vector<StepState> steps_;
+  std::vector<StepState> prelude_steps_;  // whose requests transports may still look at
   std::vector<StepId> ready_;
   size_t next_ready_ = 0;
   size_t left_ = 0;

@@ -7,7 +7,7 @@
 #include "absl/types/span.h"
 #include "comm/check.h"
 #include "comm/codec/quantized_collectives.h"
-#include "comm/ticks.h"
+#include "comm/tokens/token_routing.h"
 
 namespace cohort::comm {
 namespace {
@@ -207,6 +207,18 @@ Work GroupCommunicator::AllToAllMatrix(const void* send, void* recv, absl::Span<
 
 Work GroupCommunicator::Barrier() { return Collect({}, nullptr, nullptr); }
 
+Work GroupCommunicator::MoveTokens(const TokenCall& call) {
+  Run::Arguments arguments;
+  arguments.group = group_;
+  arguments.schedule = call.schedule;
+  arguments.signature = {call.operation, call.dtype, ReduceOp::kSum, 0, call.digest, call.width};
+  arguments.algorithm = "forwarding";
+  arguments.input = static_cast<const std::byte*>(call.send);
+  arguments.output = static_cast<std::byte*>(call.recv);
+  arguments.reduce = FindReduce(call.dtype, ReduceOp::kSum);
+  return Start(std::move(arguments));
+}
+
 Work GroupCommunicator::Quantized(const QuantizedCall& call) {
   Call collective{.operation = call.operation, .dtype = call.dtype, .quantized = &call};
   const bool two_sided = call.operation == Operation::kAllToAll || call.operation == Operation::kAllToAllV;
@@ -279,11 +291,7 @@ Work GroupCommunicator::PointToPoint(bool sends, const void* send, void* recv, s
   arguments.confirmed = true;
   arguments.input = static_cast<const std::byte*>(send);
   arguments.output = static_cast<std::byte*>(recv);
-  arguments.began = NowTicks();
-  arguments.timeout = timeout_;
-  auto run = std::make_shared<Run>(engine_, std::move(arguments));
-  engine_->Start(run);
-  return Work(std::static_pointer_cast<WorkState>(std::move(run)));
+  return Start(std::move(arguments));
 }
 
 Work GroupCommunicator::Send(const void* buffer, size_t count, DataType dtype, int peer, int tag) {

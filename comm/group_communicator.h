@@ -47,6 +47,7 @@ class GroupCommunicator : public Communicator {
   Work Send(const void* buffer, size_t count, DataType dtype, int peer, int tag) override;
   Work Recv(void* buffer, size_t count, DataType dtype, int peer, int tag) override;
   Work Barrier() override;
+  Work MoveTokens(const TokenCall& call) override;
   Work Quantized(const QuantizedCall& call) override;
 
   absl::StatusOr<MembershipChange> Shrink(EditOptions options) override;
@@ -58,6 +59,7 @@ class GroupCommunicator : public Communicator {
   absl::Status MeetAsNewcomer();
 
   absl::Status SetCollectives(absl::string_view collectives) override;
+  std::string TopologyText() override;
   std::string AlgorithmOf(Operation operation, size_t bytes) override;
   // The world's first call: where nobody has said what links cost, all ranks get the same measured prices.
   absl::Status MeasurePrices(Rendezvous& rendezvous, absl::Time deadline);
@@ -81,6 +83,9 @@ class GroupCommunicator : public Communicator {
     const QuantizedCall* quantized = nullptr;
   };
   Work Collect(const Call& call, const void* send, void* recv);
+  // An all-to-all-v before which ranks tell each other their counts.
+  Work CollectAfterCounts(const Call& call, const void* send, void* recv);
+  Work Start(Run::Arguments arguments);
   Work PointToPoint(bool sends, const void* send, void* recv, size_t count, DataType dtype, int peer,
                     int tag);
   absl::Status CheckCounts(const char* what, absl::Span<const size_t> counts, size_t element_bytes) const;

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "comm/codec/codec.h"
+#include "comm/tokens/routes.h"
 
 namespace cohort::comm {
 
@@ -61,6 +62,10 @@ size_t TotalCount(const Collective& collective) {
     case Operation::kAllToAll:
     case Operation::kAllToAllV:
       return std::accumulate(collective.counts.begin(), collective.counts.end(), size_t{0});
+    case Operation::kTokenDispatch:
+      return collective.count * collective.tokens->own.size();
+    case Operation::kTokenCombine:
+      return collective.count * collective.tokens->num_received();
     case Operation::kBarrier:
       return 0;
   }

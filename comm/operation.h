@@ -14,6 +14,8 @@
 
 namespace cohort::comm {
 
+struct TokenRoutes;  // tokens/routes.h
+
 // X(enumerator, name).
 #define COHORT_OPERATIONS(X)          \
   X(kAllReduce, "all-reduce")         \
@@ -26,6 +28,8 @@ namespace cohort::comm {
   X(kAllToAll, "all-to-all")          \
   X(kAllToAllV, "all-to-all-v")       \
   X(kBarrier, "barrier")              \
+  X(kTokenDispatch, "token-dispatch") \
+  X(kTokenCombine, "token-combine")   \
   X(kPointToPoint, "send/recv")
 
 enum class Operation : uint8_t {
@@ -59,12 +63,13 @@ struct Collective {
   int rank = 0;
   int size = 1;
   int root = 0;      // broadcast, reduce, gather, scatter
-  size_t count = 0;  // all-reduce, broadcast, reduce
+  size_t count = 0;  // all-reduce, broadcast, reduce; token-dispatch, token-combine: of a row
   // reduce-scatter, all-gather, gather, scatter: elements of each rank. all-to-all(-v): elements this rank sends to each rank.
   std::vector<size_t> counts;
   std::vector<size_t> recv_counts;  // all-to-all(-v): elements this rank gets from each rank
   // all-to-all-v, where every rank knows it: matrix[a * size + b] elements go from rank a to rank b.
   std::shared_ptr<const std::vector<size_t>> matrix;
+  std::shared_ptr<const TokenRoutes> tokens;  // token-dispatch, token-combine: what this rank knows
   // all-reduce, all-gather, and at the root reduce, gather: the input lies in the output. scatter, at the root: its
   // own part stays in the input.
   bool in_place = false;

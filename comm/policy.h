@@ -160,6 +160,10 @@ inline constexpr size_t kScheduleCache = 32;
 inline constexpr size_t kPieceBytes = 256 << 10;
 // Other sizes of pieces that the tuner prices.
 inline constexpr size_t kOtherPieceBytes[] = {64 << 10, 1 << 20};
+// Ranks tell each other their counts before an all-to-all-v where all counts together are at most so many bytes, and where
+// that pays for messages of this size.
+inline constexpr size_t kMostCountsBytes = 1 << 20;
+inline constexpr size_t kSmallMessageBytes = 256;
 // Messages that the tuner prices one by one, so that a choice among a thousand ranks takes milliseconds.
 inline constexpr size_t kTunerReplayed = 32 << 10;
 // Where nothing was measured or declared. In seconds: shared memory, and a network of some ten gigabits.

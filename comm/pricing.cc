@@ -10,14 +10,10 @@
 namespace cohort::comm {
 
 Distance Machine::Between(int a, int b) const {
-  const int host_a = hosts->host_of(a), host_b = hosts->host_of(b);
-  if (host_a != host_b) {
-    if (hosts_per_rack == 0 || host_a / hosts_per_rack == host_b / hosts_per_rack) return Distance::kRack;
-    return Distance::kBeyond;
-  }
-  if (ranks_per_socket == 0) return Distance::kSocket;
-  const bool same = hosts->local_rank(a) / ranks_per_socket == hosts->local_rank(b) / ranks_per_socket;
-  return same ? Distance::kSocket : Distance::kHost;
+  const Distance distance = hosts->Between(a, b);
+  if (distance != Distance::kRack || hosts_per_rack == 0) return distance;
+  return hosts->host_of(a) / hosts_per_rack == hosts->host_of(b) / hosts_per_rack ? Distance::kRack
+                                                                                  : Distance::kBeyond;
 }
 
 namespace pricing {

@@ -13,20 +13,15 @@
 
 namespace cohort::comm {
 
-// What lies between two ranks, from near to far.
-enum class Distance : uint8_t { kSocket, kHost, kRack, kBeyond };
-inline constexpr int kNumDistances = 4;
-
 // The alpha-beta machine. Ranks send one message and receive one at a time on each of the levels inside a host; between
 // hosts, the links (rails) of a host do, whether or not the message leaves the rack.
 struct Machine {
   std::shared_ptr<const HostMap> hosts;
   LinkPrice price[kNumDistances];  // by Distance
   // A link is taken this long by a message besides its bytes (the gap of LogGP, Alexandrov et al., 1995).
-  double gap[kNumDistances] = {0, 0, 0, 0};
-  int ranks_per_socket = 0;  // 0: a host is one socket
-  int hosts_per_rack = 0;    // 0: no racks; every host is at Distance::kRack
-  int rails = 0;             // links of a host, its ranks take turns on them; 0: each rank has its own
+  double gap[kNumDistances] = {};
+  int hosts_per_rack = 0;  // 0: no racks; every host is at Distance::kRack
+  int rails = 0;           // links of a host, its ranks take turns on them; 0: each rank has its own
   double local_seconds_per_byte = 1.0 / 10e9;  // of copies and reductions
 
   Distance Between(int a, int b) const;

@@ -23,29 +23,66 @@ size_t Parts::Longest() const {
   return longest;
 }
 
+double LinkTimes::Free(double ready, double seconds) const {
+  ready = std::max(ready, closed_until_);
+  size_t next = taken_.size();  // the first that ends after `ready`
+  while (next > 0 && taken_[next - 1].end > ready) --next;
+  for (; next < taken_.size() && taken_[next].begin < ready + seconds; ++next) {
+    ready = std::max(ready, taken_[next].end);
+  }
+  return ready;
+}
+
+void LinkTimes::Take(double begin, double seconds, size_t kept) {
+  if (seconds == 0) return;
+  if (kept == 0) {
+    closed_until_ = begin + seconds;
+    return;
+  }
+  size_t next = taken_.size();
+  while (next > 0 && taken_[next - 1].begin > begin) --next;
+  const double end = begin + seconds;
+  const bool after = next > 0 && taken_[next - 1].end == begin;
+  const bool before = next < taken_.size() && taken_[next].begin == end;
+  if (after && before) {
+    taken_[next - 1].end = taken_[next].end;
+    taken_.erase(taken_.begin() + static_cast<std::ptrdiff_t>(next));
+  } else if (after) {
+    taken_[next - 1].end = end;
+  } else if (before) {
+    taken_[next].begin = begin;
+  } else {
+    taken_.insert(taken_.begin() + static_cast<std::ptrdiff_t>(next), {begin, end});
+  }
+  if (taken_.size() <= kept) return;
+  closed_until_ = taken_.front().end;
+  taken_.erase(taken_.begin());
+}
+
 Clock::Clock(const Machine& machine, size_t element_bytes, size_t replayed)
     : machine_(machine),
       size_(machine.hosts->size()),
       element_bytes_(static_cast<double>(element_bytes)),
       replayed_(replayed),
+      kept_(machine.hosts->size() <= kMostRanksWithGaps ? kKept : 0),
       host_bytes_(machine.hosts->num_hosts(), 0.0) {
   const size_t links =
       machine.rails == 0 ? size_ : static_cast<size_t>(machine.hosts->num_hosts()) * machine.rails;
-  for (int level = 0; level < 3; ++level) {
-    out_free_[level].assign(level < 2 ? size_ : links, 0.0);
-    in_free_[level].assign(level < 2 ? size_ : links, 0.0);
+  for (int level = 0; level < kNumLevels; ++level) {
+    out_[level].resize(level < kBetweenHosts ? size_ : links);
+    in_[level].resize(level < kBetweenHosts ? size_ : links);
   }
 }
 
 Clock::Hop Clock::Between(int from, int to) const {
   const Distance distance = machine_.Between(from, to);
   const LinkPrice& price = machine_.price[static_cast<int>(distance)];
-  return {std::min(static_cast<int>(distance), 2), price.latency, price.seconds_per_byte * element_bytes_,
-          machine_.gap[static_cast<int>(distance)]};
+  return {std::min(static_cast<int>(distance), kBetweenHosts), price.latency,
+          price.seconds_per_byte * element_bytes_, machine_.gap[static_cast<int>(distance)]};
 }
 
 size_t Clock::Link(int level, int rank) const {
-  if (level < 2 || machine_.rails == 0) return rank;
+  if (level < kBetweenHosts || machine_.rails == 0) return rank;
   return static_cast<size_t>(machine_.hosts->host_of(rank)) * machine_.rails +
          machine_.hosts->local_rank(rank) % machine_.rails;
 }
@@ -65,13 +102,19 @@ double Clock::Message(int from, int to, size_t count, double sent, double awaite
 
 double Clock::Transfer(int from, int to, size_t count, double sent, double awaited) {
   const Hop hop = Between(from, to);
-  double& out = out_free_[hop.level][Link(hop.level, from)];
-  double& in = in_free_[hop.level][Link(hop.level, to)];
-  const double begin = std::max({sent, awaited, out, in});
-  out = in = begin + hop.gap + static_cast<double>(count) * hop.seconds_per_byte;
+  LinkTimes &out = out_[hop.level][Link(hop.level, from)], &in = in_[hop.level][Link(hop.level, to)];
+  const double busy = hop.gap + static_cast<double>(count) * hop.seconds_per_byte;
+  double begin = std::max(sent, awaited);
+  for (double both = begin;; begin = both) {
+    both = in.Free(out.Free(begin, busy), busy);
+    if (both == begin) break;
+  }
+  out.Take(begin, busy, kept_);
+  in.Take(begin, busy, kept_);
+  const double end = begin + busy;
   Count(from, machine_.Between(from, to), 1, static_cast<double>(count));
-  end_ = std::max(end_, out + hop.latency);
-  return out + hop.latency;
+  end_ = std::max(end_, end + hop.latency);
+  return end + hop.latency;
 }
 
 double Clock::CopyTime(size_t count) const {
@@ -120,8 +163,9 @@ std::vector<int> Skips(int size) {
 
 }  // namespace
 
-void Clock::Ring(const Teams& teams, absl::Span<const Parts> parts, int rounds, size_t pieces, bool coupled,
-                 Times* times) {
+void Clock::Ring(const Teams& teams, absl::Span<const Parts> parts, int rounds, size_t pieces, RingOf of,
+                 bool coupled, Times* times) {
+  const int begin = of == RingOf::kSums ? 1 : 0;
   size_t messages = 0;
   for (const Team& team : teams) messages += team.size() * (team.size() - 1) * rounds * pieces;
   if (messages > replayed_) {
@@ -150,7 +194,7 @@ void Clock::Ring(const Teams& teams, absl::Span<const Parts> parts, int rounds, 
         const Times before = now[piece][i], before_sent = sent[piece][i];
         for (int m = 0; m < p; ++m) {
           const int to = (m + 1) % p;
-          const size_t part = algorithms::Part(parts[i].At(m - s), pieces, piece).count;
+          const size_t part = algorithms::Part(parts[i].At(m - s - begin), pieces, piece).count;
           const double came =
               Message(team[m], team[to], part, before[m], coupled && s > 1 ? before_sent[to] : 0);
           now[piece][i][to] = std::max(before[to], came);
@@ -173,7 +217,7 @@ void Clock::RingBySlowest(const Team& team, const Parts& parts, int rounds, size
     const int from = team[m], to = team[(m + 1) % p];
     const Hop hop = Between(from, to);
     const double busy = (chunk * hop.seconds_per_byte + static_cast<double>(pieces) * hop.gap) *
-                        (hop.level == 2 ? sharing : 1);
+                        (hop.level == kBetweenHosts ? sharing : 1);
     start = std::max(start, (*times)[from]);
     const double hand = hop.latency + busy / static_cast<double>(pieces);
     round += hand;
@@ -229,7 +273,7 @@ void Clock::PairwiseBySlowest(const Team& team, const Parts& parts, bool to_owne
   const int p = static_cast<int>(team.size());
   const double count = static_cast<double>(parts.total()) / p;
   const HostMap& hosts = *machine_.hosts;
-  // How many members are how near to a rank: by socket, host and rack.
+  // How many members are how near to a rank.
   std::vector<int> on_host(hosts.num_hosts(), 0), in_rack(hosts.num_hosts(), 0);
   const auto rack = [&](int host) {
     return machine_.hosts_per_rack == 0 ? 0 : host / machine_.hosts_per_rack;
@@ -239,30 +283,33 @@ void Clock::PairwiseBySlowest(const Team& team, const Parts& parts, bool to_owne
     ++in_rack[rack(hosts.host_of(rank))];
   }
   double start = 0, longest = 0;
-  std::vector<double> link_busy(out_free_[2].size(), 0.0);
+  std::vector<double> link_busy(out_[kBetweenHosts].size(), 0.0);
   for (const int rank : team) start = std::max(start, (*times)[rank]);
   for (const int rank : team) {
     const int host = hosts.host_of(rank);
-    int near[kNumDistances] = {0, on_host[host], in_rack[rack(host)], p};
-    for (const int other : hosts.ranks_on(host)) {
-      near[0] += on_host[host] == static_cast<int>(hosts.ranks_on(host).size()) &&
-                 machine_.Between(rank, other) == Distance::kSocket;
+    int near[kNumDistances] = {0, 0, on_host[host], in_rack[rack(host)], p};
+    for (const int other : hosts.ranks_on(host)) {  // teams are whole hosts, or have one rank of each
+      if (on_host[host] != static_cast<int>(hosts.ranks_on(host).size())) break;
+      near[0] += hosts.Between(rank, other) == Distance::kNuma && other != rank;
+      near[1] += hosts.Between(rank, other) <= Distance::kSocket && other != rank;
     }
+    for (int d = 2; d < kNumDistances; ++d) --near[d];  // not itself
     double chain = 0;
     for (int d = 0; d < kNumDistances; ++d) {
-      const int number = near[d] - (d == 0 ? 1 : near[d - 1]);
+      const int number = near[d] - (d == 0 ? 0 : near[d - 1]);
       if (number <= 0) continue;
       const LinkPrice& price = machine_.price[d];
       const double busy =
           number * (count * element_bytes_ * price.seconds_per_byte + (count > 0 ? machine_.gap[d] : 0));
       Count(rank, static_cast<Distance>(d), count > 0 ? number : 0, number * count);
       chain += number * price.latency + busy;
-      if (d >= 2) link_busy[Link(2, rank)] += busy;
+      if (d >= kBetweenHosts) link_busy[Link(kBetweenHosts, rank)] += busy;
       longest = std::max(longest, busy + price.latency);
     }
     if (chained) longest = std::max(longest, chain);
   }
-  const double latency = machine_.price[machine_.hosts_per_rack == 0 ? 2 : 3].latency;
+  const double latency =
+      machine_.price[machine_.hosts_per_rack == 0 ? kBetweenHosts : kBetweenHosts + 1].latency;
   for (const double busy : link_busy) longest = std::max(longest, busy > 0 ? busy + latency : 0);
   for (const int rank : team) (*times)[rank] = start + longest;
   end_ = std::max(end_, start + longest);
@@ -290,7 +337,8 @@ void Clock::Halving(const Teams& teams, absl::Span<const Parts> parts, Times* ti
   Finish(teams, now, times);
 }
 
-void Clock::Doubling(const Teams& teams, absl::Span<const Parts> parts, bool apart, Times* times) {
+void Clock::Doubling(const Teams& teams, absl::Span<const Parts> parts, bool apart, Times* times,
+                     const Arrived& arrived) {
   std::vector<Times> now = OfTeams(teams, *times);
   size_t most = 0;
   for (const Team& team : teams) most = std::max(most, Skips(static_cast<int>(team.size())).size());
@@ -304,6 +352,7 @@ void Clock::Doubling(const Teams& teams, absl::Span<const Parts> parts, bool apa
       for (int m = 0; m < p; ++m) {
         const int to = algorithms::Modulo(m - skip, p);
         const double came = Message(teams[i][m], teams[i][to], parts[i].Range(m, number), before[m]);
+        if (arrived != nullptr) arrived(teams[i][to], parts[i].Range(m, number), came);
         if (apart && number > 1) price_.messages += number - 1, price_.remote_messages += number - 1;
         now[i][to] = std::max(now[i][to], came);
       }

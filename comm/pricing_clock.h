@@ -1,7 +1,10 @@
 // When messages arrive: ranks, their links, and the patterns that algorithms are made of.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -38,6 +41,23 @@ class Parts {
   std::vector<size_t> cuts_;
 };
 
+// When a link is taken. Messages are priced by rounds, not in the order of time: one that is ready early finds the gaps
+// that later ones have left, as on a real link it would have gone first.
+class LinkTimes {
+ public:
+  // The first time from `ready` on at which it is free for so long.
+  double Free(double ready, double seconds) const;
+  // `kept`: the latest so many are known one by one; what was before is not given away.
+  void Take(double begin, double seconds, size_t kept);
+
+ private:
+  struct Taken {
+    double begin, end;
+  };
+  std::vector<Taken> taken_;  // ascending; neighbours that touch are one
+  double closed_until_ = 0;
+};
+
 class Clock {
  public:
   Clock(const Machine& machine, size_t element_bytes, size_t replayed);
@@ -55,19 +75,24 @@ class Clock {
     return Transfer(from, to, 0, sent, awaited);
   }
   double CopyTime(size_t count) const;
+  // Something ends then that is no message.
+  void Until(double time) { end_ = std::max(end_, time); }
 
   // Every member hands what came last on to the next one, until all parts have been everywhere, `rounds` times. Parts
-  // travel in `pieces`.
-  // Where coupled, a member receives into two buffers in turn, and waits until the one before is sent.
-  void Ring(const Teams& teams, absl::Span<const Parts> parts, int rounds, size_t pieces, bool coupled,
-            Times* times);
+  // travel in `pieces`, and begin at their owners, or, where sums are made, after them, so that they end there. Sums of
+  // one round (`coupled`) are received into two buffers in turn, and wait until the one before is sent.
+  enum class RingOf : uint8_t { kParts, kSums };
+  void Ring(const Teams& teams, absl::Span<const Parts> parts, int rounds, size_t pieces, RingOf of,
+            bool coupled, Times* times);
   // Every member to every other: member m to n the size of part n (to_owner) or of part m.
   // Where chained, a receive waits for the one before.
   void Pairwise(const Teams& teams, absl::Span<const Parts> parts, bool to_owner, bool chained, Times* times);
   // Rounds of circular halving (blocks.h), and backwards.
   void Halving(const Teams& teams, absl::Span<const Parts> parts, Times* times);
-  // Where parts are apart, they travel as one message each.
-  void Doubling(const Teams& teams, absl::Span<const Parts> parts, bool apart, Times* times);
+  // Where parts are apart, they travel as one message each. `arrived`, where given, hears of what comes to a rank.
+  using Arrived = std::function<void(int rank, size_t count, double when)>;
+  void Doubling(const Teams& teams, absl::Span<const Parts> parts, bool apart, Times* times,
+                const Arrived& arrived = nullptr);
   // Recursive doubling of everything, with folding.
   void DoublingSum(const Teams& teams, absl::Span<const size_t> counts, Times* times);
 
@@ -78,6 +103,10 @@ class Clock {
   Price price() const;
 
  private:
+  // NUMA domain, socket, host, between hosts.
+  static constexpr size_t kKept = 24;
+  static constexpr int kMostRanksWithGaps = 8192;
+  static constexpr int kNumLevels = 4, kBetweenHosts = 3;
   struct Hop {
     int level;
     double latency, seconds_per_byte, gap;
@@ -94,7 +123,8 @@ class Clock {
   const int size_;
   const double element_bytes_;
   const size_t replayed_;
-  std::vector<double> out_free_[3], in_free_[3];  // by level: socket, host, between hosts; by link
+  const size_t kept_;  // LinkTimes; none where ranks are very many, for the time it takes
+  std::vector<LinkTimes> out_[kNumLevels], in_[kNumLevels];  // by level and link
   std::vector<double> host_bytes_;
   double end_ = 0;
   Price price_;

@@ -14,14 +14,15 @@ using algorithms::Part;
 void RingOnce(Pricer& p) {
   Times times = p.clock.Start();
   const Parts parts(p.count, p.size());
+  const bool sums = p.call.operation == Operation::kReduceScatter;
   p.clock.Ring({p.Everyone()}, {parts}, 1, p.Pieces(parts.Longest()),
-               p.call.operation == Operation::kReduceScatter, &times);
+               sums ? Clock::RingOf::kSums : Clock::RingOf::kParts, sums, &times);
 }
 
 void RingTwice(Pricer& p) {
   Times times = p.clock.Start();
   const Parts parts(p.count, p.size());
-  p.clock.Ring({p.Everyone()}, {parts}, 2, p.Pieces(parts.Longest()), false, &times);
+  p.clock.Ring({p.Everyone()}, {parts}, 2, p.Pieces(parts.Longest()), Clock::RingOf::kSums, false, &times);
 }
 
 void Halving(Pricer& p) {
@@ -46,6 +47,10 @@ void AllPair(Pricer& p) {
   std::vector<size_t> cuts(p.size() + 1);
   for (size_t i = 0; i < cuts.size(); ++i) cuts[i] = i * p.count;
   p.clock.Pairwise({p.Everyone()}, {Parts(std::move(cuts))}, false, false, &times);
+  // Sums are made in the order of ranks, and somewhere the first summand comes last.
+  if (p.size() > 2) {
+    p.clock.Until(*std::max_element(times.begin(), times.end()) + p.clock.CopyTime(p.count) * (p.size() - 1));
+  }
 }
 
 void PairwiseOwners(Pricer& p) {
@@ -122,12 +127,18 @@ void BruckAllToAll(Pricer& p) {
     size_t number = static_cast<size_t>(p.size() >> (k + 1)) << k;
     const int rest = p.size() & ((1 << (k + 1)) - 1);
     number += std::max(0, rest - (1 << k));
-    const Times before = times;
+    // A single block in the last round is nobody's before: it need not wait.
+    const Times before = p.size() - (1 << k) == 1 ? p.clock.Start() : times;
     const double packed = p.clock.CopyTime(number * block);
     for (int rank = 0; rank < p.size(); ++rank) {
       const int to = (rank + (1 << k)) % p.size();
-      times[to] = std::max(before[to], p.clock.Message(rank, to, number * block, before[rank] + packed));
+      times[to] = std::max(times[to], p.clock.Message(rank, to, number * block, before[rank] + packed));
     }
+  }
+  // What came last is unpacked at the end; the rest while messages travel.
+  const size_t last = p.size() - std::bit_floor(static_cast<unsigned>(p.size() - 1));
+  if (p.size() > 1) {
+    p.clock.Until(*std::max_element(times.begin(), times.end()) + p.clock.CopyTime(last * block));
   }
 }
 

@@ -127,10 +127,11 @@ void RailsAllReduce(Pricer& p, Across how) {
         } else if (how == Across::kSum) {
           p.clock.DoublingSum(across, counts, &times[piece]);
         } else {
-          p.clock.Ring(across, parts, 2, 1, false, &times[piece]);
+          p.clock.Ring(across, parts, 2, 1, Clock::RingOf::kSums, false, &times[piece]);
         }
       } else if (how == Across::kRing) {
-        p.clock.Ring(hosts, by_place, 1, 1, false, &times[piece]);
+        p.clock.Ring(hosts, by_place, 1, 1, stage == 0 ? Clock::RingOf::kSums : Clock::RingOf::kParts, false,
+                     &times[piece]);
       } else {
         p.clock.Pairwise(hosts, by_place, stage == 0, stage == 0, &times[piece]);
       }
@@ -185,13 +186,26 @@ void HierarchicalAllGather(Pricer& p) {
   const RailParts rail_parts(p, rails);
   const Teams hosts = p.Hosts();
   Times times = p.clock.Start();
-  p.clock.Doubling(rail_parts.across, rail_parts.parts, true, &times);
+  // What comes to a rank is read by the others of its host at once.
+  struct Came {
+    int rank;
+    size_t count;
+    double when;
+  };
+  std::vector<Came> all;
   for (int rail = 0; rail < rails.num_rails(); ++rail) {
     for (int host = 0; host < rails.num_hosts(); ++host) {
-      const int owner = rail_parts.across[rail][host];
-      for (const int other : hosts[host]) {
-        if (other != owner) p.clock.Message(owner, other, rail_parts.parts[rail].total(), times[owner]);
-      }
+      all.push_back({rail_parts.across[rail][host], rail_parts.parts[rail].At(host), 0});
+    }
+  }
+  p.clock.Doubling(rail_parts.across, rail_parts.parts, true, &times,
+                   [&](int rank, size_t count, double when) {
+                     all.push_back({rank, count, when});
+                   });
+  std::stable_sort(all.begin(), all.end(), [](const Came& a, const Came& b) { return a.when < b.when; });
+  for (const Came& came : all) {
+    for (const int other : hosts[p.hosts().host_of(came.rank)]) {
+      if (other != came.rank) p.clock.Message(came.rank, other, came.count, came.when);
     }
   }
 }

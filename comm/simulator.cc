@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <functional>
+#include <list>
 #include <map>
+#include <memory>
 #include <queue>
 #include <string>
 #include <tuple>
@@ -53,7 +55,16 @@ class Simulator {
       const Event event = events_.top();
       events_.pop();
       result_.seconds = std::max(result_.seconds, event.time);
-      COHORT_RETURN_IF_ERROR(End(event));
+      if (event.level < 0) {
+        COHORT_RETURN_IF_ERROR(End(event));
+        continue;
+      }
+      for (Link* link : {&ranks_[event.rank].out[event.level], &ranks_[event.peer].in[event.level]}) {
+        link->busy = false;
+        freed_.push_back(link);
+      }
+      // All links that are free at this time, before any of them is given away.
+      if (events_.empty() || events_.top().level < 0 || events_.top().time > event.time) Assign(event.time);
     }
     for (int rank = 0; rank < size; ++rank) {
       if (ranks_[rank].left > 0) return Stuck();
@@ -69,13 +80,29 @@ class Simulator {
   }
 
  private:
+  // Messages that wait for a link and could leave at once, of which this many of the first are looked at.
+  static constexpr size_t kLookAhead = 64;
+  struct Message {
+    int from, to;
+    StepId send, recv;
+    int level, out, in;  // the ranks that keep its links
+    uint64_t bytes, number;
+    bool left = false;
+  };
+  // Carries one message at a time, one way.
+  struct Link {
+    bool busy = false;
+    std::list<std::shared_ptr<Message>>
+        waiting;  // in the order of posting; some have left by their other link
+  };
   struct Rank {
     SymbolicRank contents;
     std::vector<uint32_t> blocked_by;
     size_t left = 0;
-    double out_free[2] = {0, 0}, in_free[2] = {0, 0};  // by level: local, remote
-    std::vector<uint64_t> heard;                       // ranks whose coming is known here
-    std::vector<std::vector<uint64_t>> step_heard;     // and when a step ends; barriers only
+    double local_free = 0;                          // copies and reductions are made one after the other
+    Link out[2], in[2];                             // by level: local, remote
+    std::vector<uint64_t> heard;                    // ranks whose coming is known here
+    std::vector<std::vector<uint64_t>> step_heard;  // and when a step ends; barriers only
   };
   struct Event {
     double time;
@@ -84,8 +111,11 @@ class Simulator {
     StepId step;
     int peer = -1;  // of a message: the receiver
     StepId peer_step = kNoStep;
+    int level = -1;  // of links that a message leaves free: rank's out, peer's in
+    // Of what happens at one time, links are freed first.
     bool operator<(const Event& other) const {
-      return time != other.time ? time > other.time : order > other.order;
+      if (time != other.time) return time > other.time;
+      return (level < 0) != (other.level < 0) ? level < 0 : order > other.order;
     }
   };
 
@@ -95,7 +125,9 @@ class Simulator {
     const Step& step = schedules_[rank].steps[id];
     if (step.kind == StepKind::kCopy || step.kind == StepKind::kReduce) {
       const double bytes = static_cast<double>(step.source.count * element_bytes_);
-      events_.push({now + bytes * machine_.local_seconds_per_byte, order_++, rank, id});
+      double& free = ranks_[rank].local_free;
+      free = std::max(free, now) + bytes * machine_.local_seconds_per_byte;
+      events_.push({free, order_++, rank, id});
       return absl::OkStatus();
     }
     // The first of a pair waits here for the second: a send is not over before its receive is posted.
@@ -114,23 +146,63 @@ class Simulator {
                                                  schedules_[to].steps[recv_id].destination.count));
     }
     const int level = machine_.hosts == nullptr || machine_.hosts->SameHost(from, to) ? 0 : 1;
-    const LinkPrice& price = level == 0 ? machine_.local : machine_.remote;
     const uint64_t bytes = count * element_bytes_;
+    ++result_.messages;
+    result_.bytes += bytes;
+    if (level == 1) result_.remote_bytes += bytes;
     // A shared link is kept with the lowest rank of the host.
     const auto link = [&](int rank) {
       const bool shared = level == 1 && machine_.shared_link;
       return shared ? machine_.hosts->ranks_on(machine_.hosts->host_of(rank))[0] : rank;
     };
-    double& out_free = ranks_[link(from)].out_free[level];
-    double& in_free = ranks_[link(to)].in_free[level];
-    const double begin = std::max({now, out_free, in_free});
-    const double busy = static_cast<double>(bytes) * price.seconds_per_byte;
-    out_free = in_free = begin + busy;
-    ++result_.messages;
-    result_.bytes += bytes;
-    if (level == 1) result_.remote_bytes += bytes;
-    events_.push({begin + price.latency + busy, order_++, from, send_id, to, recv_id});
+    Message message{from, to, send_id, recv_id, level, link(from), link(to), bytes, result_.messages};
+    if (Links(message).first->busy || Links(message).second->busy) {
+      const auto waiting = std::make_shared<Message>(message);
+      Links(message).first->waiting.push_back(waiting);
+      Links(message).second->waiting.push_back(waiting);
+    } else {
+      Depart(message, now);
+    }
     return absl::OkStatus();
+  }
+
+  std::pair<Link*, Link*> Links(const Message& message) {
+    return {&ranks_[message.out].out[message.level], &ranks_[message.in].in[message.level]};
+  }
+
+  void Depart(const Message& message, double now) {
+    const LinkPrice& price = message.level == 0 ? machine_.local : machine_.remote;
+    const double busy = static_cast<double>(message.bytes) * price.seconds_per_byte;
+    const auto [out, in] = Links(message);
+    out->busy = in->busy = true;
+    events_.push({now + busy, order_++, message.out, kNoStep, message.in, kNoStep, message.level});
+    events_.push(
+        {now + price.latency + busy, order_++, message.from, message.send, message.to, message.recv});
+  }
+
+  // What waits for links that are free now leaves in the order of posting, where its other link is free too.
+  void Assign(double now) {
+    std::vector<Message*> candidates;
+    for (Link* link : freed_) {
+      size_t looked = 0;
+      for (auto at = link->waiting.begin(); at != link->waiting.end() && looked < kLookAhead;) {
+        if ((*at)->left) {
+          at = link->waiting.erase(at);
+        } else {
+          candidates.push_back((at++)->get());
+          ++looked;
+        }
+      }
+    }
+    freed_.clear();
+    std::sort(candidates.begin(), candidates.end(),
+              [](const Message* a, const Message* b) { return a->number < b->number; });
+    for (Message* message : candidates) {
+      const auto [out, in] = Links(*message);
+      if (message->left || out->busy || in->busy) continue;
+      message->left = true;
+      Depart(*message, now);
+    }
   }
 
   absl::Status End(const Event& event) {
@@ -217,6 +289,7 @@ class Simulator {
   std::vector<Rank> ranks_;
   std::map<std::tuple<int, int, uint32_t>, std::pair<int, StepId>> posted_;  // by sender, receiver, tag
   std::priority_queue<Event> events_;
+  std::vector<Link*> freed_;  // at the present time, and not yet looked at
   uint64_t order_ = 0;
   Simulation result_;
 };

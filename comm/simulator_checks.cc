@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_format.h"
 #include "comm/check.h"
+#include "comm/tokens/routes.h"
 
 namespace cohort::comm {
 namespace {
@@ -23,6 +24,72 @@ Terms AllRanks(int size, size_t origin) {
   Terms terms;
   for (int rank = 0; rank < size; ++rank) terms.push_back({rank, origin, 1});
   return terms;
+}
+
+// Whether the first `count` elements of the output of rank `rank` are as promised.
+absl::Status Compare(const SymbolicBuffer& promised, size_t count, int rank, const SymbolicRank& contents) {
+  COHORT_ASSIGN_OR_RETURN(const auto expected, promised.Read(0, count));
+  const auto got = contents[Buffer::kOutput].Read(0, count);
+  if (!got.ok())
+    return absl::InternalError(absl::StrFormat("rank %d: output %s", rank, got.status().message()));
+  // Compare piece by piece: the runs may be cut differently.
+  size_t i = 0, j = 0;
+  for (size_t at = 0; at < count;) {
+    const auto& x = expected[i];
+    const auto& y = (*got)[j];
+    const size_t end = std::min(x.offset + x.count, y.offset + y.count);
+    Terms want = x.At(), have = y.At();
+    for (Term& term : want) term.origin += at - x.offset;
+    for (Term& term : have) term.origin += at - y.offset;
+    if (want != have) {
+      return absl::InternalError(absl::StrFormat("rank %d: output element %d is %s, not %s", rank, at,
+                                                 Describe(have), Describe(want)));
+    }
+    at = end;
+    if (x.offset + x.count == end) ++i;
+    if (y.offset + y.count == end) ++j;
+  }
+  return absl::OkStatus();
+}
+
+// The row of each token that has `rank` among its destinations, by source.
+size_t PromiseDispatch(absl::Span<const Collective> collectives, int rank, SymbolicBuffer* promised) {
+  size_t at = 0;
+  for (const Collective& source : collectives) {
+    const RankLists& lists = source.tokens->own;
+    for (size_t t = 0; t < lists.size(); ++t) {
+      if (!std::binary_search(lists[t].begin(), lists[t].end(), rank)) continue;
+      promised->Define(at, source.count, {{source.rank, t * source.count, 1}});
+      at += source.count;
+    }
+  }
+  return at;
+}
+
+// Row t is the sum of the rows which the destinations of token t have for it: there they lie by source, in the order of
+// its tokens.
+absl::Status CheckCombine(absl::Span<const Collective> collectives, int rank, const SymbolicRank& contents) {
+  const Collective& c = collectives[rank];
+  const RankLists& lists = c.tokens->own;
+  std::vector<size_t> next(collectives.size());
+  for (size_t other = 0; other < collectives.size(); ++other) {
+    next[other] = Before(collectives[other].tokens->received, rank) * c.count;
+  }
+  for (size_t t = 0; t < lists.size(); ++t) {
+    Terms terms;
+    for (const int32_t destination : lists[t]) {
+      terms.push_back({destination, next[destination], 1});
+      next[destination] += c.count;
+    }
+    if (terms.empty()) continue;
+    SymbolicBuffer promised;
+    promised.Define(0, c.count, terms);
+    SymbolicRank row;
+    COHORT_ASSIGN_OR_RETURN(auto runs, contents[Buffer::kOutput].Read(t * c.count, c.count));
+    row[Buffer::kOutput].Write(0, std::move(runs));
+    COHORT_RETURN_IF_ERROR(Compare(promised, c.count, rank, row));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -76,6 +143,8 @@ void FillInputs(const Collective& c, SymbolicRank* rank) {
     case Operation::kReduceScatter:
     case Operation::kAllToAll:
     case Operation::kAllToAllV:
+    case Operation::kTokenDispatch:
+    case Operation::kTokenCombine:
       (*rank)[Buffer::kInput].Define(0, total, {{c.rank, 0, 1}});
       return;
     case Operation::kAllGather:
@@ -130,32 +199,16 @@ absl::Status CheckOutput(absl::Span<const Collective> collectives, int rank, con
         promised.Define(count, c.recv_counts[from], {{from, Before(collectives[from].counts, rank), 1}});
       }
       break;
+    case Operation::kTokenDispatch:
+      count = PromiseDispatch(collectives, rank, &promised);
+      break;
+    case Operation::kTokenCombine:
+      return CheckCombine(collectives, rank, contents);
     case Operation::kBarrier:
     case Operation::kPointToPoint:
       return absl::OkStatus();
   }
-  COHORT_ASSIGN_OR_RETURN(const auto expected, promised.Read(0, count));
-  const auto got = contents[Buffer::kOutput].Read(0, count);
-  if (!got.ok())
-    return absl::InternalError(absl::StrFormat("rank %d: output %s", rank, got.status().message()));
-  // Compare piece by piece: the runs may be cut differently.
-  size_t i = 0, j = 0;
-  for (size_t at = 0; at < count;) {
-    const auto& x = expected[i];
-    const auto& y = (*got)[j];
-    const size_t end = std::min(x.offset + x.count, y.offset + y.count);
-    Terms want = x.At(), have = y.At();
-    for (Term& term : want) term.origin += at - x.offset;
-    for (Term& term : have) term.origin += at - y.offset;
-    if (want != have) {
-      return absl::InternalError(absl::StrFormat("rank %d: output element %d is %s, not %s", rank, at,
-                                                 Describe(have), Describe(want)));
-    }
-    at = end;
-    if (x.offset + x.count == end) ++i;
-    if (y.offset + y.count == end) ++j;
-  }
-  return absl::OkStatus();
+  return Compare(promised, count, rank, contents);
 }
 
 absl::Status CheckSameBits(const SymbolicRank& first, const SymbolicRank& other, size_t count) {

@@ -9,26 +9,40 @@
 
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
+#include "comm/locality.h"
 
 namespace cohort::comm {
 
-Topology::Topology(int rank, absl::Span<const std::string> hosts) : rank_(rank) {
-  COHORT_CHECK(rank >= 0 && rank < static_cast<int>(hosts.size()), "rank %d of %zu", rank, hosts.size());
+namespace {
+
+std::vector<Location> OnHosts(absl::Span<const std::string> hosts) {
+  std::vector<Location> locations;
+  for (const std::string& host : hosts) locations.push_back({host, -1, -1});
+  return locations;
+}
+
+}  // namespace
+
+Topology::Topology(int rank, absl::Span<const std::string> hosts) : Topology(rank, OnHosts(hosts)) {}
+
+Topology::Topology(int rank, absl::Span<const Location> locations) : rank_(rank) {
+  COHORT_CHECK(rank >= 0 && rank < static_cast<int>(locations.size()), "rank %d of %zu", rank,
+               locations.size());
   std::unordered_map<std::string, int> number_of;
-  std::vector<int> host_of;
-  for (const std::string& host : hosts) {
-    const auto [at, fresh] = number_of.try_emplace(host, static_cast<int>(hosts_.size()));
-    if (fresh) hosts_.push_back(host);
-    host_of.push_back(at->second);
+  std::vector<HostMap::Place> places;
+  for (const Location& location : locations) {
+    const auto [at, fresh] = number_of.try_emplace(location.host, static_cast<int>(hosts_.size()));
+    if (fresh) hosts_.push_back(location.host);
+    places.push_back({at->second, location.socket, location.numa});
   }
-  map_ = std::make_shared<const HostMap>(host_of);
+  map_ = std::make_shared<const HostMap>(places);
 }
 
 Topology Topology::Group(absl::Span<const int> members, int rank) const {
-  std::vector<std::string> hosts;
-  hosts.reserve(members.size());
-  for (const int member : members) hosts.push_back(hosts_[host_of(member)]);
-  return Topology(rank, hosts);
+  std::vector<Location> locations;
+  locations.reserve(members.size());
+  for (const int member : members) locations.push_back(location(member));
+  return Topology(rank, locations);
 }
 
 std::string HostIdentity() {
@@ -40,6 +54,11 @@ std::string HostIdentity() {
   struct stat pid_namespace = {};
   stat("/proc/self/ns/pid", &pid_namespace);
   return absl::StrCat(name, "/", boot, "/", pid_namespace.st_ino);
+}
+
+Location Here() {
+  const Locality found = FindLocality();
+  return {HostIdentity(), found.socket, found.numa};
 }
 
 }  // namespace cohort::comm

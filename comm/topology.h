@@ -1,4 +1,4 @@
-// Which rank is on which host.
+// Which rank is where.
 #pragma once
 
 #include <memory>
@@ -10,10 +10,18 @@
 
 namespace cohort::comm {
 
+// What a rank tells the others of where it runs.
+struct Location {
+  std::string host;  // HostIdentity(), or what a declared topology makes of it
+  // As in Locality.
+  int socket = -1, numa = -1;
+};
+
 // A pure value, equal on all ranks but for rank(): a HostMap, this rank's place in it, and the hosts' names.
 class Topology {
  public:
-  // hosts[r] identifies the host of rank r: ranks of equal strings can share memory.
+  Topology(int rank, absl::Span<const Location> locations);
+  // Where nothing is known but the hosts.
   Topology(int rank, absl::Span<const std::string> hosts);
 
   const std::shared_ptr<const HostMap>& map() const { return map_; }
@@ -26,6 +34,9 @@ class Topology {
   const std::string& host(int host) const { return hosts_[host]; }
   // Ascending.
   absl::Span<const int> ranks_on(int host) const { return map_->ranks_on(host); }
+  Location location(int rank) const {
+    return {host(host_of(rank)), map_->socket_of(rank), map_->numa_of(rank)};
+  }
 
   // This rank's host: its ranks, and this rank's position among them.
   absl::Span<const int> local_ranks() const { return ranks_on(host_of(rank_)); }
@@ -44,5 +55,7 @@ class Topology {
 // This host's identity: its name, its boot and the process namespace. Ranks that agree on it see each other's
 // processes and memory. Or COHORT_HOST_ID, with which tests have several hosts on one machine.
 std::string HostIdentity();
+// Where this process runs, as hwloc finds it.
+Location Here();
 
 }  // namespace cohort::comm

@@ -9,7 +9,7 @@ packages=(
   # build
   build-essential cmake ninja-build ccache pkg-config git
   # launch and communication
-  openmpi-bin libopenmpi-dev libucx-dev
+  openmpi-bin libopenmpi-dev libucx-dev libhwloc-dev
   # computation
   libdnnl-dev
   # services, configs, files

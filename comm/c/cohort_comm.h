@@ -204,6 +204,46 @@ COHORT_API cohort_status cohort_send(cohort_comm* comm, const void* buffer, size
 COHORT_API cohort_status cohort_recv(cohort_comm* comm, void* buffer, size_t count, cohort_dtype dtype,
                                      int peer, int tag, cohort_work** work);
 
+/* ---- Tokens of a mixture of experts ----
+ * Each token, a row of `width` elements, goes to the ranks of its experts and crosses to each host at most once; what
+ * these make of it comes back as one sum. */
+
+typedef struct cohort_token_routing cohort_token_routing;
+
+/* Collective. experts[t * k + j] is the j-th expert of token t, -1 for none; weights, as many, travel with them (NULL:
+ * ones). rank_of_expert has the rank of each expert, the same on all ranks, as is k. An edit of the group ends the
+ * routing, which must be freed before the group. */
+COHORT_API cohort_status cohort_route_tokens(cohort_comm* comm, const int32_t* experts, const float* weights,
+                                             size_t num_tokens, int k, const int32_t* rank_of_expert,
+                                             size_t num_experts, cohort_token_routing** routing);
+/* NULL is allowed. */
+COHORT_API void cohort_token_routing_free(cohort_token_routing* routing);
+
+/* Rows that a dispatch brings to this rank: by source rank, and for each in the order of its tokens. 0 for NULL. */
+COHORT_API size_t cohort_token_routing_received(const cohort_token_routing* routing);
+/* An expert of this rank that wants a row, and how much it counts. */
+typedef struct cohort_routed_expert {
+  int32_t expert;
+  float weight;
+} cohort_routed_expert;
+typedef struct cohort_routed_row {
+  int32_t source;                      /* the rank it is from */
+  int32_t token;                       /* its number there */
+  size_t num_experts;                  /* of its experts, those on this rank */
+  const cohort_routed_expert* experts; /* live as long as the routing */
+} cohort_routed_row;
+COHORT_API cohort_status cohort_token_routing_row(const cohort_token_routing* routing, size_t row,
+                                                  cohort_routed_row* routed);
+
+/* received[row] = tokens[t]. Not in place, nor the next. */
+COHORT_API cohort_status cohort_token_dispatch(cohort_token_routing* routing, const void* tokens,
+                                               void* received, size_t width, cohort_dtype dtype,
+                                               cohort_work** work);
+/* tokens[t] = the sum of what the ranks of its experts have in `received` for it; zero where it went nowhere. */
+COHORT_API cohort_status cohort_token_combine(cohort_token_routing* routing, const void* received,
+                                              void* tokens, size_t width, cohort_dtype dtype,
+                                              cohort_work** work);
+
 /* ---- Edits of a live group (comm/membership/README.md says what is guaranteed) ---- */
 
 /* Equal on all ranks that call the edit, but for `leave`. Fill with COHORT_EDIT_OPTIONS_INIT; NULL stands for it. */

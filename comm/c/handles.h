@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "comm/c/cohort_comm.h"
 #include "comm/communicator.h"
 #include "comm/work.h"
@@ -45,6 +46,25 @@ cohort_status Guard(Body&& body) {
     return Report(absl::InternalError("an unknown exception"));
   }
 }
+
+// Starts an operation on elements of `dtype` with `start()`, which returns a Work; then waits, or hands out the handle.
+template <typename Start>
+cohort_status Starting(cohort_dtype dtype, cohort_work** work, Start start) {
+  if (work != nullptr) *work = nullptr;
+  return Guard([&]() -> absl::Status {
+    if (dtype < 0 || dtype >= COHORT_NUM_DTYPES) {
+      return absl::InvalidArgumentError(absl::StrCat(static_cast<int>(dtype), " is not a cohort_dtype"));
+    }
+    if (work == nullptr) return start().Wait();
+    // The handle before the operation: what is in flight must not be lost for lack of memory.
+    auto handle = std::make_unique<cohort_work>();
+    handle->work = start();
+    *work = handle.release();
+    return absl::OkStatus();
+  });
+}
+
+inline DataType TypeOf(cohort_dtype dtype) { return static_cast<DataType>(dtype); }
 
 // Runs `make`, which fills *comm, with *comm set to NULL first.
 template <typename Make>

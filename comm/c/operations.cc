@@ -11,18 +11,9 @@ namespace {
 // Starts an operation with `start(communicator)`, which returns a Work; then waits, or hands out the handle.
 template <typename Start>
 cohort_status Operate(cohort_comm* comm, cohort_dtype dtype, cohort_work** work, Start start) {
-  if (work != nullptr) *work = nullptr;
-  return Guard([&]() -> absl::Status {
-    if (comm == nullptr) return NullArgument("the communicator");
-    if (dtype < 0 || dtype >= COHORT_NUM_DTYPES) {
-      return absl::InvalidArgumentError(absl::StrCat(static_cast<int>(dtype), " is not a cohort_dtype"));
-    }
-    if (work == nullptr) return start(*comm->communicator).Wait();
-    // The handle before the operation: what is in flight must not be lost for lack of memory.
-    auto handle = std::make_unique<cohort_work>();
-    handle->work = start(*comm->communicator);
-    *work = handle.release();
-    return absl::OkStatus();
+  return Starting(dtype, work, [&]() -> Work {
+    if (comm == nullptr) return Work(NullArgument("the communicator"));
+    return start(*comm->communicator);
   });
 }
 
@@ -38,8 +29,6 @@ cohort_status OperateReducing(cohort_comm* comm, cohort_dtype dtype, cohort_redu
     return start(communicator, static_cast<ReduceOp>(op));
   });
 }
-
-DataType TypeOf(cohort_dtype dtype) { return static_cast<DataType>(dtype); }
 
 // One count a rank (or `size` squared); none where the array is NULL, which the communicator calls an error.
 absl::Span<const size_t> Counts(const Communicator& communicator, const size_t* counts, bool matrix = false) {

@@ -83,7 +83,7 @@ absl::Status Session::Connect() {
 absl::Status Session::Meet(Rendezvous& rendezvous, absl::Time deadline) {
   absl::StatusOr<TuningInputs> tuning = ReadTuningInputs(Options());
   COHORT_RETURN_IF_ERROR(CompareAtRendezvous(rendezvous, tuning, deadline));
-  COHORT_ASSIGN_OR_RETURN(engine_, Engine::Create(rendezvous, deadline));
+  COHORT_ASSIGN_OR_RETURN(engine_, Engine::Create(rendezvous, tuning->declared.get(), deadline));
   std::vector<int> members(rendezvous.size());
   std::iota(members.begin(), members.end(), 0);
   auto group = engine_->AddGroup(0, std::move(members), rendezvous.rank());

@@ -17,9 +17,10 @@ absl::StatusOr<std::pair<std::shared_ptr<Engine>, std::shared_ptr<Group>>> Engin
                                                                                         absl::Time deadline,
                                                                                         std::string* tuning) {
   // Its number is only known once it is invited.
-  auto engine = std::shared_ptr<Engine>(new Engine(Topology(0, {HostIdentity()})));
+  auto engine = std::shared_ptr<Engine>(new Engine(Topology(0, {Here()})));
   COHORT_ASSIGN_OR_RETURN(auto shm, shm::ShmTransport::Create(-1, 0, engine.get()));
   engine->card_.host = HostIdentity();
+  engine->card_.location = Here();
   engine->card_.shm = shm->Address();
   const std::string name = absl::StrCat(engine->card_.host, " ", getpid(), " ", NowNanos());
   COHORT_RETURN_IF_ERROR(board.Post(name, Encode(engine->card_)));
@@ -42,9 +43,9 @@ absl::StatusOr<std::pair<std::shared_ptr<Engine>, std::shared_ptr<Group>>> Engin
   *tuning = invitation.tuning;
 
   const int self = invitation.member;
-  std::vector<std::string> hosts(decision.next_member, "?");
-  for (const auto& [member, card] : decision.cards) hosts[member] = card.host;
-  engine->topology_ = Topology(self, hosts);
+  std::vector<Location> locations(decision.next_member, Location{"?"});
+  for (const auto& [member, card] : decision.cards) locations[member] = card.location;
+  engine->topology_ = Topology(self, locations);
   engine->next_member_ = decision.next_member;
   engine->routes_.resize(decision.next_member, nullptr);
   engine->gone_.resize(decision.next_member);

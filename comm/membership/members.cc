@@ -304,12 +304,11 @@ void Engine::ReachLocked(int peer, const MemberCard& card) {
     matcher_.Grow(peer + 1);
   }
   if (routes_[peer] != nullptr) return;
-  std::vector<std::string> hosts;
-  for (int rank = 0; rank < topology_.size(); ++rank)
-    hosts.push_back(topology_.host(topology_.host_of(rank)));
-  if (peer >= topology_.size()) hosts.resize(peer + 1, "?");
-  hosts[peer] = card.host;
-  topology_ = Topology(topology_.rank(), hosts);
+  std::vector<Location> locations;
+  for (int rank = 0; rank < topology_.size(); ++rank) locations.push_back(topology_.location(rank));
+  if (peer >= topology_.size()) locations.resize(peer + 1, Location{"?"});
+  locations[peer] = card.location;
+  topology_ = Topology(topology_.rank(), locations);
   absl::Status why = absl::UnimplementedError(
       "between hosts a group can grow only over a transport that connects while it runs, which MPI does not");
   if (shm_ != nullptr && !card.shm.empty() && card.host == card_.host) why = shm_->Attach(peer, card.shm);

@@ -67,6 +67,9 @@ concept Like = std::same_as<std::remove_const_t<Visit>, T>;
 template <typename Archive, Like<MemberCard> T>
 void Fields(Archive& archive, T& card) {
   archive(card.host);
+  archive(card.location.host);
+  archive(card.location.socket);
+  archive(card.location.numa);
   archive(card.shm);
   archive(card.ucx);
   archive(card.mpi);

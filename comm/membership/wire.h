@@ -9,12 +9,14 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "comm/membership/agreement.h"
+#include "comm/topology.h"
 
 namespace cohort::comm {
 
 // How one member can be reached: what it tells at the rendezvous, or puts on the join board.
 struct MemberCard {
   std::string host;  // HostIdentity()
+  Location location;
   // By name of the transport; none that it does not use.
   std::string shm, ucx, mpi;
 };

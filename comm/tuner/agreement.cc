@@ -15,6 +15,7 @@
 #include "absl/strings/str_split.h"
 #include "comm/check.h"
 #include "comm/communicator.h"
+#include "comm/topology_file.h"
 
 namespace cohort::comm {
 namespace {
@@ -23,7 +24,7 @@ namespace {
 constexpr const char* kInputNames[TuningInputs::kNumInputs] = {
     "collectives (COHORT_COLLECTIVES, CommunicatorOptions::collectives)",
     "tuning table (COHORT_TUNING_TABLE, CommunicatorOptions::tuning_table)",
-    "prices (COHORT_PRICES, CommunicatorOptions::prices)"};
+    "topology (COHORT_TOPOLOGY, CommunicatorOptions::topology)"};
 
 uint64_t Fnv(absl::string_view text) {
   uint64_t hash = 0xcbf29ce484222325ull;
@@ -79,15 +80,17 @@ absl::StatusOr<TuningInputs> ReadTuningInputs(const CommunicatorOptions& options
     COHORT_ASSIGN_OR_RETURN(const std::string text, ReadFile("COHORT_TUNING_TABLE", path));
     COHORT_ASSIGN_OR_RETURN(inputs.tuning.table, ParseTuningTable(text, path));
   }
-  const std::string prices = Told("COHORT_PRICES", options.prices);
-  if (prices == "default") {
+  const std::string topology = Told("COHORT_TOPOLOGY", options.topology);
+  if (topology == "default") {
     inputs.source = TuningInputs::Source::kDefault;
-  } else if (prices == "measure") {
+  } else if (topology == "measure") {
     inputs.source = TuningInputs::Source::kMeasured;
     inputs.tuning.own_prices = true;
-  } else if (!prices.empty()) {
-    COHORT_ASSIGN_OR_RETURN(inputs.prices_text, ReadFile("COHORT_PRICES", prices));
-    COHORT_ASSIGN_OR_RETURN(inputs.tuning.prices, ParsePrices(inputs.prices_text, prices));
+  } else if (!topology.empty()) {
+    COHORT_ASSIGN_OR_RETURN(inputs.prices_text, ReadFile("COHORT_TOPOLOGY", topology));
+    COHORT_ASSIGN_OR_RETURN(const DescribedTopology described, ParseTopology(inputs.prices_text, topology));
+    inputs.tuning.prices = described.prices;
+    inputs.declared = described.hosts;
     inputs.source = TuningInputs::Source::kFile;
     inputs.tuning.own_prices = true;
   }
@@ -154,13 +157,13 @@ absl::StatusOr<std::string> SpreadPrices(Rendezvous& rendezvous, const Prices& b
   if (measures) {
     std::string text;
     for (const MeasuredLink& link : own) {
-      absl::StrAppendFormat(&text, "%d %.17g %.17g %.17g\n", link.between_hosts, link.latency,
+      absl::StrAppendFormat(&text, "%d %.17g %.17g %.17g\n", static_cast<int>(link.distance), link.latency,
                             link.seconds_per_byte, link.gap);
     }
     COHORT_RETURN_IF_ERROR(rendezvous.Put(LinkKey(rendezvous.rank()), text));
   }
   if (rendezvous.rank() != 0) return rendezvous.Get(kPricesKey, deadline);
-  std::vector<double> latencies[2], rates[2], gaps[2];
+  std::vector<double> latencies[kNumDistances], rates[kNumDistances], gaps[kNumDistances];
   for (const int rank : measurers) {
     std::string text;
     COHORT_ASSIGN_OR_RETURN(text, rendezvous.Get(LinkKey(rank), deadline));
@@ -173,22 +176,35 @@ absl::StatusOr<std::string> SpreadPrices(Rendezvous& rendezvous, const Prices& b
           return ToldUnknown(rank);
         }
       }
-      const int level = values[0] != 0;
+      if (values[0] >= kNumDistances) return ToldUnknown(rank);
+      const int level = static_cast<int>(values[0]);
       latencies[level].push_back(values[1]);
       rates[level].push_back(values[2]);
       gaps[level].push_back(values[3]);
     }
   }
   Prices prices = before;
-  for (const int level : {0, 1}) {  // inside a host, between hosts
+  bool known[kNumDistances] = {};
+  const auto set = [&](int level, const LinkPrice& price, double gap) {
+    prices.price[level] = price;
+    prices.gap[level] = gap;
+    known[level] = true;
+  };
+  for (int level = 0; level < kNumDistances; ++level) {
     if (latencies[level].empty()) continue;
-    const LinkPrice price = {Median(latencies[level]), Median(rates[level])};
-    for (const int distance : {2 * level, 2 * level + 1}) {
-      prices.price[distance] = price;
-      prices.gap[distance] = Median(gaps[level]);
+    set(level, {Median(latencies[level]), Median(rates[level])}, Median(gaps[level]));
+  }
+  // Levels on which no two ranks are: as the nearest one that was measured, of those inside hosts, or between them.
+  constexpr int kBetween = static_cast<int>(Distance::kRack);
+  for (const auto& [begin, end] : {std::pair(0, kBetween), std::pair(kBetween, kNumDistances)}) {
+    for (int level = begin + 1; level < end; ++level) {
+      if (!known[level] && known[level - 1]) set(level, prices.price[level - 1], prices.gap[level - 1]);
+    }
+    for (int level = end - 1; level > begin; --level) {
+      if (known[level] && !known[level - 1]) set(level - 1, prices.price[level], prices.gap[level]);
     }
   }
-  const std::string text = FormatPrices(prices);
+  const std::string text = FormatTopology(nullptr, prices);
   COHORT_RETURN_IF_ERROR(rendezvous.Put(kPricesKey, text));
   return text;
 }
@@ -212,7 +228,9 @@ absl::StatusOr<TuningInputs> AdoptAsNewcomer(TuningInputs own, absl::string_view
   }
   own.prices_text = std::string(members.substr(end + 1));
   if (!own.prices_text.empty()) {
-    COHORT_ASSIGN_OR_RETURN(own.tuning.prices, ParsePrices(own.prices_text, "the group's prices"));
+    COHORT_ASSIGN_OR_RETURN(const DescribedTopology theirs_described,
+                            ParseTopology(own.prices_text, "the group's prices"));
+    own.tuning.prices = theirs_described.prices;
   }
   return own;
 }

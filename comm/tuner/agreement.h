@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,8 @@ struct TuningInputs {
   // What the prices are from.
   enum class Source : uint64_t { kAutomatic, kDefault, kMeasured, kFile };
   Source source = Source::kAutomatic;
+  // Where ranks are, as a file says; null: as found.
+  std::shared_ptr<const HostMap> declared;
   // What the prices were read from, byte for byte the same on all ranks; empty: they are the default ones.
   std::string prices_text;
 
@@ -45,10 +48,10 @@ absl::Status CompareAtRendezvous(Rendezvous& rendezvous, const absl::StatusOr<Tu
 
 // What one pair of ranks has measured.
 struct MeasuredLink {
-  bool between_hosts = false;
+  Distance distance = Distance::kRack;
   double latency = 0, seconds_per_byte = 0, gap = 0;
 };
-// As FormatPrices: all get the median of what `measurers` have measured. `own`: what this rank has.
+// As a topology file without hosts: all get the median of what `measurers` have measured. `own`: what this rank has.
 absl::StatusOr<std::string> SpreadPrices(Rendezvous& rendezvous, const Prices& before,
                                          absl::Span<const int> measurers,
                                          const std::vector<MeasuredLink>& own, absl::Time deadline);

@@ -6,6 +6,7 @@
 #include "comm/check.h"
 #include "comm/group_communicator.h"
 #include "comm/policy.h"
+#include "comm/topology_file.h"
 #include "comm/tuner/agreement.h"
 #include "comm/tuner/measure.h"
 
@@ -15,7 +16,7 @@ absl::Status GroupCommunicator::MeasurePrices(Rendezvous& rendezvous, absl::Time
   const bool measured = tuning_->source == Source::kMeasured;
   if (!measured && (tuning_->source != Source::kAutomatic || topology_.num_hosts() == 1))
     return absl::OkStatus();
-  const std::vector<MeasuredPair> pairs = PairsToMeasure(*topology_.map(), measured);
+  const std::vector<MeasuredPair> pairs = PairsToMeasure(*topology_.map());
   if (pairs.empty()) return absl::OkStatus();
   std::vector<int> measurers;
   for (const MeasuredPair& pair : pairs) measurers.push_back(pair.measurer);
@@ -32,7 +33,9 @@ absl::Status GroupCommunicator::MeasurePrices(Rendezvous& rendezvous, absl::Time
   COHORT_ASSIGN_OR_RETURN(tuning->prices_text,
                           SpreadPrices(rendezvous, tuning_->tuning.prices, measurers, links, deadline));
   // All ranks read the same text.
-  COHORT_ASSIGN_OR_RETURN(tuning->tuning.prices, ParsePrices(tuning->prices_text, "the rendezvous"));
+  COHORT_ASSIGN_OR_RETURN(const DescribedTopology measured_prices,
+                          ParseTopology(tuning->prices_text, "the rendezvous"));
+  tuning->tuning.prices = measured_prices.prices;
   SetTuning(std::move(tuning));
   return absl::OkStatus();
 }
@@ -68,6 +71,11 @@ absl::Status GroupCommunicator::SetCollectives(absl::string_view collectives) {
   COHORT_RETURN_IF_ERROR(CompareDigests(digests));
   SetTuning(std::move(tuning));
   return absl::OkStatus();
+}
+
+std::string GroupCommunicator::TopologyText() {
+  const std::lock_guard lock(mutex_);
+  return FormatTopology(topology_.map().get(), tuning_->tuning.prices);
 }
 
 std::string GroupCommunicator::AlgorithmOf(Operation operation, size_t bytes) {

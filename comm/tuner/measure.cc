@@ -98,20 +98,24 @@ class PairMeasurement {
 
 }  // namespace
 
-std::vector<MeasuredPair> PairsToMeasure(const HostMap& hosts, bool local) {
+std::vector<MeasuredPair> PairsToMeasure(const HostMap& hosts) {
   std::vector<MeasuredPair> pairs;
   const int most = 2 * policy::kMeasuredPairs;
   for (int host = 0; host + 1 < std::min(hosts.num_hosts(), most); host += 2) {
-    // Their last ranks, so that first ones are free for a pair inside.
-    pairs.push_back({hosts.ranks_on(host).back(), hosts.ranks_on(host + 1).back(), true});
+    // Their last ranks, so that first ones are free for pairs inside.
+    pairs.push_back({hosts.ranks_on(host).back(), hosts.ranks_on(host + 1).back(), Distance::kRack});
   }
-  if (!local) return pairs;
-  for (int host = 0; host < hosts.num_hosts(); ++host) {
-    const auto ranks = hosts.ranks_on(host);
-    const bool free = hosts.num_hosts() == 1 ? ranks.size() >= 2 : ranks.size() >= 3;
-    if (!free) continue;
-    pairs.push_back({ranks[0], ranks[1], false});
-    break;
+  for (const Distance distance : {Distance::kNuma, Distance::kSocket, Distance::kHost}) {
+    bool found = false;
+    for (int host = 0; host < hosts.num_hosts() && !found; ++host) {
+      const auto ranks = hosts.ranks_on(host);
+      for (size_t i = 1; i < ranks.size() && !found; ++i) {
+        for (size_t j = 0; j < i && !found; ++j) {
+          found = hosts.Between(ranks[j], ranks[i]) == distance;
+          if (found) pairs.push_back({ranks[j], ranks[i], distance});
+        }
+      }
+    }
   }
   return pairs;
 }
@@ -123,7 +127,7 @@ std::vector<MeasuredLink> MeasureLinks(Communicator& group, const std::vector<Me
     if (group.rank() == pair.measurer) {
       absl::StatusOr<MeasuredLink> link = measurement.Measure();
       if (!link.ok()) continue;
-      link->between_hosts = pair.between_hosts;
+      link->distance = pair.distance;
       links.push_back(*link);
     } else if (group.rank() == pair.partner) {
       (void)measurement.Answer();  // the measurer hears of it

@@ -11,12 +11,13 @@ namespace cohort::comm {
 // Two ranks that exchange messages; the first one measures.
 struct MeasuredPair {
   int measurer = 0, partner = 0;
-  bool between_hosts = false;
+  Distance distance = Distance::kRack;
 };
 
-// Where hosts are several, one pair for each two of them side by side, at most policy::kMeasuredPairs; with `local`
-// also two ranks of one host. No rank is in two pairs, so that they do not wait for each other.
-std::vector<MeasuredPair> PairsToMeasure(const HostMap& hosts, bool local);
+// Where hosts are several, one pair for each two of them side by side, at most policy::kMeasuredPairs; then, for each
+// distance inside a host that some two ranks have, the first such pair. A rank that is in several measures one after the
+// other.
+std::vector<MeasuredPair> PairsToMeasure(const HostMap& hosts);
 
 // This rank's part in it. `group` is used for nothing else; its timeout ends what goes wrong. What could not be
 // measured is left out.

@@ -51,6 +51,11 @@ class Tuner {
   // The same for a call, whose piece is filled in.
   const Algorithm& Select(Collective& collective, size_t element_bytes);
 
+  // Whether ranks should tell each other their counts before an all-to-all-v without a matrix: then it can be hierarchical,
+  // and its size is known. So where a rule asks for that, or, without rules, where by the prices the exchange and the
+  // hierarchical one together beat pairwise messages, as they do where these are many and small.
+  bool ExchangesCounts();
+
   // What the prices say of the size class of `bytes`, in the order of the table of algorithms.
   std::vector<PricedChoice> PriceAll(Operation operation, size_t bytes) const;
 
@@ -68,6 +73,7 @@ class Tuner {
   Rules rules_;  // the first that fits counts
   bool prices_count_ = false;
   std::map<std::pair<Operation, uint32_t>, Choice> cheapest_;
+  std::optional<bool> exchanges_counts_;
 };
 
 // The rules for groups on one host.

@@ -31,8 +31,8 @@ Machine TwoLevels(std::shared_ptr<const HostMap> hosts, int rails) {
   Machine machine;
   machine.hosts = std::move(hosts);
   const SimulatedMachine defaults;
-  machine.price[0] = machine.price[1] = defaults.local;
-  machine.price[2] = machine.price[3] = defaults.remote;
+  machine.price[0] = machine.price[1] = machine.price[2] = defaults.local;
+  machine.price[3] = machine.price[4] = defaults.remote;
   machine.rails = rails;
   machine.local_seconds_per_byte = defaults.local_seconds_per_byte;
   return machine;
@@ -74,27 +74,22 @@ double SimulatedSeconds(const Algorithm& algorithm, const Machine& machine, size
   return result->seconds;
 }
 
-// How far a price may be from the simulated time, as a share of it. Where much is sent at once, the simulator gives
-// links to messages in the order in which they are posted, without going back to gaps it left; so it takes longer
-// than what goes by rounds, or less long where stages of pieces mix. Those are priced for comparison only.
+// How far a price may be from the simulated time, as a share of it. The simulator gives links to what was posted first;
+// prices go by rounds. Where ranks run ahead of others into the next round, or messages of many rounds are posted at once,
+// the first takes longer than the second, by so much at most.
 double Tolerance(const Algorithm& algorithm) {
-  static const auto* const loose = new std::map<std::string, double>{{"all-gather/bruck", 0.12},
-                                                                     {"all-gather/hierarchical", 0.5},
-                                                                     {"all-reduce/all_pair", 0.6},
-                                                                     {"all-reduce/direct", 0.8},
-                                                                     {"all-reduce/double_tree", 1.5},
-                                                                     {"all-reduce/halving_doubling", 0.55},
-                                                                     {"all-reduce/hierarchical", 0.8},
-                                                                     {"all-reduce/nvrar", 0.8},
-                                                                     {"all-reduce/ho_ring", 0.55},
-                                                                     {"all-to-all/bruck", 0.55},
-                                                                     {"all-to-all/hierarchical", 0.5},
-                                                                     {"all-to-all-v/hierarchical", 0.5},
-                                                                     {"broadcast/scatter_all_gather", 0.6},
-                                                                     {"reduce-scatter/hierarchical", 3.1},
-                                                                     {"reduce/hierarchical", 0.16}};
+  static const auto* const loose = new std::map<std::string, double>{{"all-gather/bruck", 0.28},
+                                                                     {"all-gather/hierarchical", 0.48},
+                                                                     {"all-gather/recursive_doubling", 0.17},
+                                                                     {"all-reduce/all_pair", 0.42},
+                                                                     {"all-to-all/bruck", 0.25},
+                                                                     {"all-reduce/direct", 0.35},
+                                                                     {"all-reduce/double_tree", 0.19},
+                                                                     {"all-reduce/halving_doubling", 0.40},
+                                                                     {"all-reduce/hierarchical", 0.19},
+                                                                     {"broadcast/scatter_all_gather", 0.35}};
   const auto at = loose->find(absl::StrCat(Name(algorithm.operation), "/", algorithm.name));
-  return at == loose->end() ? 0.06 : at->second;
+  return at == loose->end() ? 0.15 : at->second;
 }
 
 class Prices : public ::testing::TestWithParam<size_t> {};

@@ -71,6 +71,12 @@ class BenchTest(CohortTest):
         for row in rows:
             self.assertGreater(row["median_s"], 0)
 
+    def test_tokens(self):
+        rows = self.rows("tokens", "--turns", 1, "--tokens", 20, "--experts", 6, "--top-k", 2, "--width", 16, ranks=3)
+        self.assertEqual([row["who"] for row in rows], ["forwarding", "all-to-all-v"])
+        self.assertEqual([row["rows_crossing"] for row in rows], [0, 0])
+        self.assertIn("multiple of the 3 ranks", self.fails("bench", "tokens", "--experts", 7, ranks=3))
+
     def test_transfer_refuses_what_makes_no_sense(self):
         self.assertIn("mpirun -np 2", self.fails("bench", "transfer"))
         self.assertIn("there are 3 ranks", self.fails("bench", "transfer", ranks=3))

@@ -1,26 +1,25 @@
 #!/usr/bin/env python3
-"""cohort plan: prices on a described cluster, the figure, and errors that name file and line."""
+"""cohort plan: prices on a described cluster, the figure, this machine described, and errors that name file and line."""
 import unittest
 import xml.etree.ElementTree
 
 from harness import CohortTest
 
 CLUSTER = """\
-hosts:
-  - {count: 3, ranks: 4}
-  - {count: 1, ranks: 2}
-rails: 1
-links:
-  inside_host: {latency_us: 0.5, gbit_per_s: 80}
-  between_hosts: {latency_us: 20, gbit_per_s: 1}
+cohort-topology 1
+hosts 3 ranks 4
+hosts 1 ranks 2
+rails 1
+inside_host 0.5 80
+between_hosts 20 1
 """
 
 
 class PlanTest(CohortTest):
     def plan(self, text, *arguments, fails=False):
-        (self.folder / "cluster.yaml").write_text(text)
+        (self.folder / "cluster.topology").write_text(text)
         run = self.fails if fails else self.cohort
-        return run("plan", "collectives", "--topology", "cluster.yaml", *arguments)
+        return run("plan", "collectives", "--topology", "cluster.topology", *arguments)
 
     def test_table_and_figure(self):
         out = self.plan(CLUSTER, "--op", "all-reduce", "--bytes", 1 << 20, "--svg", "figure.svg")
@@ -32,13 +31,12 @@ class PlanTest(CohortTest):
         for name in ["ring", "hierarchical", "1 MiB"]:
             self.assertIn(name, texts)
 
-    def test_prices_for_jobs_on_that_cluster(self):
-        self.plan(CLUSTER, "--op", "barrier", "--bytes", 0, "--prices", "prices")
-        lines = (self.folder / "prices").read_text().splitlines()
-        self.assertEqual(lines[0], "cohort-prices 1")
-        between = [line.split() for line in lines if line.startswith("between_hosts ")][0]
-        self.assertEqual([round(float(number), 6) for number in between[1:]], [20, 1, 0.1])
-        self.assertIn("rails 1", lines)
+    def test_this_machine_as_a_file_that_can_be_planned_with(self):
+        text = self.cohort("plan", "topology")
+        lines = text.splitlines()
+        self.assertEqual(lines[0], "cohort-topology 1")
+        self.assertTrue(any(line.startswith("rank 0 host 0") for line in lines))
+        self.assertIn("1 ranks on 1 hosts", self.plan(text, "--op", "barrier", "--bytes", 0))
 
     def test_small_messages_prefer_few_rounds_and_large_ones_few_bytes(self):
         fastest = [self.plan(CLUSTER, "--op", "all-reduce", "--bytes", size).split("fastest: ")[1].split()[0]
@@ -48,13 +46,11 @@ class PlanTest(CohortTest):
     def test_errors_name_file_and_line(self):
         ask = ["--op", "all-reduce", "--bytes", 64]
         for text, message in [
-                (CLUSTER.replace("rails: 1", "rail: 1"), "cluster.yaml:4: unknown key 'rail'"),
-                (CLUSTER.replace("count: 1,", "count: 0,"), "cluster.yaml:3: count must be a whole number"),
-                (CLUSTER.replace("latency_us: 20, ", ""), "cluster.yaml:7: a link without latency_us"),
-                (CLUSTER.replace("gbit_per_s: 80", "gbit_per_s: -1"), "cluster.yaml:6: gbit_per_s must be"),
-                (CLUSTER.replace("  between_hosts", "  between_host"), "cluster.yaml:7: unknown key"),
-                (CLUSTER.replace("rails: 1", "rails: [1"), "cluster.yaml:"),
-                ("", "cluster.yaml"), ("hosts: 3\n", "cluster.yaml")]:
+                (CLUSTER.replace("rails 1", "rail 1"), "cluster.topology:4: unknown key 'rail'; the nearest"),
+                (CLUSTER.replace("hosts 1", "hosts 0"), "cluster.topology:3: a group of hosts is"),
+                (CLUSTER.replace("hosts 20 1", "hosts 20"), "cluster.topology:6: between_hosts is"),
+                ("cohort-topology 1\nrails 1\n", "cluster.topology: no hosts"),
+                ("", "cluster.topology: empty")]:
             self.assertIn(message, self.plan(text, *ask, fails=True))
         self.assertIn("no such operation", self.plan(CLUSTER, "--op", "all-sum", "--bytes", 4, fails=True))
 

@@ -4,10 +4,11 @@
 namespace cohort::tools {
 
 void AddPlan(CLI::App& app, const Selected& selected) {
-  CLI::App* plan =
-      app.add_subcommand("plan", "Plans for a described cluster: what collectives would cost on it");
+  CLI::App* plan = app.add_subcommand(
+      "plan", "Plans: what collectives would cost on a described cluster, and how this machine is described");
   plan->require_subcommand(1);
   AddPlanCollectives(*plan, selected);
+  AddPlanTopology(*plan, selected);
 }
 
 }  // namespace cohort::tools

@@ -6,6 +6,7 @@
 
 namespace cohort::tools {
 
+void AddPlanTopology(CLI::App& plan, const Selected& selected);
 void AddPlanCollectives(CLI::App& plan, const Selected& selected);
 
 }  // namespace cohort::tools

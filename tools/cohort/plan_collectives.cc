@@ -2,7 +2,6 @@
 // fastest, and why.
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,7 +11,6 @@
 #include "absl/strings/str_join.h"
 #include "comm/check.h"
 #include "comm/pricing.h"
-#include "comm/tuner/prices.h"
 #include "runtime/file.h"
 #include "tools/cohort/plan.h"
 #include "tools/cohort/plan_figure.h"
@@ -31,7 +29,7 @@ constexpr double kFirstBytes = 64, kLastBytes = 1 << 30;
 constexpr int kManyRanks = 20'000;
 
 struct PlanFlags {
-  std::string topology, operation, svg, prices;
+  std::string topology, operation, svg;
   size_t bytes = 0;
 };
 
@@ -46,7 +44,8 @@ Machine Without(Machine machine, bool latency, bool inside, bool between) {
   for (int i = 0; i < comm::kNumDistances; ++i) {
     if (latency) machine.price[i].latency = 0;
     if (latency) machine.gap[i] = 0;
-    if (i < 2 ? inside : between) machine.price[i].seconds_per_byte = 0;
+    if (static_cast<comm::Distance>(i) < comm::Distance::kRack ? inside : between)
+      machine.price[i].seconds_per_byte = 0;
   }
   if (inside) machine.local_seconds_per_byte = 0;
   return machine;
@@ -109,14 +108,8 @@ absl::Status Draw(const PlanFlags& flags, const Machine& machine,
 }
 
 absl::Status PlanCollectives(const PlanFlags& flags) {
-  COHORT_ASSIGN_OR_RETURN(const Machine machine, ReadTopology(flags.topology));
+  COHORT_ASSIGN_OR_RETURN(const Machine machine, ReadMachine(flags.topology));
   COHORT_ASSIGN_OR_RETURN(const auto algorithms, AlgorithmsOf(flags.operation));
-  if (!flags.prices.empty()) {
-    std::ofstream file(flags.prices);
-    file << comm::FormatPrices(comm::PricesOf(machine));
-    file.close();
-    if (!file) return absl::InvalidArgumentError(absl::StrCat("cannot write the prices ", flags.prices));
-  }
   const size_t count = (flags.bytes + kElementBytes - 1) / kElementBytes;
   std::vector<Priced> rows;
   for (const Algorithm* algorithm : algorithms) {
@@ -151,7 +144,7 @@ void AddPlanCollectives(CLI::App& plan, const Selected& selected) {
       "collectives",
       "The price of every algorithm of an operation on a described cluster, up to 100,000 ranks");
   const auto flags = std::make_shared<PlanFlags>();
-  app->add_option("--topology", flags->topology, "The cluster, a YAML file as examples/clusters/racks.yaml")
+  app->add_option("--topology", flags->topology, "The cluster, a file as examples/clusters/racks.topology")
       ->required();
   app->add_option("--op", flags->operation, "The operation: all-reduce, all-gather, all-to-all, …")
       ->required();
@@ -160,9 +153,6 @@ void AddPlanCollectives(CLI::App& plan, const Selected& selected) {
          "Bytes of the operation: of the buffer, or of all parts; all-to-all: what a rank sends in all")
       ->required()
       ->check(CLI::Range(size_t{0}, size_t{1} << 50));
-  app->add_option(
-      "--prices", flags->prices,
-      "Also write the links' prices into this file, for jobs on that cluster: COHORT_PRICES reads it");
   app->add_option("--svg", flags->svg, "Also draw time over bytes, for every algorithm, into this file");
   app->callback([=] { selected([=] { return PlanCollectives(*flags); }); });
 }

@@ -10,7 +10,9 @@
 namespace cohort::tools {
 namespace {
 
-constexpr double kWidth = 960, kHeight = 560, kLeft = 80, kRight = 230, kTop = 50, kBottom = 90;
+constexpr double kWidth = 960, kHeight = 580, kLeft = 80, kRight = 210, kTop = 56, kBottom = 112;
+// Of the names beside the curves' ends, from one to the next.
+constexpr double kNameHeight = 16;
 // Colours that are told apart also by people who are colour-blind (Okabe and Ito), and two more.
 constexpr const char* kColours[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00",
                                     "#56b4e9", "#000000", "#8b5a2b", "#7f7f7f"};
@@ -20,13 +22,14 @@ std::string BytesText(double bytes) {
   const char* const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
   int unit = 0;
   while (bytes >= 1024 && unit < 4) bytes /= 1024, ++unit;
-  return absl::StrFormat("%.4g %s", bytes, units[unit]);
+  return bytes < 1000 ? absl::StrFormat("%.3g %s", bytes, units[unit])
+                      : absl::StrFormat("%.0f %s", bytes, units[unit]);
 }
 
 std::string TimeText(double seconds) {
   if (seconds < 0.9e-3) return absl::StrFormat("%.3g µs", seconds * 1e6);
   if (seconds < 0.9) return absl::StrFormat("%.3g ms", seconds * 1e3);
-  return absl::StrFormat("%.4g s", seconds);
+  return seconds < 9e5 ? absl::StrFormat("%.0f s", seconds) : absl::StrFormat("%.3g s", seconds);
 }
 
 std::string Text(double x, double y, const std::string& anchor, const std::string& text, int size = 12) {
@@ -34,9 +37,40 @@ std::string Text(double x, double y, const std::string& anchor, const std::strin
                          anchor, size, text);
 }
 
+std::string Polyline(const std::string& points, const std::string& style) {
+  return absl::StrCat("<polyline points=\"", points, "\" fill=\"none\" ", style, "/>\n");
+}
+
 std::string Line(double x1, double y1, double x2, double y2, const std::string& style) {
   return absl::StrFormat("<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" %s/>\n", x1, y1, x2, y2,
                          style);
+}
+
+// Where one is fastest: from a size on, up to the next one's.
+struct Reign {
+  double from;
+  size_t curve;
+};
+
+// Between two sizes, where the fastest changes: where the two curves cross, as lines in the figure.
+std::vector<Reign> Reigns(const std::vector<double>& bytes, const std::vector<Curve>& curves) {
+  std::vector<Reign> reigns;
+  for (size_t at = 0; at < bytes.size(); ++at) {
+    size_t best = reigns.empty() ? 0 : reigns.back().curve;  // of equals, the one before
+    for (size_t i = 0; i < curves.size(); ++i) {
+      if (curves[i].seconds[at] < curves[best].seconds[at]) best = i;
+    }
+    if (reigns.empty()) {
+      reigns.push_back({bytes[at], best});
+    } else if (best != reigns.back().curve) {
+      const auto& old = curves[reigns.back().curve].seconds;
+      const auto& now = curves[best].seconds;
+      const double before = std::log(now[at - 1] / old[at - 1]), after = std::log(old[at] / now[at]);
+      const double share = before + after > 0 ? before / (before + after) : 0.5;
+      reigns.push_back({bytes[at - 1] * std::pow(bytes[at] / bytes[at - 1], share), best});
+    }
+  }
+  return reigns;
 }
 
 }  // namespace
@@ -83,49 +117,74 @@ std::string CrossoverFigure(const std::string& title, const std::vector<double>&
     svg += Line(x_of(marked), kTop, x_of(marked), bottom, "stroke=\"#222\" stroke-dasharray=\"1 3\"");
     svg += Text(x_of(marked), kTop - 6, "middle", BytesText(marked));
   }
-  const auto style = [&](size_t i) {
-    return absl::StrFormat("stroke=\"%s\" stroke-width=\"2.2\" stroke-dasharray=\"%s\" fill=\"none\"",
-                           kColours[i % std::size(kColours)],
-                           kDashes[i / std::size(kColours) % std::size(kDashes)]);
+  const auto style = [&](size_t i, double width) {
+    return absl::StrFormat(
+        "stroke=\"%s\" stroke-width=\"%.1f\" stroke-dasharray=\"%s\" stroke-linejoin=\"round\"",
+        kColours[i % std::size(kColours)], width, kDashes[i / std::size(kColours) % std::size(kDashes)]);
+  };
+  const std::vector<Reign> reigns = Reigns(bytes, curves);
+  const auto end_of = [&](size_t reign) {
+    return reign + 1 < reigns.size() ? reigns[reign + 1].from : bytes.back();
   };
   for (size_t i = 0; i < curves.size(); ++i) {
     std::string points;
     for (size_t at = 0; at < bytes.size(); ++at) {
       absl::StrAppendFormat(&points, "%.1f,%.1f ", x_of(bytes[at]), y_of(curves[i].seconds[at]));
     }
-    absl::StrAppend(&svg, "<polyline points=\"", points, "\" ", style(i), "/>\n");
+    svg += Polyline(points, style(i, 1.6));
   }
-  // The legend in the order in which the curves end.
+  // What counts is the lowest: it is drawn thick.
+  const auto seconds_at = [&](size_t curve, double size) {
+    size_t at = 1;
+    while (at + 1 < bytes.size() && bytes[at] < size) ++at;
+    const auto& seconds = curves[curve].seconds;
+    const double share = std::log(size / bytes[at - 1]) / std::log(bytes[at] / bytes[at - 1]);
+    return seconds[at - 1] * std::pow(seconds[at] / seconds[at - 1], share);
+  };
+  for (size_t r = 0; r < reigns.size(); ++r) {
+    std::string points;
+    const auto add = [&](double size) {
+      absl::StrAppendFormat(&points, "%.1f,%.1f ", x_of(size), y_of(seconds_at(reigns[r].curve, size)));
+    };
+    add(reigns[r].from);
+    for (const double size : bytes) {
+      if (size > reigns[r].from && size < end_of(r)) add(size);
+    }
+    add(end_of(r));
+    svg += Polyline(points, style(reigns[r].curve, 4.5));
+  }
+  // A name at the end of every curve, moved down where another one is there.
   std::vector<size_t> order(curves.size());
   std::iota(order.begin(), order.end(), size_t{0});
   std::stable_sort(order.begin(), order.end(),
                    [&](size_t a, size_t b) { return curves[a].seconds.back() > curves[b].seconds.back(); });
+  double name_y = kTop - kNameHeight;
+  const double room = bottom - kNameHeight * static_cast<double>(order.size() - 1);
   for (size_t row = 0; row < order.size(); ++row) {
-    const double y = kTop + 12 + 20 * static_cast<double>(row);
-    svg += Line(right + 16, y, right + 46, y, style(order[row]));
-    svg += Text(right + 54, y + 4, "start", curves[order[row]].name);
+    const double end = y_of(curves[order[row]].seconds.back());
+    name_y = std::max(name_y + kNameHeight, std::min(end, room + kNameHeight * static_cast<double>(row)));
+    svg += Polyline(absl::StrFormat("%.1f,%.1f %.1f,%.1f %.1f,%.1f", right + 2, end, right + 18, name_y,
+                                    right + 34, name_y),
+                    style(order[row], 1.6));
+    svg += Text(right + 40, name_y + 4, "start", curves[order[row]].name);
   }
-  // Which is fastest where: each size speaks for half of the way to its neighbours.
-  size_t begin = 0;
-  const auto fastest = [&](size_t at) {
-    size_t best = 0;
-    for (size_t i = 1; i < curves.size(); ++i) {
-      if (curves[i].seconds[at] < curves[best].seconds[at]) best = i;
-    }
-    return best;
-  };
-  svg += Text(kLeft - 8, bottom + 64, "end", "fastest");
-  for (size_t at = 1; at <= bytes.size(); ++at) {
-    if (at < bytes.size() && fastest(at) == fastest(begin)) continue;
-    const double from = begin == 0 ? kLeft : x_of(std::sqrt(bytes[begin - 1] * bytes[begin]));
-    const double to = at == bytes.size() ? right : x_of(std::sqrt(bytes[at - 1] * bytes[at]));
-    const std::string& name = curves[fastest(begin)].name;
+  // Which is fastest where, and from which size on.
+  svg += Text(kLeft - 8, bottom + 70, "end", "fastest");
+  double free_from = 0;  // where no size is written yet
+  for (size_t r = 0; r < reigns.size(); ++r) {
+    const double from = x_of(reigns[r].from), to = x_of(end_of(r));
+    const std::string& name = curves[reigns[r].curve].name;
     absl::StrAppendFormat(&svg, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"8\" fill=\"%s\"/>\n",
-                          from, bottom + 55, to - from, kColours[fastest(begin) % std::size(kColours)]);
+                          from, bottom + 61, to - from, kColours[reigns[r].curve % std::size(kColours)]);
     if (to - from > 6.5 * static_cast<double>(name.size())) {
-      svg += Text((from + to) / 2, bottom + 78, "middle", name, 11);
+      svg += Text((from + to) / 2, bottom + 84, "middle", name, 11);
     }
-    begin = at;
+    if (r == 0) continue;
+    svg += Line(from, bottom, from, bottom + 69, "stroke=\"#999\" stroke-dasharray=\"2 2\"");
+    const double half = 30;
+    if (from - half < free_from) continue;
+    svg += Text(from, bottom + 100, "middle", BytesText(reigns[r].from), 11);
+    free_from = from + half;
   }
   return svg + "</svg>\n";
 }

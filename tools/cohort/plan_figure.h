@@ -11,8 +11,8 @@ struct Curve {
   std::vector<double> seconds;  // for each size
 };
 
-// An SVG of its own: axes, grid, a curve for each algorithm, the legend by price at the right end, and a strip that
-// says which one is fastest where. `marked`: a size to be marked, 0 for none.
+// An SVG of its own: axes, grid, a curve for each algorithm with its name at its end, the lowest one thick, and a strip
+// that says which one is fastest where, and from which size on. `marked`: a size to be marked, 0 for none.
 std::string CrossoverFigure(const std::string& title, const std::vector<double>& bytes,
                             const std::vector<Curve>& curves, double marked);
 

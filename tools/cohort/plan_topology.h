@@ -1,4 +1,4 @@
-// A cluster described in a file.
+// A machine described in a file.
 #pragma once
 
 #include <string>
@@ -8,7 +8,8 @@
 
 namespace cohort::tools {
 
-// Reads a YAML file as examples/cluster.yaml explains it. Errors name the file and the line.
-absl::StatusOr<comm::Machine> ReadTopology(const std::string& path);
+// Reads a file as comm/topology_file.h explains it, which must say where the ranks are. Errors name the file and the
+// line.
+absl::StatusOr<comm::Machine> ReadMachine(const std::string& path);
 
 }  // namespace cohort::tools

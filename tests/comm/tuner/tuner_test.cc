@@ -1,5 +1,6 @@
 // Which algorithm is chosen: rules, tables, prices, and that all ranks choose the same.
 #include "comm/tuner/tuner.h"
+#include "comm/policy.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -45,7 +46,7 @@ std::string Chosen(const Tuning& tuning, std::shared_ptr<const HostMap> hosts, O
 // Hosts at 1 Gbit/s.
 Tuning SlowLinks() {
   Tuning tuning;
-  for (const int level : {2, 3}) {
+  for (const int level : {3, 4}) {
     tuning.prices.price[level] = {40e-6, 8e-9};
     tuning.prices.gap[level] = 3e-6;
   }
@@ -130,26 +131,6 @@ TEST(TuningRules, BrokenTablesNameTheLine) {
   }
 }
 
-TEST(Prices, AreReadBackAndErrorsNameTheLine) {
-  const auto prices = ParsePrices("cohort-prices 1\nbetween_hosts 50 1 3 # slow\nrails 2\n", "p");
-  ASSERT_TRUE(prices.ok()) << prices.status();
-  EXPECT_DOUBLE_EQ(prices->price[2].latency, 50e-6);
-  EXPECT_DOUBLE_EQ(prices->price[3].seconds_per_byte, 8e-9);
-  EXPECT_DOUBLE_EQ(prices->gap[2], 3e-6);
-  EXPECT_EQ(prices->rails, 2);
-  const auto back = ParsePrices(FormatPrices(*prices), "p");
-  ASSERT_TRUE(back.ok()) << back.status();
-  EXPECT_DOUBLE_EQ(back->price[2].seconds_per_byte, 8e-9);
-  EXPECT_DOUBLE_EQ(back->local_seconds_per_byte, prices->local_seconds_per_byte);
-  for (const char* broken :
-       {"", "prices", "cohort-prices 1\nbetween_hosts 50\n", "cohort-prices 1\nrails -1\n",
-        "cohort-prices 1\nbetween_hosts nan 1\n", "cohort-prices 1\nspeed 1\n"}) {
-    EXPECT_FALSE(ParsePrices(broken, "p").ok()) << broken;
-  }
-  EXPECT_THAT(ParsePrices("cohort-prices 1\n\nspeed 1\n", "p").status().message(),
-              AllOf(HasSubstr("p:3:"), HasSubstr("between_hosts")));
-}
-
 TEST(Tuner, SizeClassesAreFourAnOctaveAndBeginWhereTheySay) {
   uint32_t last = 0;
   for (size_t bytes = 0; bytes < 70'000; ++bytes) {
@@ -227,6 +208,28 @@ TEST(Tuner, AllToAllVDoesNotDependOnOnesOwnCounts) {
   EXPECT_STREQ(tuner.Select(collective, 4).name, "hierarchical");
 }
 
+TEST(Tuner, RanksTellEachOtherTheirCountsWhereThatPays) {
+  const auto exchanges = [](Tuning tuning, std::shared_ptr<const HostMap> hosts) {
+    return Tuner(std::make_shared<const Tuning>(std::move(tuning)), std::move(hosts)).ExchangesCounts();
+  };
+  Tuning busy = SlowLinks();  // as measured where ranks outnumber cores
+  for (const int level : {3, 4}) {
+    busy.prices.price[level].latency = 26e-6;
+    busy.prices.gap[level] = 14e-6;
+  }
+  EXPECT_TRUE(exchanges(busy, Hosts(4, 8)));
+  EXPECT_FALSE(exchanges(busy, Hosts(2, 4)));
+  EXPECT_FALSE(exchanges(SlowLinks(), Hosts(1, 8)));
+  EXPECT_FALSE(exchanges(SlowLinks(), Hosts(4, 1)));    // nothing to gather
+  EXPECT_FALSE(exchanges(SlowLinks(), Hosts(128, 8)));  // too many counts
+  Tuning told = SlowLinks();
+  told.overrides = *ParseOverrides("all-to-all-v=pairwise");
+  EXPECT_FALSE(exchanges(told, Hosts(4, 8)));
+  told.overrides = *ParseOverrides("all-to-all-v:0-1k=hierarchical,1k-inf=pairwise");
+  EXPECT_TRUE(exchanges(told, Hosts(2, 2)));
+  EXPECT_FALSE(exchanges(told, Hosts(1, 2)));
+}
+
 TEST(Agreement, NamesThoseWhoDifferFromMost) {
   using D = TuningInputs::Digests;
   EXPECT_TRUE(CompareDigests(std::vector<D>{D{1, 2, 3}, D{1, 2, 3}}).ok());
@@ -290,7 +293,7 @@ TEST(Agreement, TheOptionsAndATableAreUsed) {
 TEST(Agreement, SeveralHostsMeasureAndChooseAlike) {
   RunProcesses(4, [](int rank, int size, const std::string& folder) {
     setenv("COHORT_HOST_ID", rank < 2 ? "here" : "there", 1);
-    setenv("COHORT_PRICES", "measure", 1);
+    setenv("COHORT_TOPOLOGY", "measure", 1);
     const absl::Time begin = absl::Now();
     const auto comm =
         Communicator::Create(FileRendezvous(folder + "/meet", rank, size), {.timeout = absl::Seconds(20)});
@@ -309,17 +312,21 @@ TEST(Agreement, SeveralHostsMeasureAndChooseAlike) {
   });
 }
 
-TEST(Agreement, NoRankMeasuresTwice) {
-  for (const auto& hosts : {Hosts(2, 1), Hosts(5, 3), Hosts(40, 2), Hosts(1, 2), Hosts(2, 2)}) {
-    std::vector<int> used;
-    for (const MeasuredPair& pair : PairsToMeasure(*hosts, true)) {
-      EXPECT_EQ(pair.between_hosts, !hosts->SameHost(pair.measurer, pair.partner));
-      used.insert(used.end(), {pair.measurer, pair.partner});
+TEST(Agreement, EveryDistanceIsMeasured) {
+  // Two sockets of two NUMA domains each; a host of one rank.
+  std::vector<HostMap::Place> places = {{0, -1, -1}};
+  for (int rank = 0; rank < 8; ++rank) places.push_back({1, rank / 4, rank / 2});
+  const auto deep = std::make_shared<const HostMap>(places);
+  for (const auto& hosts : {Hosts(2, 1), Hosts(5, 3), Hosts(40, 2), Hosts(1, 2), Hosts(2, 2), deep}) {
+    std::map<Distance, int> number;
+    for (const MeasuredPair& pair : PairsToMeasure(*hosts)) {
+      EXPECT_EQ(pair.distance, hosts->Between(pair.measurer, pair.partner));
+      ++number[pair.distance];
     }
-    std::sort(used.begin(), used.end());
-    EXPECT_EQ(std::adjacent_find(used.begin(), used.end()), used.end());
-    EXPECT_GE(used.size(), 2u);
-    EXPECT_LE(used.size(), 10u);
+    EXPECT_LE(number[Distance::kRack], policy::kMeasuredPairs);
+    for (int rank = 1; rank < hosts->size(); ++rank) EXPECT_GT(number[hosts->Between(0, rank)], 0);
+    EXPECT_EQ(number[Distance::kNuma], hosts == deep);
+    EXPECT_EQ(number[Distance::kSocket], hosts == deep);
   }
 }
 

@@ -119,6 +119,34 @@ int main(int argc, char** argv) {
           "reduce-scatter");
   require(cohort_gather(comm, mine, sum, counts, COHORT_F32, 0, NULL) == COHORT_OK, "gather");
   require(rank != 0 || sum[size - 1] == (float)size, "what was gathered");
+
+  /* Tokens: two of each rank, for the experts 0 and 1, which are on the ranks 0 and 1; the second goes to both. */
+  {
+    int32_t experts[4] = {0, -1, 0, 1};
+    float weights[4] = {1.0f, 0.0f, 2.0f, 3.0f}, tokens[2] = {10.0f, 20.0f}, received[128], back[2];
+    int32_t rank_of_expert[2] = {0, 1};
+    cohort_token_routing* routing = NULL;
+    cohort_routed_row row;
+    size_t r, rows, expected = rank == 0 ? 2 * (size_t)size : rank == 1 ? (size_t)size : 0;
+    require(cohort_route_tokens(comm, experts, weights, 2, 2, rank_of_expert, 2, &routing) == COHORT_OK,
+            "route tokens");
+    rows = cohort_token_routing_received(routing);
+    require(rows == expected, "rows that come");
+    require(cohort_token_dispatch(routing, tokens, received, 1, COHORT_F32, NULL) == COHORT_OK, "dispatch");
+    for (r = 0; r < rows; ++r) {
+      require(cohort_token_routing_row(routing, r, &row) == COHORT_OK && row.num_experts == 1 &&
+                  row.experts[0].expert == rank && received[r] == tokens[row.token],
+              "a row that came");
+      received[r] *= row.experts[0].weight;
+    }
+    require(cohort_token_routing_row(routing, rows, &row) == COHORT_INVALID_ARGUMENT, "no such row");
+    require(cohort_token_combine(routing, received, back, 1, COHORT_F32, NULL) == COHORT_OK, "combine");
+    require(back[0] == 10.0f && back[1] == 100.0f, "the weighted sums");
+    require(cohort_token_dispatch(NULL, tokens, received, 1, COHORT_F32, NULL) == COHORT_INVALID_ARGUMENT,
+            "no routing");
+    cohort_token_routing_free(routing);
+    cohort_token_routing_free(NULL);
+  }
   require(strcmp(cohort_dtype_name(COHORT_BF16), "bf16") == 0 && cohort_dtype_size(COHORT_I64) == 8,
           "data types");
   require(strcmp(cohort_status_name(COHORT_UNAVAILABLE), "UNAVAILABLE") == 0, "status names");
