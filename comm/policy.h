@@ -181,8 +181,11 @@ inline constexpr size_t kDatatypeLevels = 8;
 inline constexpr size_t kDatatypeBlocks = 1 << 20;
 // Runs from this size on are left to memcpy.
 inline constexpr size_t kDatatypeLongRun = 512;
-// Runs between the one that is copied and the one whose cache line is asked for.
-inline constexpr size_t kDatatypePrefetchRuns = 32;
+// Layouts whose cache lines take at most so many bytes are near: they are packed from the first cache. Those of more than
+// the second number are far: their lines are asked for so many runs ahead.
+inline constexpr size_t kDatatypeNearBytes = 24 << 10;
+inline constexpr size_t kDatatypeFarBytes = 2 << 20;
+inline constexpr size_t kDatatypePrefetchRuns = 64;
 
 // ---- Codecs (equal on all ranks, part of the wire formats) ----
 
