@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -11,6 +12,8 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "comm/data_type.h"
+#include "comm/datatype/datatype.h"
+#include "comm/datatype/way.h"
 #include "comm/membership/edit.h"
 #include "comm/policy.h"
 #include "comm/rendezvous.h"
@@ -32,6 +35,8 @@ struct CommunicatorOptions {
   std::string collectives = {};   // COHORT_COLLECTIVES: a line as `all-reduce:0-32k=ring;all-to-all=bruck`
   std::string tuning_table = {};  // COHORT_TUNING_TABLE: a file of `cohort bench collectives --tune`
   std::string prices = {};  // COHORT_PRICES: a file, `measure` or `default`; empty: measured between hosts
+  // How messages of datatypes leave this rank, and land on it; empty: as measured prices say.
+  std::optional<LayoutWay> layout_way = std::nullopt;
 };
 
 // A fixed group of ranks. Operations return at once; every rank of the group must call the same operations in
@@ -93,6 +98,11 @@ class Communicator {
   // both.
   virtual Work Send(const void* buffer, size_t count, DataType dtype, int peer, int tag = 0) = 0;
   virtual Work Recv(void* buffer, size_t count, DataType dtype, int peer, int tag = 0) = 0;
+  // The same for `count` of a datatype, one extent apart, from `buffer` on: the bytes that Datatype::Pack makes of
+  // them, which the receiver may describe differently, or as so many kU8. The type is copied. Between packing and
+  // copying run by run the prices of the machine choose (datatype/way.h).
+  virtual Work Send(const void* buffer, size_t count, const Datatype& type, int peer, int tag = 0) = 0;
+  virtual Work Recv(void* buffer, size_t count, const Datatype& type, int peer, int tag = 0) = 0;
   virtual Work Barrier() = 0;
   // A collective with a codec on the wire: what the functions of codec/quantized_collectives.h call.
   virtual Work Quantized(const QuantizedCall& call) = 0;

@@ -79,6 +79,8 @@ class Engine : public TransportEvents, public std::enable_shared_from_this<Engin
   // How newcomers can reach this process.
   const MemberCard& card() const { return card_; }
 
+  // How messages of so many bytes go to a peer.
+  BodyPath PathTo(int peer, size_t bytes);
   // Starts an operation. For collectives, arguments.key is filled in here: starting numbers them.
   std::shared_ptr<Run> Start(Run::Arguments arguments);
   // Progress, a little; whether the run is over.

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "comm/datatype/staging.h"
 #include "comm/engine.h"
 #include "comm/operation.h"
 #include "comm/tuner/agreement.h"
@@ -46,6 +47,8 @@ class GroupCommunicator : public Communicator {
   Work AllToAllMatrix(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype) override;
   Work Send(const void* buffer, size_t count, DataType dtype, int peer, int tag) override;
   Work Recv(void* buffer, size_t count, DataType dtype, int peer, int tag) override;
+  Work Send(const void* buffer, size_t count, const Datatype& type, int peer, int tag) override;
+  Work Recv(void* buffer, size_t count, const Datatype& type, int peer, int tag) override;
   Work Barrier() override;
   Work Quantized(const QuantizedCall& call) override;
 
@@ -71,8 +74,15 @@ class GroupCommunicator : public Communicator {
   void Refresh();
   Work Collect(Collective collective, const void* send, void* recv, DataType dtype, ReduceOp op,
                const QuantizedCall* quantized = nullptr);
-  Work PointToPoint(bool sends, const void* send, void* recv, size_t count, DataType dtype, int peer,
-                    int tag);
+  // One message; with a layout, of `count` bytes that lie over the buffer as it says.
+  Work PointToPoint(bool sends, const void* send, void* recv, size_t count, DataType dtype, int peer, int tag,
+                    std::shared_ptr<const Datatype> layout = nullptr);
+  // Decides how a layout is moved. Where the bytes to send are, packed or not.
+  const void* Lay(bool sends, const void* send, std::shared_ptr<const Datatype> layout, int peer,
+                  Run::Arguments* arguments);
+  // `count` of a datatype.
+  Work LaidOut(bool sends, const void* send, void* recv, size_t count, const Datatype& type, int peer,
+               int tag);
   // Its schedule and the name of its algorithm.
   std::pair<std::shared_ptr<const Schedule>, const char*> ScheduleFor(Collective collective,
                                                                       size_t element_bytes);
@@ -102,6 +112,7 @@ class GroupCommunicator : public Communicator {
   std::list<Cached> schedules_;                   // the latest first
   std::map<std::pair<int, int>, uint32_t> sent_;  // by (peer, tag): messages so far
   std::map<std::pair<int, int>, uint32_t> received_;
+  StagingPool staging_;
 };
 
 }  // namespace cohort::comm

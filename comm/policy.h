@@ -186,6 +186,15 @@ inline constexpr size_t kDatatypeLongRun = 512;
 inline constexpr size_t kDatatypeNearBytes = 24 << 10;
 inline constexpr size_t kDatatypeFarBytes = 2 << 20;
 inline constexpr size_t kDatatypePrefetchRuns = 64;
+// What packing and copying in place cost is measured at these lengths of runs, on so many runs at most, in so many bytes, as
+// the shortest of so many times.
+inline constexpr size_t kDatatypeMeasuredRuns[] = {8, 64, 256, 1 << 10, 4 << 10, 16 << 10, 64 << 10};
+inline constexpr size_t kDatatypeMeasuredMostRuns = 1024;
+inline constexpr size_t kDatatypeMeasuredBytes = 512 << 10;
+inline constexpr int kDatatypeMeasuredTurns = 5;
+// Memory for packed messages that a group keeps for the next ones: so many pieces, and so many bytes of each at most.
+inline constexpr size_t kStagingPieces = 8;
+inline constexpr size_t kStagingBytes = 16 << 20;
 
 // ---- Codecs (equal on all ranks, part of the wire formats) ----
 

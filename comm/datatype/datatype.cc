@@ -252,7 +252,8 @@ void Datatype::PackPart(const void* buffer, size_t first, size_t bytes, void* pa
 
 void Datatype::UnpackPart(const void* packed, size_t first, size_t bytes, void* buffer) const {
   ForPart(first, bytes, [&](const StridedBlock& block, size_t from, size_t to, size_t done) {
-    UnpackBlock(block, static_cast<const std::byte*>(packed) + done, from, to, static_cast<std::byte*>(buffer));
+    UnpackBlock(block, static_cast<const std::byte*>(packed) + done, from, to,
+                static_cast<std::byte*>(buffer));
   });
 }
 
@@ -265,6 +266,12 @@ std::vector<uint64_t> Datatype::Words() const {
       words.insert(words.end(), {level.count, static_cast<uint64_t>(level.stride)});
     }
   }
+  return words;
+}
+
+size_t Datatype::num_words() const {
+  size_t words = 3 * blocks_.size();
+  for (const StridedBlock& block : blocks_) words += 2 * block.levels.size();
   return words;
 }
 

@@ -79,6 +79,7 @@ class Datatype {
 
   // As words, for a process that reads them in this one's memory: what FromWords makes the same layout of, whose extent does not matter any more.
   std::vector<uint64_t> Words() const;
+  size_t num_words() const;
   static absl::StatusOr<Datatype> FromWords(absl::Span<const uint64_t> words);
 
  private:

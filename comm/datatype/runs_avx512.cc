@@ -21,9 +21,9 @@ struct WordRun {
     Move<pack>(strided, dense, bytes);
   }
   template <bool pack>
-  static COHORT_INLINE void Group(std::byte* strided, ptrdiff_t stride, std::byte* dense,
-                                                size_t) {
-    const __m512i offsets = _mm512_mullo_epi64(_mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0), _mm512_set1_epi64(stride));
+  static COHORT_INLINE void Group(std::byte* strided, ptrdiff_t stride, std::byte* dense, size_t) {
+    const __m512i offsets =
+        _mm512_mullo_epi64(_mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0), _mm512_set1_epi64(stride));
     if constexpr (bytes == 8) {
       pack ? _mm512_storeu_si512(dense, _mm512_i64gather_epi64(offsets, strided, 1))
            : _mm512_i64scatter_epi64(strided, offsets, _mm512_loadu_si512(dense), 1);
@@ -47,15 +47,14 @@ struct VectorRun {
     _mm512_storeu_si512(to + run - kLine, _mm512_loadu_si512(from + run - kLine));
   }
   template <bool pack>
-  static COHORT_INLINE void Group(std::byte* strided, ptrdiff_t stride, std::byte* dense,
-                                                size_t run) {
+  static COHORT_INLINE void Group(std::byte* strided, ptrdiff_t stride, std::byte* dense, size_t run) {
     for (size_t i = 0; i < kGroup; ++i, strided += stride, dense += run) One<pack>(strided, dense, run);
   }
 };
 
 template <typename Run, bool pack, bool ahead>
 void Wide(const StrideLevel& outer, const StrideLevel& inner, size_t run, std::byte* strided,
-                        std::byte* dense) {
+          std::byte* dense) {
   MoveRows<Run, pack, ahead>(outer, inner, run, strided, dense);
 }
 
