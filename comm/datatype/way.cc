@@ -70,8 +70,8 @@ LayoutCost PriceLayout(const Datatype& layout, const LayoutPrices& prices) {
 
 LayoutPrices MeasureLayoutPrices() {
   constexpr size_t kBytes = policy::kDatatypeMeasuredBytes;
-  // Pages of its own for each of the two, so that nothing is counted that only the first use costs.
-  std::vector<std::byte> strided(4 * kBytes, std::byte{1}), dense(kBytes, std::byte{1});
+  // Room for twice the runs, 64 bytes between them; written, so that no first use of a page is counted.
+  std::vector<std::byte> strided(3 * kBytes + (128 << 10), std::byte{1}), dense(kBytes, std::byte{1});
   LayoutPrices prices;
   bool permitted = true;
   const double whole = Seconds([&] { permitted = CopyRuns(strided.data(), kBytes, 0, 1, dense.data()); });
@@ -79,7 +79,7 @@ LayoutPrices MeasureLayoutPrices() {
   for (const size_t run : policy::kDatatypeMeasuredRuns) {
     // Apart by an odd number of cache lines, which is what rows with ghost cells are to the caches.
     const size_t stride = std::max<size_t>(2 * run, 64) + 64;
-    const size_t num_runs = std::min<size_t>(policy::kDatatypeMeasuredMostRuns, strided.size() / stride);
+    const size_t num_runs = std::min(policy::kDatatypeMeasuredMostRuns, kBytes / run);
     const auto layout =
         Datatype::HVector(num_runs, run, static_cast<ptrdiff_t>(stride), Datatype::Element(DataType::kU8));
     COHORT_CHECK(layout.ok(), "a layout to measure: %s", layout.status().ToString().c_str());
