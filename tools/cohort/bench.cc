@@ -5,13 +5,14 @@ namespace cohort::tools {
 
 void AddBench(CLI::App& app, const Selected& selected) {
   CLI::App* bench = app.add_subcommand(
-      "bench", "Measure this machine: training steps, decoding, serving, collectives, transfers");
+      "bench", "Measure this machine: training steps, decoding, serving, collectives, transfers, datatypes");
   bench->require_subcommand(1);
   AddBenchTrainStep(*bench, selected);
   AddBenchDecode(*bench, selected);
   AddBenchServe(*bench, selected);
   AddBenchCollectives(*bench, selected);
   AddBenchTransfer(*bench, selected);
+  AddBenchDatatype(*bench, selected);
 }
 
 }  // namespace cohort::tools
