@@ -138,6 +138,7 @@ bool ShmTransport::TrySend(Peer& peer, SendRequest& send) {
   entry->key = send.key;
   entry->signature = send.signature;
   entry->bytes = send.bytes;
+  entry->code = send.layout != nullptr && words.empty() ? 1 : 0;  // of an announcement: pushed
   if (inlined) {
     entry->slot = 0;  // of a message without content, which is read where the content of others is
     send.Fetch(0, send.bytes, entry->inlined);
@@ -240,6 +241,7 @@ void ShmTransport::Handle(Peer& peer, const Entry& entry, const std::byte* paylo
       header.slot = entry.slot;
       header.generation = entry.generation;
       header.address = entry.address;
+      header.pushed = entry.code != 0;
       if (entry.payload_bytes > 0) {
         std::vector<uint64_t> words(entry.payload_bytes / sizeof(uint64_t));
         std::memcpy(words.data(), payload, words.size() * sizeof(uint64_t));
