@@ -1,7 +1,6 @@
 #include "comm/group_communicator.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <tuple>
 #include <utility>
 
@@ -378,8 +377,7 @@ const void* GroupCommunicator::Lay(bool sends, const void* send, std::shared_ptr
     in_place = way == LayoutWay::kInPlace &&
                (!sends || layout->num_words() * sizeof(uint64_t) <= policy::kShmEagerBytes);
   }
-  static const bool staged = std::getenv("COHORT_STAGED") != nullptr;
-  if (sends && !in_place && (path == BodyPath::kDense || (staged && path == BodyPath::kRead))) {
+  if (sends && path == BodyPath::kDense) {
     // By the caller, before anybody waits for the engine.
     arguments->staging = staging_.Lend(layout->bytes());
     layout->Pack(send, arguments->staging.get());

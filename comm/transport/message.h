@@ -40,7 +40,7 @@ struct SendRequest {
   const std::byte* data = nullptr;
   size_t bytes = 0;
   // Where not null, the message is what this packs of the buffer at `data`; `in_place`: receivers that can read this
-  // process's memory read its runs there, instead of pieces that this one packs.
+  // process's memory read its runs there.
   const Datatype* layout = nullptr;
   bool in_place = false;
   bool confirmed = false;  // done only when the receiver has matched it and agreed with its size
@@ -93,7 +93,6 @@ struct MessageHeader {
   uint32_t generation = 0;                           // of the slot
   uint64_t address = 0;                              // of an announced body, in the sender
   std::shared_ptr<const Datatype> layout = nullptr;  // of an announced body that does not lie together there
-  bool pushed = false;  // the sender packs it piece by piece, once it is asked
 };
 
 // A receiver's word on a message that waits for one.

@@ -26,7 +26,7 @@ enum class EntryType : uint8_t {
 struct Entry {
   std::atomic<uint32_t> stamp;  // its number in the ring plus one, once complete
   EntryType type;
-  uint8_t code;  // of an abort; of an announcement: 1 where the body is packed when the receiver asks for it
+  uint8_t code;  // of an abort
   uint16_t unused;
   MessageKey key;
   uint32_t payload_bytes;

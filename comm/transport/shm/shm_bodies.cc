@@ -80,7 +80,7 @@ void ShmTransport::Reply(int peer, const MessageHeader& header, Answer answer) {
 void ShmTransport::Accept(RecvRequest& recv, const MessageHeader& header) {
   Peer& peer = At(recv.peer);
   recv.moving = true;
-  if (!peer.readable || header.pushed) {
+  if (!peer.readable || header.address == 0) {
     recv.transfer = next_transfer_++;
     transfers_[recv.transfer] = &recv;
     Outgoing control;

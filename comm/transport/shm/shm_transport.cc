@@ -138,7 +138,6 @@ bool ShmTransport::TrySend(Peer& peer, SendRequest& send) {
   entry->key = send.key;
   entry->signature = send.signature;
   entry->bytes = send.bytes;
-  entry->code = send.layout != nullptr && words.empty() ? 1 : 0;  // of an announcement: pushed
   if (inlined) {
     entry->slot = 0;  // of a message without content, which is read where the content of others is
     send.Fetch(0, send.bytes, entry->inlined);
@@ -148,7 +147,9 @@ bool ShmTransport::TrySend(Peer& peer, SendRequest& send) {
     send.slot = slotted ? TakeSlot() : 0;
     entry->slot = send.slot;
     entry->generation = slotted ? generations_[send.slot] : 0;
-    entry->address = reinterpret_cast<uintptr_t>(send.data);
+    // What is packed as it goes is nowhere to be read: the receiver asks for it.
+    const bool packs = send.layout != nullptr && words.empty();
+    entry->address = packs ? 0 : reinterpret_cast<uintptr_t>(send.data);
   }
   peer.out.Commit(entry);
   (*peer.segment)->doorbell.Ring();
@@ -241,7 +242,6 @@ void ShmTransport::Handle(Peer& peer, const Entry& entry, const std::byte* paylo
       header.slot = entry.slot;
       header.generation = entry.generation;
       header.address = entry.address;
-      header.pushed = entry.code != 0;
       if (entry.payload_bytes > 0) {
         std::vector<uint64_t> words(entry.payload_bytes / sizeof(uint64_t));
         std::memcpy(words.data(), payload, words.size() * sizeof(uint64_t));
