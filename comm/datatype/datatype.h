@@ -77,7 +77,7 @@ class Datatype {
   void PackPart(const void* buffer, size_t first, size_t bytes, void* packed) const;
   void UnpackPart(const void* packed, size_t first, size_t bytes, void* buffer) const;
 
-  // As words, for a process that reads them in this one's memory: what FromWords makes the same layout of, whose extent does not matter any more.
+  // As words, for another process: FromWords makes a layout of the same bytes of them, whose extent is 0.
   std::vector<uint64_t> Words() const;
   size_t num_words() const;
   static absl::StatusOr<Datatype> FromWords(absl::Span<const uint64_t> words);

@@ -1,4 +1,4 @@
-// How a message that does not lie together leaves: packed into one piece, or read in place, run by run. Chosen by what both
+// How a message that does not lie together leaves: packed, or read in place, run by run. Chosen by what both
 // cost on this machine (Pearson et al., "TEMPI", HPDC 2021, section 5).
 #pragma once
 
@@ -10,7 +10,7 @@
 namespace cohort::comm {
 
 enum class LayoutWay : uint8_t {
-  kPacked,   // by the vector loop, and then moved as one piece
+  kPacked,   // by the vector loop, while the other side unpacks what came before
   kInPlace,  // by the system's copy between processes, which is told every run
 };
 
@@ -24,7 +24,7 @@ struct RunPrice {
 
 struct LayoutPrices {
   std::vector<RunPrice> runs;         // by length, ascending; at least one
-  double dense_seconds_per_byte = 0;  // copying between processes what lies together
+  double dense_seconds_per_byte = 0;  // of what was packed: the other side's copy of it
 };
 
 struct LayoutCost {
