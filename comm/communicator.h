@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -11,6 +12,8 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "comm/data_type.h"
+#include "comm/datatype/datatype.h"
+#include "comm/datatype/way.h"
 #include "comm/membership/edit.h"
 #include "comm/policy.h"
 #include "comm/rendezvous.h"
@@ -36,6 +39,8 @@ struct CommunicatorOptions {
   // all ranks are on one host), or `default`. Empty: hwloc and the launcher say where, and prices are measured where
   // ranks are on several hosts.
   std::string topology = {};
+  // How messages of datatypes leave this rank, and land on it; empty: as measured prices say.
+  std::optional<LayoutWay> layout_way = std::nullopt;
 };
 
 // A fixed group of ranks. Operations return at once; every rank of the group must call the same operations in
@@ -97,6 +102,11 @@ class Communicator {
   // both.
   virtual Work Send(const void* buffer, size_t count, DataType dtype, int peer, int tag = 0) = 0;
   virtual Work Recv(void* buffer, size_t count, DataType dtype, int peer, int tag = 0) = 0;
+  // The same for `count` of a datatype, one extent apart, from `buffer` on: the bytes that Datatype::Pack makes of
+  // them, which the receiver may describe differently, or as so many kU8. The type is copied. Between packing and
+  // copying run by run the prices of the machine choose (datatype/way.h).
+  virtual Work Send(const void* buffer, size_t count, const Datatype& type, int peer, int tag = 0) = 0;
+  virtual Work Recv(void* buffer, size_t count, const Datatype& type, int peer, int tag = 0) = 0;
   virtual Work Barrier() = 0;
   // What TokenRouting (tokens/token_routing.h) calls.
   virtual Work MoveTokens(const TokenCall& call) = 0;

@@ -76,6 +76,13 @@ void Engine::ReserveContexts(uint32_t first_free) {
   next_context_ = std::max(next_context_, first_free);
 }
 
+BodyPath Engine::PathTo(int peer, size_t bytes) {
+  const std::lock_guard lock(mutex_);
+  const bool reachable =
+      peer < static_cast<int>(routes_.size()) && routes_[peer] != nullptr && !gone_[peer].gone;
+  return reachable ? routes_[peer]->PathOf(peer, bytes) : BodyPath::kCopied;
+}
+
 void Engine::Start(const std::shared_ptr<Run>& run) {
   const Run::Arguments& arguments = run->arguments();
   // Posting is cheap; copies and reductions of some size are left to whoever makes progress.

@@ -80,6 +80,8 @@ class Engine : public TransportEvents, public std::enable_shared_from_this<Engin
   // How newcomers can reach this process.
   const MemberCard& card() const { return card_; }
 
+  // How messages of so many bytes go to a peer.
+  BodyPath PathTo(int peer, size_t bytes);
   // Starts an operation. Collectives get their keys here: starting numbers them.
   void Start(const std::shared_ptr<Run>& run);
   // Progress, a little; whether the run is over.

@@ -215,6 +215,8 @@ void Run::PostSend(StepId id) {
   send.signature = arguments_.signature;
   send.bytes = BytesOf(step.source);
   send.data = send.bytes == 0 ? nullptr : From(step.source);
+  send.layout = arguments_.layout.get();
+  send.in_place = arguments_.in_place;
   send.confirmed = arguments_.confirmed;
   send.owner = this;
   send.token = static_cast<uint32_t>(id);
@@ -235,6 +237,8 @@ void Run::PostRecv(StepId id) {
     recv.reduce = arguments_.reduce;
     recv.element_bytes = element_bytes_;
   }
+  recv.layout = arguments_.layout.get();
+  recv.in_place = arguments_.in_place;
   recv.owner = this;
   recv.token = static_cast<uint32_t>(id);
   steps_[id].phase = Phase::kPosted;

@@ -82,6 +82,11 @@ class Run : public WorkState, public RequestOwner, public std::enable_shared_fro
     MessageKey key;  // the steps of a collective; the step of a send/recv is the tag of its only step
     const char* algorithm = nullptr;  // its name, for the record
     bool confirmed = false;
+    // A message whose bytes lie over input or output as this says; `in_place` as its request has it. Where they
+    // were packed instead, `staging` is what keeps them.
+    std::shared_ptr<const Datatype> layout;
+    bool in_place = false;
+    std::shared_ptr<std::byte[]> staging;
     const std::byte* input = nullptr;
     std::byte* output = nullptr;
     ReduceFunction reduce = nullptr;

@@ -12,11 +12,6 @@
 namespace cohort::comm {
 namespace {
 
-absl::Status CheckBuffer(const char* what, const void* buffer, size_t count) {
-  if (buffer != nullptr || count == 0) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("the ", what, " buffer of ", count, " elements is null"));
-}
-
 absl::Status NotInPlace(const char* operation, const void* send, const void* recv) {
   if (send != recv || send == nullptr) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(operation, " cannot work in place: send == recv"));
@@ -42,6 +37,11 @@ GroupCommunicator::GroupCommunicator(std::shared_ptr<Engine> engine, std::shared
 }
 
 GroupCommunicator::~GroupCommunicator() { engine_->RemoveGroup(group_); }
+
+absl::Status GroupCommunicator::CheckBuffer(const char* what, const void* buffer, size_t count) {
+  if (buffer != nullptr || count == 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("the ", what, " buffer of ", count, " elements is null"));
+}
 
 const void* GroupCommunicator::PartOf(const void* whole, absl::Span<const size_t> counts,
                                       DataType dtype) const {
@@ -259,47 +259,6 @@ Work GroupCommunicator::Quantized(const QuantizedCall& call) {
     return Work(status);
   }
   return Collect(collective, call.send, call.recv);
-}
-
-Work GroupCommunicator::PointToPoint(bool sends, const void* send, void* recv, size_t count, DataType dtype,
-                                     int peer, int tag) {
-  if (auto status = CheckBuffer(sends ? "send" : "recv", sends ? send : recv, count); !status.ok()) {
-    return Work(status);
-  }
-  if (peer < 0 || peer >= size() || tag < 0 || count > SIZE_MAX / SizeOf(dtype)) {
-    return Work(
-        absl::InvalidArgumentError(absl::StrFormat("%s: %d elements, peer %d of a group of %d, tag %d",
-                                                   sends ? "send" : "recv", count, peer, size(), tag)));
-  }
-  Schedule schedule;
-  Step step;
-  step.kind = sends ? StepKind::kSend : StepKind::kRecv;
-  step.peer = peer;
-  step.tag = static_cast<uint32_t>(tag);
-  (sends ? step.source : step.destination) = {sends ? Buffer::kInput : Buffer::kOutput, 0, count};
-  schedule.steps.push_back(step);
-  schedule.first_before.assign(2, 0);
-  Run::Arguments arguments;
-  arguments.group = group_;
-  arguments.schedule = std::make_shared<const Schedule>(std::move(schedule));
-  arguments.signature = {Operation::kPointToPoint, dtype, ReduceOp::kSum, 0, 0, count};
-  {
-    const std::lock_guard lock(mutex_);
-    const uint32_t number = (sends ? sent_ : received_)[{peer, tag}]++;
-    arguments.key = {group_->context | kPointToPointContext, number, step.tag};
-  }
-  arguments.confirmed = true;
-  arguments.input = static_cast<const std::byte*>(send);
-  arguments.output = static_cast<std::byte*>(recv);
-  return Start(std::move(arguments));
-}
-
-Work GroupCommunicator::Send(const void* buffer, size_t count, DataType dtype, int peer, int tag) {
-  return PointToPoint(/*sends=*/true, buffer, nullptr, count, dtype, peer, tag);
-}
-
-Work GroupCommunicator::Recv(void* buffer, size_t count, DataType dtype, int peer, int tag) {
-  return PointToPoint(/*sends=*/false, nullptr, buffer, count, dtype, peer, tag);
 }
 
 }  // namespace cohort::comm

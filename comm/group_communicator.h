@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "comm/datatype/staging.h"
 #include "comm/engine.h"
 #include "comm/operation.h"
 #include "comm/tuner/agreement.h"
@@ -46,6 +47,8 @@ class GroupCommunicator : public Communicator {
   Work AllToAllMatrix(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype) override;
   Work Send(const void* buffer, size_t count, DataType dtype, int peer, int tag) override;
   Work Recv(void* buffer, size_t count, DataType dtype, int peer, int tag) override;
+  Work Send(const void* buffer, size_t count, const Datatype& type, int peer, int tag) override;
+  Work Recv(void* buffer, size_t count, const Datatype& type, int peer, int tag) override;
   Work Barrier() override;
   Work MoveTokens(const TokenCall& call) override;
   Work Quantized(const QuantizedCall& call) override;
@@ -86,8 +89,17 @@ class GroupCommunicator : public Communicator {
   // An all-to-all-v before which ranks tell each other their counts.
   Work CollectAfterCounts(const Call& call, const void* send, void* recv);
   Work Start(Run::Arguments arguments);
-  Work PointToPoint(bool sends, const void* send, void* recv, size_t count, DataType dtype, int peer,
-                    int tag);
+  // point_to_point.cc
+  // One message; with a layout, of `count` bytes that lie over the buffer as it says.
+  Work PointToPoint(bool sends, const void* send, void* recv, size_t count, DataType dtype, int peer, int tag,
+                    std::shared_ptr<const Datatype> layout = nullptr);
+  // Decides how a layout is moved. Where the bytes to send are, packed or not.
+  const void* Lay(bool sends, const void* send, std::shared_ptr<const Datatype> layout, int peer,
+                  Run::Arguments* arguments);
+  // `count` of a datatype.
+  Work LaidOut(bool sends, const void* send, void* recv, size_t count, const Datatype& type, int peer,
+               int tag);
+  static absl::Status CheckBuffer(const char* what, const void* buffer, size_t count);
   absl::Status CheckCounts(const char* what, absl::Span<const size_t> counts, size_t element_bytes) const;
   absl::Status CheckRoot(int root) const;
   // This rank's part of a buffer of all ranks' parts.
@@ -123,6 +135,7 @@ class GroupCommunicator : public Communicator {
   std::list<Kind> kinds_;                         // the latest first
   std::map<std::pair<int, int>, uint32_t> sent_;  // by (peer, tag): messages so far
   std::map<std::pair<int, int>, uint32_t> received_;
+  StagingPool staging_;
 };
 
 }  // namespace cohort::comm

@@ -204,6 +204,55 @@ COHORT_API cohort_status cohort_send(cohort_comm* comm, const void* buffer, size
 COHORT_API cohort_status cohort_recv(cohort_comm* comm, void* buffer, size_t count, cohort_dtype dtype,
                                      int peer, int tag, cohort_work** work);
 
+/* ---- Datatypes: messages whose bytes do not lie together (comm/datatype/README.md) ----
+ * Nested strided layouts as MPI describes them, in bytes or in extents of what is inside. All of these make a new handle in
+ * *type (NULL on failure); inner handles may be freed at once. COHORT_INVALID_ARGUMENT where a layout is larger than memory,
+ * or nested too deep. Handles do not change and may be used by several threads. */
+
+typedef struct cohort_datatype cohort_datatype;
+
+COHORT_API cohort_status cohort_datatype_element(cohort_dtype dtype, cohort_datatype** type);
+/* `count` of them, one extent apart. */
+COHORT_API cohort_status cohort_datatype_contiguous(size_t count, const cohort_datatype* inner,
+                                                    cohort_datatype** type);
+/* `count` blocks of `length` inner ones, `stride` inner extents, or bytes, from block to block. */
+COHORT_API cohort_status cohort_datatype_vector(size_t count, size_t length, ptrdiff_t stride,
+                                                const cohort_datatype* inner, cohort_datatype** type);
+COHORT_API cohort_status cohort_datatype_hvector(size_t count, size_t length, ptrdiff_t stride_bytes,
+                                                 const cohort_datatype* inner, cohort_datatype** type);
+/* `count` blocks of `length` inner ones, at displacements counted in inner extents. */
+COHORT_API cohort_status cohort_datatype_indexed_block(size_t count, size_t length,
+                                                       const ptrdiff_t* displacements,
+                                                       const cohort_datatype* inner, cohort_datatype** type);
+/* Part of an array whose last dimension is dense: `subsizes` elements from `starts` on. */
+COHORT_API cohort_status cohort_datatype_subarray(size_t num_dimensions, const size_t* sizes,
+                                                  const size_t* subsizes, const size_t* starts,
+                                                  const cohort_datatype* inner, cohort_datatype** type);
+/* Member i: counts[i] of types[i], from offsets[i] bytes on. */
+COHORT_API cohort_status cohort_datatype_struct(size_t num_members, const size_t* counts,
+                                                const ptrdiff_t* offsets, const cohort_datatype* const* types,
+                                                cohort_datatype** type);
+/* The same bytes, as if they took `extent` bytes. */
+COHORT_API cohort_status cohort_datatype_resized(size_t extent, const cohort_datatype* inner,
+                                                 cohort_datatype** type);
+/* NULL is allowed. */
+COHORT_API void cohort_datatype_free(cohort_datatype* type);
+
+/* The bytes of a message of one of them; bytes from one to the next where several follow each other. 0 for NULL. */
+COHORT_API size_t cohort_datatype_bytes(const cohort_datatype* type);
+COHORT_API ptrdiff_t cohort_datatype_extent(const cohort_datatype* type);
+
+/* Between the layout over `buffer` and cohort_datatype_bytes dense bytes. */
+COHORT_API cohort_status cohort_pack(const void* buffer, const cohort_datatype* type, void* packed);
+COHORT_API cohort_status cohort_unpack(const void* packed, const cohort_datatype* type, void* buffer);
+
+/* cohort_send and cohort_recv of `count` of a datatype. The two sides may describe the same bytes differently, or as so
+ * many COHORT_U8. */
+COHORT_API cohort_status cohort_send_type(cohort_comm* comm, const void* buffer, size_t count,
+                                          const cohort_datatype* type, int peer, int tag, cohort_work** work);
+COHORT_API cohort_status cohort_recv_type(cohort_comm* comm, void* buffer, size_t count,
+                                          const cohort_datatype* type, int peer, int tag, cohort_work** work);
+
 /* ---- Tokens of a mixture of experts ----
  * Each token, a row of `width` elements, goes to the ranks of its experts and crosses to each host at most once; what
  * these make of it comes back as one sum. */

@@ -4,20 +4,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "comm/c/handles.h"
+#include "comm/c/operate.h"
 
 namespace cohort::comm::c {
 namespace {
 
-// Starts an operation with `start(communicator)`, which returns a Work; then waits, or hands out the handle.
-template <typename Start>
-cohort_status Operate(cohort_comm* comm, cohort_dtype dtype, cohort_work** work, Start start) {
-  return Starting(dtype, work, [&]() -> Work {
-    if (comm == nullptr) return Work(NullArgument("the communicator"));
-    return start(*comm->communicator);
-  });
-}
-
-// The same for reductions.
+// Operate for reductions.
 template <typename Start>
 cohort_status OperateReducing(cohort_comm* comm, cohort_dtype dtype, cohort_reduce_op op, cohort_work** work,
                               Start start) {

@@ -107,6 +107,7 @@ absl::StatusOr<Datatype> Datatype::Make(std::vector<StridedBlock> blocks, ptrdif
     const bool first = type.blocks_.empty();
     type.lower_ = first ? lower : std::min(type.lower_, lower);
     type.upper_ = first ? upper : std::max(type.upper_, upper);
+    type.begins_.push_back(type.bytes_);
     type.bytes_ += static_cast<size_t>(bytes);
     if (type.bytes_ > static_cast<size_t>(kFar)) return TooLarge("size");
     type.num_runs_ += block.num_runs();
@@ -229,20 +230,95 @@ absl::StatusOr<Datatype> Datatype::Resized(size_t extent) const {
   return type;
 }
 
-void Datatype::Pack(const void* buffer, void* packed) const {
-  auto* out = static_cast<std::byte*>(packed);
-  for (const StridedBlock& block : blocks_) {
-    PackBlock(block, static_cast<const std::byte*>(buffer), out);
-    out += block.bytes();
+// Calls move(block, from, to, done) for the parts of blocks that the dense bytes [first, first + bytes) are.
+template <typename Move>
+void Datatype::ForPart(size_t first, size_t bytes, const Move& move) const {
+  auto block = static_cast<size_t>(std::upper_bound(begins_.begin(), begins_.end(), first) - begins_.begin());
+  for (size_t done = 0; done < bytes; ++block) {
+    const size_t begin = begins_[block - 1];
+    const size_t end = block < begins_.size() ? begins_[block] : bytes_;
+    const size_t from = first + done - begin;
+    const size_t to = std::min(end, first + bytes) - begin;
+    move(blocks_[block - 1], from, to, done);
+    done += to - from;
   }
 }
 
-void Datatype::Unpack(const void* packed, void* buffer) const {
-  const auto* in = static_cast<const std::byte*>(packed);
+void Datatype::PackPart(const void* buffer, size_t first, size_t bytes, void* packed) const {
+  ForPart(first, bytes, [&](const StridedBlock& block, size_t from, size_t to, size_t done) {
+    PackBlock(block, static_cast<const std::byte*>(buffer), from, to, static_cast<std::byte*>(packed) + done);
+  });
+}
+
+void Datatype::UnpackPart(const void* packed, size_t first, size_t bytes, void* buffer) const {
+  ForPart(first, bytes, [&](const StridedBlock& block, size_t from, size_t to, size_t done) {
+    UnpackBlock(block, static_cast<const std::byte*>(packed) + done, from, to,
+                static_cast<std::byte*>(buffer));
+  });
+}
+
+// A block: its offset, run and depth, then the levels.
+std::vector<uint64_t> Datatype::Words() const {
+  std::vector<uint64_t> words;
   for (const StridedBlock& block : blocks_) {
-    UnpackBlock(block, in, static_cast<std::byte*>(buffer));
-    in += block.bytes();
+    words.insert(words.end(), {static_cast<uint64_t>(block.offset), block.run, block.levels.size()});
+    for (const StrideLevel& level : block.levels) {
+      words.insert(words.end(), {level.count, static_cast<uint64_t>(level.stride)});
+    }
   }
+  return words;
+}
+
+size_t Datatype::num_words() const {
+  size_t words = 3 * blocks_.size();
+  for (const StridedBlock& block : blocks_) words += 2 * block.levels.size();
+  return words;
+}
+
+absl::StatusOr<Datatype> Datatype::FromWords(absl::Span<const uint64_t> words) {
+  std::vector<StridedBlock> blocks;
+  for (size_t at = 0; at < words.size();) {
+    if (words.size() - at < 3 || words[at + 2] > policy::kDatatypeLevels ||
+        words.size() - at - 3 < 2 * words[at + 2]) {
+      return absl::InvalidArgumentError(absl::StrFormat("word %d of %d begins no block", at, words.size()));
+    }
+    StridedBlock& block = blocks.emplace_back();
+    block.offset = static_cast<ptrdiff_t>(words[at]);
+    block.run = words[at + 1];
+    const size_t end = at + 3 + 2 * words[at + 2];
+    for (at += 3; at < end; at += 2) {
+      block.levels.push_back({words[at], static_cast<ptrdiff_t>(words[at + 1])});
+    }
+  }
+  return Make(std::move(blocks), 0);
+}
+
+RunCursor::RunCursor(const Datatype& layout) : blocks_(layout.blocks()) { Enter(); }
+
+void RunCursor::Enter() {
+  within_ = 0;
+  if (block_ == blocks_.size()) return;
+  turns_.assign(blocks_[block_].levels.size(), 0);
+  at_ = blocks_[block_].offset;
+}
+
+RunCursor::Piece RunCursor::Next(size_t most) {
+  if (block_ == blocks_.size() || most == 0) return {};
+  const StridedBlock& block = blocks_[block_];
+  const Piece piece{at_ + static_cast<ptrdiff_t>(within_), std::min(most, block.run - within_)};
+  within_ += piece.bytes;
+  if (within_ < block.run) return piece;
+  within_ = 0;
+  for (size_t level = block.levels.size(); level-- > 0;) {
+    const auto& [count, stride] = block.levels[level];
+    at_ += stride;
+    if (++turns_[level] < count) return piece;
+    at_ -= stride * static_cast<ptrdiff_t>(count);
+    turns_[level] = 0;
+  }
+  ++block_;
+  Enter();
+  return piece;
 }
 
 }  // namespace cohort::comm

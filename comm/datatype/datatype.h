@@ -67,15 +67,29 @@ class Datatype {
   ptrdiff_t lower() const { return lower_; }
   ptrdiff_t upper() const { return upper_; }
 
+  // Whether its bytes lie together, from lower() on.
+  bool dense() const { return num_runs_ <= 1; }
+
   // From the layout to bytes() dense bytes, and back.
-  void Pack(const void* buffer, void* packed) const;
-  void Unpack(const void* packed, void* buffer) const;
+  void Pack(const void* buffer, void* packed) const { PackPart(buffer, 0, bytes_, packed); }
+  void Unpack(const void* packed, void* buffer) const { UnpackPart(packed, 0, bytes_, buffer); }
+  // The same for `bytes` of the dense ones from `first` on, which are at `packed`. They must lie within bytes().
+  void PackPart(const void* buffer, size_t first, size_t bytes, void* packed) const;
+  void UnpackPart(const void* packed, size_t first, size_t bytes, void* buffer) const;
+
+  // As words, for another process: FromWords makes a layout of the same bytes of them, whose extent is 0.
+  std::vector<uint64_t> Words() const;
+  size_t num_words() const;
+  static absl::StatusOr<Datatype> FromWords(absl::Span<const uint64_t> words);
 
  private:
   Datatype() = default;
   static absl::StatusOr<Datatype> Make(std::vector<StridedBlock> blocks, ptrdiff_t extent);
+  template <typename Move>
+  void ForPart(size_t first, size_t bytes, const Move& move) const;
 
   std::vector<StridedBlock> blocks_;
+  std::vector<size_t> begins_;  // of the blocks, in the dense bytes
   size_t bytes_ = 0, num_runs_ = 0;
   ptrdiff_t extent_ = 0, lower_ = 0, upper_ = 0;
 };
@@ -85,6 +99,28 @@ struct DatatypeMember {
   size_t count;
   ptrdiff_t offset;
   Datatype type;
+};
+
+// Goes through the runs of a layout in order. The layout must outlive it.
+class RunCursor {
+ public:
+  explicit RunCursor(const Datatype& layout);
+  // Some bytes that lie together, at most so many, as the next ones: where they are, from the buffer, and how many. 0
+  // bytes at the end.
+  struct Piece {
+    ptrdiff_t offset = 0;
+    size_t bytes = 0;
+  };
+  Piece Next(size_t most);
+
+ private:
+  void Enter();
+
+  absl::Span<const StridedBlock> blocks_;
+  size_t block_ = 0;
+  std::vector<size_t> turns_;
+  ptrdiff_t at_ = 0;   // of the present run
+  size_t within_ = 0;  // bytes of it that are done
 };
 
 }  // namespace cohort::comm

@@ -1,4 +1,4 @@
-// The loop that packs and unpacks one strided block.
+// Packs and unpacks one strided block, or a part of it.
 #pragma once
 
 #include <cstddef>
@@ -7,8 +7,10 @@
 
 namespace cohort::comm {
 
-// block.bytes() dense bytes from the layout over `buffer`, and back.
-void PackBlock(const StridedBlock& block, const std::byte* buffer, std::byte* packed);
-void UnpackBlock(const StridedBlock& block, const std::byte* packed, std::byte* buffer);
+// The bytes [from, to) of the block.bytes() that the layout over `buffer` packs to, and back. `packed` is where byte
+// `from` is.
+void PackBlock(const StridedBlock& block, const std::byte* buffer, size_t from, size_t to, std::byte* packed);
+void UnpackBlock(const StridedBlock& block, const std::byte* packed, size_t from, size_t to,
+                 std::byte* buffer);
 
 }  // namespace cohort::comm

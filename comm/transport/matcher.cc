@@ -8,6 +8,15 @@
 
 namespace cohort::comm {
 
+void SendRequest::Fetch(size_t offset, size_t part_bytes, std::byte* to) const {
+  if (part_bytes == 0) return;
+  if (layout != nullptr) {
+    layout->PackPart(data, offset, part_bytes, to);
+  } else {
+    std::memcpy(to, data + offset, part_bytes);
+  }
+}
+
 void RecvRequest::Deliver(const std::byte* part, size_t offset, size_t part_bytes) const {
   if (part_bytes == 0) return;
   if (reduce != nullptr && reinterpret_cast<uintptr_t>(part) % element_bytes != 0) {
@@ -18,6 +27,8 @@ void RecvRequest::Deliver(const std::byte* part, size_t offset, size_t part_byte
       std::memcpy(aligned, part + at, bytes);
       reduce(source + offset + at, aligned, destination + offset + at, bytes / element_bytes);
     }
+  } else if (layout != nullptr) {
+    layout->UnpackPart(part, offset, part_bytes, destination);
   } else if (reduce != nullptr) {
     reduce(source + offset, part, destination + offset, part_bytes / element_bytes);
   } else {

@@ -4,7 +4,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#include <memory>
+
 #include "absl/status/status.h"
+#include "comm/datatype/datatype.h"
 #include "comm/operation.h"
 #include "comm/reduce.h"
 
@@ -36,6 +39,10 @@ struct SendRequest {
   Signature signature;
   const std::byte* data = nullptr;
   size_t bytes = 0;
+  // Where not null, the message is what this packs of the buffer at `data`; `in_place`: receivers that can read this
+  // process's memory read its runs there.
+  const Datatype* layout = nullptr;
+  bool in_place = false;
   bool confirmed = false;  // done only when the receiver has matched it and agreed with its size
   RequestOwner* owner = nullptr;
   uint32_t token = 0;
@@ -44,6 +51,9 @@ struct SendRequest {
   uint32_t slot = 0;
   size_t pushed = 0;
   uint64_t push_target = 0;
+
+  // Copies part of the message.
+  void Fetch(size_t offset, size_t part_bytes, std::byte* to) const;
 };
 
 // A message awaited.
@@ -57,6 +67,10 @@ struct RecvRequest {
   const std::byte* source = nullptr;
   ReduceFunction reduce = nullptr;
   size_t element_bytes = 1;
+  // Where not null: the message is unpacked into the buffer at `destination`; `in_place`: by whoever copies it,
+  // where that is possible.
+  const Datatype* layout = nullptr;
+  bool in_place = false;
   RequestOwner* owner = nullptr;
   uint32_t token = 0;
 
@@ -64,6 +78,8 @@ struct RecvRequest {
   bool moving = false;
   uint64_t transfer = 0;
 
+  // Whether the message is to lie at `destination` as it comes.
+  bool direct() const { return reduce == nullptr && layout == nullptr; }
   // Part of the message, whole elements, is here.
   void Deliver(const std::byte* part, size_t offset, size_t part_bytes) const;
 };
@@ -73,9 +89,10 @@ struct MessageHeader {
   MessageKey key;
   Signature signature;
   uint64_t bytes = 0;
-  uint32_t slot = 0;        // where the sender waits for an answer; 0: it does not
-  uint32_t generation = 0;  // of the slot
-  uint64_t address = 0;     // of an announced body, in the sender
+  uint32_t slot = 0;                                 // where the sender waits for an answer; 0: it does not
+  uint32_t generation = 0;                           // of the slot
+  uint64_t address = 0;                              // of an announced body, in the sender
+  std::shared_ptr<const Datatype> layout = nullptr;  // of an announced body that does not lie together there
 };
 
 // A receiver's word on a message that waits for one.

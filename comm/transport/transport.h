@@ -15,6 +15,13 @@ namespace cohort::comm {
 
 class Transport;
 
+// How the body of a message leaves this process.
+enum class BodyPath : uint8_t {
+  kCopied,  // by copies into the transport's own memory: what lies apart is packed by them
+  kRead,    // the receiver reads it here
+  kDense,   // from where it is, and it must lie together
+};
+
 // The engine's side: where transports deliver what arrives. All calls are made under the engine's lock.
 class TransportEvents {
  public:
@@ -42,6 +49,7 @@ class Transport {
  public:
   virtual ~Transport() = default;
   virtual absl::string_view name() const = 0;
+  virtual BodyPath PathOf(int peer, size_t bytes) const { return BodyPath::kCopied; }
 
   // Sends, now or when there is room. Ends in OnRequestDone of the owner, perhaps before it returns.
   virtual void Send(SendRequest& send) = 0;

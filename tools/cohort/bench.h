@@ -12,5 +12,6 @@ void AddBenchServe(CLI::App& bench, const Selected& selected);
 void AddBenchCollectives(CLI::App& bench, const Selected& selected);
 void AddBenchTransfer(CLI::App& bench, const Selected& selected);
 void AddBenchTokens(CLI::App& bench, const Selected& selected);
+void AddBenchDatatype(CLI::App& bench, const Selected& selected);
 
 }  // namespace cohort::tools

@@ -90,7 +90,7 @@ void Link::Accept(RecvRequest& recv, const MessageHeader& header) {
   const int tag = kFirstBodyTag + next_tag_;
   next_tag_ = (next_tag_ + 1) % kNumBodyTags;
   std::byte* to = recv.destination;
-  if (recv.reduce != nullptr) {
+  if (!recv.direct()) {
     body.staging.resize(recv.bytes);
     to = body.staging.data();
   }
@@ -195,7 +195,7 @@ bool Link::Advance(Body& body) {
       MPI_Test(&body.pieces[body.next], &over, MPI_STATUS_IGNORE);
     }
     if (!over) return false;
-    if (body.recv != nullptr && body.recv->reduce != nullptr) {
+    if (body.recv != nullptr && !body.recv->direct()) {
       const size_t offset = body.next * policy::kMpiPieceBytes;
       body.recv->Deliver(body.staging.data() + offset, offset,
                          static_cast<size_t>(PieceBytes(body.recv->bytes, body.next)));

@@ -51,6 +51,7 @@ class Link : public Transport {
   ~Link() override;
 
   absl::string_view name() const override { return "mpi"; }
+  BodyPath PathOf(int peer, size_t bytes) const override { return BodyPath::kDense; }
   void Send(SendRequest& send) override;
   void CancelSend(SendRequest& send) override;
   void Accept(RecvRequest& recv, const MessageHeader& header) override;

@@ -34,7 +34,16 @@ void SelfTransport::Accept(RecvRequest& recv, const MessageHeader& header) {
                               absl::UnavailableError(absl::StrCat("rank ", rank_, " withdrew a send")));
     return;
   }
-  recv.Deliver(send->data, 0, send->bytes);
+  if (send->layout == nullptr) {
+    recv.Deliver(send->data, 0, send->bytes);
+  } else {
+    std::byte packed[policy::kShmFragmentBytes];
+    for (size_t at = 0; at < send->bytes; at += sizeof(packed)) {
+      const size_t bytes = std::min(sizeof(packed), send->bytes - at);
+      send->Fetch(at, bytes, packed);
+      recv.Deliver(packed, at, bytes);
+    }
+  }
   send->owner->OnRequestDone(send->token, absl::OkStatus());
   recv.owner->OnRequestDone(recv.token, absl::OkStatus());
 }

@@ -7,6 +7,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 #include <sstream>
 #include <string>
@@ -51,10 +52,24 @@ bool Process::Alive() const {
 }
 
 absl::Status Process::Read(uint64_t address, std::byte* to, size_t bytes) const {
-  while (bytes > 0) {
-    iovec local{to, bytes};
-    iovec remote{reinterpret_cast<void*>(address), bytes};
-    const ssize_t got = process_vm_readv(pid_, &local, 1, &remote, 1, 0);
+  if (bytes == 0) return absl::OkStatus();
+  iovec local{to, bytes};
+  iovec remote{reinterpret_cast<void*>(address), bytes};
+  return Read(absl::MakeSpan(&remote, 1), absl::MakeSpan(&local, 1));
+}
+
+absl::Status Process::Read(absl::Span<iovec> from, absl::Span<iovec> to) const {
+  const auto pass = [](absl::Span<iovec>& places, size_t bytes) {
+    while (bytes > 0) {
+      iovec& place = places.front();
+      const size_t part = std::min(bytes, place.iov_len);
+      place = {static_cast<std::byte*>(place.iov_base) + part, place.iov_len - part};
+      bytes -= part;
+      if (place.iov_len == 0) places.remove_prefix(1);
+    }
+  };
+  while (!from.empty()) {
+    const ssize_t got = process_vm_readv(pid_, to.data(), to.size(), from.data(), from.size(), 0);
     if (got < 0) {
       if (errno == EPERM || errno == ENOSYS) {
         return absl::PermissionDeniedError("process_vm_readv is not permitted");
@@ -62,9 +77,8 @@ absl::Status Process::Read(uint64_t address, std::byte* to, size_t bytes) const 
       if (errno == ESRCH) return absl::UnavailableError(absl::StrCat("process ", pid_, " is gone"));
       return absl::ErrnoToStatus(errno, absl::StrCat("process_vm_readv from process ", pid_));
     }
-    to += got;
-    address += static_cast<uint64_t>(got);
-    bytes -= static_cast<size_t>(got);
+    pass(from, static_cast<size_t>(got));
+    pass(to, static_cast<size_t>(got));
   }
   return absl::OkStatus();
 }

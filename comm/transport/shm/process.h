@@ -1,10 +1,13 @@
 // Another process of this host: whether it lives, and its memory.
 #pragma once
 
+#include <sys/uio.h>
+
 #include <cstddef>
 #include <cstdint>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 
 namespace cohort::comm::shm {
 
@@ -25,6 +28,8 @@ class Process {
   // Copies from its memory. PERMISSION_DENIED where the system does not allow that,
   // UNAVAILABLE where it is gone.
   absl::Status Read(uint64_t address, std::byte* to, size_t bytes) const;
+  // The same from several places to several: equal sums of bytes, at most UIO_MAXIOV places each, which are changed.
+  absl::Status Read(absl::Span<iovec> from, absl::Span<iovec> to) const;
 
  private:
   Process(int pid, int pidfd) : pid_(pid), pidfd_(pidfd) {}

@@ -5,6 +5,12 @@
 #include "comm/transport/shm/shm_transport.h"
 
 namespace cohort::comm::shm {
+namespace {
+
+// Runs in one call: as many as the system takes (UIO_MAXIOV).
+constexpr size_t kReadRuns = 1024;
+
+}  // namespace
 
 uint32_t ShmTransport::TakeSlot() {
   const uint32_t slot = free_slots_.back();
@@ -74,7 +80,7 @@ void ShmTransport::Reply(int peer, const MessageHeader& header, Answer answer) {
 void ShmTransport::Accept(RecvRequest& recv, const MessageHeader& header) {
   Peer& peer = At(recv.peer);
   recv.moving = true;
-  if (!peer.readable) {
+  if (!peer.readable || header.address == 0) {
     recv.transfer = next_transfer_++;
     transfers_[recv.transfer] = &recv;
     Outgoing control;
@@ -87,6 +93,8 @@ void ShmTransport::Accept(RecvRequest& recv, const MessageHeader& header) {
   }
   recv.transfer = 0;
   Pull pull{&recv, header, 0};
+  if (header.layout != nullptr) pull.remote.emplace(*header.layout);
+  if (recv.layout != nullptr && recv.in_place) pull.local.emplace(*recv.layout);
   uint64_t expected = SlotWord(header.generation, SlotState::kPosted);
   if (!(*peer.segment)
            ->slots[header.slot]
@@ -99,26 +107,60 @@ void ShmTransport::Accept(RecvRequest& recv, const MessageHeader& header) {
   // Small bodies in the call that found them, others as Progress gets to it.
   size_t budget = policy::kInlineBytes;
   if (header.bytes <= budget && Advance(pull, &budget)) return;
-  pulls_.push_back(pull);
+  pulls_.push_back(std::move(pull));
+}
+
+absl::Status ShmTransport::ReadSome(Pull& pull, size_t most, std::byte* dense, size_t* got) {
+  const Process& process = At(pull.recv->peer).process;
+  if (!pull.remote && !pull.local) {
+    *got = most;
+    return process.Read(pull.header.address + pull.offset, dense, most);
+  }
+  // The lists of both sides, as long as the system takes them; the shorter one counts.
+  const auto list = [](std::optional<RunCursor>& cursor, std::byte* base, size_t limit,
+                       std::vector<iovec>* runs) {
+    runs->clear();
+    if (!cursor) {
+      runs->push_back({base, limit});
+      return limit;
+    }
+    size_t bytes = 0;
+    while (bytes < limit && runs->size() < kReadRuns) {
+      const RunCursor::Piece piece = cursor->Next(limit - bytes);
+      runs->push_back({base + piece.offset, piece.bytes});
+      bytes += piece.bytes;
+    }
+    return bytes;
+  };
+  auto* remote = reinterpret_cast<std::byte*>(pull.header.address);
+  const std::optional<RunCursor> before = pull.remote;
+  *got = list(pull.remote, remote + (pull.remote ? 0 : pull.offset), most, &from_);
+  const size_t into = list(pull.local, pull.local ? pull.recv->destination : dense, *got, &to_);
+  if (into < *got) {
+    *got = into;
+    pull.remote = before;
+    list(pull.remote, remote + (pull.remote ? 0 : pull.offset), into, &from_);
+  }
+  return process.Read(absl::MakeSpan(from_), absl::MakeSpan(to_));
 }
 
 bool ShmTransport::Advance(Pull& pull, size_t* budget) {
   RecvRequest& recv = *pull.recv;
-  Peer& peer = At(recv.peer);
-  const size_t chunk_bytes = recv.reduce != nullptr ? policy::kPullReduceBytes : policy::kPullBytes;
+  const size_t chunk_bytes = !recv.direct() ? policy::kPullReduceBytes : policy::kPullBytes;
   while (pull.offset<recv.bytes&& * budget> 0) {
-    const size_t bytes = std::min(chunk_bytes, recv.bytes - pull.offset);
-    std::byte* to = recv.destination + pull.offset;
-    if (recv.reduce != nullptr) {
+    size_t bytes = std::min(chunk_bytes, recv.bytes - pull.offset);
+    const bool staged = !recv.direct() && !pull.local;
+    std::byte* to = staged ? nullptr : recv.destination + pull.offset;
+    if (staged) {
       if (staging_.size() < chunk_bytes) staging_.resize(chunk_bytes);
       to = staging_.data();
     }
-    const absl::Status status = peer.process.Read(pull.header.address + pull.offset, to, bytes);
+    const absl::Status status = ReadSome(pull, bytes, to, &bytes);
     if (!status.ok()) {
       FinishPull(pull, status);
       return true;
     }
-    if (recv.reduce != nullptr) recv.Deliver(to, pull.offset, bytes);
+    if (staged) recv.Deliver(to, pull.offset, bytes);
     pull.offset += bytes;
     *budget -= std::min(*budget, bytes);
   }
@@ -184,7 +226,7 @@ bool ShmTransport::PushSome(SendRequest& send, size_t* budget) {
     std::byte* payload = nullptr;
     Entry* entry = peer.out.Reserve(bytes, &payload);
     if (entry == nullptr) return moved;
-    std::memcpy(payload, send.data + send.pushed, bytes);
+    send.Fetch(send.pushed, bytes, payload);
     entry->type = EntryType::kFragment;
     entry->bytes = send.pushed;
     entry->address = send.push_target;

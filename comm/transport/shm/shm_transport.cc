@@ -128,7 +128,11 @@ bool ShmTransport::TrySend(Peer& peer, SendRequest& send) {
   if (slotted && free_slots_.empty()) return false;
   const bool inlined = eager && !slotted && send.bytes <= kInlineEntryBytes;
   std::byte* payload = nullptr;
-  Entry* entry = peer.out.Reserve(eager && !inlined ? send.bytes : 0, &payload);
+  // The announcement of what is read in place says how it lies.
+  std::vector<uint64_t> words;
+  if (!eager && send.layout != nullptr && send.in_place) words = send.layout->Words();
+  const size_t words_bytes = words.size() * sizeof(uint64_t);
+  Entry* entry = peer.out.Reserve(eager && !inlined ? send.bytes : words_bytes, &payload);
   if (entry == nullptr) return false;
   entry->type = eager ? EntryType::kMessage : EntryType::kAnnouncement;
   entry->key = send.key;
@@ -136,13 +140,16 @@ bool ShmTransport::TrySend(Peer& peer, SendRequest& send) {
   entry->bytes = send.bytes;
   if (inlined) {
     entry->slot = 0;  // of a message without content, which is read where the content of others is
-    if (send.bytes > 0) std::memcpy(entry->inlined, send.data, send.bytes);
+    send.Fetch(0, send.bytes, entry->inlined);
   } else {
-    if (eager && send.bytes > 0) std::memcpy(payload, send.data, send.bytes);
+    if (eager) send.Fetch(0, send.bytes, payload);
+    if (words_bytes > 0) std::memcpy(payload, words.data(), words_bytes);
     send.slot = slotted ? TakeSlot() : 0;
     entry->slot = send.slot;
     entry->generation = slotted ? generations_[send.slot] : 0;
-    entry->address = reinterpret_cast<uintptr_t>(send.data);
+    // What is packed as it goes is nowhere to be read: the receiver asks for it.
+    const bool packs = send.layout != nullptr && words.empty();
+    entry->address = packs ? 0 : reinterpret_cast<uintptr_t>(send.data);
   }
   peer.out.Commit(entry);
   (*peer.segment)->doorbell.Ring();
@@ -237,6 +244,16 @@ void ShmTransport::Handle(Peer& peer, const Entry& entry, const std::byte* paylo
       header.slot = entry.slot;
       header.generation = entry.generation;
       header.address = entry.address;
+      if (entry.payload_bytes > 0) {
+        std::vector<uint64_t> words(entry.payload_bytes / sizeof(uint64_t));
+        std::memcpy(words.data(), payload, words.size() * sizeof(uint64_t));
+        absl::StatusOr<Datatype> layout = Datatype::FromWords(words);
+        if (!layout.ok() || layout->bytes() != header.bytes) {
+          Reply(peer.rank, header, Answer::kRefused);
+          return;
+        }
+        header.layout = std::make_shared<const Datatype>(*std::move(layout));
+      }
       events_->OnAnnouncement(*this, peer.rank, header);
       return;
     case EntryType::kPush:
@@ -269,7 +286,7 @@ bool ShmTransport::Progress(size_t budget) {
   }
   while (!pulls_.empty() && budget > 0) {
     moved = true;
-    Pull pull = pulls_.front();
+    Pull pull = std::move(pulls_.front());
     pulls_.pop_front();
     if (!Advance(pull, &budget)) pulls_.push_back(pull);
   }
@@ -302,6 +319,10 @@ void ShmTransport::CheckPeers() {
       events_->OnPeerGone(peer.rank, left, status.message());
     }
   }
+}
+
+BodyPath ShmTransport::PathOf(int peer, size_t bytes) const {
+  return bytes > eager_bytes_ && peers_[peer]->readable ? BodyPath::kRead : BodyPath::kCopied;
 }
 
 int64_t ShmTransport::MaxSleepNanos() const {

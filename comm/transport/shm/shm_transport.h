@@ -1,6 +1,8 @@
 // The shared-memory transport: ranks of one host.
 #pragma once
 
+#include <sys/uio.h>
+
 #include <deque>
 #include <memory>
 #include <optional>
@@ -40,6 +42,7 @@ class ShmTransport : public Transport {
   Doorbell* doorbell() { return &(*own_)->doorbell; }
 
   absl::string_view name() const override { return "shm"; }
+  BodyPath PathOf(int peer, size_t bytes) const override;
   void Send(SendRequest& send) override;
   void CancelSend(SendRequest& send) override;
   void Accept(RecvRequest& recv, const MessageHeader& header) override;
@@ -83,6 +86,8 @@ class ShmTransport : public Transport {
     RecvRequest* recv;
     MessageHeader header;
     size_t offset;
+    std::optional<RunCursor> remote = {};  // where it does not lie together there
+    std::optional<RunCursor> local = {};   // where it is read into place, which does not lie together
   };
 
   ShmTransport(int rank, int size, TransportEvents* events, std::unique_ptr<Segment> own);
@@ -104,6 +109,8 @@ class ShmTransport : public Transport {
   void FreeSlot(uint32_t slot);
   bool PushSome(SendRequest& send, size_t* budget);
 
+  // Reads the next bytes of a pull, at most so many, to where they lie together or into place; *got = how many.
+  absl::Status ReadSome(Pull& pull, size_t most, std::byte* dense, size_t* got);
   // Moves up to `budget` bytes of a pull; whether it is over.
   bool Advance(Pull& pull, size_t* budget);
   void FinishPull(const Pull& pull, const absl::Status& status);
@@ -125,6 +132,7 @@ class ShmTransport : public Transport {
   uint64_t next_transfer_ = 1;
   size_t backlog_ = 0;
   std::vector<std::byte> staging_;
+  std::vector<iovec> from_, to_;
 };
 
 }  // namespace cohort::comm::shm

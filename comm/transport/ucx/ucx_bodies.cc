@@ -30,7 +30,7 @@ void UcxTransport::Send(SendRequest& send) {
   packet->frame.key = send.key;
   packet->frame.signature = send.signature;
   packet->frame.bytes = send.bytes;
-  if (now > 0) std::memcpy(packet->data.get(), send.data, now);
+  send.Fetch(0, now, packet->data.get());
   const bool waits = !whole || send.confirmed;
   if (waits) {
     while (next_slot_ == 0 || waiting_.count(next_slot_) > 0) ++next_slot_;
@@ -132,7 +132,7 @@ bool UcxTransport::PushBodies() {
     std::unique_ptr<Packet> packet = NewPacket(FrameType::kPiece, bytes);
     packet->frame.transfer = body.transfer;
     packet->frame.offset = body.offset;
-    std::memcpy(packet->data.get(), body.send->data + body.offset, bytes);
+    body.send->Fetch(body.offset, bytes, packet->data.get());
     Post(peer, std::move(packet));
     body.offset += bytes;
     if (body.offset < body.send->bytes) {

@@ -121,6 +121,31 @@ TEST(DatatypeTest, RandomNestsArePackedAsDescribed) {
       ASSERT_EQ(packed[i], buffer[described.offsets[i]]) << trial << " " << i;
     ASSERT_EQ(packed[type.bytes()], 0xee);
 
+    // The same in parts, run by run, and by a copy that went through words.
+    const auto copy = Datatype::FromWords(type.Words());
+    ASSERT_TRUE(copy.ok()) << copy.status();
+    ASSERT_EQ(type.Words().size(), type.num_words());
+    std::vector<uint8_t> parts(type.bytes()), again(size, 0xaa);
+    RunCursor cursor(*copy);
+    for (size_t at = 0; at < type.bytes();) {
+      const size_t bytes = std::min<size_t>(1 + random() % 40, type.bytes() - at);
+      copy->PackPart(buffer, at, bytes, parts.data() + at);
+      copy->UnpackPart(packed.data() + at, at, bytes, again.data() - type.lower());
+      for (size_t i = 0; i < bytes;) {
+        const RunCursor::Piece piece = cursor.Next(bytes - i);
+        ASSERT_GT(piece.bytes, 0u);
+        for (size_t j = 0; j < piece.bytes; ++j, ++i) {
+          ASSERT_EQ(piece.offset + static_cast<ptrdiff_t>(j), described.offsets[at + i]) << trial;
+        }
+      }
+      at += bytes;
+    }
+    ASSERT_EQ(cursor.Next(SIZE_MAX).bytes, 0u);
+    ASSERT_TRUE(std::equal(parts.begin(), parts.end(), packed.begin())) << trial;
+    for (const ptrdiff_t offset : described.offsets) {
+      ASSERT_EQ(again[static_cast<size_t>(offset - type.lower())], buffer[offset]) << trial;
+    }
+
     std::vector<uint8_t> expected = memory;
     for (size_t i = 0; i < type.bytes(); ++i) {
       packed[i] = static_cast<uint8_t>(random());
@@ -129,6 +154,46 @@ TEST(DatatypeTest, RandomNestsArePackedAsDescribed) {
     type.Unpack(packed.data(), buffer);
     ASSERT_EQ(memory, expected) << trial;
   }
+}
+
+// Every length of run that has a loop of its own, near and far, beside rows that are no multiple of what is moved at once.
+TEST(DatatypeTest, RunsOfAnyLengthInAnyNumber) {
+  std::mt19937 random(2);
+  std::vector<uint8_t> memory(24 << 20);
+  for (size_t i = 0; i < memory.size(); ++i) memory[i] = static_cast<uint8_t>(i * 7 + (i >> 8));
+  for (const size_t run :
+       {1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 16, 17, 24, 31, 32, 33, 40, 48, 63, 64, 65, 100, 511, 512, 700}) {
+    for (const auto& [outer, inner] : {std::pair<size_t, size_t>{1, 3}, {3, 13}, {40, 25}, {300, 120}}) {
+      const size_t stride = run + 1 + (outer > 100 ? 64 : random() % 70), plane = inner * stride + 9;
+      if (outer * plane > memory.size()) continue;
+      const auto row =
+          *Datatype::HVector(inner, run, static_cast<ptrdiff_t>(stride), Datatype::Element(DataType::kU8));
+      const auto type = *Datatype::HVector(outer, 1, static_cast<ptrdiff_t>(plane), row);
+      std::vector<uint8_t> packed(type.bytes()), expected, back(outer * plane, 0xaa), placed = back;
+      for (size_t i = 0; i < outer; ++i) {
+        for (size_t j = 0; j < inner; ++j) {
+          const auto at = static_cast<ptrdiff_t>(i * plane + j * stride),
+                     end = at + static_cast<ptrdiff_t>(run);
+          expected.insert(expected.end(), memory.begin() + at, memory.begin() + end);
+          std::copy(memory.begin() + at, memory.begin() + end, placed.begin() + at);
+        }
+      }
+      type.Pack(memory.data(), packed.data());
+      type.Unpack(packed.data(), back.data());
+      ASSERT_TRUE(packed == expected) << run << " " << outer << " " << inner;
+      ASSERT_TRUE(back == placed) << run << " " << outer << " " << inner;
+    }
+  }
+}
+
+TEST(DatatypeTest, WrongWordsAreErrors) {
+  const auto invalid = absl::StatusCode::kInvalidArgument;
+  EXPECT_EQ(Datatype::FromWords({{0, 8}}).status().code(), invalid);
+  EXPECT_EQ(Datatype::FromWords({{0, 8, 1, 4}}).status().code(), invalid);
+  EXPECT_EQ(Datatype::FromWords({{0, 8, uint64_t{1} << 60}}).status().code(), invalid);
+  EXPECT_EQ(Datatype::FromWords({{0, 8, 1, uint64_t{1} << 62, 16}}).status().code(), invalid);
+  EXPECT_EQ(Datatype::FromWords({{uint64_t{1} << 62, 8, 0}}).status().code(), invalid);
+  EXPECT_EQ(Datatype::FromWords({})->bytes(), 0u);
 }
 
 TEST(DatatypeTest, TheSameBytesHaveTheSameForm) {

@@ -64,6 +64,24 @@ void CheckCollectives(Communicator& comm, size_t count) {
           "recv from the right is wrong");
 }
 
+// Every second of the sender's elements to every third of the receiver's.
+void CheckDatatypes(Communicator& comm, size_t count) {
+  const Datatype real = Datatype::Element(DataType::kF32);
+  const auto out = Datatype::Vector(count, 1, 2, real), in = Datatype::Vector(count, 1, 3, real);
+  RequireOk(out.status(), "a vector");
+  RequireOk(in.status(), "a vector");
+  const int size = comm.size(), left = (rank + size - 1) % size, right = (rank + 1) % size;
+  std::vector<float> own(2 * count), got(3 * count);
+  for (size_t i = 0; i < count; ++i) own[2 * i] = static_cast<float>(i) + static_cast<float>(rank);
+  const Work send = comm.Send(own.data(), 1, *out, right, 3), recv = comm.Recv(got.data(), 1, *in, left, 3);
+  RequireOk(send.Wait(), "send of a vector");
+  RequireOk(recv.Wait(), "recv of a vector");
+  for (size_t i = 0; i < got.size(); ++i) {
+    const float expected = i % 3 == 0 ? static_cast<float>(i / 3) + static_cast<float>(left) : 0.0f;
+    Require(got[i] == expected, "recv of a vector is wrong");
+  }
+}
+
 void CheckDisagreement(Communicator& comm) {
   std::vector<float> data(100'000, 1.0f);
   for (const size_t count : {size_t{10}, size_t{90'000}}) {
@@ -90,8 +108,10 @@ int Main() {
     return 1;
   }
   rank = (*comm)->rank();
-  for (const size_t count : {size_t{1}, size_t{1000}, size_t{5000}, size_t{700'001}})
+  for (const size_t count : {size_t{1}, size_t{1000}, size_t{5000}, size_t{700'001}}) {
     CheckCollectives(**comm, count);
+    CheckDatatypes(**comm, count);
+  }
   auto half = (*comm)->Split(rank == 0 ? 0 : 1, rank);
   RequireOk(half.status(), "split");
   RequireOk((*half)->Barrier().Wait(), "barrier of a part");

@@ -95,6 +95,27 @@ int main(int argc, char** argv) {
     cohort_work_free(work);
   }
 
+  /* Column 1 of a matrix of three goes to a row. */
+  if (size > 1 && rank < 2) {
+    const float matrix[6] = {0, 1, 2, 3, 4, 5};
+    float row[2] = {0, 0};
+    cohort_datatype *real = NULL, *column = NULL;
+    require(cohort_datatype_element(COHORT_F32, &real) == COHORT_OK, "an element");
+    require(cohort_datatype_vector(2, 1, 3, real, &column) == COHORT_OK, "a column");
+    require(cohort_datatype_bytes(column) == sizeof(row) && cohort_datatype_extent(column) == 16, "its size");
+    require(cohort_pack(matrix + 1, column, row) == COHORT_OK && row[0] == 1 && row[1] == 4, "packed");
+    if (rank == 1) {
+      require(cohort_send_type(comm, matrix + 2, 1, column, 0, 6, NULL) == COHORT_OK, "a column sent");
+    } else {
+      require(cohort_recv_type(comm, row, 2, real, 1, 6, NULL) == COHORT_OK && row[0] == 2 && row[1] == 5,
+              "a column received");
+    }
+    cohort_datatype_free(column);
+    require(cohort_datatype_vector(2, 1, 3, NULL, &column) == COHORT_INVALID_ARGUMENT && column == NULL,
+            "a datatype of NULL");
+    cohort_datatype_free(real);
+  }
+
   /* Errors are values: all of them leave the group as it was. */
   require(cohort_all_reduce(comm, mine, NULL, COUNT, COHORT_F32, COHORT_SUM, NULL) == COHORT_INVALID_ARGUMENT,
           "NULL");
