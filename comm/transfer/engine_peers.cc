@@ -9,11 +9,6 @@
 
 namespace cohort::comm::transfer {
 
-Engine::Peer* Engine::Find(PeerId id) {
-  const auto at = peers_.find(static_cast<uint64_t>(id));
-  return at == peers_.end() ? nullptr : at->second.get();
-}
-
 std::string Engine::Name(const Peer& peer) const { return absl::StrCat("peer '", peer.name, "'"); }
 
 std::string Engine::NameOf(PeerId id) {
@@ -48,7 +43,7 @@ absl::StatusOr<PeerId> Engine::AddPeer(const std::string& text,
     auto ring = RingLink::Attach(hub_.get(), card.local, card_.engine, card.engine);
     if (ring.ok()) {
       Way& way = peer->ways.emplace_back();
-      way.ring = ring->get();
+      peer->ring = way.ring = ring->get();
       way.link = *std::move(ring);
     }
   }
@@ -57,9 +52,11 @@ absl::StatusOr<PeerId> Engine::AddPeer(const std::string& text,
     COHORT_ASSIGN_OR_RETURN(auto link, rails_[i % rails_.size()]->Connect(card.rails[i % card.rails.size()]));
     peer->ways.emplace_back().link = std::move(link);
   }
-  peer->id = PeerId{next_peer_++};
+  peer->id = PeerId{peer_at_.size()};
   Peer& added = *peer;
+  peer_at_.push_back(&added);
   if (rails > 0) ++remote_peers_;
+  if (added.ring != nullptr) near_.push_back(&added);
   by_incarnation_[added.incarnation] = &added;
   peers_[static_cast<uint64_t>(added.id)] = std::move(peer);
   for (size_t way = 0; way < added.ways.size(); ++way) SendHello(added, way, /*answer=*/true);
@@ -107,6 +104,11 @@ absl::Status Engine::RemovePeer(PeerId id) {
   Peer* peer = Find(id);
   if (peer == nullptr)
     return absl::NotFoundError(absl::StrCat("there is no peer ", static_cast<uint64_t>(id)));
+  if (peer->ring != nullptr && !peer->ring->Revoke(policy::kTransferRevokeNanos)) {
+    return absl::DeadlineExceededError(absl::StrCat(
+        Name(*peer), " is in the middle of a write into this engine's memory, and does not go on: is it stopped? "
+                     "Remove it when it has ended or goes on"));
+  }
   if (!peer->lost) {
     Frame bye;
     bye.type = FrameType::kBye;
@@ -119,7 +121,9 @@ absl::Status Engine::RemovePeer(PeerId id) {
     if (!way.buried) leaving_.emplace_back(NowNanos() + policy::kTransferLingerNanos, std::move(way.link));
   }
   std::erase_if(pulls_, [&](const Pull& pull) { return pull.peer == id; });
-  if (peer->ways.empty() || peer->ways[0].ring == nullptr) --remote_peers_;
+  if (peer->ring == nullptr) --remote_peers_;
+  std::erase(near_, peer);
+  peer_at_[static_cast<uint64_t>(id)] = nullptr;
   by_incarnation_.erase(peer->incarnation);
   peers_.erase(static_cast<uint64_t>(id));
   WakeSleeper();
@@ -128,10 +132,10 @@ absl::Status Engine::RemovePeer(PeerId id) {
 
 absl::StatusOr<int> Engine::LiveRails(PeerId id) const {
   const std::lock_guard lock(mutex_);
-  const auto at = peers_.find(static_cast<uint64_t>(id));
-  if (at == peers_.end()) return absl::NotFoundError("there is no such peer");
-  if (at->second->lost) return at->second->why;
-  return static_cast<int>(std::count_if(at->second->ways.begin(), at->second->ways.end(),
+  const Peer* peer = Find(id);
+  if (peer == nullptr) return absl::NotFoundError("there is no such peer");
+  if (peer->lost) return peer->why;
+  return static_cast<int>(std::count_if(peer->ways.begin(), peer->ways.end(),
                                         [](const Way& way) { return way.Live(); }));
 }
 
@@ -152,6 +156,7 @@ void Engine::CheckPeer(Peer& peer, int64_t now, int64_t look) {
     if (way.buried) continue;
     if (way.ring != nullptr) {
       way.ring->CheckLife();
+      way.ring->DropWithdrawn();
     } else if (waits && way.heard) {
       way.silent += look;
       if (way.silent > policy::kUcxPingNanos && now - way.last_ping > policy::kUcxPingNanos &&
@@ -198,6 +203,7 @@ void Engine::Lose(Peer& peer, absl::Status why) {
   peer.lost = true;
   peer.why = why;
   while (!peer.outbound.empty()) WriteOver(peer, peer.outbound.begin()->first, why);
+  while (!peer.small.empty()) WriteOver(peer, peer.small.front().op, why);
   std::vector<std::shared_ptr<Transfer>> waiting;
   for (const auto& transfer : transfers_) {
     if (std::find(transfer->awaited.begin(), transfer->awaited.end(), peer.id) != transfer->awaited.end())

@@ -12,21 +12,27 @@
 
 namespace cohort::comm::transfer {
 
-bool Engine::Progress() {
+// The rings of this host: a load for each peer where there is nothing.
+bool Engine::LookAtRings() {
   bool moved = false;
-  SayDone();
-  // Looking at a network costs a system call; where all peers are on this host, it is for news of their loss
-  // only.
-  if (remote_peers_ > 0 || ++polls_ % policy::kPollsPerClock == 0) {
-    for (const auto& rail : rails_) moved |= rail->Progress(policy::kProgressBytes);
-  }
-  const bool backlog = std::exchange(backlog_, false);
-  for (const auto& [id, peer] : peers_) {
+  for (Peer* peer : near_) {
     if (peer->lost) continue;
-    for (Way& way : peer->ways) {
-      if (way.ring != nullptr) moved |= way.ring->Drain(this, policy::kProgressBytes);
+    if (!peer->small.empty() || !peer->outbound.empty()) {
+      peer->acked = std::max(peer->acked, peer->ring->SaidDoneBelow());
+      if (peer->acked > peer->acked_done) {
+        OnDoneBelow(*peer, peer->acked);
+        moved = true;
+      }
     }
+    moved |= TakeLines(*peer);
   }
+  return moved;
+}
+
+bool Engine::Look() {
+  bool moved = LookAtRings();
+  if (done_unsaid_) SayDone();
+  const bool backlog = std::exchange(backlog_, false);
   moved |= AdvancePulls(policy::kProgressBytes);
   // After what has arrived: it may have made room, or be answered.
   if (moved || backlog) {
@@ -34,6 +40,22 @@ bool Engine::Progress() {
       if (!peer->lost) moved |= Pump(*peer);
     }
   }
+  return moved;
+}
+
+bool Engine::Progress() {
+  bool moved = false;
+  if (done_unsaid_) SayDone();
+  // Looking at a network costs a system call; where all peers are on this host, it is for news of their loss
+  // only.
+  if (remote_peers_ > 0 || ++polls_ % policy::kPollsPerClock == 0) {
+    for (const auto& rail : rails_) moved |= rail->Progress(policy::kProgressBytes);
+  }
+  backlog_ |= moved;
+  for (Peer* peer : near_) {
+    if (!peer->lost) (void)peer->ring->HasNews();
+  }
+  moved |= Look();
   const int64_t now = NowNanos();
   if (trouble_ || now - last_check_ > policy::kCheckNanos) Check(now);
   return moved;
@@ -60,7 +82,7 @@ bool Engine::Arm() {
   bool armed = pulls_.empty() && !trouble_ && !done_unsaid_ &&
                std::all_of(rails_.begin(), rails_.end(), [](const auto& rail) { return rail->Arm(); });
   for (const auto& [id, peer] : peers_) {
-    for (Way& way : peer->ways) armed = armed && (peer->lost || way.ring == nullptr || !way.ring->HasNews());
+    armed = armed && (peer->lost || peer->ring == nullptr || (!peer->ring->HasNews() && !HasAcks(*peer)));
   }
   if (!armed && hub_ != nullptr) hub_->EndSleep();
   return armed;
@@ -72,7 +94,7 @@ int64_t Engine::SleepLimit() const {
 }
 
 // Sleeps until something may have happened. False where there was something to do at once.
-bool Engine::Sleep(std::unique_lock<std::mutex>& lock, int64_t nanos) {
+bool Engine::Sleep(std::unique_lock<CourteousMutex>& lock, int64_t nanos) {
   if (sleeping_) {
     ++sleepers_;
     changed_.wait_for(lock, std::chrono::nanoseconds(std::min(nanos, policy::kMaxSleepNanos)));
@@ -141,6 +163,15 @@ bool Engine::Poll(Transfer& transfer) {
   return transfer.done.load(std::memory_order_acquire);
 }
 
+// A waiter's turn under the lock: some looks at the rings, then at what takes longer, and once in a while at everything.
+bool Engine::Turn(const Transfer& transfer, bool everything) {
+  for (int look = 0; look < policy::kTransferLooks && !near_.empty(); ++look) {
+    if (LookAtRings()) return true;
+    if (transfer.done.load(std::memory_order_relaxed) || mutex_.wanted()) return false;
+  }
+  return everything || remote_peers_ > 0 || trouble_ ? Progress() : Look();
+}
+
 absl::Status Engine::Wait(Transfer& transfer, absl::Time deadline) {
   if (transfer.done.load(std::memory_order_acquire)) return transfer.status;
   waiters_.fetch_add(1);
@@ -150,7 +181,7 @@ absl::Status Engine::Wait(Transfer& transfer, absl::Time deadline) {
     bool moved = false;
     {
       std::unique_lock lock(mutex_, std::try_to_lock);
-      if (lock.owns_lock() && !closed_) moved = Progress();
+      if (lock.owns_lock() && !closed_) moved = Turn(transfer, polls % policy::kTransferTurns == 0);
     }
     if (transfer.done.load(std::memory_order_acquire)) break;
     if (moved) polls = 0;
