@@ -174,6 +174,11 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
     uint64_t told_below = 1;               // it has been told of these
     std::map<uint32_t, uint64_t> arrived;  // at barriers, by tag
   };
+  struct Copy {  // a large write into memory that its peer has allocated
+    PeerId peer;
+    uint64_t op = 0;
+    uint64_t place = 0;  // bytes before it are there
+  };
   struct Pull {  // part of a write that is read from a process of this host
     PeerId peer;
     Frame frame;
@@ -190,6 +195,10 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
   // engine_progress.cc
   void Loop();
   bool Progress();
+  // Nobody need wait for writes that are over when they return, so it is in these calls that news are noticed.
+  void ProgressSometimes() {
+    if (!near_.empty() && !closed_ && ++calls_made_ % policy::kPollsPerClock == 0) Progress();
+  }
   bool Look();
   bool LookAtRings();
   bool Turn(const Transfer& transfer, bool everything);
@@ -242,6 +251,8 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
   // engine_near.cc
   bool WriteMapped(Peer& peer, absl::Span<const Segment> segments, uint64_t to_region,
                    std::optional<uint32_t> immediate);
+  bool AdvanceCopies(size_t budget);
+  bool Advance(Copy& copy, size_t* budget);
   void SendLine(Peer& peer, Line* line, LineType type);
   bool TakeLines(Peer& peer);
   void OnLine(Peer& peer, const Line& line, const std::byte* data);
@@ -284,10 +295,11 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
   ImmCounter counter_;
   uint64_t turn_ = 0;
   std::list<Pull> pulls_;
+  std::list<Copy> copies_;
   std::deque<std::function<void()>> calls_;  // of on_lost callbacks, for the engine's thread
   int remote_peers_ = 0;
   unsigned polls_ = 0;
-  unsigned near_writes_ = 0;
+  unsigned calls_made_ = 0;
   bool done_unsaid_ = false;
   bool trouble_ = false;
   bool backlog_ = false;  // something waits for room in a ring, which rings no bell
@@ -295,7 +307,7 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
 
   // Who makes progress: threads that wait, or else the engine's own, which sleeps on the event fds.
   std::atomic<int> waiters_{0};
-  std::atomic<int64_t> last_wait_{0};
+  std::atomic<uint64_t> waits_{0};  // that are over
   bool sleeping_ = false;  // one thread sleeps on the event fds, others on changed_
   bool long_sleep_ = false;
   int sleepers_ = 0;

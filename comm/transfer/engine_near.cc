@@ -11,6 +11,7 @@ namespace cohort::comm::transfer {
 std::optional<Work> Engine::WriteNear(const WriteRequest& request) {
   if (request.bytes > policy::kTransferMappedBytes) return std::nullopt;
   const std::lock_guard lock(mutex_);
+  ProgressSometimes();
   Peer* peer = Find(request.peer);
   if (closed_ || peer == nullptr || peer->ring == nullptr || peer->lost) return std::nullopt;
   const std::byte* from = nullptr;
@@ -63,11 +64,6 @@ void Engine::SendLine(Peer& peer, Line* line, LineType type) {
 bool Engine::WriteMapped(Peer& peer, absl::Span<const Segment> segments, uint64_t to_region,
                          std::optional<uint32_t> immediate) {
   if (peer.ring == nullptr || !peer.ways[0].Live()) return false;
-  // Nobody need wait for such writes, so it is here that the loss of a peer is noticed.
-  if (++near_writes_ % policy::kPollsPerClock == 0) {
-    Progress();
-    if (peer.lost) return false;
-  }
   std::byte* none = nullptr;
   Line* line = nullptr;
   if (immediate.has_value()) {
@@ -87,9 +83,62 @@ bool Engine::WriteMapped(Peer& peer, absl::Span<const Segment> segments, uint64_
   peer.ring->EndWriting();
   if (!fits) return false;
   if (line != nullptr) {
+    line->flags = kHasImmediate;
     line->immediate = *immediate;
     SendLine(peer, line, LineType::kCount);
   }
+  return true;
+}
+
+bool Engine::AdvanceCopies(size_t budget) {
+  bool moved = false;
+  for (auto at = copies_.begin(); at != copies_.end() && budget > 0;) {
+    const size_t before = budget;
+    at = Advance(*at, &budget) ? copies_.erase(at) : std::next(at);
+    moved |= budget != before;
+  }
+  if (!copies_.empty()) copies_.splice(copies_.end(), copies_, copies_.begin());  // they take turns
+  return moved;
+}
+
+// Stores some of it; whether it is over, or left to frames.
+bool Engine::Advance(Copy& copy, size_t* budget) {
+  Peer* peer = Find(copy.peer);
+  if (peer == nullptr || peer->lost) return true;
+  const auto at = peer->outbound.find(copy.op);
+  if (at == peer->outbound.end()) return true;
+  Outbound& write = at->second;
+  if (copy.place < write.bytes) {
+    // Before both sides have met, the peer's memory is not for this one yet, and frames wait as well.
+    const RingLink::Mapping* mapping = peer->ways[0].Live() ? peer->ring->BeginWriting(write.to_region) : nullptr;
+    const bool fits = mapping != nullptr && write.reach <= mapping->bytes;
+    while (fits && copy.place < write.bytes && *budget > 0) {
+      auto segment = std::upper_bound(write.segments.begin(), write.segments.end(), copy.place,
+                                      [](uint64_t wanted, const Segment& one) { return wanted < one.place; });
+      --segment;
+      const uint64_t skip = copy.place - segment->place;
+      const uint64_t bytes = std::min<uint64_t>(segment->bytes - skip, *budget);
+      std::memcpy(mapping->data + segment->to + skip, segment->from + skip, bytes);
+      copy.place += bytes;
+      *budget -= bytes;
+    }
+    if (mapping != nullptr) peer->ring->EndWriting();
+    if (!fits) {
+      Assign(*peer, copy.op, write);
+      Pump(*peer);
+      return true;
+    }
+    if (copy.place < write.bytes) return false;
+  }
+  std::byte* none = nullptr;
+  Line* line = peer->ring->Reserve(0, &none);
+  backlog_ |= line == nullptr;
+  if (line == nullptr) return false;
+  line->flags = kHasOp | write.flags;
+  line->op = static_cast<uint32_t>(copy.op);
+  line->immediate = write.immediate;
+  SendLine(*peer, line, LineType::kCount);
+  WriteOver(*peer, copy.op, absl::OkStatus());
   return true;
 }
 
@@ -119,7 +168,10 @@ void Engine::OnLine(Peer& peer, const Line& line, const std::byte* data) {
       line.from != static_cast<uint32_t>(peer.their_incarnation))
     return;
   if (line.type == LineType::kCount) {
-    CountImmediate(line.immediate);
+    if (const uint64_t op = Whole(line.op, peer.over_below);
+        (line.flags & kHasOp) != 0 && op >= peer.over_below && peer.over.count(op) == 0)
+      MarkOver(peer, op);
+    if ((line.flags & kHasImmediate) != 0) CountImmediate(line.immediate);
   } else {
     OnSmall(peer, line, data);
   }

@@ -59,6 +59,7 @@ absl::Status Engine::Append(const Region& from, uint64_t from_offset, uint64_t t
 Work Engine::Submit(std::vector<Call> calls, std::optional<absl::Time> deadline) {
   const std::lock_guard lock(mutex_);
   if (closed_) return Work(absl::CancelledError("the transfer engine has ended"));
+  ProgressSometimes();
   for (const Call& call : calls) {
     Peer* peer = nullptr;
     if (const absl::Status status = Reach(call.peer, &peer); !status.ok()) return Work(status);
@@ -152,6 +153,11 @@ void Engine::Start(Peer& peer, const std::shared_ptr<Transfer>& transfer, Outbou
   transfer->writes.emplace_back(peer.id, op);
   if (write.from_region != 0 && write.bytes > 0) ++FindRegion(write.from_region)->users;
   Outbound& placed = peer.outbound.emplace_hint(peer.outbound.end(), op, std::move(write))->second;
+  if (peer.ring != nullptr && placed.bytes > policy::kTransferMappedBytes) {
+    copies_.push_back({peer.id, op});
+    AdvanceCopies(policy::kProgressBytes);
+    return;
+  }
   Assign(peer, op, placed);
   Pump(peer);
 }

@@ -34,6 +34,7 @@ bool Engine::Look() {
   if (done_unsaid_) SayDone();
   const bool backlog = std::exchange(backlog_, false);
   moved |= AdvancePulls(policy::kProgressBytes);
+  moved |= AdvanceCopies(policy::kProgressBytes);
   // After what has arrived: it may have made room, or be answered.
   if (moved || backlog) {
     for (const auto& [id, peer] : peers_) {
@@ -79,7 +80,7 @@ void Engine::Check(int64_t now) {
 
 bool Engine::Arm() {
   if (hub_ != nullptr) hub_->BeginSleep();
-  bool armed = pulls_.empty() && !trouble_ && !done_unsaid_ &&
+  bool armed = pulls_.empty() && (copies_.empty() || backlog_) && !trouble_ && !done_unsaid_ &&
                std::all_of(rails_.begin(), rails_.end(), [](const auto& rail) { return rail->Arm(); });
   for (const auto& [id, peer] : peers_) {
     armed = armed && (peer->lost || peer->ring == nullptr || (!peer->ring->HasNews() && !HasAcks(*peer)));
@@ -129,6 +130,7 @@ void Engine::WakeSleeper() {
 void Engine::Loop() {
   std::unique_lock lock(mutex_);
   int idle = 0;
+  uint64_t waits_seen = 0;
   while (!stop_) {
     if (!calls_.empty()) {
       const auto call = std::move(calls_.front());
@@ -138,7 +140,9 @@ void Engine::Loop() {
       lock.lock();
       continue;
     }
-    if (waiters_.load() > 0 || NowNanos() - last_wait_.load() < policy::kTakeoverNanos) {
+    // Waits come one after another: not before there was none for a while.
+    if (const uint64_t waits = waits_.load(std::memory_order_relaxed);
+        waiters_.load() > 0 || std::exchange(waits_seen, waits) != waits) {
       // A waiter that has slept says when it is done; short waits come and go without a word.
       const bool long_wait = waiters_.load() > 0 && (sleeping_ || sleepers_ > 0);
       takeover_.wait_for(
@@ -199,7 +203,7 @@ absl::Status Engine::Wait(Transfer& transfer, absl::Time deadline) {
     Sleep(lock, absl::ToInt64Nanoseconds(std::min(left, absl::Nanoseconds(policy::kMaxSleepNanos))));
     polls = spin_polls_ + policy::kYieldPolls - 2;  // woken for this, or for nothing
   }
-  last_wait_.store(NowNanos());
+  waits_.fetch_add(1, std::memory_order_relaxed);
   if (waiters_.fetch_sub(1) == 1 && slept) takeover_.notify_one();
   if (!late) return transfer.status;
   return absl::DeadlineExceededError("the transfer goes on: the wait's own deadline has come");
