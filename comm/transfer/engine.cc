@@ -41,11 +41,11 @@ absl::StatusOr<std::shared_ptr<Engine>> Engine::Create(Options options) {
   card.engine = RandomNumber();
   card.name = given.name.empty() ? absl::StrCat(HostName(), ":", getpid()) : given.name;
   card.host = HostName();
-  std::vector<std::string> devices = given.rails;
-  if (devices.empty()) devices.emplace_back();
-  for (const std::string& device : devices) {
-    COHORT_ASSIGN_OR_RETURN(auto rail, Rail::Create(device, engine.get()));
-    card.rails.push_back(rail->address());
+  for (const std::string& device : given.rails) engine->interfaces_.push_back({device, "", ""});
+  if (given.rails.empty()) engine->interfaces_ = ucx::Interfaces();
+  for (const ucx::Interface& interface : engine->interfaces_) {
+    COHORT_ASSIGN_OR_RETURN(auto rail, Rail::Create(interface.name, engine.get()));
+    card.rails.push_back({rail->address(), given.rails.empty() ? interface.ToText() : ""});
     engine->rails_.push_back(std::move(rail));
   }
   if (given.shared_memory) {

@@ -23,6 +23,7 @@
 #include "comm/transfer/ring_link.h"
 #include "comm/transfer/stripe.h"
 #include "comm/transfer/transfer_engine.h"
+#include "comm/transport/ucx/interfaces.h"
 
 namespace cohort::comm::transfer {
 
@@ -101,7 +102,7 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
     uint64_t last_number = 0;
     std::byte* data = nullptr;
     uint64_t bytes = 0;
-    int users = 0;                      // writes in flight from it
+    int users = 0;                       // writes in flight from it
     std::optional<SharedMemory> shared;  // allocated by the engine: peers of this host may map it
   };
   struct Part {  // a shard on its way; rail: which of the peer's ways, -1 none yet
@@ -214,12 +215,14 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
 
   // engine_peers.cc
   absl::Status Reach(PeerId id, Peer** peer);
+  absl::StatusOr<std::vector<std::pair<int, int>>> PairRails(const Card& card) const;
   Peer* Find(PeerId id) const {
     return static_cast<uint64_t>(id) < peer_at_.size() ? peer_at_[static_cast<uint64_t>(id)] : nullptr;
   }
   Memory* FindRegion(uint64_t number) {
     const uint32_t slot = RegionSlot(number);
-    return slot < regions_.size() && number != 0 && regions_[slot].number == number ? &regions_[slot] : nullptr;
+    return slot < regions_.size() && number != 0 && regions_[slot].number == number ? &regions_[slot]
+                                                                                    : nullptr;
   }
   void CheckPeer(Peer& peer, int64_t now, int64_t look);
   void BuryWay(Peer& peer, size_t number);
@@ -280,6 +283,7 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
   int spin_polls_ = 0;
   Card card_;
   mutable CourteousMutex mutex_;
+  std::vector<ucx::Interface> interfaces_;  // one for each rail
   std::vector<std::unique_ptr<Rail>> rails_;
   std::unique_ptr<LocalHub> hub_;
   std::unordered_map<uint64_t, std::unique_ptr<Peer>> peers_;     // by id
@@ -287,8 +291,8 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
   std::vector<Peer*> near_;                                       // those of this host
   std::unordered_map<uint64_t, Peer*> by_incarnation_;            // by this side's incarnation
   std::list<std::pair<int64_t, std::unique_ptr<Link>>> leaving_;  // until when
-  uint64_t next_incarnation_ = RandomNumber() >> 2;  // later ones are larger
-  std::vector<Memory> regions_{1};  // by slot; none has number 0
+  uint64_t next_incarnation_ = RandomNumber() >> 2;               // later ones are larger
+  std::vector<Memory> regions_{1};                                // by slot; none has number 0
   std::vector<uint32_t> free_regions_;
   std::list<std::shared_ptr<Transfer>> transfers_;
   std::list<std::shared_ptr<Transfer>> spare_;  // places for more
@@ -308,7 +312,7 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
   // Who makes progress: threads that wait, or else the engine's own, which sleeps on the event fds.
   std::atomic<int> waiters_{0};
   std::atomic<uint64_t> waits_{0};  // that are over
-  bool sleeping_ = false;  // one thread sleeps on the event fds, others on changed_
+  bool sleeping_ = false;           // one thread sleeps on the event fds, others on changed_
   bool long_sleep_ = false;
   int sleepers_ = 0;
   bool closed_ = false;

@@ -110,9 +110,10 @@ bool Engine::Advance(Copy& copy, size_t* budget) {
   Outbound& write = at->second;
   if (copy.place < write.bytes) {
     // Before both sides have met, the peer's memory is not for this one yet, and frames wait as well.
-    const RingLink::Mapping* mapping = peer->ways[0].Live() ? peer->ring->BeginWriting(write.to_region) : nullptr;
+    const RingLink::Mapping* mapping =
+        peer->ways[0].Live() ? peer->ring->BeginWriting(write.to_region) : nullptr;
     const bool fits = mapping != nullptr && write.reach <= mapping->bytes;
-    while (fits && copy.place < write.bytes && *budget > 0) {
+    while (fits && copy.place<write.bytes&& * budget> 0) {
       auto segment = std::upper_bound(write.segments.begin(), write.segments.end(), copy.place,
                                       [](uint64_t wanted, const Segment& one) { return wanted < one.place; });
       --segment;

@@ -70,7 +70,8 @@ Work Engine::Submit(std::vector<Call> calls, std::optional<absl::Time> deadline)
     }
   }
   std::erase_if(calls, [&](const Call& call) {
-    const uint64_t bytes = call.segments.empty() ? 0 : call.segments.back().place + call.segments.back().bytes;
+    const uint64_t bytes =
+        call.segments.empty() ? 0 : call.segments.back().place + call.segments.back().bytes;
     return bytes > 0 && bytes <= policy::kTransferMappedBytes &&
            WriteMapped(*Find(call.peer), call.segments, call.to_region, call.immediate);
   });
@@ -387,7 +388,8 @@ void Engine::GiveUp(Transfer& transfer, const absl::Status& status) {
     void* next = counter_.Cancel(transfer.immediate, &transfer);
     const uint32_t immediate = transfer.immediate;
     Finish(transfer, status);
-    for (; next != nullptr; next = counter_.Serve(immediate))  // those behind it, for which there is enough now
+    for (; next != nullptr;
+         next = counter_.Serve(immediate))  // those behind it, for which there is enough now
       Finish(*static_cast<Transfer*>(next), absl::OkStatus());
     return;
   }

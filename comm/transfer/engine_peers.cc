@@ -25,6 +25,21 @@ absl::Status Engine::Reach(PeerId id, Peer** peer) {
   return (*peer)->lost ? (*peer)->why : absl::OkStatus();
 }
 
+// Which of the rails go with which of a peer's: those of one network; or, where either side's are named by its options,
+// by their numbers.
+absl::StatusOr<std::vector<std::pair<int, int>>> Engine::PairRails(const Card& card) const {
+  std::vector<ucx::Interface> theirs;
+  for (const Card::Rail& rail : card.rails) {
+    if (rail.interface.empty() || !options_.rails.empty()) continue;
+    COHORT_ASSIGN_OR_RETURN(theirs.emplace_back(), ucx::Interface::FromText(rail.interface));
+  }
+  if (theirs.size() == card.rails.size()) return ucx::PairInterfaces(interfaces_, theirs);
+  std::vector<std::pair<int, int>> pairs;
+  for (size_t i = 0; i < std::max(rails_.size(), card.rails.size()); ++i)
+    pairs.emplace_back(i % rails_.size(), i % card.rails.size());
+  return pairs;
+}
+
 absl::StatusOr<PeerId> Engine::AddPeer(const std::string& text,
                                        std::function<void(PeerId, const absl::Status&)> on_lost) {
   COHORT_ASSIGN_OR_RETURN(const Card card, Card::FromText(text));
@@ -47,15 +62,17 @@ absl::StatusOr<PeerId> Engine::AddPeer(const std::string& text,
       way.link = *std::move(ring);
     }
   }
-  const size_t rails = peer->ways.empty() ? std::max(rails_.size(), card.rails.size()) : 0;
-  for (size_t i = 0; i < rails; ++i) {
-    COHORT_ASSIGN_OR_RETURN(auto link, rails_[i % rails_.size()]->Connect(card.rails[i % card.rails.size()]));
-    peer->ways.emplace_back().link = std::move(link);
+  if (peer->ways.empty()) {
+    COHORT_ASSIGN_OR_RETURN(const auto pairs, PairRails(card));
+    for (const auto& [own, theirs] : pairs) {
+      COHORT_ASSIGN_OR_RETURN(auto link, rails_[own]->Connect(card.rails[theirs].address));
+      peer->ways.emplace_back().link = std::move(link);
+    }
   }
   peer->id = PeerId{peer_at_.size()};
   Peer& added = *peer;
   peer_at_.push_back(&added);
-  if (rails > 0) ++remote_peers_;
+  if (added.ring == nullptr) ++remote_peers_;
   if (added.ring != nullptr) near_.push_back(&added);
   by_incarnation_[added.incarnation] = &added;
   peers_[static_cast<uint64_t>(added.id)] = std::move(peer);
@@ -106,8 +123,9 @@ absl::Status Engine::RemovePeer(PeerId id) {
     return absl::NotFoundError(absl::StrCat("there is no peer ", static_cast<uint64_t>(id)));
   if (peer->ring != nullptr && !peer->ring->Revoke(policy::kTransferRevokeNanos)) {
     return absl::DeadlineExceededError(absl::StrCat(
-        Name(*peer), " is in the middle of a write into this engine's memory, and does not go on: is it stopped? "
-                     "Remove it when it has ended or goes on"));
+        Name(*peer),
+        " is in the middle of a write into this engine's memory, and does not go on: is it stopped? "
+        "Remove it when it has ended or goes on"));
   }
   if (!peer->lost) {
     Frame bye;
@@ -135,8 +153,8 @@ absl::StatusOr<int> Engine::LiveRails(PeerId id) const {
   const Peer* peer = Find(id);
   if (peer == nullptr) return absl::NotFoundError("there is no such peer");
   if (peer->lost) return peer->why;
-  return static_cast<int>(std::count_if(peer->ways.begin(), peer->ways.end(),
-                                        [](const Way& way) { return way.Live(); }));
+  return static_cast<int>(
+      std::count_if(peer->ways.begin(), peer->ways.end(), [](const Way& way) { return way.Live(); }));
 }
 
 // Signs of life; outside of UCX's callbacks.

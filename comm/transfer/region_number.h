@@ -9,6 +9,8 @@ inline constexpr uint64_t kRegionSlotBits = 24;
 inline constexpr uint32_t RegionSlot(uint64_t number) {
   return static_cast<uint32_t>(number & ((uint64_t{1} << kRegionSlotBits) - 1));
 }
-inline constexpr uint64_t NextRegionNumber(uint64_t number) { return number + (uint64_t{1} << kRegionSlotBits); }
+inline constexpr uint64_t NextRegionNumber(uint64_t number) {
+  return number + (uint64_t{1} << kRegionSlotBits);
+}
 
 }  // namespace cohort::comm::transfer

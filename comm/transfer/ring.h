@@ -38,7 +38,8 @@ inline constexpr size_t kInlineBytes = sizeof(Line::inlined);
 
 // The whole of a number whose low half is `low`, and which is near `near`.
 inline uint64_t Whole(uint32_t low, uint64_t near) {
-  return near + static_cast<uint64_t>(static_cast<int64_t>(static_cast<int32_t>(low - static_cast<uint32_t>(near))));
+  return near +
+         static_cast<uint64_t>(static_cast<int64_t>(static_cast<int32_t>(low - static_cast<uint32_t>(near))));
 }
 
 // Zero bytes are an empty ring.
@@ -61,7 +62,8 @@ class RingCursor {
   // From where a payload of so many bytes lies, and to where.
   static uint64_t Begin(uint64_t position, size_t bytes) {
     const uint64_t at = position % policy::kTransferRingBytes;
-    return at + Room(bytes) > policy::kTransferRingBytes ? position + policy::kTransferRingBytes - at : position;
+    return at + Room(bytes) > policy::kTransferRingBytes ? position + policy::kTransferRingBytes - at
+                                                         : position;
   }
   static uint64_t Room(size_t bytes) { return (bytes + 15) & ~uint64_t{15}; }
 

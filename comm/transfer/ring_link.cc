@@ -49,7 +49,8 @@ absl::StatusOr<std::unique_ptr<RingLink>> RingLink::Attach(LocalHub* own, const 
     return absl::ResourceExhaustedError(
         absl::StrCat("process ", pid, " has ", policy::kTransferLocalPeers, " peers on its host already"));
   }
-  COHORT_ASSIGN_OR_RETURN(std::byte* const ring, link->memory_.Map(HubRingOffset(link->claim_), kHubRingBytes));
+  COHORT_ASSIGN_OR_RETURN(std::byte* const ring,
+                          link->memory_.Map(HubRingOffset(link->claim_), kHubRingBytes));
   link->out_ring_ = reinterpret_cast<Ring*>(ring);
   link->out_ = RingProducer(link->out_ring_);
   const char* single_copy = std::getenv("COHORT_SHM_SINGLE_COPY");
@@ -163,7 +164,8 @@ void RingLink::Map(uint64_t region) {
 void RingLink::DropWithdrawn() {
   for (size_t slot = 0; slot < mappings_.size(); ++slot) {
     Mapping& mapping = mappings_[slot];
-    if (mapping.data == nullptr || peer_hub_->exports[slot].number.load(std::memory_order_relaxed) == mapping.number)
+    if (mapping.data == nullptr ||
+        peer_hub_->exports[slot].number.load(std::memory_order_relaxed) == mapping.number)
       continue;
     SharedMemory::Unmap(mapping.data, WholePages(mapping.bytes));
     mapping = {};

@@ -48,9 +48,9 @@ struct Allocation {
 struct Options {
   // How errors and peers call this engine, as "rank 3".
   std::string name;
-  // The network interfaces, one rail each, as UCX names them ("eth0", "mlx5_0:1"); none: one rail over
-  // whatever UCX and COHORT_NET_DEVICES choose. Rail i of one engine talks to rail i of the other (modulo
-  // their numbers).
+  // The network interfaces, one rail each, as UCX names them ("eth0", "mlx5_0:1"): rail i of one engine talks to rail i
+  // of the other (modulo their numbers). None: all interfaces of this host, or of COHORT_NET_DEVICES, paired with those
+  // of a peer by their networks.
   std::vector<std::string> rails;
   // Peers of this host are reached through shared memory; false: over the network like all others.
   bool shared_memory = true;

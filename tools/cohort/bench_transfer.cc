@@ -248,11 +248,13 @@ absl::Status BenchTransfer(const TransferFlags& flags) {
   for (const Kind& kind : {latency, bandwidth}) {
     const bool is_latency = kind.most > 10'000;
     if (prints) {
-      std::string header = absl::StrFormat("\n%s, hosts: %d; %s; ratio to the best of ucx_perftest\n%9s", kind.name,
-                                           bench.hosts(), is_latency ? "microseconds one way" : "MB/s", "bytes");
+      std::string header =
+          absl::StrFormat("\n%s, hosts: %d; %s; ratio to the best of ucx_perftest\n%9s", kind.name,
+                          bench.hosts(), is_latency ? "microseconds one way" : "MB/s", "bytes");
       for (const Cohort& one : kind.cohort)
-        absl::StrAppendFormat(&header, " %16s ratio",
-                              absl::StrCat(one.algorithm, near ? one.memory == kAllocated ? "/alloc" : "/reg" : ""));
+        absl::StrAppendFormat(
+            &header, " %16s ratio",
+            absl::StrCat(one.algorithm, near ? one.memory == kAllocated ? "/alloc" : "/reg" : ""));
       for (const std::string& test : kind.tests) absl::StrAppendFormat(&header, " %12s", test);
       std::printf("%s\n", header.c_str());
     }
@@ -292,7 +294,8 @@ absl::Status BenchTransfer(const TransferFlags& flags) {
       std::string line = absl::StrFormat("%9d", bytes);
       for (size_t who = 0; who < cohort.size(); ++who) {
         const double median = Median(cohort[who]);
-        absl::StrAppendFormat(&line, " %16.2f %5.2f", shown(median), is_latency ? median / best : best / median);
+        absl::StrAppendFormat(&line, " %16.2f %5.2f", shown(median),
+                              is_latency ? median / best : best / median);
         row("cohort", kind.cohort[who].algorithm,
             kind.cohort[who].memory == kAllocated ? "allocated" : "registered", median);
       }

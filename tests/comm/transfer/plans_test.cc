@@ -11,6 +11,7 @@
 #include "comm/transfer/imm_counter.h"
 #include "comm/transfer/ring.h"
 #include "comm/transfer/stripe.h"
+#include "comm/transport/ucx/interfaces.h"
 
 namespace cohort::comm::transfer {
 namespace {
@@ -126,7 +127,8 @@ TEST(ImmCounter, AsAPlainListOfExpectations) {
 }
 
 TEST(Lines, NumbersAreMadeWholeFromTheirLowHalves) {
-  for (const uint64_t near : {uint64_t{1}, uint64_t{0xfffffff0}, uint64_t{0x100000000}, uint64_t{0x7'80000000}}) {
+  for (const uint64_t near :
+       {uint64_t{1}, uint64_t{0xfffffff0}, uint64_t{0x100000000}, uint64_t{0x7'80000000}}) {
     for (int64_t distance = -1; distance <= 300; ++distance) {
       const uint64_t whole = near + static_cast<uint64_t>(distance);
       EXPECT_EQ(Whole(static_cast<uint32_t>(whole), near), whole);
@@ -143,7 +145,8 @@ TEST(Lines, ArriveInOrderWithWhatTheyCarry) {
   std::deque<std::vector<std::byte>> inside;
   int sent = 0, taken = 0;
   while (taken < 20'000) {
-    std::vector<std::byte> data(random() % 4 == 0 ? random() % policy::kTransferRingFrameBytes : random() % 40);
+    std::vector<std::byte> data(random() % 4 == 0 ? random() % policy::kTransferRingFrameBytes
+                                                  : random() % 40);
     for (std::byte& one : data) one = static_cast<std::byte>(random());
     std::byte* to = nullptr;
     if (Line* line = producer.Reserve(data.size(), &to); line != nullptr) {
@@ -172,27 +175,60 @@ TEST(Card, ComesBackFromText) {
                   .name = "a name with spaces",
                   .host = "host",
                   .local = "",
-                  .rails = {std::string("\0\1\2", 3), "second"}};
+                  .rails = {{std::string("\0\1\2", 3), "10.0.0.0/8 10.1.2.3"}, {"second", ""}}};
   const auto back = Card::FromText(card.ToText());
   ASSERT_TRUE(back.ok()) << back.status();
   EXPECT_EQ(back->engine, card.engine);
   EXPECT_EQ(back->name, card.name);
   EXPECT_EQ(back->local, card.local);
-  EXPECT_EQ(back->rails, card.rails);
+  ASSERT_EQ(back->rails.size(), 2u);
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(back->rails[i].address, card.rails[i].address);
+    EXPECT_EQ(back->rails[i].interface, card.rails[i].interface);
+  }
 }
 
 TEST(Card, BrokenTextIsRefused) {
   const std::string good =
-      Card{.engine = 77, .name = "n", .host = "h", .local = "l", .rails = {"r"}}.ToText();
+      Card{.engine = 77, .name = "n", .host = "h", .local = "l", .rails = {{"r", ""}}}.ToText();
   ASSERT_TRUE(Card::FromText(good).ok());
   for (const std::string& bad :
-       {std::string(), std::string("cohort-transfer-1"), "x" + good, good + " ", good + " %%%",
-        good.substr(0, 25), good.substr(0, good.rfind(' ')),
-        std::string("cohort-transfer-1 x bg== aA== bA== cg=="),
-        std::string("cohort-transfer-1 0 bg== aA== bA== cg=="), std::string(1 << 20, ' ')}) {
+       {std::string(), std::string("cohort-transfer-2"), "x" + good, good + " ", good + " %%%",
+        good + " cg==", good + " :cg==", good + " cg==:%", good.substr(0, 25),
+        good.substr(0, good.rfind(' ')), std::string("cohort-transfer-2 x bg== aA== bA== cg==:"),
+        std::string("cohort-transfer-2 0 bg== aA== bA== cg==:"), std::string(1 << 20, ' ')}) {
     const auto card = Card::FromText(bad);
     EXPECT_EQ(card.status().code(), absl::StatusCode::kInvalidArgument) << bad.substr(0, 80);
   }
+}
+
+// Both sides find the same pairs in the same order, each of one network; what both hosts have reaches nobody.
+TEST(Interfaces, OfOneNetworkArePairedAlikeOnBothSides) {
+  using ucx::Interface;
+  const Interface bridge = {"docker0", "172.17.0.0/16", "172.17.0.1"};
+  const std::vector<Interface> one = {
+      {"eth1", "10.1.0.0/24", "10.1.0.1"}, bridge, {"eth0", "10.0.0.0/24", "10.0.0.1"}};
+  const std::vector<Interface> two = {{"a", "10.0.0.0/24", "10.0.0.2"},
+                                      {"b", "10.9.0.0/24", "10.9.0.2"},
+                                      {"c", "10.1.0.0/24", "10.1.0.2"},
+                                      {"d", "10.1.0.0/24", "10.1.0.3"},
+                                      bridge};
+  using Pairs = std::vector<std::pair<int, int>>;
+  EXPECT_EQ(ucx::PairInterfaces(one, two), (Pairs{{2, 0}, {0, 2}}));
+  EXPECT_EQ(ucx::PairInterfaces(two, one), (Pairs{{0, 2}, {2, 0}}));
+  // Routers, or no names at all: the first of each.
+  EXPECT_EQ(ucx::PairInterfaces(one, {{"x", "10.5.0.0/24", "10.5.0.1"}}), (Pairs{{0, 0}}));
+  EXPECT_EQ(ucx::PairInterfaces(one, {Interface{}}), (Pairs{{0, 0}}));
+  EXPECT_EQ(ucx::PairInterfaces({Interface{}}, {Interface{}}), (Pairs{{0, 0}}));
+}
+
+TEST(Interfaces, ComeBackFromText) {
+  const auto back = ucx::Interface::FromText(ucx::Interface{"eth0", "10.0.0.0/24", "10.0.0.1"}.ToText());
+  ASSERT_TRUE(back.ok());
+  EXPECT_EQ(back->network + back->address, "10.0.0.0/2410.0.0.1");
+  EXPECT_TRUE(ucx::Interface::FromText(ucx::Interface{}.ToText()).ok());
+  EXPECT_EQ(ucx::Interface::FromText("").status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_FALSE(ucx::Interfaces().empty());
 }
 
 }  // namespace
