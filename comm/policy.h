@@ -91,8 +91,10 @@ inline constexpr int64_t kUcxPingNanos = 100'000'000;
 inline constexpr int64_t kUcxSilenceNanos = 700'000'000;
 // One look at the peers counts for at most this much silence: this rank may have been stopped itself.
 inline constexpr int64_t kUcxLookNanos = 50'000'000;
-// Interfaces of a host that are used side by side, at most.
+// Interfaces of a host that are used side by side, at most. Over several, a receiver says what it has after so many
+// frames, or with any frame of its own.
 inline constexpr size_t kMaxRails = 8;
+inline constexpr uint64_t kUcxFramesUnsaid = 4;
 // How long a closing transport waits for its peers to say that they have everything, and for its endpoints to end.
 inline constexpr int64_t kUcxLingerNanos = 500'000'000;
 inline constexpr int64_t kUcxEndNanos = 500'000'000;

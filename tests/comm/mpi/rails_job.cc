@@ -1,7 +1,7 @@
 // Two ranks on two hosts with several interfaces each: large writes and large collectives keep arriving whole while one
 // of the interfaces fails. Says "ready" when both sides know that all rails work; whoever runs it breaks one then, and
 // mends it when it says "survived". Ends with 0 where every byte was right, all rails carried bytes before, and one fewer works afterwards.
-//   rails_job RAILS SECONDS
+//   rails_job writes|collectives RAILS SECONDS
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -89,9 +89,42 @@ absl::Status Writes(Rendezvous& board, int rails, absl::Duration time) {
   return engine->Barrier({peer}, 4).Wait();
 }
 
-absl::Status Run(int rails, absl::Duration time) {
+// All-reduces, until some time after a failure.
+absl::Status Collectives(std::shared_ptr<Rendezvous> board, int rails, absl::Duration time) {
+  COHORT_ASSIGN_OR_RETURN(const auto comm, Communicator::Create(board));
+  const int rank = board->rank();
+  constexpr size_t kCount = kBytes / sizeof(float);
+  std::vector<float> own(kCount), sum(kCount);
+  std::vector<uint64_t> before(rails);
+  for (int rail = 0; rail < rails; ++rail) before[rail] = BytesSent(rail);
+  const absl::Time end = absl::Now() + time;
+  // Long enough for the failure to be noticed in the middle.
+  for (int round = 0;; ++round) {
+    for (size_t i = 0; i < kCount; ++i) own[i] = static_cast<float>(i % 1000 + round + 7 * rank);
+    COHORT_RETURN_IF_ERROR(comm->AllReduce(own.data(), sum.data(), kCount, DataType::kF32).Wait());
+    for (size_t i = 0; i < kCount; ++i) {
+      if (sum[i] != static_cast<float>(2 * (i % 1000 + round) + 7))
+        return Failed(absl::StrCat("sum ", i, " of round ", round));
+    }
+    if (round == 0) {
+      for (int rail = 0; rail < rails; ++rail) {
+        if (BytesSent(rail) - before[rail] < kBytes / rails / 4)
+          return Failed(absl::StrCat("rail ", rail, " is idle"));
+      }
+      if (rank == 0) std::puts("ready"), std::fflush(stdout);
+    }
+    // Small ones, which are taken in turn as well; rank 0 says whether that is enough.
+    float more = absl::Now() < end ? 1 : 0;
+    COHORT_RETURN_IF_ERROR(comm->Broadcast(&more, 1, DataType::kF32, 0).Wait());
+    if (more == 0) break;
+  }
+  if (rank == 0) std::puts("survived"), std::fflush(stdout);
+  return absl::OkStatus();
+}
+
+absl::Status Run(const std::string& what, int rails, absl::Duration time) {
   COHORT_ASSIGN_OR_RETURN(const auto board, MpiRendezvous());
-  return Writes(*board, rails, time);
+  return what == "writes" ? Writes(*board, rails, time) : Collectives(board, rails, time);
 }
 
 }  // namespace

@@ -21,16 +21,21 @@ def main():
     if up.returncode != 0:
         return up.returncode
     try:
-        # Not by MPI's messages, which would miss a rail: they take the first.
-        with subprocess.Popen([TESTBED, "run", "--np", "2", "--", PROGRAM, "2", "1"], env=ENVIRONMENT, text=True,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as job:
-            for line in job.stdout:
-                print(line, end="", flush=True)
-                if line.strip() == "ready":
-                    testbed("cut", "host2", "--rail", "1")
-                if line.strip() == "survived":
-                    testbed("heal", "host2", "--rail", "1")
-            return job.wait(timeout=60)
+        for what in ("writes", "collectives"):
+            with subprocess.Popen([TESTBED, "run", "--np", "2", "--", PROGRAM, what, "2", "2"], env=ENVIRONMENT, text=True,
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as job:
+                said = []
+                for line in map(str.strip, job.stdout):
+                    said.append(line)
+                    if line == "ready":
+                        testbed("cut", "host2", "--rail", "1")
+                    if line == "survived":
+                        testbed("heal", "host2", "--rail", "1")
+                code = job.wait(timeout=60)
+            print(what, said, code)
+            if code != 0 or said != ["ready", "survived"]:
+                return code or 1
+        return 0
     finally:
         testbed("down")
 
