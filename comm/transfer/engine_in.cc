@@ -59,11 +59,12 @@ void Engine::OnFrame(const Frame& frame, absl::Span<const std::byte> payload) {
 
 // All of this side's writes below are complete at the peer.
 void Engine::OnDoneBelow(Peer& peer, uint64_t below) {
+  below = std::max(below, peer.acked);
   while (!peer.outbound.empty() && peer.outbound.begin()->first < below)
     WriteOver(peer, peer.outbound.begin()->first, absl::OkStatus());
   while (!peer.small.empty() && peer.small.front().op < below)
     WriteOver(peer, peer.small.front().op, absl::OkStatus());
-  peer.acked = peer.acked_done = std::max(peer.acked, below);
+  peer.acked = peer.acked_done = below;
 }
 
 void Engine::Settle(Peer& peer, uint64_t settled) {

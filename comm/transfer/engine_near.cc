@@ -33,7 +33,7 @@ std::optional<Work> Engine::WriteNear(const WriteRequest& request) {
   std::byte* to = nullptr;
   Line* line = peer->ring->Reserve(request.bytes, &to);
   if (line == nullptr) return std::nullopt;
-  std::memcpy(to, from, request.bytes);
+  if (request.bytes > 0) std::memcpy(to, from, request.bytes);
   line->flags = request.immediate.has_value() ? kHasImmediate : 0;
   line->immediate = request.immediate.value_or(0);
   line->region = request.to.number;

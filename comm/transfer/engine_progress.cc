@@ -188,6 +188,7 @@ absl::Status Engine::Wait(Transfer& transfer, absl::Time deadline) {
       if (lock.owns_lock() && !closed_) moved = Turn(transfer, polls % policy::kTransferTurns == 0);
     }
     if (transfer.done.load(std::memory_order_acquire)) break;
+    if (mutex_.wanted()) sched_yield();
     if (moved) polls = 0;
     if (polls < spin_polls_) continue;
     if (polls < spin_polls_ + policy::kYieldPolls) {

@@ -131,9 +131,9 @@ absl::Status Run(const std::string& what, int rails, absl::Duration time) {
 }  // namespace cohort::comm
 
 int main(int argc, char** argv) {
-  const absl::Status status = argc == 3
-                                  ? cohort::comm::Run(std::atoi(argv[1]), absl::Seconds(std::atof(argv[2])))
-                                  : absl::InvalidArgumentError("rails_job RAILS SECONDS");
+  const absl::Status status =
+      argc == 4 ? cohort::comm::Run(argv[1], std::atoi(argv[2]), absl::Seconds(std::atof(argv[3])))
+                : absl::InvalidArgumentError("rails_job writes|collectives RAILS SECONDS");
   if (!status.ok()) std::fprintf(stderr, "rails_job: %s\n", status.ToString().c_str());
   return status.ok() ? 0 : 1;
 }
