@@ -164,6 +164,8 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
     uint64_t next_op = 1;
     std::map<uint64_t, Outbound> outbound;
     std::deque<Small> small;
+    bool owes_settled =
+        false;  // the peer remembers a refusal: a frame, which a line is not, is to say that it is known
     uint64_t acked = 0;  // the peer has said that all below are complete; dealt with up to `acked_done`
     uint64_t acked_done = 0;
     // In. All writes below are over, and those of the set.

@@ -33,6 +33,7 @@ void Engine::OnFrame(const Frame& frame, absl::Span<const std::byte> payload) {
       WriteOver(peer, frame.op, absl::OkStatus());
       return;
     case FrameType::kRefused:
+      peer.owes_settled = true;
       WriteOver(peer, frame.op,
                 absl::Status(static_cast<absl::StatusCode>(frame.code),
                              absl::StrCat(Name(peer), " refused a write: ",

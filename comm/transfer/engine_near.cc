@@ -28,7 +28,8 @@ std::optional<Work> Engine::WriteNear(const WriteRequest& request) {
     if (WriteMapped(*peer, {&segment, 1}, request.to.number, request.immediate)) return Work();
   }
   Way& way = peer->ways[0];
-  if (request.bytes > policy::kTransferPullBytes || !way.Live() || !way.control.empty() || !way.parts.empty())
+  if (request.bytes > policy::kTransferPullBytes || peer->owes_settled || !way.Live() ||
+      !way.control.empty() || !way.parts.empty())
     return std::nullopt;
   std::byte* to = nullptr;
   Line* line = peer->ring->Reserve(request.bytes, &to);
@@ -196,7 +197,7 @@ void Engine::OnSmall(Peer& peer, const Line& line, const std::byte* data) {
     std::memcpy(to, data, bytes);
   }
   MarkOver(peer, op);
-  if (op >= peer.over_below) peer.unsaid.push_back(op);  // one before it is not over
+  if (op >= DoneBelow(peer)) peer.unsaid.push_back(op);  // one before it is not over, or was refused
   done_unsaid_ = true;
   if ((line.flags & kHasImmediate) != 0) CountImmediate(line.immediate);
 }

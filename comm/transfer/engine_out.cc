@@ -269,6 +269,7 @@ bool Engine::SendData(Peer& peer, size_t way, uint64_t op, Outbound& write, Part
   Frame frame = WriteFrame(peer, op, write, part);
   frame.segments = static_cast<uint32_t>(extents.size());
   if (!link.TrySend(frame, pieces)) return false;
+  peer.owes_settled = false;
   peer.told_below = frame.done_below;
   part.next = place;
   return true;
@@ -298,6 +299,7 @@ bool Engine::SendPull(Peer& peer, size_t way, uint64_t op, Outbound& write, Part
   frame.generation = write.generation;
   const Piece table = {extents.data(), extents.size() * sizeof(PullExtent)};
   if (!peer.ways[way].link->TrySend(frame, {&table, 1})) return false;
+  peer.owes_settled = false;
   peer.told_below = frame.done_below;
   part.next = place;
   return true;

@@ -297,9 +297,8 @@ TEST(TransferMapped, AKilledOwnerIsNoticed) {
         }
         WriteRequest request = mesh.Request(1, 0, 4096);
         request.immediate = 1;
-        ASSERT_TRUE(mesh.engine->Write(request).Wait().ok());
+        absl::Status status = mesh.engine->Write(request).Wait();
         request.immediate.reset();
-        absl::Status status;
         const absl::Time until = absl::Now() + absl::Seconds(10);
         while (status.ok() && absl::Now() < until) status = mesh.engine->Write(request).Wait();
         ExpectError(status, absl::StatusCode::kUnavailable, "peer 'rank 1' was lost");
