@@ -91,6 +91,10 @@ inline constexpr int64_t kUcxPingNanos = 100'000'000;
 inline constexpr int64_t kUcxSilenceNanos = 700'000'000;
 // One look at the peers counts for at most this much silence: this rank may have been stopped itself.
 inline constexpr int64_t kUcxLookNanos = 50'000'000;
+// Interfaces of a host that are used side by side, at most. Over several, a receiver says what it has after so many
+// frames, or with any frame of its own.
+inline constexpr size_t kMaxRails = 8;
+inline constexpr uint64_t kUcxFramesUnsaid = 4;
 // How long a closing transport waits for its peers to say that they have everything, and for its endpoints to end.
 inline constexpr int64_t kUcxLingerNanos = 500'000'000;
 inline constexpr int64_t kUcxEndNanos = 500'000'000;
@@ -101,8 +105,25 @@ inline constexpr int64_t kUcxEndNanos = 500'000'000;
 inline constexpr uint64_t kMinShardBytes = 64 << 10;
 // Frames to one peer that UCX holds at a time, on each rail.
 inline constexpr int kTransferFramesInFlight = 16;
-// Payload of a frame between processes of one host: several fit into a ring.
+// Within a host: peers that an engine can have; the lines and payload bytes of a ring, powers of two; the payload of
+// a frame, of which several fit.
+inline constexpr uint32_t kTransferLocalPeers = 256;
+inline constexpr uint32_t kTransferRingLines = 256;
+inline constexpr uint32_t kTransferRingBytes = 128 << 10;
 inline constexpr size_t kTransferRingFrameBytes = 30 << 10;
+// Large writes of one engine that targets read at a time, and regions that peers can map.
+inline constexpr uint32_t kTransferSlots = 1024;
+inline constexpr uint32_t kTransferExports = 1024;
+// Writes up to this size into memory that peers have mapped are copied there by their source, in the call.
+inline constexpr uint64_t kTransferMappedBytes = 64 << 10;
+// How long RemovePeer waits for a peer that is stopped in the middle of such a write.
+inline constexpr int64_t kTransferRevokeNanos = 1'000'000'000;
+// Looks at the rings that a waiting thread takes without letting go of the lock, and such turns until it looks at
+// everything else.
+inline constexpr int kTransferLooks = 16;
+inline constexpr int kTransferTurns = 16;
+// Numbers of immediates that are kept while none is counted or expected: making them anew takes longer than a count.
+inline constexpr size_t kTransferCountersKept = 256;
 // Writes within a host that are larger are read by the target from the source's memory, so many ranges a frame.
 inline constexpr uint64_t kTransferPullBytes = 8 << 10;
 inline constexpr size_t kTransferPullExtents = 512;

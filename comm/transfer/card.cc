@@ -10,7 +10,7 @@
 namespace cohort::comm::transfer {
 namespace {
 
-constexpr absl::string_view kFormat = "cohort-transfer-1";
+constexpr absl::string_view kFormat = "cohort-transfer-2";
 
 }  // namespace
 
@@ -22,7 +22,8 @@ uint64_t RandomNumber() {
 std::string Card::ToText() const {
   std::string text = absl::StrCat(kFormat, " ", engine, " ", absl::Base64Escape(name), " ",
                                   absl::Base64Escape(host), " ", absl::Base64Escape(local));
-  for (const std::string& rail : rails) absl::StrAppend(&text, " ", absl::Base64Escape(rail));
+  for (const Rail& rail : rails)
+    absl::StrAppend(&text, " ", absl::Base64Escape(rail.address), ":", absl::Base64Escape(rail.interface));
   return text;
 }
 
@@ -34,8 +35,10 @@ absl::StatusOr<Card> Card::FromText(const std::string& text) {
               card.engine > 1 && absl::Base64Unescape(fields[2], &card.name) &&
               absl::Base64Unescape(fields[3], &card.host) && absl::Base64Unescape(fields[4], &card.local);
   for (size_t i = 5; good && i < fields.size(); ++i) {
-    card.rails.emplace_back();
-    good = absl::Base64Unescape(fields[i], &card.rails.back()) && !card.rails.back().empty();
+    const std::vector<std::string> parts = absl::StrSplit(fields[i], ':');
+    Rail& rail = card.rails.emplace_back();
+    good = parts.size() == 2 && absl::Base64Unescape(parts[0], &rail.address) && !rail.address.empty() &&
+           absl::Base64Unescape(parts[1], &rail.interface);
   }
   if (!good) {
     return absl::InvalidArgumentError(absl::StrCat("'", absl::CEscape(text.substr(0, 100)),

@@ -16,8 +16,12 @@ struct Card {
   uint64_t engine = 0;  // a random number
   std::string name;
   std::string host;
-  std::string local;               // the address in shared memory; empty: none
-  std::vector<std::string> rails;  // addresses of UCX workers
+  std::string local;  // the address in shared memory; empty: none
+  struct Rail {
+    std::string address;    // of a UCX worker
+    std::string interface;  // ucx::Interface as text; empty: paired by its number
+  };
+  std::vector<Rail> rails;
 
   // One line of text, and back.
   std::string ToText() const;

@@ -23,6 +23,10 @@ std::string HostName() {
   return name;
 }
 
+absl::Status TooManyRegions(size_t number) {
+  return absl::ResourceExhaustedError(absl::StrCat("there are ", number, " regions: no engine has more"));
+}
+
 }  // namespace
 
 bool Transfer::Done() { return engine->Poll(*this); }
@@ -37,11 +41,11 @@ absl::StatusOr<std::shared_ptr<Engine>> Engine::Create(Options options) {
   card.engine = RandomNumber();
   card.name = given.name.empty() ? absl::StrCat(HostName(), ":", getpid()) : given.name;
   card.host = HostName();
-  std::vector<std::string> devices = given.rails;
-  if (devices.empty()) devices.emplace_back();
-  for (const std::string& device : devices) {
-    COHORT_ASSIGN_OR_RETURN(auto rail, Rail::Create(device, engine.get()));
-    card.rails.push_back(rail->address());
+  for (const std::string& device : given.rails) engine->interfaces_.push_back({device, "", ""});
+  if (given.rails.empty()) engine->interfaces_ = ucx::Interfaces();
+  for (const ucx::Interface& interface : engine->interfaces_) {
+    COHORT_ASSIGN_OR_RETURN(auto rail, Rail::Create(interface.name, engine.get()));
+    card.rails.push_back({rail->address(), given.rails.empty() ? interface.ToText() : ""});
     engine->rails_.push_back(std::move(rail));
   }
   if (given.shared_memory) {
@@ -93,7 +97,10 @@ void Engine::Close() {
     for (Way& way : peer->ways) way.link->End("the transfer engine has ended");
   }
   by_incarnation_.clear();
+  near_.clear();
+  peer_at_.clear();
   peers_.clear();
+  for (Memory& memory : regions_) Release(memory);
   leaving_.clear();
   for (const auto& rail : rails_) rail->Flush(policy::kTransferLingerNanos);
   rails_.clear();
@@ -103,29 +110,87 @@ Engine::~Engine() {
   if (wake_fd_ >= 0) close(wake_fd_);
 }
 
+// A free slot of the table, under a number that was not used before.
+Engine::Memory* Engine::NewRegion() {
+  uint32_t slot = 0;
+  if (!free_regions_.empty()) {
+    slot = free_regions_.back();
+    free_regions_.pop_back();
+  } else {
+    slot = static_cast<uint32_t>(regions_.size());
+    if (slot >> kRegionSlotBits != 0) return nullptr;
+    regions_.emplace_back();
+  }
+  Memory& memory = regions_[slot];
+  memory.number = memory.last_number == 0 ? slot : NextRegionNumber(memory.last_number);
+  memory.last_number = memory.number;
+  return &memory;
+}
+
 absl::StatusOr<Region> Engine::Register(void* data, uint64_t bytes) {
   if (data == nullptr && bytes > 0)
     return absl::InvalidArgumentError(absl::StrCat("a region of ", bytes, " bytes at no address"));
   if (bytes > UINT64_MAX - reinterpret_cast<uintptr_t>(data))
     return absl::InvalidArgumentError(absl::StrCat("a region of ", bytes, " bytes does not fit into memory"));
   const std::lock_guard lock(mutex_);
-  const Region region = {next_region_++, bytes};
-  regions_[region.number] = {static_cast<std::byte*>(data), bytes, 0};
-  return region;
+  Memory* memory = NewRegion();
+  if (memory == nullptr) return TooManyRegions(regions_.size());
+  memory->data = static_cast<std::byte*>(data);
+  memory->bytes = bytes;
+  return Region{memory->number, bytes};
+}
+
+absl::StatusOr<Allocation> Engine::Allocate(uint64_t bytes) {
+  if (bytes == 0 || bytes > (uint64_t{1} << 46))
+    return absl::InvalidArgumentError(absl::StrCat("a region of ", bytes, " bytes cannot be allocated"));
+  absl::StatusOr<SharedMemory> shared = SharedMemory::Create(WholePages(bytes));
+  const absl::StatusOr<std::byte*> data = shared.ok() ? shared->Map(0, WholePages(bytes)) : shared.status();
+  if (!data.ok()) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("a region of ", bytes, " bytes cannot be allocated: ", data.status().message()));
+  }
+  const std::lock_guard lock(mutex_);
+  Memory* memory = NewRegion();
+  if (memory == nullptr) {
+    SharedMemory::Unmap(*data, WholePages(bytes));
+    return TooManyRegions(regions_.size());
+  }
+  memory->data = *data;
+  memory->bytes = bytes;
+  memory->shared.emplace(*std::move(shared));
+  // Those of other slots are written to as all memory is.
+  if (const uint32_t slot = RegionSlot(memory->number); hub_ != nullptr && slot < policy::kTransferExports)
+    hub_->Offer(slot, memory->number, memory->shared->fd(), bytes);
+  return Allocation{{memory->number, bytes}, memory->data};
 }
 
 absl::Status Engine::Unregister(Region region) {
   const std::lock_guard lock(mutex_);
-  const auto at = regions_.find(region.number);
-  if (at == regions_.end())
+  Memory* memory = FindRegion(region.number);
+  if (memory == nullptr)
     return absl::NotFoundError(absl::StrCat("region ", region.number, " is not registered here"));
-  if (at->second.users > 0) {
+  if (memory->users > 0) {
     return absl::FailedPreconditionError(absl::StrCat("region ", region.number, " is the source of ",
-                                                      at->second.users,
+                                                      memory->users,
                                                       " writes in flight: wait for their Work first"));
   }
-  regions_.erase(at);
+  free_regions_.push_back(RegionSlot(region.number));
+  Release(*memory);
   return absl::OkStatus();
+}
+
+// Peers that have mapped it may be in the middle of a write: that goes to pages that are nobody's any more.
+void Engine::Release(Memory& memory) {
+  if (memory.shared.has_value()) {
+    if (const uint32_t slot = RegionSlot(memory.number); hub_ != nullptr && slot < policy::kTransferExports)
+      hub_->Withdraw(slot);
+    SharedMemory::Unmap(memory.data, WholePages(memory.bytes));
+    memory.shared->Discard(0, WholePages(memory.bytes));
+    memory.shared.reset();
+  }
+  memory.number = 0;
+  memory.data = nullptr;
+  memory.bytes = 0;
 }
 
 }  // namespace cohort::comm::transfer

@@ -19,8 +19,7 @@ void Engine::OnFrame(const Frame& frame, absl::Span<const std::byte> payload) {
   if (peer.lost || peer.their_incarnation != frame.from || frame.link >= peer.ways.size()) return;
   peer.ways[frame.link].silent = 0;
   Settle(peer, frame.settled);
-  while (!peer.outbound.empty() && peer.outbound.begin()->first < frame.done_below)
-    WriteOver(peer, peer.outbound.begin()->first, absl::OkStatus());
+  OnDoneBelow(peer, frame.done_below);
   switch (frame.type) {
     case FrameType::kHello:
       return;
@@ -34,6 +33,7 @@ void Engine::OnFrame(const Frame& frame, absl::Span<const std::byte> payload) {
       WriteOver(peer, frame.op, absl::OkStatus());
       return;
     case FrameType::kRefused:
+      peer.owes_settled = true;
       WriteOver(peer, frame.op,
                 absl::Status(static_cast<absl::StatusCode>(frame.code),
                              absl::StrCat(Name(peer), " refused a write: ",
@@ -58,6 +58,16 @@ void Engine::OnFrame(const Frame& frame, absl::Span<const std::byte> payload) {
   }
 }
 
+// All of this side's writes below are complete at the peer.
+void Engine::OnDoneBelow(Peer& peer, uint64_t below) {
+  below = std::max(below, peer.acked);
+  while (!peer.outbound.empty() && peer.outbound.begin()->first < below)
+    WriteOver(peer, peer.outbound.begin()->first, absl::OkStatus());
+  while (!peer.small.empty() && peer.small.front().op < below)
+    WriteOver(peer, peer.small.front().op, absl::OkStatus());
+  peer.acked = peer.acked_done = below;
+}
+
 void Engine::Settle(Peer& peer, uint64_t settled) {
   if (settled <= peer.over_below) return;
   peer.over_below = settled;
@@ -68,7 +78,7 @@ void Engine::Settle(Peer& peer, uint64_t settled) {
 }
 
 void Engine::MarkOver(Peer& peer, uint64_t op) {
-  peer.inbound.erase(op);
+  if (!peer.inbound.empty()) peer.inbound.erase(op);
   if (op != peer.over_below) {
     peer.over.insert(op);
     return;
@@ -88,6 +98,13 @@ uint64_t Engine::DoneBelow(const Peer& peer) {
 void Engine::SayDone() {
   if (!std::exchange(done_unsaid_, false)) return;
   for (const auto& [id, peer] : peers_) {
+    // Within a host a word says it.
+    if (const uint64_t below = DoneBelow(*peer);
+        peer->ring != nullptr && below > peer->told_below && !peer->lost) {
+      peer->told_below = below;
+      peer->ring->SayDoneBelow(below);
+      peer->ring->Knock();
+    }
     if (peer->unsaid.empty()) continue;
     Frame done;
     done.type = FrameType::kDone;
@@ -115,10 +132,9 @@ bool Engine::IsOver(Peer& peer, const Frame& frame) {
 }
 
 absl::Status Engine::CheckRange(uint64_t region, uint64_t offset, uint64_t bytes, std::byte** at) {
-  const auto found = regions_.find(region);
-  if (found == regions_.end())
-    return absl::NotFoundError(absl::StrCat("region ", region, " is not registered"));
-  const Memory& memory = found->second;
+  const Memory* found = FindRegion(region);
+  if (found == nullptr) return absl::NotFoundError(absl::StrCat("region ", region, " is not registered"));
+  const Memory& memory = *found;
   if (offset > memory.bytes || bytes > memory.bytes - offset) {
     return absl::OutOfRangeError(absl::StrCat("bytes ", offset, " to ", offset, "+", bytes,
                                               " are not within region ", region, ", which has ",
@@ -205,10 +221,8 @@ void Engine::Arrived(Peer& peer, const Frame& frame, uint64_t bytes) {
 }
 
 void Engine::CountImmediate(uint32_t immediate) {
-  const std::optional<uint64_t> token = counter_.Add(immediate);
-  if (!token.has_value()) return;
-  if (const auto node = expectations_.extract(*token); !node.empty())
-    Finish(*node.mapped(), absl::OkStatus());
+  if (void* fulfilled = counter_.Add(immediate); fulfilled != nullptr)
+    Finish(*static_cast<Transfer*>(fulfilled), absl::OkStatus());
 }
 
 void Engine::ServeBarriers(Peer& peer, uint32_t tag) {

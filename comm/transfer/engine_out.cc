@@ -24,19 +24,21 @@ std::shared_ptr<Transfer> Engine::NewTransfer(std::optional<absl::Time> deadline
   transfer->engine = shared_from_this();
   transfer->deadline =
       deadline.has_value() ? SteadyNanos(*deadline) : NowNanos() + absl::ToInt64Nanoseconds(options_.timeout);
-  transfer->place = transfers_.insert(transfers_.end(), transfer);
+  if (spare_.empty()) spare_.emplace_back();
+  transfers_.splice(transfers_.end(), spare_, spare_.begin());
+  transfer->place = std::prev(transfers_.end());
+  *transfer->place = transfer;
   return transfer;
 }
 
 absl::Status Engine::Append(const Region& from, uint64_t from_offset, uint64_t to_offset, uint64_t bytes,
-                            Segments& to) const {
+                            Segments& to) {
   if (bytes == 0) return absl::OkStatus();
   const std::lock_guard lock(mutex_);
-  const auto at = regions_.find(from.number);
-  if (at == regions_.end()) {
+  const Memory* found = FindRegion(from.number);
+  if (found == nullptr)
     return absl::NotFoundError(absl::StrCat("source region ", from.number, " is not registered here"));
-  }
-  const Memory& memory = at->second;
+  const Memory& memory = *found;
   if (from_offset > memory.bytes || bytes > memory.bytes - from_offset) {
     return absl::InvalidArgumentError(absl::StrCat("source bytes ", from_offset, " to ", from_offset, "+",
                                                    bytes, " are not within region ", from.number,
@@ -57,15 +59,22 @@ absl::Status Engine::Append(const Region& from, uint64_t from_offset, uint64_t t
 Work Engine::Submit(std::vector<Call> calls, std::optional<absl::Time> deadline) {
   const std::lock_guard lock(mutex_);
   if (closed_) return Work(absl::CancelledError("the transfer engine has ended"));
+  ProgressSometimes();
   for (const Call& call : calls) {
     Peer* peer = nullptr;
     if (const absl::Status status = Reach(call.peer, &peer); !status.ok()) return Work(status);
     // Since Append, others may have unregistered it.
-    if (!call.segments.empty() && regions_.count(call.from_region) == 0) {
+    if (!call.segments.empty() && FindRegion(call.from_region) == nullptr) {
       return Work(
           absl::NotFoundError(absl::StrCat("source region ", call.from_region, " is not registered here")));
     }
   }
+  std::erase_if(calls, [&](const Call& call) {
+    const uint64_t bytes =
+        call.segments.empty() ? 0 : call.segments.back().place + call.segments.back().bytes;
+    return bytes > 0 && bytes <= policy::kTransferMappedBytes &&
+           WriteMapped(*Find(call.peer), call.segments, call.to_region, call.immediate);
+  });
   if (calls.empty()) return Work();
   std::shared_ptr<Transfer> transfer = NewTransfer(deadline);
   transfer->remaining = calls.size();
@@ -120,15 +129,13 @@ Work Engine::Expect(const ExpectRequest& request) {
     if (Find(id) == nullptr)
       return Work(absl::NotFoundError("an expectation names a peer that was never added"));
   }
-  const uint64_t token = next_token_++;
-  if (request.count == 0 || counter_.Expect(request.immediate, request.count, token)) return Work();
+  if (request.count == 0 || counter_.Take(request.immediate, request.count)) return Work();
   std::shared_ptr<Transfer> transfer = NewTransfer(request.deadline);
   transfer->is_expectation = true;
   transfer->immediate = request.immediate;
   transfer->count = request.count;
-  transfer->token = token;
   transfer->awaited = request.from;
-  expectations_[token] = transfer;
+  counter_.Expect(request.immediate, request.count, transfer.get());
   for (const PeerId id : request.from) {
     if (Find(id)->lost) GiveUp(*transfer, Find(id)->why);
   }
@@ -145,8 +152,13 @@ void Engine::Start(Peer& peer, const std::shared_ptr<Transfer>& transfer, Outbou
   const uint64_t op = peer.next_op++;
   write.transfer = transfer;
   transfer->writes.emplace_back(peer.id, op);
-  if (write.from_region != 0 && write.bytes > 0) ++regions_[write.from_region].users;
+  if (write.from_region != 0 && write.bytes > 0) ++FindRegion(write.from_region)->users;
   Outbound& placed = peer.outbound.emplace_hint(peer.outbound.end(), op, std::move(write))->second;
+  if (peer.ring != nullptr && placed.bytes > policy::kTransferMappedBytes) {
+    copies_.push_back({peer.id, op});
+    AdvanceCopies(policy::kProgressBytes);
+    return;
+  }
   Assign(peer, op, placed);
   Pump(peer);
 }
@@ -220,7 +232,7 @@ Frame Engine::WriteFrame(const Peer& peer, uint64_t op, const Outbound& write, c
   frame.from = peer.incarnation;
   frame.to = peer.their_incarnation;
   frame.op = op;
-  frame.settled = peer.outbound.begin()->first;
+  frame.settled = Settled(peer);
   frame.done_below = DoneBelow(peer);
   frame.bytes = write.bytes;
   frame.place = part.next;
@@ -257,6 +269,7 @@ bool Engine::SendData(Peer& peer, size_t way, uint64_t op, Outbound& write, Part
   Frame frame = WriteFrame(peer, op, write, part);
   frame.segments = static_cast<uint32_t>(extents.size());
   if (!link.TrySend(frame, pieces)) return false;
+  peer.owes_settled = false;
   peer.told_below = frame.done_below;
   part.next = place;
   return true;
@@ -286,6 +299,7 @@ bool Engine::SendPull(Peer& peer, size_t way, uint64_t op, Outbound& write, Part
   frame.generation = write.generation;
   const Piece table = {extents.data(), extents.size() * sizeof(PullExtent)};
   if (!peer.ways[way].link->TrySend(frame, {&table, 1})) return false;
+  peer.owes_settled = false;
   peer.told_below = frame.done_below;
   part.next = place;
   return true;
@@ -303,7 +317,7 @@ void Engine::SendControl(Peer& peer, size_t number, Frame frame, absl::string_vi
   frame.link = static_cast<uint8_t>(number);
   frame.from = peer.incarnation;
   frame.to = peer.their_incarnation;
-  frame.settled = peer.outbound.empty() ? peer.next_op : peer.outbound.begin()->first;
+  frame.settled = Settled(peer);
   frame.done_below = peer.told_below = DoneBelow(peer);
   const Piece piece = {payload.data(), payload.size()};
   if (way.control.empty() && way.link->TrySend(frame, {&piece, 1})) {
@@ -314,18 +328,40 @@ void Engine::SendControl(Peer& peer, size_t number, Frame frame, absl::string_vi
   backlog_ |= way.ring != nullptr;
 }
 
+// Whether a write is on its way.
+bool Engine::Pending(Peer& peer, uint64_t op) {
+  return peer.outbound.count(op) > 0 || FindSmall(peer, op) != nullptr;
+}
+
+Engine::Small* Engine::FindSmall(Peer& peer, uint64_t op) {
+  const auto at = std::lower_bound(peer.small.begin(), peer.small.end(), op,
+                                   [](const Small& small, uint64_t wanted) { return small.op < wanted; });
+  return at != peer.small.end() && at->op == op && at->transfer != nullptr ? &*at : nullptr;
+}
+
+// All writes below are over.
+uint64_t Engine::Settled(const Peer& peer) {
+  const uint64_t first = peer.outbound.empty() ? peer.next_op : peer.outbound.begin()->first;
+  return peer.small.empty() ? first : std::min(first, peer.small.front().op);
+}
+
 void Engine::WriteOver(Peer& peer, uint64_t op, const absl::Status& status) {
+  if (Small* small = FindSmall(peer, op); small != nullptr) {
+    const std::shared_ptr<Transfer> transfer = std::move(small->transfer);
+    while (!peer.small.empty() && peer.small.front().transfer == nullptr) peer.small.pop_front();
+    OneOver(*transfer, status);
+    return;
+  }
   const auto at = peer.outbound.find(op);
   if (at == peer.outbound.end()) return;
   Outbound& write = at->second;
   const std::shared_ptr<Transfer> transfer = std::move(write.transfer);
   if (write.slot != 0) {
-    if (!status.ok()) (void)hub_->Withdraw(write.slot, write.generation);
+    if (!status.ok()) (void)hub_->TakeBack(write.slot, write.generation);
     hub_->FreeSlot(write.slot);
   }
   if (write.from_region != 0 && write.bytes > 0) {
-    if (const auto memory = regions_.find(write.from_region); memory != regions_.end())
-      --memory->second.users;
+    if (Memory* memory = FindRegion(write.from_region); memory != nullptr) --memory->users;
   }
   peer.outbound.erase(at);
   OneOver(*transfer, status);
@@ -341,7 +377,7 @@ void Engine::Finish(Transfer& transfer, const absl::Status& status) {
   if (transfer.done.load(std::memory_order_relaxed)) return;
   transfer.status = status;
   const std::shared_ptr<Transfer> keep = std::move(*transfer.place);
-  transfers_.erase(transfer.place);
+  spare_.splice(spare_.begin(), transfers_, transfer.place);
   transfer.done.store(true, std::memory_order_release);
   if (sleepers_ > 0) changed_.notify_all();
   if (sleeping_ && waiters_.load() > 0) WakeSleeper();
@@ -351,22 +387,20 @@ void Engine::Finish(Transfer& transfer, const absl::Status& status) {
 void Engine::GiveUp(Transfer& transfer, const absl::Status& status) {
   if (transfer.done.load(std::memory_order_relaxed)) return;
   if (transfer.is_expectation) {
-    expectations_.erase(transfer.token);
-    auto next = counter_.Cancel(transfer.immediate, transfer.token);
+    void* next = counter_.Cancel(transfer.immediate, &transfer);
+    const uint32_t immediate = transfer.immediate;
     Finish(transfer, status);
-    while (next.has_value()) {  // those behind it, for which there is enough now
-      if (const auto node = expectations_.extract(*next); !node.empty())
-        Finish(*node.mapped(), absl::OkStatus());
-      next = counter_.Cancel(transfer.immediate, transfer.token);
-    }
+    for (; next != nullptr;
+         next = counter_.Serve(immediate))  // those behind it, for which there is enough now
+      Finish(*static_cast<Transfer*>(next), absl::OkStatus());
     return;
   }
-  const std::vector<std::pair<PeerId, uint64_t>> writes = std::move(transfer.writes);
+  const auto writes = std::move(transfer.writes);
   const std::shared_ptr<Transfer> keep = *transfer.place;
   Finish(transfer, status);
   for (const auto& [id, op] : writes) {
     Peer* peer = Find(id);
-    if (peer == nullptr || peer->outbound.count(op) == 0) continue;
+    if (peer == nullptr || !Pending(*peer, op)) continue;
     WriteOver(*peer, op, status);
     if (peer->lost || peer->their_incarnation == 0) continue;
     Frame frame;
@@ -385,7 +419,7 @@ absl::Status Engine::Late(Transfer& transfer) {
   std::set<std::string> late;
   for (const auto& [id, op] : transfer.writes) {
     Peer* peer = Find(id);
-    if (peer == nullptr || peer->outbound.count(op) == 0) continue;
+    if (peer == nullptr || !Pending(*peer, op)) continue;
     late.insert(
         absl::StrCat(Name(*peer), peer->their_incarnation == 0 ? " (it has not added this engine)" : ""));
   }

@@ -9,11 +9,6 @@
 
 namespace cohort::comm::transfer {
 
-Engine::Peer* Engine::Find(PeerId id) {
-  const auto at = peers_.find(static_cast<uint64_t>(id));
-  return at == peers_.end() ? nullptr : at->second.get();
-}
-
 std::string Engine::Name(const Peer& peer) const { return absl::StrCat("peer '", peer.name, "'"); }
 
 std::string Engine::NameOf(PeerId id) {
@@ -28,6 +23,21 @@ absl::Status Engine::Reach(PeerId id, Peer** peer) {
         absl::StrCat("there is no peer ", static_cast<uint64_t>(id), ", or not any more"));
   }
   return (*peer)->lost ? (*peer)->why : absl::OkStatus();
+}
+
+// Which of the rails go with which of a peer's: those of one network; or, where either side's are named by its options,
+// by their numbers.
+absl::StatusOr<std::vector<std::pair<int, int>>> Engine::PairRails(const Card& card) const {
+  std::vector<ucx::Interface> theirs;
+  for (const Card::Rail& rail : card.rails) {
+    if (rail.interface.empty() || !options_.rails.empty()) continue;
+    COHORT_ASSIGN_OR_RETURN(theirs.emplace_back(), ucx::Interface::FromText(rail.interface));
+  }
+  if (theirs.size() == card.rails.size()) return ucx::PairInterfaces(interfaces_, theirs);
+  std::vector<std::pair<int, int>> pairs;
+  for (size_t i = 0; i < std::max(rails_.size(), card.rails.size()); ++i)
+    pairs.emplace_back(i % rails_.size(), i % card.rails.size());
+  return pairs;
 }
 
 absl::StatusOr<PeerId> Engine::AddPeer(const std::string& text,
@@ -48,18 +58,22 @@ absl::StatusOr<PeerId> Engine::AddPeer(const std::string& text,
     auto ring = RingLink::Attach(hub_.get(), card.local, card_.engine, card.engine);
     if (ring.ok()) {
       Way& way = peer->ways.emplace_back();
-      way.ring = ring->get();
+      peer->ring = way.ring = ring->get();
       way.link = *std::move(ring);
     }
   }
-  const size_t rails = peer->ways.empty() ? std::max(rails_.size(), card.rails.size()) : 0;
-  for (size_t i = 0; i < rails; ++i) {
-    COHORT_ASSIGN_OR_RETURN(auto link, rails_[i % rails_.size()]->Connect(card.rails[i % card.rails.size()]));
-    peer->ways.emplace_back().link = std::move(link);
+  if (peer->ways.empty()) {
+    COHORT_ASSIGN_OR_RETURN(const auto pairs, PairRails(card));
+    for (const auto& [own, theirs] : pairs) {
+      COHORT_ASSIGN_OR_RETURN(auto link, rails_[own]->Connect(card.rails[theirs].address));
+      peer->ways.emplace_back().link = std::move(link);
+    }
   }
-  peer->id = PeerId{next_peer_++};
+  peer->id = PeerId{peer_at_.size()};
   Peer& added = *peer;
-  if (rails > 0) ++remote_peers_;
+  peer_at_.push_back(&added);
+  if (added.ring == nullptr) ++remote_peers_;
+  if (added.ring != nullptr) near_.push_back(&added);
   by_incarnation_[added.incarnation] = &added;
   peers_[static_cast<uint64_t>(added.id)] = std::move(peer);
   for (size_t way = 0; way < added.ways.size(); ++way) SendHello(added, way, /*answer=*/true);
@@ -107,6 +121,12 @@ absl::Status Engine::RemovePeer(PeerId id) {
   Peer* peer = Find(id);
   if (peer == nullptr)
     return absl::NotFoundError(absl::StrCat("there is no peer ", static_cast<uint64_t>(id)));
+  if (peer->ring != nullptr && !peer->ring->Revoke(policy::kTransferRevokeNanos)) {
+    return absl::DeadlineExceededError(absl::StrCat(
+        Name(*peer),
+        " is in the middle of a write into this engine's memory, and does not go on: is it stopped? "
+        "Remove it when it has ended or goes on"));
+  }
   if (!peer->lost) {
     Frame bye;
     bye.type = FrameType::kBye;
@@ -119,7 +139,9 @@ absl::Status Engine::RemovePeer(PeerId id) {
     if (!way.buried) leaving_.emplace_back(NowNanos() + policy::kTransferLingerNanos, std::move(way.link));
   }
   std::erase_if(pulls_, [&](const Pull& pull) { return pull.peer == id; });
-  if (peer->ways.empty() || peer->ways[0].ring == nullptr) --remote_peers_;
+  if (peer->ring == nullptr) --remote_peers_;
+  std::erase(near_, peer);
+  peer_at_[static_cast<uint64_t>(id)] = nullptr;
   by_incarnation_.erase(peer->incarnation);
   peers_.erase(static_cast<uint64_t>(id));
   WakeSleeper();
@@ -128,11 +150,11 @@ absl::Status Engine::RemovePeer(PeerId id) {
 
 absl::StatusOr<int> Engine::LiveRails(PeerId id) const {
   const std::lock_guard lock(mutex_);
-  const auto at = peers_.find(static_cast<uint64_t>(id));
-  if (at == peers_.end()) return absl::NotFoundError("there is no such peer");
-  if (at->second->lost) return at->second->why;
-  return static_cast<int>(std::count_if(at->second->ways.begin(), at->second->ways.end(),
-                                        [](const Way& way) { return way.Live(); }));
+  const Peer* peer = Find(id);
+  if (peer == nullptr) return absl::NotFoundError("there is no such peer");
+  if (peer->lost) return peer->why;
+  return static_cast<int>(
+      std::count_if(peer->ways.begin(), peer->ways.end(), [](const Way& way) { return way.Live(); }));
 }
 
 // Signs of life; outside of UCX's callbacks.
@@ -152,6 +174,7 @@ void Engine::CheckPeer(Peer& peer, int64_t now, int64_t look) {
     if (way.buried) continue;
     if (way.ring != nullptr) {
       way.ring->CheckLife();
+      way.ring->DropWithdrawn();
     } else if (waits && way.heard) {
       way.silent += look;
       if (way.silent > policy::kUcxPingNanos && now - way.last_ping > policy::kUcxPingNanos &&
@@ -198,6 +221,7 @@ void Engine::Lose(Peer& peer, absl::Status why) {
   peer.lost = true;
   peer.why = why;
   while (!peer.outbound.empty()) WriteOver(peer, peer.outbound.begin()->first, why);
+  while (!peer.small.empty()) WriteOver(peer, peer.small.front().op, why);
   std::vector<std::shared_ptr<Transfer>> waiting;
   for (const auto& transfer : transfers_) {
     if (std::find(transfer->awaited.begin(), transfer->awaited.end(), peer.id) != transfer->awaited.end())

@@ -12,28 +12,51 @@
 
 namespace cohort::comm::transfer {
 
-bool Engine::Progress() {
+// The rings of this host: a load for each peer where there is nothing.
+bool Engine::LookAtRings() {
   bool moved = false;
-  SayDone();
-  // Looking at a network costs a system call; where all peers are on this host, it is for news of their loss
-  // only.
-  if (remote_peers_ > 0 || ++polls_ % policy::kPollsPerClock == 0) {
-    for (const auto& rail : rails_) moved |= rail->Progress(policy::kProgressBytes);
-  }
-  const bool backlog = std::exchange(backlog_, false);
-  for (const auto& [id, peer] : peers_) {
+  for (Peer* peer : near_) {
     if (peer->lost) continue;
-    for (Way& way : peer->ways) {
-      if (way.ring != nullptr) moved |= way.ring->Drain(this, policy::kProgressBytes);
+    if (!peer->small.empty() || !peer->outbound.empty()) {
+      peer->acked = std::max(peer->acked, peer->ring->SaidDoneBelow());
+      if (peer->acked > peer->acked_done) {
+        OnDoneBelow(*peer, peer->acked);
+        moved = true;
+      }
     }
+    moved |= TakeLines(*peer);
   }
+  return moved;
+}
+
+bool Engine::Look() {
+  bool moved = LookAtRings();
+  if (done_unsaid_) SayDone();
+  const bool backlog = std::exchange(backlog_, false);
   moved |= AdvancePulls(policy::kProgressBytes);
+  moved |= AdvanceCopies(policy::kProgressBytes);
   // After what has arrived: it may have made room, or be answered.
   if (moved || backlog) {
     for (const auto& [id, peer] : peers_) {
       if (!peer->lost) moved |= Pump(*peer);
     }
   }
+  return moved;
+}
+
+bool Engine::Progress() {
+  bool moved = false;
+  if (done_unsaid_) SayDone();
+  // Looking at a network costs a system call; where all peers are on this host, it is for news of their loss
+  // only.
+  if (remote_peers_ > 0 || ++polls_ % policy::kPollsPerClock == 0) {
+    for (const auto& rail : rails_) moved |= rail->Progress(policy::kProgressBytes);
+  }
+  backlog_ |= moved;
+  for (Peer* peer : near_) {
+    if (!peer->lost) (void)peer->ring->HasNews();
+  }
+  moved |= Look();
   const int64_t now = NowNanos();
   if (trouble_ || now - last_check_ > policy::kCheckNanos) Check(now);
   return moved;
@@ -57,10 +80,10 @@ void Engine::Check(int64_t now) {
 
 bool Engine::Arm() {
   if (hub_ != nullptr) hub_->BeginSleep();
-  bool armed = pulls_.empty() && !trouble_ && !done_unsaid_ &&
+  bool armed = pulls_.empty() && (copies_.empty() || backlog_) && !trouble_ && !done_unsaid_ &&
                std::all_of(rails_.begin(), rails_.end(), [](const auto& rail) { return rail->Arm(); });
   for (const auto& [id, peer] : peers_) {
-    for (Way& way : peer->ways) armed = armed && (peer->lost || way.ring == nullptr || !way.ring->HasNews());
+    armed = armed && (peer->lost || peer->ring == nullptr || (!peer->ring->HasNews() && !HasAcks(*peer)));
   }
   if (!armed && hub_ != nullptr) hub_->EndSleep();
   return armed;
@@ -72,7 +95,7 @@ int64_t Engine::SleepLimit() const {
 }
 
 // Sleeps until something may have happened. False where there was something to do at once.
-bool Engine::Sleep(std::unique_lock<std::mutex>& lock, int64_t nanos) {
+bool Engine::Sleep(std::unique_lock<CourteousMutex>& lock, int64_t nanos) {
   if (sleeping_) {
     ++sleepers_;
     changed_.wait_for(lock, std::chrono::nanoseconds(std::min(nanos, policy::kMaxSleepNanos)));
@@ -107,6 +130,7 @@ void Engine::WakeSleeper() {
 void Engine::Loop() {
   std::unique_lock lock(mutex_);
   int idle = 0;
+  uint64_t waits_seen = 0;
   while (!stop_) {
     if (!calls_.empty()) {
       const auto call = std::move(calls_.front());
@@ -116,7 +140,9 @@ void Engine::Loop() {
       lock.lock();
       continue;
     }
-    if (waiters_.load() > 0 || NowNanos() - last_wait_.load() < policy::kTakeoverNanos) {
+    // Waits come one after another: not before there was none for a while.
+    if (const uint64_t waits = waits_.load(std::memory_order_relaxed);
+        waiters_.load() > 0 || std::exchange(waits_seen, waits) != waits) {
       // A waiter that has slept says when it is done; short waits come and go without a word.
       const bool long_wait = waiters_.load() > 0 && (sleeping_ || sleepers_ > 0);
       takeover_.wait_for(
@@ -141,6 +167,15 @@ bool Engine::Poll(Transfer& transfer) {
   return transfer.done.load(std::memory_order_acquire);
 }
 
+// A waiter's turn under the lock: some looks at the rings, then at what takes longer, and once in a while at everything.
+bool Engine::Turn(const Transfer& transfer, bool everything) {
+  for (int look = 0; look < policy::kTransferLooks && !near_.empty(); ++look) {
+    if (LookAtRings()) return true;
+    if (transfer.done.load(std::memory_order_relaxed) || mutex_.wanted()) return false;
+  }
+  return everything || remote_peers_ > 0 || trouble_ ? Progress() : Look();
+}
+
 absl::Status Engine::Wait(Transfer& transfer, absl::Time deadline) {
   if (transfer.done.load(std::memory_order_acquire)) return transfer.status;
   waiters_.fetch_add(1);
@@ -150,9 +185,10 @@ absl::Status Engine::Wait(Transfer& transfer, absl::Time deadline) {
     bool moved = false;
     {
       std::unique_lock lock(mutex_, std::try_to_lock);
-      if (lock.owns_lock() && !closed_) moved = Progress();
+      if (lock.owns_lock() && !closed_) moved = Turn(transfer, polls % policy::kTransferTurns == 0);
     }
     if (transfer.done.load(std::memory_order_acquire)) break;
+    if (mutex_.wanted()) sched_yield();
     if (moved) polls = 0;
     if (polls < spin_polls_) continue;
     if (polls < spin_polls_ + policy::kYieldPolls) {
@@ -168,7 +204,7 @@ absl::Status Engine::Wait(Transfer& transfer, absl::Time deadline) {
     Sleep(lock, absl::ToInt64Nanoseconds(std::min(left, absl::Nanoseconds(policy::kMaxSleepNanos))));
     polls = spin_polls_ + policy::kYieldPolls - 2;  // woken for this, or for nothing
   }
-  last_wait_.store(NowNanos());
+  waits_.fetch_add(1, std::memory_order_relaxed);
   if (waiters_.fetch_sub(1) == 1 && slept) takeover_.notify_one();
   if (!late) return transfer.status;
   return absl::DeadlineExceededError("the transfer goes on: the wait's own deadline has come");

@@ -4,39 +4,50 @@
 
 namespace cohort::comm::transfer {
 
-std::optional<uint64_t> ImmCounter::Serve(uint32_t immediate) {
-  const auto at = counters_.find(immediate);
-  if (at == counters_.end()) return std::nullopt;
-  Counter& counter = at->second;
-  std::optional<uint64_t> token;
-  if (!counter.expectations.empty() && counter.count >= counter.expectations.front().count) {
-    token = counter.expectations.front().token;
-    counter.count -= counter.expectations.front().count;
-    counter.expectations.pop_front();
+ImmCounter::Counter& ImmCounter::Find(uint32_t immediate) {
+  // A number that nobody waits for and nobody has sent takes memory only as long as there are few.
+  if (counters_.size() >= sweep_at_ && counters_.count(immediate) == 0) {
+    std::erase_if(counters_, [](const auto& entry) {
+      return entry.second.count == 0 && entry.second.first == entry.second.expectations.size();
+    });
+    sweep_at_ = policy::kTransferCountersKept + 2 * counters_.size();
   }
-  // A number that nobody waits for and nobody has sent takes no memory.
-  if (counter.count == 0 && counter.expectations.empty()) counters_.erase(at);
-  return token;
+  recent_ = &counters_[immediate];
+  recent_number_ = immediate;
+  return *recent_;
 }
 
-std::optional<uint64_t> ImmCounter::Add(uint32_t immediate) {
-  ++counters_[immediate].count;
-  return Serve(immediate);
-}
-
-bool ImmCounter::Expect(uint32_t immediate, uint64_t count, uint64_t token) {
-  Counter& counter = counters_[immediate];
-  counter.expectations.push_back({token, count});
-  // Those before it are not fulfilled, or they would be gone.
-  return counter.expectations.size() == 1 && Serve(immediate).has_value();
-}
-
-std::optional<uint64_t> ImmCounter::Cancel(uint32_t immediate, uint64_t token) {
-  const auto at = counters_.find(immediate);
-  if (at != counters_.end()) {
-    std::erase_if(at->second.expectations, [&](const Expectation& one) { return one.token == token; });
+void* ImmCounter::Serve(Counter& counter) {
+  if (counter.first == counter.expectations.size()) return nullptr;
+  const Expectation& next = counter.expectations[counter.first];
+  if (counter.count < next.count) return nullptr;
+  void* who = next.who;
+  counter.count -= next.count;
+  if (++counter.first == counter.expectations.size()) {
+    counter.expectations.clear();
+    counter.first = 0;
+  } else if (counter.first > 32 && counter.first > counter.expectations.size() / 2) {
+    counter.expectations.erase(counter.expectations.begin(),
+                               counter.expectations.begin() + static_cast<std::ptrdiff_t>(counter.first));
+    counter.first = 0;
   }
-  return Serve(immediate);
+  return who;
+}
+
+bool ImmCounter::Take(uint32_t immediate, uint64_t count) {
+  Counter& counter = At(immediate);
+  if (counter.first < counter.expectations.size() || counter.count < count) return false;
+  counter.count -= count;
+  return true;
+}
+
+void* ImmCounter::Cancel(uint32_t immediate, void* who) {
+  Counter& counter = At(immediate);
+  const auto begin = counter.expectations.begin() + static_cast<std::ptrdiff_t>(counter.first);
+  counter.expectations.erase(std::remove_if(begin, counter.expectations.end(),
+                                            [&](const Expectation& one) { return one.who == who; }),
+                             counter.expectations.end());
+  return Serve(counter);
 }
 
 uint64_t ImmCounter::Count(uint32_t immediate) const {

@@ -1,4 +1,5 @@
-// Peers of the same host: frames through rings in shared memory, large bodies read by the target in one copy.
+// Peers of the same host: frames and small writes through rings in shared memory, writes into memory that the peer
+// has offered, large bodies read by the target in one copy.
 #pragma once
 
 #include <memory>
@@ -7,52 +8,10 @@
 
 #include "absl/status/statusor.h"
 #include "comm/transfer/link.h"
+#include "comm/transfer/local_hub.h"
 #include "comm/transport/shm/process.h"
-#include "comm/transport/shm/ring.h"
-#include "comm/transport/shm/segment.h"
 
 namespace cohort::comm::transfer {
-
-// This engine's memory that peers of its host write to: one ring for each of them, which the peer claims with
-// the number of its engine by a compare-and-swap in the segment's board; and slots, in which its own large
-// writes are answered.
-class LocalHub {
- public:
-  static absl::StatusOr<std::unique_ptr<LocalHub>> Create();
-  ~LocalHub();
-
-  // What peers need, as text without spaces.
-  std::string Card() const;
-  // Who may be asked to look when something was put in a ring.
-  int wake_fd() const { return pipe_[0]; }
-  // Peers write to the pipe only between the two. BeginSleep before a last look at the rings.
-  void BeginSleep() { (*segment_)->doorbell.sleepers.fetch_add(1, std::memory_order_seq_cst); }
-  void EndSleep();
-  // The number of the ring that a peer's engine has claimed, or -1 yet; and its memory.
-  int Claimed(uint64_t engine) const;
-  shm::Ring* StartReading(int ring);
-  bool StillClaimed(int ring, uint64_t engine) const;
-  // `orphaned`: nobody will let go of it, as its writer has died.
-  void StopReading(int ring, shm::Ring* memory, bool orphaned);
-  // Frees the rings that their writers have let go of and nobody reads.
-  void Sweep();
-
-  // Slots of writes that targets read from this process.
-  uint32_t TakeSlot();  // 0: none free
-  void FreeSlot(uint32_t slot);
-  uint32_t Post(uint32_t slot);  // a new generation
-  // Takes a write back; false where the target has it all.
-  bool Withdraw(uint32_t slot, uint32_t generation);
-
- private:
-  explicit LocalHub(std::unique_ptr<shm::Segment> segment) : segment_(std::move(segment)) {}
-
-  std::unique_ptr<shm::Segment> segment_;
-  int pipe_[2] = {-1, -1};
-  std::vector<bool> reading_;
-  std::vector<uint32_t> free_slots_;
-  std::vector<uint32_t> generations_;
-};
 
 class RingLink final : public Link {
  public:
@@ -67,36 +26,78 @@ class RingLink final : public Link {
   size_t MaxPayload() const override { return policy::kTransferRingFrameBytes; }
   bool pulls() const override { return readable_; }
 
-  // Delivers what the peer has sent. Whether something moved.
-  bool Drain(LinkEvents* events, size_t budget);
+  // A line of another type than kFrame, to fill and to commit; nullptr where there is no room now.
+  Line* Reserve(size_t bytes, std::byte** payload) {
+    return broken_.empty() ? out_.Reserve(bytes, payload) : nullptr;
+  }
+  void Commit(Line* line) {
+    out_.Commit(line);
+    news_ = true;
+  }
+  // Wakes the peer if it sleeps and something was said since the last call.
+  void Knock() {
+    if (!news_) return;
+    news_ = false;
+    if (peer_hub_->sleepers.load(std::memory_order_seq_cst) != 0) WakePeer();
+  }
+
+  // What the peer has sent, a line at a time; nullptr where there is none. Valid until Release.
+  const Line* Peek(const std::byte** payload) {
+    return in_ring_ != nullptr && broken_.empty() ? in_.Peek(payload) : nullptr;
+  }
+  void Release() { in_.Release(); }
+  // Also finds the ring that the peer writes to, and whether it has let go of one.
   bool HasNews();
-  // Wakes the peer if it sleeps and something was sent since the last call.
-  void Knock();
   void CheckLife();
 
+  // All writes below are complete at the peer, as it said outside of lines; and what this side says of the peer's.
+  uint64_t SaidDoneBelow() const { return out_ring_->done_below.load(std::memory_order_acquire); }
+  void SayDoneBelow(uint64_t op);
+
+  // Writing into memory that the peer offers, if it does offer that region. Between Begin, which says where the region
+  // lies here, and End, nothing but copies: the peer may be waiting for the end before it goes on.
+  struct Mapping {
+    uint64_t number = 0;
+    std::byte* data = nullptr;  // nullptr: cannot be mapped
+    uint64_t bytes = 0;
+  };
+  const Mapping* BeginWriting(uint64_t region);
+  void EndWriting() { out_ring_->writing.store(0, std::memory_order_release); }
+  // Unmaps what is no longer offered.
+  void DropWithdrawn();
+  // The peer writes into this engine's memory no more, also when this returns false: then it is in the middle of a
+  // write and has not gone on for so long.
+  bool Revoke(int64_t nanos);
+
   // The target's side of a pull.
-  absl::Status Read(uint64_t address, void* to, size_t bytes) const;
+  absl::Status Read(uint64_t address, void* to, size_t bytes) const {
+    return process_.Read(address, static_cast<std::byte*>(to), bytes);
+  }
   bool Claim(uint32_t slot, uint32_t generation);
   bool Confirm(uint32_t slot, uint32_t generation, bool taken);
 
  private:
-  RingLink(LocalHub* own, shm::Process process, std::unique_ptr<shm::Segment> segment)
-      : own_(own), process_(std::move(process)), segment_(std::move(segment)) {}
+  RingLink(LocalHub* own, shm::Process process, SharedMemory memory)
+      : own_(own), process_(std::move(process)), memory_(std::move(memory)) {}
+  void WakePeer();
+  void Map(uint64_t region);
 
   LocalHub* own_;
   shm::Process process_;
-  std::unique_ptr<shm::Segment> segment_;
+  SharedMemory memory_;  // the peer's hub
+  HubLayout* peer_hub_ = nullptr;
   int knock_fd_ = -1;
   uint64_t engine_ = 0;
   uint64_t peer_ = 0;
   int claim_ = -1;  // of a ring in the peer's hub
   bool readable_ = false;
   bool news_ = false;
-  shm::Ring* out_ring_ = nullptr;
-  shm::Ring* in_ring_ = nullptr;
+  Ring* out_ring_ = nullptr;
+  Ring* in_ring_ = nullptr;
   int in_claim_ = -1;
-  shm::RingProducer out_;
-  shm::RingConsumer in_;
+  RingProducer out_;
+  RingConsumer in_;
+  std::vector<Mapping> mappings_;  // by the region's slot
   std::string broken_;
 };
 

@@ -26,9 +26,14 @@ absl::StatusOr<Region> TransferEngine::Register(void* data, uint64_t bytes) {
   return engine_->Register(data, bytes);
 }
 
+absl::StatusOr<Allocation> TransferEngine::Allocate(uint64_t bytes) { return engine_->Allocate(bytes); }
+
 absl::Status TransferEngine::Unregister(Region region) { return engine_->Unregister(region); }
 
-Work TransferEngine::Write(const WriteRequest& request) { return Scatter({&request, 1}); }
+Work TransferEngine::Write(const WriteRequest& request) {
+  if (std::optional<Work> near = engine_->WriteNear(request); near.has_value()) return *std::move(near);
+  return Scatter({&request, 1});
+}
 
 Work TransferEngine::Scatter(absl::Span<const WriteRequest> requests) {
   std::vector<Engine::Call> calls(requests.size());

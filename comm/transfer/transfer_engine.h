@@ -39,12 +39,18 @@ struct Region {
   uint64_t bytes = 0;
 };
 
+// Memory of the engine's own, and the region that it is.
+struct Allocation {
+  Region region;
+  std::byte* data = nullptr;
+};
+
 struct Options {
   // How errors and peers call this engine, as "rank 3".
   std::string name;
-  // The network interfaces, one rail each, as UCX names them ("eth0", "mlx5_0:1"); none: one rail over
-  // whatever UCX and COHORT_NET_DEVICES choose. Rail i of one engine talks to rail i of the other (modulo
-  // their numbers).
+  // The network interfaces, one rail each, as UCX names them ("eth0", "mlx5_0:1"): rail i of one engine talks to rail i
+  // of the other (modulo their numbers). None: all interfaces of this host, or of COHORT_NET_DEVICES, paired with those
+  // of a peer by their networks.
   std::vector<std::string> rails;
   // Peers of this host are reached through shared memory; false: over the network like all others.
   bool shared_memory = true;
@@ -124,11 +130,18 @@ class TransferEngine {
   absl::StatusOr<PeerId> AddPeer(const std::string& card,
                                  std::function<void(PeerId, const absl::Status&)> on_lost = nullptr);
   // What is in flight to the peer fails; after this nothing of it is written to this engine's regions.
+  // DEADLINE_EXCEEDED where a peer of this host was stopped in the middle of a write into allocated memory: then it
+  // is still there, and removing it can be tried again.
   absl::Status RemovePeer(PeerId peer);
 
-  // The memory must live until it is unregistered. Unregister fails with FAILED_PRECONDITION while writes
-  // from the region are in flight; writes to it are refused afterwards, NOT_FOUND at their sources.
+  // The memory must live until it is unregistered.
   absl::StatusOr<Region> Register(void* data, uint64_t bytes);
+  // Memory of zeros that begins at a page. Peers of this host map it, so that their small writes are stores into it
+  // and cost this process nothing. It goes with its region: after Unregister or the engine's end, it is not to be
+  // touched. RESOURCE_EXHAUSTED where there is not so much.
+  absl::StatusOr<Allocation> Allocate(uint64_t bytes);
+  // Fails with FAILED_PRECONDITION while writes from the region are in flight; writes to it are refused afterwards,
+  // NOT_FOUND at their sources.
   absl::Status Unregister(Region region);
 
   // A wrong local range or peer is INVALID_ARGUMENT or NOT_FOUND; a range outside of the target's region

@@ -21,6 +21,7 @@ enum class FrameType : uint8_t {
 inline constexpr uint8_t kAnswerHello = 1;
 inline constexpr uint8_t kHasImmediate = 2;
 inline constexpr uint8_t kIsBarrier = 4;  // `immediate` is its tag
+inline constexpr uint8_t kHasOp = 8;      // of a line: it ends the write `op`
 
 struct Frame {
   FrameType type = FrameType::kHello;

@@ -102,6 +102,16 @@ class TestbedTest(unittest.TestCase):
             self.assertTrue(any(self.reaches("host1", "host2") for _ in range(20)), fault)
         self.assertIn("host2 10.77.0.2 whole", self.succeeds("status"))
 
+    def test_one_rail_of_several_fails(self):
+        self.up("--hosts", 2, "--rails", 2)
+        self.succeeds("cut", "--name", self.name, "host2", "--rail", 1)
+        self.assertIn("rail 1 cut", self.succeeds("status"))
+        self.assertTrue(self.reaches("host1", "10.77.0.2"))
+        self.assertFalse(self.reaches("host1", "10.77.1.2"))
+        self.succeeds("heal", "--name", self.name, "host2", "--rail", 1)
+        self.assertTrue(any(self.reaches("host1", "10.77.1.2") for _ in range(20)))
+        self.assertIn("has 2, from 0 on", testbed("cut", "--name", self.name, "host2", "--rail", 2).stderr)
+
     def test_a_drop_is_one_way(self):
         self.up("--hosts", 2)
         self.assertTrue(self.reaches("host1", "host2"))  # they know each other's link addresses from here on

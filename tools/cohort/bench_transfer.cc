@@ -50,6 +50,9 @@ double Seconds(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
+// Whose memory is written to: the user's, or the engine's own, which peers of the host map.
+enum Memory { kRegistered, kAllocated };
+
 class TransferBench {
  public:
   explicit TransferBench(const TransferFlags& flags) : flags_(flags) {}
@@ -73,7 +76,12 @@ class TransferBench {
     options.timeout = kPatience;
     COHORT_ASSIGN_OR_RETURN(engine_, TransferEngine::Create(options));
     COHORT_ASSIGN_OR_RETURN(from_, engine_->Register(source_.data(), bytes));
-    COHORT_ASSIGN_OR_RETURN(to_, engine_->Register(target_.data(), bytes));  // of the same number there
+    // Of the same numbers there.
+    COHORT_ASSIGN_OR_RETURN(to_[kRegistered], engine_->Register(target_.data(), bytes));
+    COHORT_ASSIGN_OR_RETURN(const auto allocated, engine_->Allocate(bytes));
+    to_[kAllocated] = allocated.region;
+    data_[kRegistered] = target_.data();
+    data_[kAllocated] = allocated.data;
     char host[256] = {};
     gethostname(host, sizeof(host) - 1);
     COHORT_ASSIGN_OR_RETURN(const std::string card, Exchange("card", engine_->Card()));
@@ -86,42 +94,38 @@ class TransferBench {
   int rank() const { return board_->rank(); }
   int hosts() const { return hosts_; }
 
-  // Half a round trip of so many bytes; `runs` of them.
-  absl::StatusOr<double> Latency(size_t bytes, int runs) {
-    COHORT_RETURN_IF_ERROR(Meet());
-    std::deque<Work> works;
-    std::vector<double> seconds;  // of each; ucx_perftest gives the median too
-    for (int run = 0; run < runs; ++run) {
-      const auto begin = std::chrono::steady_clock::now();
-      for (const bool send : {rank() == 0, rank() != 0}) {
-        if (send) {
-          works.push_back(Write(bytes, kPing));
-        } else {
-          COHORT_RETURN_IF_ERROR(engine_->Expect({.immediate = kPing}).Wait());
-        }
+  // Half a round trip of so many bytes; `runs` of them. ucx_perftest gives the median too.
+  absl::StatusOr<double> Latency(Memory memory, size_t bytes, int runs) {
+    return RoundTrips(runs, [&](int, bool send) -> absl::Status {
+      if (!send) return engine_->Expect({.immediate = kPing}).Wait();
+      return Keep(Write(memory, bytes, kPing));
+    });
+  }
+
+  // The same without an immediate: the target looks at the last byte, as ucx_perftest does.
+  absl::StatusOr<double> PolledLatency(Memory memory, size_t bytes, int runs) {
+    volatile std::byte* const last = data_[memory] + bytes - 1;
+    *last = std::byte{0};  // no mark
+    return RoundTrips(runs, [&](int run, bool send) -> absl::Status {
+      const auto mark = static_cast<std::byte>(run % 100 + 1);
+      if (send) {
+        source_[bytes - 1] = mark;
+        return Keep(Write(memory, bytes, std::nullopt));
       }
-      seconds.push_back(Seconds(begin) / 2);
-      if (works.size() > kInFlight) {
-        COHORT_RETURN_IF_ERROR(works.front().Wait());
-        works.pop_front();
+      for (uint64_t looks = 0; *last != mark; ++looks) {
+        if (looks == 10'000'000'000) return absl::DeadlineExceededError("a write did not arrive");
       }
-    }
-    for (const Work& work : works) COHORT_RETURN_IF_ERROR(work.Wait());
-    return Median(seconds);
+      return absl::OkStatus();
+    });
   }
 
   // Seconds a write, from rank 0 to rank 1.
-  absl::StatusOr<double> Bandwidth(size_t bytes, int runs) {
+  absl::StatusOr<double> Bandwidth(Memory memory, size_t bytes, int runs) {
     COHORT_RETURN_IF_ERROR(Meet());
     const auto begin = std::chrono::steady_clock::now();
-    std::deque<Work> works;
-    for (int run = 0; run < runs && rank() == 0; ++run) {
-      works.push_back(Write(bytes, std::nullopt));
-      if (works.size() < kInFlight) continue;
-      COHORT_RETURN_IF_ERROR(works.front().Wait());
-      works.pop_front();
-    }
-    for (const Work& work : works) COHORT_RETURN_IF_ERROR(work.Wait());
+    for (int run = 0; run < runs && rank() == 0; ++run)
+      COHORT_RETURN_IF_ERROR(Keep(Write(memory, bytes, std::nullopt)));
+    COHORT_RETURN_IF_ERROR(Finish());
     const double seconds = Seconds(begin) / runs;
     COHORT_RETURN_IF_ERROR(Meet());
     return seconds;
@@ -157,8 +161,39 @@ class TransferBench {
  private:
   absl::Status Meet() { return engine_->Barrier({peer_}, 0).Wait(); }
 
-  Work Write(size_t bytes, std::optional<uint32_t> immediate) {
-    return engine_->Write({.peer = peer_, .from = from_, .to = to_, .bytes = bytes, .immediate = immediate});
+  Work Write(Memory memory, size_t bytes, std::optional<uint32_t> immediate) {
+    return engine_->Write(
+        {.peer = peer_, .from = from_, .to = to_[memory], .bytes = bytes, .immediate = immediate});
+  }
+
+  // Some writes are in flight at a time.
+  absl::Status Keep(Work work) {
+    works_.push_back(std::move(work));
+    if (works_.size() < kInFlight) return absl::OkStatus();
+    const Work oldest = std::move(works_.front());
+    works_.pop_front();
+    return oldest.Wait();
+  }
+  absl::Status Finish() {
+    for (; !works_.empty(); works_.pop_front()) COHORT_RETURN_IF_ERROR(works_.front().Wait());
+    return absl::OkStatus();
+  }
+
+  // Rank 0 sends and receives, the other one receives and sends.
+  template <typename Step>
+  absl::StatusOr<double> RoundTrips(int runs, const Step& step) {
+    COHORT_RETURN_IF_ERROR(Meet());
+    std::vector<double> seconds(runs);
+    auto begin = std::chrono::steady_clock::now();
+    for (int run = 0; run < runs; ++run) {
+      COHORT_RETURN_IF_ERROR(step(run, rank() == 0));
+      COHORT_RETURN_IF_ERROR(step(run, rank() != 0));
+      const auto end = std::chrono::steady_clock::now();
+      seconds[run] = std::chrono::duration<double>(end - begin).count() / 2;
+      begin = end;
+    }
+    COHORT_RETURN_IF_ERROR(Finish());
+    return Median(seconds);
   }
 
   absl::StatusOr<std::string> Exchange(const std::string& key, const std::string& mine) {
@@ -170,7 +205,9 @@ class TransferBench {
   std::shared_ptr<comm::Rendezvous> board_;
   std::vector<std::byte> source_, target_;
   std::unique_ptr<TransferEngine> engine_;
-  Region from_, to_;
+  Region from_, to_[2];
+  std::byte* data_[2] = {};
+  std::deque<Work> works_;
   PeerId peer_{};
   std::string other_host_;
   int hosts_ = 1;
@@ -184,58 +221,89 @@ absl::Status BenchTransfer(const TransferFlags& flags) {
   COHORT_RETURN_IF_ERROR(bench.Connect());
   const bool prints = bench.rank() == 0;
   std::vector<nlohmann::ordered_json> rows;
-  const struct {
+  // Within a host it matters whose memory it is.
+  const bool near = bench.hosts() == 1 && !flags.network;
+  using Run = absl::StatusOr<double> (TransferBench::*)(Memory, size_t, int);
+  struct Cohort {
+    const char* algorithm;
+    Memory memory;
+    Run run;
+  };
+  struct Kind {
     const char* name;
     const std::vector<size_t>& sizes;
-    absl::StatusOr<double> (TransferBench::*run)(size_t, int);
+    std::vector<Cohort> cohort;
     std::vector<std::string> tests;
     int most;
-  } kinds[] = {
-      {"write_latency", flags.latency_bytes, &TransferBench::Latency, {"ucp_put_lat", "ucp_am_lat"}, 100'000},
-      {"write_bandwidth",
-       flags.bandwidth_bytes,
-       &TransferBench::Bandwidth,
-       {"ucp_put_bw", "ucp_am_bw"},
-       10'000}};
-  for (const auto& kind : kinds) {
-    const bool latency = kind.most > 10'000;
+  };
+  Kind latency = {"write_latency", flags.latency_bytes, {}, {"ucp_put_lat", "ucp_am_lat"}, 100'000};
+  Kind bandwidth = {"write_bandwidth", flags.bandwidth_bytes, {}, {"ucp_put_bw", "ucp_am_bw"}, 10'000};
+  if (near) {
+    latency.cohort.push_back({"write_imm", kAllocated, &TransferBench::Latency});
+    latency.cohort.push_back({"write", kAllocated, &TransferBench::PolledLatency});
+    bandwidth.cohort.push_back({"write", kAllocated, &TransferBench::Bandwidth});
+  }
+  latency.cohort.push_back({"write_imm", kRegistered, &TransferBench::Latency});
+  bandwidth.cohort.push_back({"write", kRegistered, &TransferBench::Bandwidth});
+  for (const Kind& kind : {latency, bandwidth}) {
+    const bool is_latency = kind.most > 10'000;
     if (prints) {
-      std::printf("\n%s, hosts: %d; %s\n%10s %12s %12s %12s  ratio to the best of ucx_perftest\n", kind.name,
-                  bench.hosts(), latency ? "microseconds one way" : "MB/s", "bytes", "cohort",
-                  kind.tests[0].c_str(), kind.tests[1].c_str());
+      std::string header =
+          absl::StrFormat("\n%s, hosts: %d; %s; ratio to the best of ucx_perftest\n%9s", kind.name,
+                          bench.hosts(), is_latency ? "microseconds one way" : "MB/s", "bytes");
+      for (const Cohort& one : kind.cohort)
+        absl::StrAppendFormat(
+            &header, " %16s ratio",
+            absl::StrCat(one.algorithm, near ? one.memory == kAllocated ? "/alloc" : "/reg" : ""));
+      for (const std::string& test : kind.tests) absl::StrAppendFormat(&header, " %12s", test);
+      std::printf("%s\n", header.c_str());
     }
     for (const size_t bytes : kind.sizes) {
-      COHORT_ASSIGN_OR_RETURN(const double estimate, (bench.*kind.run)(bytes, latency ? 200 : 20));
+      COHORT_ASSIGN_OR_RETURN(const double estimate,
+                              (bench.*kind.cohort.back().run)(kRegistered, bytes, is_latency ? 200 : 20));
       COHORT_ASSIGN_OR_RETURN(
           const int runs,
           bench.Agree(static_cast<int>(std::clamp(flags.seconds / estimate, 20.0, double(kind.most)))));
-      std::vector<std::vector<double>> seconds(3);
+      std::vector<std::vector<double>> cohort(kind.cohort.size()), peers(kind.tests.size());
       for (int turn = 0; turn < flags.turns; ++turn) {
-        COHORT_ASSIGN_OR_RETURN(seconds[0].emplace_back(), (bench.*kind.run)(bytes, runs));
-        for (size_t test = 0; test < kind.tests.size(); ++test) {
-          COHORT_ASSIGN_OR_RETURN(seconds[test + 1].emplace_back(),
-                                  bench.Perftest(kind.tests[test], bytes, runs));
+        for (size_t who = 0; who < cohort.size(); ++who) {
+          const Cohort& one = kind.cohort[who];
+          COHORT_ASSIGN_OR_RETURN(cohort[who].emplace_back(), (bench.*one.run)(one.memory, bytes, runs));
+        }
+        for (size_t test = 0; test < peers.size(); ++test) {
+          COHORT_ASSIGN_OR_RETURN(peers[test].emplace_back(), bench.Perftest(kind.tests[test], bytes, runs));
         }
       }
       if (!prints) continue;
-      std::string line = absl::StrFormat("%10d", bytes);
-      for (size_t who = 0; who < seconds.size(); ++who) {
-        const double median = Median(seconds[who]);
-        absl::StrAppend(
-            &line,
-            absl::StrFormat(" %12.2f", latency ? median * 1e6 : static_cast<double>(bytes) / median / 1e6));
+      const auto shown = [&](double median) {
+        return is_latency ? median * 1e6 : static_cast<double>(bytes) / median / 1e6;
+      };
+      const auto row = [&](const char* who, const std::string& algorithm, const char* memory, double median) {
         rows.push_back({{"op", kind.name},
                         {"hosts", bench.hosts()},
                         {"ranks", 2},
                         {"bytes", bytes},
-                        {"who", who == 0 ? "cohort" : "ucx_perftest"},
-                        {"algorithm", who == 0 ? (latency ? "write_imm" : "write") : kind.tests[who - 1]},
+                        {"who", who},
+                        {"algorithm", algorithm},
+                        {"memory", memory},
+                        {"rails", std::max<size_t>(flags.rails.size(), 1)},
                         {"median_s", median},
                         {"bytes_per_s", static_cast<double>(bytes) / median}});
+      };
+      const double best = std::min(Median(peers[0]), Median(peers[1]));
+      std::string line = absl::StrFormat("%9d", bytes);
+      for (size_t who = 0; who < cohort.size(); ++who) {
+        const double median = Median(cohort[who]);
+        absl::StrAppendFormat(&line, " %16.2f %5.2f", shown(median),
+                              is_latency ? median / best : best / median);
+        row("cohort", kind.cohort[who].algorithm,
+            kind.cohort[who].memory == kAllocated ? "allocated" : "registered", median);
       }
-      const double best = std::min(Median(seconds[1]), Median(seconds[2]));
-      std::printf("%s  %6.2f\n", line.c_str(),
-                  latency ? Median(seconds[0]) / best : best / Median(seconds[0]));
+      for (size_t test = 0; test < peers.size(); ++test) {
+        absl::StrAppendFormat(&line, " %12.2f", shown(Median(peers[test])));
+        row("ucx_perftest", kind.tests[test], "allocated", Median(peers[test]));
+      }
+      std::printf("%s\n", line.c_str());
       std::fflush(stdout);
     }
   }

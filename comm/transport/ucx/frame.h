@@ -20,13 +20,15 @@ enum class FrameType : uint8_t {
   kPong,   // the body is the sender's board
   kLeave,  // the last message; `offset`: how many frames came before it
   kBye,    // answers a leave: all of them are here
+  kHave,   // says `below` only
 };
 
 // The header of the active message; what belongs to the type comes as its data.
 struct Frame {
   FrameType type = FrameType::kHello;
   uint8_t code = 0;  // of an abort's status
-  uint16_t unused = 0;
+  uint8_t rail = 0;  // of the peer, on which it travels
+  uint8_t unused = 0;
   int32_t from = -1;  // the sender's rank
   uint64_t incarnation =
       0;  // of the sender, as its address says: frames of a former rank are not for the next
@@ -36,8 +38,12 @@ struct Frame {
   uint64_t bytes = 0;     // of the whole message
   uint64_t transfer = 0;  // the receiver's number of a body in motion
   uint64_t offset = 0;
+  // Over several rails frames come out of order, and again where a rail has failed: their number, 0 where they belong to
+  // their rail, and below which number the sender has all of the receiver's.
+  uint64_t sequence = 0;
+  uint64_t below = 0;
 };
-static_assert(sizeof(Frame) == 72);
+static_assert(sizeof(Frame) == 88);
 
 // How far the sender is in a group, as pongs carry it.
 struct BoardEntry {

@@ -121,7 +121,7 @@ bool UcxTransport::PushBodies() {
     Outbound body = outbound_.front();
     outbound_.pop_front();
     Peer& peer = *peers_[body.send->peer];
-    if (peer.pieces_in_flight >= policy::kUcxPiecesInFlight) {
+    if (peer.pieces_in_flight >= PiecesInFlight(peer)) {
       outbound_.push_back(body);
       ++blocked;
       continue;

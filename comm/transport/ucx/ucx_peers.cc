@@ -15,14 +15,18 @@ void UcxTransport::CheckPeers() {
   for (size_t rank = 0; rank < peers_.size(); ++rank) {
     if (peers_[rank] == nullptr || peers_[rank]->gone) continue;
     Peer& peer = *peers_[rank];
-    peer.silent += look;
-    if (!peer.ping_in_flight && now - peer.last_ping >= policy::kUcxPingNanos) {
-      peer.last_ping = now;
-      PostControl(peer, FrameType::kPing, {});
-    }
-    if (peer.silent > silence_ && peer.broken.empty()) {
-      peer.broken = absl::StrFormat("no sign of life for %.1f s", static_cast<double>(peer.silent) / 1e9);
-      trouble_ = true;
+    const bool asks = now - peer.last_ping >= policy::kUcxPingNanos;
+    if (asks) peer.last_ping = now;
+    for (size_t i = 0; i < peer.rails.size(); ++i) {
+      Rail& rail = peer.rails[i];
+      if (rail.buried) continue;
+      rail.silent += look;
+      if (asks && !rail.ping_in_flight) PostProbe(peer, i, FrameType::kPing);
+      if (rail.silent > silence_ && rail.endpoint->broken.empty()) {
+        rail.endpoint->broken =
+            absl::StrFormat("no sign of life for %.1f s", static_cast<double>(rail.silent) / 1e9);
+        trouble_ = true;
+      }
     }
   }
   if (trouble_) BuryPeers();
@@ -35,10 +39,12 @@ bool UcxTransport::BuryPeers() {
   for (size_t rank = 0; rank < peers_.size(); ++rank) {
     if (peers_[rank] == nullptr || peers_[rank]->gone) continue;
     Peer& peer = *peers_[rank];
-    if (peer.leaving && (peer.frames_in > peer.last_frame || !peer.broken.empty())) {
+    std::string how;
+    const bool reached = BuryRails(peer, &how);
+    if (peer.leaving && (peer.frames_in > peer.last_frame || !reached)) {
       Gone(peer, /*left=*/true, absl::StrFormat("rank %d has left", peer.rank));
-    } else if (!peer.broken.empty()) {
-      Gone(peer, /*left=*/false, absl::StrFormat("rank %d was lost: %s", peer.rank, peer.broken));
+    } else if (!reached) {
+      Gone(peer, /*left=*/false, absl::StrFormat("rank %d was lost: %s", peer.rank, how));
     } else {
       trouble_ |= peer.leaving;
       continue;
@@ -52,7 +58,7 @@ void UcxTransport::Gone(Peer& peer, bool left, std::string how) {
   peer.gone = true;
   peer.left = left;
   peer.how = std::move(how);
-  EndEndpoint(peer);
+  EndEndpoints(peer, peer.how);
   FailRequests(peer);
   events_->OnPeerGone(peer.rank, left, peer.how);
 }
@@ -84,26 +90,21 @@ void UcxTransport::FailRequests(const Peer& peer) {
   for (RecvRequest* recv : recvs) recv->owner->OnRequestDone(recv->token, status);
 }
 
-void UcxTransport::EndEndpoint(Peer& peer) {
-  if (peer.endpoint == nullptr) return;
-  ucp_request_param_t param = {};
-  param.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
-  param.flags = UCP_EP_CLOSE_FLAG_FORCE;
-  const ucs_status_ptr_t closing = ucp_ep_close_nbx(std::exchange(peer.endpoint, nullptr), &param);
-  if (UCS_PTR_IS_PTR(closing)) closing_.push_back(closing);
+void UcxTransport::EndEndpoints(Peer& peer, const std::string& why) {
+  for (const Rail& rail : peer.rails) rail.endpoint->port->End(*rail.endpoint, why);
 }
 
 void UcxTransport::PublishBegun(uint32_t context, uint32_t sequence) {
   board_[context % policy::kBoardEntries] = {context, sequence + 1};
 }
 
-void UcxTransport::SendPong(Peer& peer) {
+void UcxTransport::SendPong(Peer& peer, uint8_t rail) {
   std::vector<BoardEntry> entries;
   std::copy_if(board_.begin(), board_.end(), std::back_inserter(entries),
                [](const BoardEntry& entry) { return entry.begun != 0; });
-  PostControl(peer, FrameType::kPong, {},
-              absl::MakeConstSpan(reinterpret_cast<const std::byte*>(entries.data()),
-                                  entries.size() * sizeof(BoardEntry)));
+  PostProbe(peer, rail, FrameType::kPong,
+            absl::MakeConstSpan(reinterpret_cast<const std::byte*>(entries.data()),
+                                entries.size() * sizeof(BoardEntry)));
 }
 
 void UcxTransport::OnPong(Peer& peer, absl::Span<const std::byte> data) {

@@ -1,6 +1,8 @@
 #include "comm/transport/ucx/ucx_transport.h"
 
 #include <poll.h>
+#include <sys/epoll.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -27,56 +29,79 @@ uint64_t RandomNumber() {
 
 }  // namespace
 
-UcxTransport::UcxTransport(int rank, int size, TransportEvents* events, std::unique_ptr<Worker> worker)
+UcxTransport::UcxTransport(int rank, int size, TransportEvents* events)
     : rank_(rank),
       incarnation_(RandomNumber()),
       silence_(PeerSilenceNanos()),
       events_(events),
-      worker_(std::move(worker)),
       peers_(size),
       board_(policy::kBoardEntries) {}
 
 absl::StatusOr<std::unique_ptr<UcxTransport>> UcxTransport::Create(int rank, int size,
                                                                    TransportEvents* events) {
-  COHORT_ASSIGN_OR_RETURN(std::unique_ptr<Worker> worker, Worker::Create());
-  auto made = std::unique_ptr<UcxTransport>(new UcxTransport(rank, size, events, std::move(worker)));
-  COHORT_RETURN_IF_ERROR(made->worker_->Handle(kActiveMessage, OnFrame, made.get()));
+  auto made = std::unique_ptr<UcxTransport>(new UcxTransport(rank, size, events));
+  made->interfaces_ = Interfaces();
+  for (const Interface& interface : made->interfaces_) {
+    COHORT_ASSIGN_OR_RETURN(auto port, Port<Frame>::Create(interface.name, made.get()));
+    made->ports_.push_back(std::move(port));
+  }
+  made->event_fd_ = made->ports_[0]->event_fd();
+  if (made->ports_.size() == 1) return made;
+  made->event_fd_ = epoll_create1(EPOLL_CLOEXEC);
+  if (made->event_fd_ < 0) return absl::ErrnoToStatus(errno, "epoll");
+  made->owns_event_fd_ = true;
+  for (const auto& port : made->ports_) {
+    epoll_event event = {EPOLLIN, {}};
+    if (epoll_ctl(made->event_fd_, EPOLL_CTL_ADD, port->event_fd(), &event) != 0)
+      return absl::ErrnoToStatus(errno, "epoll");
+  }
   return made;
 }
 
 UcxTransport::~UcxTransport() {
-  // Ends what UCX still holds of packets, which live as long.
-  worker_.reset();
+  // UCX gives back what it still holds.
+  for (const auto& peer : peers_) {
+    if (peer != nullptr) peer->gone = true;
+  }
+  ports_.clear();
+  if (owns_event_fd_) close(event_fd_);
 }
 
 std::string UcxTransport::Address() const {
-  return absl::StrCat(incarnation_, " ", absl::Base64Escape(worker_->address()));
+  std::string text = absl::StrCat(incarnation_);
+  for (size_t i = 0; i < ports_.size(); ++i) {
+    absl::StrAppend(&text, " ", absl::Base64Escape(ports_[i]->address()), ":",
+                    absl::Base64Escape(interfaces_[i].ToText()));
+  }
+  return text;
 }
 
 absl::Status UcxTransport::Attach(int rank, const std::string& address) {
   const std::vector<std::string> fields = absl::StrSplit(address, ' ');
   auto peer = std::make_unique<Peer>();
-  peer->owner = this;
   peer->rank = rank;
   peer->board.resize(policy::kBoardEntries);
-  std::string worker_address;
-  if (fields.size() != 2 || !absl::SimpleAtoi(fields[0], &peer->incarnation) ||
-      !absl::Base64Unescape(fields[1], &worker_address) || worker_address.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat("rank ", rank, " gave the UCX address '", address, "'"));
+  bool good = fields.size() >= 2 && absl::SimpleAtoi(fields[0], &peer->incarnation);
+  std::vector<std::string> addresses(fields.size() - 1);
+  std::vector<Interface> theirs;
+  for (size_t i = 1; good && i < fields.size(); ++i) {
+    const std::vector<std::string> parts = absl::StrSplit(fields[i], ':');
+    std::string interface;
+    good = parts.size() == 2 && absl::Base64Unescape(parts[0], &addresses[i - 1]) &&
+           !addresses[i - 1].empty() && absl::Base64Unescape(parts[1], &interface);
+    const absl::StatusOr<Interface> read = Interface::FromText(interface);
+    good = good && read.ok();
+    if (good) theirs.push_back(*read);
   }
+  if (!good)
+    return absl::InvalidArgumentError(absl::StrCat("rank ", rank, " gave the UCX address '", address, "'"));
   if (rank >= static_cast<int>(peers_.size())) peers_.resize(rank + 1);
   Detach(rank);
-  ucp_ep_params_t params = {};
-  params.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
-                      UCP_EP_PARAM_FIELD_ERR_HANDLER;
-  params.address = reinterpret_cast<const ucp_address_t*>(worker_address.data());
-  params.err_mode = UCP_ERR_HANDLING_MODE_PEER;
-  params.err_handler.cb = OnEndpointError;
-  params.err_handler.arg = peer.get();
-  const ucs_status_t status = ucp_ep_create(worker_->handle(), &params, &peer->endpoint);
-  if (status != UCS_OK) {
-    return absl::UnavailableError(
-        absl::StrCat("UCX has no way to rank ", rank, ": ", ucs_status_string(status)));
+  for (const auto& [own, other] : PairInterfaces(interfaces_, theirs)) {
+    const auto endpoint = ports_[own]->Connect(addresses[other], peer.get());
+    if (!endpoint.ok())
+      return absl::UnavailableError(absl::StrCat("rank ", rank, ": ", endpoint.status().message()));
+    peer->rails.emplace_back().endpoint = *endpoint;
   }
   peers_[rank] = std::move(peer);
   return absl::OkStatus();
@@ -88,7 +113,7 @@ void UcxTransport::Detach(int rank) {
   if (!peer.gone) {
     peer.gone = true;
     peer.how = absl::StrCat("rank ", rank, " is no longer attached");
-    EndEndpoint(peer);
+    EndEndpoints(peer, peer.how);
     FailRequests(peer);
   }
   former_.push_back(std::move(peers_[rank]));
@@ -96,7 +121,8 @@ void UcxTransport::Detach(int rank) {
 
 absl::Status UcxTransport::Meet(absl::Time deadline) {
   for (const auto& peer : peers_) {
-    if (peer != nullptr) PostControl(*peer, FrameType::kHello, {});
+    for (size_t rail = 0; peer != nullptr && rail < peer->rails.size(); ++rail)
+      PostProbe(*peer, rail, FrameType::kHello);
   }
   const auto strangers = [&] {
     std::vector<int> ranks;
@@ -118,18 +144,19 @@ absl::Status UcxTransport::Meet(absl::Time deadline) {
 }
 
 bool UcxTransport::Progress(size_t budget) {
-  bytes_in_ = 0;
   bool moved = false;
-  while (bytes_in_ < budget && ucp_worker_progress(worker_->handle()) != 0) moved = true;
+  for (const auto& port : ports_) moved |= port->Progress(budget);
   if (!outbound_.empty()) moved |= PushBodies();
   if (trouble_) moved |= BuryPeers();
   return moved;
 }
 
-bool UcxTransport::Arm() { return ucp_worker_arm(worker_->handle()) == UCS_OK; }
+bool UcxTransport::Arm() {
+  return std::all_of(ports_.begin(), ports_.end(), [](const auto& port) { return port->Arm(); });
+}
 
 void UcxTransport::WaitForEvent(int64_t nanos) {
-  pollfd event = {worker_->event_fd(), POLLIN, 0};
+  pollfd event = {event_fd_, POLLIN, 0};
   const timespec limit = {nanos / 1'000'000'000, nanos % 1'000'000'000};
   ppoll(&event, 1, &limit, nullptr);
 }
@@ -140,27 +167,29 @@ void UcxTransport::Close() {
   }
   const auto until = [&](int64_t nanos, const auto& done) {
     for (const int64_t give_up = NowNanos() + nanos; !done() && NowNanos() < give_up;) {
-      if (ucp_worker_progress(worker_->handle()) == 0 && Arm()) WaitForEvent(policy::kBacklogSleepNanos);
+      bool moved = false;
+      for (const auto& port : ports_) moved |= port->Progress(policy::kProgressBytes);
+      if (!moved && Arm()) WaitForEvent(policy::kBacklogSleepNanos);
     }
+  };
+  const auto idle = [&] {
+    return std::all_of(ports_.begin(), ports_.end(), [](const auto& port) { return port->idle(); });
+  };
+  const auto unreachable = [](const Peer& peer) {
+    return std::all_of(peer.rails.begin(), peer.rails.end(),
+                       [](const Rail& rail) { return !rail.endpoint->broken.empty(); });
   };
   closed_ = true;
   // A connection that ends with something unread takes back what the other side has not read either.
   until(policy::kUcxLingerNanos, [&] {
-    return in_flight_.empty() && std::all_of(peers_.begin(), peers_.end(), [](const auto& peer) {
-             return peer == nullptr || peer->gone || peer->said_bye || !peer->broken.empty();
+    return idle() && std::all_of(peers_.begin(), peers_.end(), [&](const auto& peer) {
+             return peer == nullptr || peer->gone || peer->said_bye || unreachable(*peer);
            });
   });
   for (const auto& peer : peers_) {
-    if (peer != nullptr) EndEndpoint(*peer);
+    if (peer != nullptr) EndEndpoints(*peer, "this rank has left");
   }
-  until(policy::kUcxEndNanos, [&] {
-    std::erase_if(closing_, [](void* request) {
-      if (ucp_request_check_status(request) == UCS_INPROGRESS) return false;
-      ucp_request_free(request);
-      return true;
-    });
-    return closing_.empty();
-  });
+  until(policy::kUcxEndNanos, idle);
 }
 
 }  // namespace cohort::comm::ucx

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <list>
+#include <map>
 #include <memory>
 #include <string>
 #include <unordered_map>
@@ -12,18 +13,14 @@
 #include "comm/policy.h"
 #include "comm/transport/transport.h"
 #include "comm/transport/ucx/frame.h"
-#include "comm/transport/ucx/ucx_worker.h"
+#include "comm/transport/ucx/interfaces.h"
+#include "comm/transport/ucx/ucx_port.h"
 
 namespace cohort::comm::ucx {
 
-// The number of the only active message.
-inline constexpr unsigned kActiveMessage = 1;
-
-// Every frame is an eager active message, whose header and data are copied to memory of the transport first: so
-// UCX never holds a pointer into a buffer of the caller's, and any operation can be given up at any time, also
-// while its peer is stopped. A large message is announced with its first piece; the rest is sent when the
+// Every frame's data are copied to memory of the transport first (ucx_port.h). A large message is announced with its first piece; the rest is sent when the
 // receiver clears it, piece by piece, so that reductions overlap with the transfer.
-class UcxTransport : public Transport {
+class UcxTransport : public Transport, Port<Frame>::Events {
  public:
   static absl::StatusOr<std::unique_ptr<UcxTransport>> Create(int rank, int size, TransportEvents* events);
   ~UcxTransport() override;
@@ -47,44 +44,55 @@ class UcxTransport : public Transport {
   bool Progress(size_t budget) override;
   void CheckPeers() override;
   int64_t MaxSleepNanos() const override { return policy::kMaxSleepNanos; }
-  int EventFd() const override { return worker_->event_fd(); }
+  int EventFd() const override { return event_fd_; }
   bool Arm() override;
   void PublishBegun(uint32_t context, uint32_t sequence) override;
   std::optional<uint32_t> Begun(int peer, uint32_t context) const override;
   void Close() override;
 
  private:
+  using Packet = Port<Frame>::Packet;
+  // A pair of interfaces between this rank and a peer.
+  struct Rail {
+    Port<Frame>::Endpoint* endpoint = nullptr;
+    bool heard = false;
+    bool buried = false;
+    bool ping_in_flight = false;
+    size_t unconfirmed = 0;  // bytes
+    int64_t silent = 0;      // nanoseconds in which this rank listened and heard nothing
+  };
+  struct Sent {                      // and not confirmed yet; over several rails
+    std::unique_ptr<Packet> packet;  // null: in UCX's hands
+    size_t rail = 0;
+    size_t bytes = 0;
+    bool piece = false;
+  };
+  struct Early {  // a frame that came before one before it
+    Frame frame;
+    std::vector<std::byte> data;
+  };
   struct Peer {
-    UcxTransport* owner = nullptr;
     int rank = -1;
     uint64_t incarnation = 0;
-    ucp_ep_h endpoint = nullptr;
+    std::vector<Rail> rails;
+    uint64_t next_sequence = 1;
+    std::map<uint64_t, Sent> unconfirmed;
+    uint64_t taken_below = 1;
+    uint64_t said_below = 1;
+    std::map<uint64_t, Early> early;
     bool heard = false;
     bool gone = false;
     bool left = false;
-    std::string how;     // it is gone
-    std::string broken;  // what UCX said of the endpoint: to be dealt with outside of its callbacks
+    std::string how;  // it is gone
     uint64_t frames_in = 0;
     uint64_t frames_out = 0;
     uint64_t last_frame = 0;  // where it has said that it leaves: after so many frames
     bool leaving = false;
     bool said_bye = false;
     int pieces_in_flight = 0;
-    bool ping_in_flight = false;
     int64_t last_ping = 0;
-    int64_t silent = 0;  // nanoseconds in which this rank listened and heard nothing
     int64_t board_time = 0;
     std::vector<BoardEntry> board;  // by context % kBoardEntries
-  };
-  // A frame in UCX's hands.
-  struct Packet {
-    UcxTransport* owner = nullptr;
-    Peer* peer = nullptr;
-    Frame frame;
-    std::unique_ptr<std::byte[]> data;
-    size_t capacity = 0;
-    size_t bytes = 0;
-    std::list<std::unique_ptr<Packet>>::iterator place;
   };
   struct Outbound {  // a cleared body
     SendRequest* send;
@@ -102,17 +110,16 @@ class UcxTransport : public Transport {
     size_t bytes = 0;
   };
 
-  UcxTransport(int rank, int size, TransportEvents* events, std::unique_ptr<Worker> worker);
+  UcxTransport(int rank, int size, TransportEvents* events);
 
   // ucx_frames.cc: frames out and in.
   std::unique_ptr<Packet> NewPacket(FrameType type, size_t data_bytes);
   void Post(Peer& peer, std::unique_ptr<Packet> packet);
   void PostControl(Peer& peer, FrameType type, const Frame& fields, absl::Span<const std::byte> data = {});
-  void Over(Packet& packet);
-  static void OnSent(void* request, ucs_status_t status, void* user_data);
-  static ucs_status_t OnFrame(void* arg, const void* header, size_t header_bytes, void* data, size_t bytes,
-                              const ucp_am_recv_param_t* param);
-  static void OnEndpointError(void* arg, ucp_ep_h endpoint, ucs_status_t status);
+  void OnArrival(const Frame& frame, absl::Span<const std::byte> data) override;
+  void OnOver(std::unique_ptr<Packet> packet) override;
+  void OnBroken(Port<Frame>::Endpoint& endpoint) override;
+  void Take(Peer& peer, const Frame& frame, absl::Span<const std::byte> data);
   void Handle(Peer& peer, const Frame& frame, absl::Span<const std::byte> data);
 
   // ucx_bodies.cc: messages, small and large.
@@ -121,27 +128,41 @@ class UcxTransport : public Transport {
   void OnAnswer(Peer& peer, const Frame& frame);
   void OnPiece(const Frame& frame, absl::Span<const std::byte> data);
   bool PushBodies();
+  // Over several rails those that are not confirmed count, too.
+  static int PiecesInFlight(const Peer& peer) {
+    const int rails = static_cast<int>(peer.rails.size());
+    return policy::kUcxPiecesInFlight * (rails == 1 ? 1 : 2 * rails);
+  }
 
   void WaitForEvent(int64_t nanos);
+
+  // ucx_rails.cc: frames over several rails, in order and once.
+  void PostOn(Peer& peer, size_t rail, std::unique_ptr<Packet> packet);
+  void PostProbe(Peer& peer, size_t rail, FrameType type, absl::Span<const std::byte> data = {});
+  static size_t ChooseRail(const Peer& peer);
+  void TakeInOrder(Peer& peer, const Frame& frame, absl::Span<const std::byte> data);
+  void Confirm(Peer& peer, uint64_t below);
+  void SendAgain(Peer& peer, size_t rail);
+  bool BuryRails(Peer& peer, std::string* how);
 
   // ucx_peers.cc: signs of life, and peers that are lost or leave.
   bool BuryPeers();
   void Gone(Peer& peer, bool left, std::string how);
-  void EndEndpoint(Peer& peer);
+  void EndEndpoints(Peer& peer, const std::string& why);
   void FailRequests(const Peer& peer);
-  void SendPong(Peer& peer);
+  void SendPong(Peer& peer, uint8_t rail);
   void OnPong(Peer& peer, absl::Span<const std::byte> data);
 
   const int rank_;
   const uint64_t incarnation_;
   const int64_t silence_;
   TransportEvents* const events_;
-  std::unique_ptr<Worker> worker_;
+  std::vector<Interface> interfaces_;
+  std::vector<std::unique_ptr<Port<Frame>>> ports_;  // one for each
+  int event_fd_ = -1;                                // of the only port, or of an epoll of all
+  bool owns_event_fd_ = false;
   std::vector<std::unique_ptr<Peer>> peers_;   // by rank; null where not attached
   std::vector<std::unique_ptr<Peer>> former_;  // UCX may still speak of them
-  std::list<std::unique_ptr<Packet>> in_flight_;
-  std::vector<std::unique_ptr<Packet>> free_small_, free_large_;
-  std::vector<void*> closing_;  // requests of endpoints that end
 
   std::unordered_map<uint32_t, SendRequest*> waiting_;  // announced or to be confirmed, by slot
   uint32_t next_slot_ = 1;
@@ -155,7 +176,6 @@ class UcxTransport : public Transport {
   int64_t last_look_ = 0;
   bool trouble_ = false;  // some peer is broken or has said that it leaves
   bool closed_ = false;   // nobody listens any more
-  size_t bytes_in_ = 0;
 };
 
 }  // namespace cohort::comm::ucx

@@ -179,6 +179,7 @@ TEST_P(TransferFailures, PeersLeaveAndComeBack) {
 }
 
 TEST_P(TransferFailures, StoppedTargetEndsByTheDeadlineAndSourceIsFree) {
+  if (GetParam().allocated) GTEST_SKIP() << "such a write needs nothing of its target";
   if (!GetParam().shared_memory) setenv("COHORT_PEER_SILENCE_MS", "60000", 1);
   SharedCounter pid, seen;
   RankOptions options;
@@ -212,6 +213,109 @@ TEST_P(TransferFailures, StoppedTargetEndsByTheDeadlineAndSourceIsFree) {
       },
       options);
   unsetenv("COHORT_PEER_SILENCE_MS");
+}
+
+const Mode kMapped = {"", true, {"lo"}, true};
+
+// A region goes while a peer writes to it without a pause; its slot is used again, and nothing late arrives there.
+TEST(TransferMapped, WritesEndWithTheirRegion) {
+  RunMesh(kMapped, 2, 4096, [](Mesh& mesh) {
+    if (mesh.rank == 0) {
+      std::fill(mesh.source.begin(), mesh.source.end(), std::byte{7});
+      WriteRequest request = mesh.Request(1, 0, 4096);
+      EXPECT_TRUE(mesh.engine->Write(request).Wait().ok());
+      mesh.Meet("writing");
+      absl::Status status;
+      for (uint64_t tries = 0; status.ok() && tries < 100'000'000; ++tries)
+        status = mesh.engine->Write(request).Wait();
+      ExpectError(status, absl::StatusCode::kNotFound, "is not registered");
+      mesh.Meet("refused");
+      const Region next = {std::stoull(mesh.Get("next", 1)), 4096};
+      EXPECT_NE(next.number, request.to.number);
+      request.to = next;
+      mesh.Meet("looked");
+      EXPECT_TRUE(mesh.engine->Write(request).Wait().ok());
+      mesh.Meet("written");
+    } else {
+      mesh.Meet("writing");
+      while (mesh.target[4095] != std::byte{7}) absl::SleepFor(absl::Milliseconds(1));
+      EXPECT_TRUE(mesh.engine->Unregister(mesh.own).ok());
+      const auto next = mesh.engine->Allocate(4096);
+      ASSERT_TRUE(next.ok()) << next.status();
+      mesh.Put("next", absl::StrCat(next->region.number));
+      mesh.Meet("refused");
+      EXPECT_EQ(std::count(next->data, next->data + 4096, std::byte{0}), 4096);
+      mesh.Meet("looked");
+      mesh.Meet("written");
+      EXPECT_EQ(std::count(next->data, next->data + 4096, std::byte{7}), 4096);
+    }
+    mesh.Meet("end");
+  });
+}
+
+// Once RemovePeer has returned, the memory stays as it is, whatever the peer does; added anew, it writes again.
+TEST(TransferMapped, ARemovedPeerWritesNothingMore) {
+  constexpr size_t kBytes = 32 << 10;
+  RunMesh(kMapped, 2, kBytes, [](Mesh& mesh) {
+    WriteRequest request = mesh.Request(1 - mesh.rank, 0, kBytes);
+    for (int round = 0; round < 5; ++round) {
+      if (mesh.rank == 0) {
+        absl::Status status;
+        for (int i = 1; status.ok(); ++i) {
+          std::fill(mesh.source.begin(), mesh.source.end(), static_cast<std::byte>(1 + i % 100));
+          status = mesh.engine->Write(request).Wait();
+        }
+        ExpectError(status, absl::StatusCode::kUnavailable, "has left or removed");
+        ASSERT_TRUE(mesh.engine->RemovePeer(request.peer).ok());
+      } else {
+        while (std::count(mesh.target.begin(), mesh.target.end(), std::byte{0}) > 0)
+          absl::SleepFor(absl::Milliseconds(1));
+        ASSERT_TRUE(mesh.engine->RemovePeer(request.peer).ok());
+        const std::vector<std::byte> then(mesh.target.begin(), mesh.target.end());
+        absl::SleepFor(absl::Milliseconds(20));
+        EXPECT_TRUE(std::equal(then.begin(), then.end(), mesh.target.begin()));
+        std::fill(mesh.target.begin(), mesh.target.end(), std::byte{0});
+      }
+      mesh.Meet(absl::StrCat("round", round));
+      request.peer = mesh.Add(1 - mesh.rank);
+    }
+    // The last incarnation's writes were not begun on this side: it ends with the engines.
+    mesh.Meet("end");
+  });
+}
+
+// Small writes wait for nobody, and still the loss of their target is noticed.
+TEST(TransferMapped, AKilledOwnerIsNoticed) {
+  RankOptions options;
+  options.victims = {1};
+  RunMesh(
+      kMapped, 2, 4096,
+      [](Mesh& mesh) {
+        if (mesh.rank == 1) {
+          ASSERT_TRUE(mesh.engine->Expect({.immediate = 1}).Wait().ok());
+          kill(getpid(), SIGKILL);
+        }
+        WriteRequest request = mesh.Request(1, 0, 4096);
+        request.immediate = 1;
+        absl::Status status = mesh.engine->Write(request).Wait();
+        request.immediate.reset();
+        const absl::Time until = absl::Now() + absl::Seconds(10);
+        while (status.ok() && absl::Now() < until) status = mesh.engine->Write(request).Wait();
+        ExpectError(status, absl::StatusCode::kUnavailable, "peer 'rank 1' was lost");
+      },
+      options);
+}
+
+TEST(TransferMapped, WhatCannotBeAllocatedSaysSo) {
+  auto engine = TransferEngine::Create({.name = "alone", .rails = {"lo"}});
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  EXPECT_EQ((*engine)->Allocate(0).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ((*engine)->Allocate(UINT64_MAX).status().code(), absl::StatusCode::kInvalidArgument);
+  const auto one = (*engine)->Allocate(1);
+  ASSERT_TRUE(one.ok()) << one.status();
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(one->data) % 4096, 0u);
+  EXPECT_TRUE((*engine)->Unregister(one->region).ok());
+  EXPECT_EQ((*engine)->Unregister(one->region).code(), absl::StatusCode::kNotFound);
 }
 
 // The connected TCP sockets of this process.

@@ -21,16 +21,20 @@ struct Mode {
   const char* name;
   bool shared_memory;
   std::vector<std::string> rails;
+  bool allocated = false;  // the regions that peers write to
 };
 
 inline std::vector<Mode> Modes() {
-  return {{"SharedMemory", true, {"lo"}}, {"OneRail", false, {"lo"}}, {"TwoRails", false, {"lo", "lo"}}};
+  return {{"SharedMemory", true, {"lo"}},
+          {"MappedMemory", true, {"lo"}, true},
+          {"OneRail", false, {"lo"}},
+          {"TwoRails", false, {"lo", "lo"}}};
 }
 
 // One process's engine, a region of `bytes` that peers write to, and one that it writes from.
 struct Mesh {
   Mesh(const Mode& mode, int own_rank, int size, const std::string& folder, size_t bytes)
-      : rank(own_rank), board(FileRendezvous(folder, own_rank, size)), target(bytes), source(bytes) {
+      : rank(own_rank), board(FileRendezvous(folder, own_rank, size)), source(bytes) {
     Options options;
     options.name = absl::StrCat("rank ", rank);
     options.rails = mode.rails;
@@ -40,7 +44,15 @@ struct Mesh {
     auto created = TransferEngine::Create(options);
     if (!created.ok()) ADD_FAILURE() << created.status();
     engine = *std::move(created);
-    own = *engine->Register(target.data(), bytes);
+    if (mode.allocated) {
+      const Allocation allocation = *engine->Allocate(bytes);
+      own = allocation.region;
+      target = {allocation.data, bytes};
+    } else {
+      memory.resize(bytes);
+      target = absl::MakeSpan(memory);
+      own = *engine->Register(target.data(), bytes);
+    }
     from = *engine->Register(source.data(), bytes);
     Put("card", engine->Card());
     Put("region", absl::StrCat(own.number));
@@ -83,7 +95,8 @@ struct Mesh {
 
   int rank;
   std::shared_ptr<Rendezvous> board;
-  std::vector<std::byte> target, source;
+  std::vector<std::byte> memory, source;
+  absl::Span<std::byte> target;  // is `memory`, or the engine's
   std::atomic<int> lost{0};
   std::unique_ptr<TransferEngine> engine;
   Region own, from;
