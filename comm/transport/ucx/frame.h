@@ -11,8 +11,8 @@ enum class FrameType : uint8_t {
   kHello,         // the first frame in each direction: the connection works
   kMessage,       // a message with its body
   kAnnouncement,  // of a large message in `slot`: its first bytes come along
-  kClear,         // send the rest of the body of `slot` to `transfer`
-  kPiece,         // part of a body, for `transfer`, at `offset`
+  kClear,         // of the message in `slot`: it has its receive, send the rest
+  kPiece,         // part of the body of the message in the sender's `slot`, at `offset`
   kTaken,         // answers to `slot`
   kRefused,
   kAbort,  // the body says why
@@ -33,11 +33,10 @@ struct Frame {
   MessageKey key;
   uint32_t slot = 0;
   Signature signature;
-  uint64_t bytes = 0;     // of the whole message
-  uint64_t transfer = 0;  // the receiver's number of a body in motion
+  uint64_t bytes = 0;  // of the whole message
   uint64_t offset = 0;
 };
-static_assert(sizeof(Frame) == 72);
+static_assert(sizeof(Frame) == 64);
 
 // How far the sender is in a group, as pongs carry it.
 struct BoardEntry {

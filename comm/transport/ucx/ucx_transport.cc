@@ -121,7 +121,7 @@ bool UcxTransport::Progress(size_t budget) {
   bytes_in_ = 0;
   bool moved = false;
   while (bytes_in_ < budget && ucp_worker_progress(worker_->handle()) != 0) moved = true;
-  if (!outbound_.empty()) moved |= PushBodies();
+  if (!sending_.empty()) moved |= PushBodies();
   if (trouble_) moved |= BuryPeers();
   return moved;
 }

@@ -3,6 +3,7 @@
 
 #include <list>
 #include <memory>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -21,8 +22,9 @@ inline constexpr unsigned kActiveMessage = 1;
 
 // Every frame is an eager active message, whose header and data are copied to memory of the transport first: so
 // UCX never holds a pointer into a buffer of the caller's, and any operation can be given up at any time, also
-// while its peer is stopped. A large message is announced with its first piece; the rest is sent when the
-// receiver clears it, piece by piece, so that reductions overlap with the transfer.
+// while its peer is stopped. A large message is announced with its first piece; the rest follows piece by piece, so that
+// reductions overlap with the transfer. The receiver clears a message when its receive is there. A peer is sent
+// policy::kUcxAheadBytes of messages that it has not cleared, so that the link does not idle for that round trip.
 class UcxTransport : public Transport {
  public:
   static absl::StatusOr<std::unique_ptr<UcxTransport>> Create(int rank, int size, TransportEvents* events);
@@ -54,6 +56,11 @@ class UcxTransport : public Transport {
   void Close() override;
 
  private:
+  struct Outbound {  // a body that goes out
+    SendRequest* send;
+    size_t offset;
+    bool cleared;
+  };
   struct Peer {
     UcxTransport* owner = nullptr;
     int rank = -1;
@@ -70,6 +77,10 @@ class UcxTransport : public Transport {
     bool leaving = false;
     bool said_bye = false;
     int pieces_in_flight = 0;
+    std::list<Outbound> outbound;  // bodies with pieces left, in the order of their messages
+    // What was sent of messages that are not cleared, beside their first pieces: by slot, and all.
+    std::unordered_map<uint32_t, size_t> ahead;
+    size_t ahead_bytes = 0;
     bool ping_in_flight = false;
     int64_t last_ping = 0;
     int64_t silent = 0;  // nanoseconds in which this rank listened and heard nothing
@@ -86,20 +97,15 @@ class UcxTransport : public Transport {
     size_t bytes = 0;
     std::list<std::unique_ptr<Packet>>::iterator place;
   };
-  struct Outbound {  // a cleared body
-    SendRequest* send;
-    uint64_t transfer;
-    size_t offset;
-  };
-  struct Inbound {  // an accepted body
-    RecvRequest* recv;
-    size_t received;
+  struct Inbound {  // a body that comes in
+    RecvRequest* recv = nullptr;
+    size_t received = 0;
+    std::vector<std::byte> kept;  // what came before its receive
   };
   struct Prefix {  // the first bytes of an announced message
     int peer = -1;
     uint32_t slot = 0;
-    const std::byte* data = nullptr;
-    size_t bytes = 0;
+    absl::Span<const std::byte> data;
   };
 
   UcxTransport(int rank, int size, TransportEvents* events, std::unique_ptr<Worker> worker);
@@ -119,8 +125,9 @@ class UcxTransport : public Transport {
   absl::Status Reach(int rank) const;
   void OnAnnouncement(Peer& peer, const Frame& frame, absl::Span<const std::byte> data);
   void OnAnswer(Peer& peer, const Frame& frame);
-  void OnPiece(const Frame& frame, absl::Span<const std::byte> data);
+  void OnPiece(Peer& peer, const Frame& frame, absl::Span<const std::byte> data);
   bool PushBodies();
+  bool PushPiece(Peer& peer);
 
   void WaitForEvent(int64_t nanos);
 
@@ -128,7 +135,7 @@ class UcxTransport : public Transport {
   bool BuryPeers();
   void Gone(Peer& peer, bool left, std::string how);
   void EndEndpoint(Peer& peer);
-  void FailRequests(const Peer& peer);
+  void FailRequests(Peer& peer);
   void SendPong(Peer& peer);
   void OnPong(Peer& peer, absl::Span<const std::byte> data);
 
@@ -145,11 +152,9 @@ class UcxTransport : public Transport {
 
   std::unordered_map<uint32_t, SendRequest*> waiting_;  // announced or to be confirmed, by slot
   uint32_t next_slot_ = 1;
-  std::list<Outbound> outbound_;
-  std::unordered_map<uint64_t, Inbound> inbound_;  // by transfer
-  uint64_t next_transfer_ = 1;
-  Prefix arriving_;                                                // while its announcement is delivered
-  std::unordered_map<uint64_t, std::vector<std::byte>> prefixes_;  // by rank << 32 | slot
+  std::set<int> sending_;                          // peers with outbound bodies
+  std::unordered_map<uint64_t, Inbound> inbound_;  // by rank << 32 | the sender's slot
+  Prefix arriving_;                                // while its announcement is delivered
 
   std::vector<BoardEntry> board_;
   int64_t last_look_ = 0;
