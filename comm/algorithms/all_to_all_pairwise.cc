@@ -1,6 +1,6 @@
 // Pairwise all-to-all(-v): at distance d a rank sends to rank + d and hears from rank - d, so that at any
 // time every rank is read by about one other.
-#include "comm/algorithms/algorithm.h"
+#include "comm/algorithms/team.h"
 
 namespace cohort::comm::algorithms {
 
@@ -8,10 +8,12 @@ Schedule PairwiseAllToAll(const Collective& c) {
   const std::vector<size_t> out = Offsets(c.counts);
   const std::vector<size_t> in = Offsets(c.recv_counts);
   ScheduleBuilder builder(out.back(), in.back());
+  const auto hosts = Hosts(c);
+  Turns turns(*hosts, c.rank);
   for (int distance = 1; distance < c.size; ++distance) {
     const int to = Modulo(c.rank + distance, c.size);
     const int from = Modulo(c.rank - distance, c.size);
-    builder.Send(to, 0, {Buffer::kInput, out[to], c.counts[to]});
+    turns.Note(to, builder.Send(to, 0, {Buffer::kInput, out[to], c.counts[to]}, {turns.Before(to)}));
     builder.Recv(from, 0, {Buffer::kOutput, in[from], c.recv_counts[from]});
   }
   // The own part last: it keeps nobody waiting.
