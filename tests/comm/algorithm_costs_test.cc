@@ -118,7 +118,9 @@ TEST(AlgorithmCosts, DirectExchangesAcrossHostsTakeTurns) {
   SimulatedMachine machine;
   machine.hosts = HostsOf({1, 1, 1, 1, 1});
   const auto sends = [&](Operation operation, const char* name) {
-    for (const Collective& call : CallsOn(operation, machine, 5000)) {
+    std::vector<Collective> calls = CallsOn(operation, machine, 5000);
+    for (Collective& call : calls) {
+      call.recv_counts = call.counts;
       const Schedule schedule = FindAlgorithm(operation, name)->make(call);
       StepId before = kNoStep;
       int number = 0;

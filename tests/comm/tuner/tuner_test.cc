@@ -168,7 +168,9 @@ TEST(Tuner, OverSlowLinksFewestBytesCross) {
     }
   }
   for (const size_t bytes : {64, 512, 4096}) {
-    EXPECT_EQ(Chosen(SlowLinks(), Hosts(2, 4), Operation::kAllToAll, bytes), "hierarchical") << bytes;
+    // One message for a pair of hosts.
+    const std::string name = Chosen(SlowLinks(), Hosts(2, 4), Operation::kAllToAll, bytes);
+    EXPECT_TRUE(name == "hierarchical" || name == "leaders") << name << " " << bytes;
   }
 }
 
