@@ -22,6 +22,8 @@ inline constexpr int kSpinPollsShared = 4;
 // sleeps takes longer than most waits), and where not.
 inline constexpr int64_t kYieldNanos = 1'000'000;
 inline constexpr int64_t kYieldNanosShared = 200'000;
+// Where messages come over a network, each of which takes longer, whoever has the cores.
+inline constexpr int64_t kNetworkYieldNanos = 2'000'000;
 // The transfer engine counts its yields instead.
 inline constexpr int kYieldPolls = 200;
 // The longest sleep: peers are checked for life after each.
@@ -83,6 +85,8 @@ inline constexpr size_t kPullReduceBytes = 128 << 10;
 // Messages up to this size travel whole; a larger one is announced with its first bytes, and then comes in
 // pieces of this size: with its header, a piece fits the segments that UCX is set to (64 KiB).
 inline constexpr size_t kUcxPieceBytes = 60 << 10;
+// What a peer is sent at most of messages that have not met their receives yet: what a link moves in a round trip.
+inline constexpr size_t kUcxAheadBytes = 1 << 20;
 // Pieces to one peer that UCX holds at a time.
 inline constexpr int kUcxPiecesInFlight = 8;
 // While operations wait, peers are asked for a sign of life this often. Silence for longer than kUcxSilence
@@ -194,6 +198,9 @@ inline constexpr double kLocalGap = 0.1e-6;
 inline constexpr double kRemoteLatency = 20e-6;
 inline constexpr double kRemoteSecondsPerByte = 1.0 / 1.25e9;
 inline constexpr double kRemoteGap = 2e-6;
+// How much longer the bytes of rounds between hosts take than their link needs, because ranks drift apart, and in turns half
+// as much: measured with halving-doubling, pairwise exchanges and rings of 2 MB on four hosts.
+inline constexpr double kDrift = 0.3;
 // An algorithm that takes at most so many times as long as the fastest may have won another time.
 inline constexpr double kMeasuredNoise = 1.03;
 

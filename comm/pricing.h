@@ -23,6 +23,9 @@ struct Machine {
   int hosts_per_rack = 0;  // 0: no racks; every host is at Distance::kRack
   int rails = 0;           // links of a host, its ranks take turns on them; 0: each rank has its own
   double local_seconds_per_byte = 1.0 / 10e9;  // of copies and reductions
+  // Between hosts, in rounds that wait for the one before: how much longer bytes take because ranks have drifted apart, as a
+  // part of their time. Less in turns, and where pieces follow each other.
+  double drift = 0;
 
   Distance Between(int a, int b) const;
 };

@@ -65,6 +65,7 @@ Clock::Clock(const Machine& machine, size_t element_bytes, size_t replayed)
       element_bytes_(static_cast<double>(element_bytes)),
       replayed_(replayed),
       kept_(machine.hosts->size() <= kMostRanksWithGaps ? kKept : 0),
+      drift_(machine.drift),
       host_bytes_(machine.hosts->num_hosts(), 0.0) {
   const size_t links =
       machine.rails == 0 ? size_ : static_cast<size_t>(machine.hosts->num_hosts()) * machine.rails;
@@ -103,7 +104,8 @@ double Clock::Message(int from, int to, size_t count, double sent, double awaite
 double Clock::Transfer(int from, int to, size_t count, double sent, double awaited) {
   const Hop hop = Between(from, to);
   LinkTimes &out = out_[hop.level][Link(hop.level, from)], &in = in_[hop.level][Link(hop.level, to)];
-  const double busy = hop.gap + static_cast<double>(count) * hop.seconds_per_byte;
+  const double busy = hop.gap + static_cast<double>(count) * hop.seconds_per_byte *
+                                    (hop.level == kBetweenHosts ? stretch_ : 1);
   double begin = std::max(sent, awaited);
   for (double both = begin;; begin = both) {
     both = in.Free(out.Free(begin, busy), busy);
@@ -250,6 +252,7 @@ void Clock::Pairwise(const Teams& teams, absl::Span<const Parts> parts, bool to_
     }
     return;
   }
+  Follows(Follow::kTurns);
   const std::vector<Times> start = OfTeams(teams, *times);
   std::vector<Times> now = start;
   for (int distance = 1; distance < longest; ++distance) {
@@ -266,6 +269,7 @@ void Clock::Pairwise(const Teams& teams, absl::Span<const Parts> parts, bool to_
     }
   }
   Finish(teams, now, times);
+  Follows(Follow::kChain);
 }
 
 void Clock::PairwiseBySlowest(const Team& team, const Parts& parts, bool to_owner, bool chained,
@@ -316,6 +320,7 @@ void Clock::PairwiseBySlowest(const Team& team, const Parts& parts, bool to_owne
 }
 
 void Clock::Halving(const Teams& teams, absl::Span<const Parts> parts, Times* times) {
+  Follows(Follow::kRounds);
   std::vector<Times> now = OfTeams(teams, *times);
   for (size_t round = 1, left = 1; left > 0; ++round) {
     left = 0;
@@ -335,10 +340,12 @@ void Clock::Halving(const Teams& teams, absl::Span<const Parts> parts, Times* ti
     }
   }
   Finish(teams, now, times);
+  Follows(Follow::kChain);
 }
 
 void Clock::Doubling(const Teams& teams, absl::Span<const Parts> parts, bool apart, Times* times,
                      const Arrived& arrived) {
+  Follows(Follow::kRounds);
   std::vector<Times> now = OfTeams(teams, *times);
   size_t most = 0;
   for (const Team& team : teams) most = std::max(most, Skips(static_cast<int>(team.size())).size());
@@ -359,9 +366,11 @@ void Clock::Doubling(const Teams& teams, absl::Span<const Parts> parts, bool apa
     }
   }
   Finish(teams, now, times);
+  Follows(Follow::kChain);
 }
 
 void Clock::DoublingSum(const Teams& teams, absl::Span<const size_t> counts, Times* times) {
+  Follows(Follow::kRounds);
   std::vector<Times> now = OfTeams(teams, *times);
   const auto core_of = [](const Team& team) { return static_cast<int>(std::bit_floor(team.size())); };
   for (size_t i = 0; i < teams.size(); ++i) {
@@ -393,6 +402,7 @@ void Clock::DoublingSum(const Teams& teams, absl::Span<const size_t> counts, Tim
     }
   }
   Finish(teams, now, times);
+  Follows(Follow::kChain);
 }
 
 }  // namespace cohort::comm::pricing

@@ -96,6 +96,16 @@ class Clock {
   // Recursive doubling of everything, with folding.
   void DoublingSum(const Teams& teams, absl::Span<const size_t> counts, Times* times);
 
+  // How messages follow each other from now on, which tells what Machine::drift does to them: in rounds that wait for the
+  // one before; in turns, where a rank has one after the other for everybody, at half of it; or in a chain of pieces, not at
+  // all. The patterns above know it of themselves.
+  enum class Follow { kChain, kTurns, kRounds };
+  void Follows(Follow how) {
+    stretch_ = how == Follow::kRounds ? 1 + drift_ : how == Follow::kTurns ? 1 + machine_.drift / 2 : 1;
+  }
+  // Halving, Doubling and DoublingSum happen so many times, one after the other, to pieces of a buffer.
+  void InPieces(size_t pieces) { drift_ = machine_.drift / static_cast<double>(pieces); }
+
   // What was counted so far stands for `factor` times as much, which would take as many times as long.
   void Stretch(double factor);
   // The latest arrival so far.
@@ -125,6 +135,8 @@ class Clock {
   const size_t replayed_;
   const size_t kept_;  // LinkTimes; none where ranks are very many, for the time it takes
   std::vector<LinkTimes> out_[kNumLevels], in_[kNumLevels];  // by level and link
+  double drift_;
+  double stretch_ = 1;  // of bytes between hosts
   std::vector<double> host_bytes_;
   double end_ = 0;
   Price price_;

@@ -77,6 +77,7 @@ void Direct(Pricer& p) {
 
 // All-gather: before the round of distance d a rank holds d parts. Signals: nothing but the latency.
 void Dissemination(Pricer& p) {
+  p.clock.Follows(Clock::Follow::kRounds);
   const Parts parts(p.count, p.size());
   const bool signals = p.call.operation == Operation::kBarrier;
   Times times = p.clock.Start();
@@ -93,6 +94,7 @@ void Dissemination(Pricer& p) {
 }
 
 void AllGatherRecursiveDoubling(Pricer& p) {
+  p.clock.Follows(Clock::Follow::kRounds);
   const Parts parts(p.count, p.size());
   const int core = static_cast<int>(std::bit_floor(static_cast<unsigned>(p.size()))),
             folded = p.size() - core;
@@ -121,6 +123,7 @@ void AllGatherRecursiveDoubling(Pricer& p) {
 
 // Rounds of distance 2^k: the blocks whose distance has bit k, packed before.
 void BruckAllToAll(Pricer& p) {
+  p.clock.Follows(Clock::Follow::kRounds);
   const size_t block = p.count / p.size();
   Times times = p.clock.Start();
   for (int k = 0; (1 << k) < p.size(); ++k) {

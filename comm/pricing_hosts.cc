@@ -82,17 +82,20 @@ void HierarchicalGatherOrScatter(Pricer& p) {
 
 // ---- Rails (algorithms/team.h) ----
 
-enum class Across { kHalving, kSum, kRing };
+enum class Across { kHalving, kDirect, kSum, kRing };
 
 void RailsAllReduce(Pricer& p, Across how) {
   const size_t pieces = p.Pieces(p.count);
+  p.clock.InPieces(pieces);
   const Teams hosts = p.Hosts();
   std::vector<Times> times(pieces, p.clock.Start());
   // A stage takes the pieces one after the other, and what is inside hosts does not wait for what crosses.
-  for (int stage = 0; stage < 3; ++stage) {
+  // Where hosts exchange directly, the way back is a stage of its own.
+  const int way_back = how == Across::kDirect ? 2 : -1, last_stage = how == Across::kDirect ? 3 : 2;
+  for (int stage = 0; stage <= last_stage; ++stage) {
     for (size_t piece = 0; piece < pieces; ++piece) {
       if (piece > 0) {
-        for (int rank = 0; rank < p.size() && stage == 1; ++rank) {
+        for (int rank = 0; rank < p.size() && (stage == 1 || stage == way_back); ++rank) {
           times[piece][rank] = std::max(times[piece][rank], times[piece - 1][rank]);
         }
       }
@@ -111,7 +114,7 @@ void RailsAllReduce(Pricer& p, Across how) {
         }
         by_place.emplace_back(std::move(cuts));
       }
-      if (stage == 1) {
+      if (stage == 1 || stage == way_back) {
         Teams across;
         std::vector<Parts> parts;
         std::vector<size_t> counts;
@@ -124,6 +127,8 @@ void RailsAllReduce(Pricer& p, Across how) {
         if (how == Across::kHalving) {
           p.clock.Halving(across, parts, &times[piece]);
           p.clock.Doubling(across, parts, false, &times[piece]);
+        } else if (how == Across::kDirect) {
+          p.clock.Pairwise(across, parts, stage == 1, stage == 1, &times[piece]);
         } else if (how == Across::kSum) {
           p.clock.DoublingSum(across, counts, &times[piece]);
         } else {
@@ -140,6 +145,7 @@ void RailsAllReduce(Pricer& p, Across how) {
 }
 
 void Hierarchical(Pricer& p) { RailsAllReduce(p, Across::kHalving); }
+void HierarchicalDirect(Pricer& p) { RailsAllReduce(p, Across::kDirect); }
 void Nvrar(Pricer& p) { RailsAllReduce(p, Across::kSum); }
 void HoRing(Pricer& p) { RailsAllReduce(p, Across::kRing); }
 
@@ -160,7 +166,9 @@ struct RailParts {
   }
 };
 
-void HierarchicalReduceScatter(Pricer& p) {
+namespace {
+
+void RailsReduceScatter(Pricer& p, Across how) {
   const Rails rails(p.call);
   const RailParts rail_parts(p, rails);
   const Teams hosts = p.Hosts();
@@ -178,10 +186,12 @@ void HierarchicalReduceScatter(Pricer& p) {
       times[owner] = latest;
     }
   }
-  if (rails.num_hosts() > 1) p.clock.Halving(rail_parts.across, rail_parts.parts, &times);
+  if (rails.num_hosts() == 1) return;
+  if (how == Across::kHalving) p.clock.Halving(rail_parts.across, rail_parts.parts, &times);
+  if (how == Across::kDirect) p.clock.Pairwise(rail_parts.across, rail_parts.parts, true, true, &times);
 }
 
-void HierarchicalAllGather(Pricer& p) {
+void RailsAllGather(Pricer& p, Across how) {
   const Rails rails(p.call);
   const RailParts rail_parts(p, rails);
   const Teams hosts = p.Hosts();
@@ -198,10 +208,21 @@ void HierarchicalAllGather(Pricer& p) {
       all.push_back({rail_parts.across[rail][host], rail_parts.parts[rail].At(host), 0});
     }
   }
-  p.clock.Doubling(rail_parts.across, rail_parts.parts, true, &times,
-                   [&](int rank, size_t count, double when) {
-                     all.push_back({rank, count, when});
-                   });
+  if (how == Across::kHalving) {
+    p.clock.Doubling(rail_parts.across, rail_parts.parts, true, &times,
+                     [&](int rank, size_t count, double when) {
+                       all.push_back({rank, count, when});
+                     });
+  } else {
+    p.clock.Pairwise(rail_parts.across, rail_parts.parts, false, false, &times);
+    for (int rail = 0; rail < rails.num_rails(); ++rail) {
+      const Parts& parts = rail_parts.parts[rail];
+      for (int host = 0; host < rails.num_hosts(); ++host) {
+        const int owner = rail_parts.across[rail][host];
+        all.push_back({owner, parts.total() - parts.At(host), times[owner]});
+      }
+    }
+  }
   std::stable_sort(all.begin(), all.end(), [](const Came& a, const Came& b) { return a.when < b.when; });
   for (const Came& came : all) {
     for (const int other : hosts[p.hosts().host_of(came.rank)]) {
@@ -209,6 +230,13 @@ void HierarchicalAllGather(Pricer& p) {
     }
   }
 }
+
+}  // namespace
+
+void HierarchicalReduceScatter(Pricer& p) { RailsReduceScatter(p, Across::kHalving); }
+void HierarchicalDirectReduceScatter(Pricer& p) { RailsReduceScatter(p, Across::kDirect); }
+void HierarchicalAllGather(Pricer& p) { RailsAllGather(p, Across::kHalving); }
+void HierarchicalDirectAllGather(Pricer& p) { RailsAllGather(p, Across::kDirect); }
 
 // ---- All-to-all by pairs of hosts ----
 
@@ -223,6 +251,7 @@ void HierarchicalAllToAll(Pricer& p) {
   const size_t distances = static_cast<size_t>(num_hosts - 1);
   const size_t shown =
       std::min(distances, std::max<size_t>(2 * most, p.clock.replayed() / per_distance / most * most));
+  p.clock.Follows(Clock::Follow::kTurns);
   // Three stages, each with all pairs: what comes in early is not kept waiting by what goes out late.
   std::vector<double> ready(shown * num_hosts);
   for (int stage = 0; stage < 3; ++stage) {

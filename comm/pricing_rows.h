@@ -101,15 +101,21 @@ void FromRoot(Pricer& p);
 void Chain(Pricer& p);
 void DoubleTree(Pricer& p);
 
-// pricing_hosts.cc: by hosts.
+// pricing_hosts.cc, pricing_leaders.cc: by hosts.
 void HierarchicalBroadcast(Pricer& p);
 void HierarchicalReduce(Pricer& p);
 void HierarchicalGatherOrScatter(Pricer& p);
 void Hierarchical(Pricer& p);
+void HierarchicalDirect(Pricer& p);
 void Nvrar(Pricer& p);
 void HoRing(Pricer& p);
 void HierarchicalReduceScatter(Pricer& p);
+void HierarchicalDirectReduceScatter(Pricer& p);
 void HierarchicalAllGather(Pricer& p);
+void HierarchicalDirectAllGather(Pricer& p);
 void HierarchicalAllToAll(Pricer& p);
+void LeadersReduceScatter(Pricer& p);
+void LeadersAllGather(Pricer& p);
+void LeadersAllToAll(Pricer& p);
 
 }  // namespace cohort::comm::pricing

@@ -77,6 +77,11 @@ bool Engine::SleepOnce(const std::atomic<bool>* done, int64_t limit, const Run* 
 
 void Engine::Watch(Transport* network) {
   network_ = network;
+  // A poll is a system call now, beside which a yield costs little; and a host may share its cores with others (a
+  // container, a virtual machine), whose messages come no sooner for a rank that spins.
+  spin_polls_ = std::min(spin_polls_, policy::kSpinPollsShared);
+  // And a message takes long enough to fall asleep over, where waking up costs as much as a small one.
+  yield_nanos_ = policy::kNetworkYieldNanos;
   NetworkWatch::Callbacks callbacks;
   callbacks.busy = [this] {
     return num_runs_.load(std::memory_order_seq_cst) > 0 || waiters_.load(std::memory_order_relaxed) > 0;

@@ -50,7 +50,7 @@ size_t NumPieces(const Collective& collective, size_t count);
 
 inline int Modulo(int value, int size) { return ((value % size) + size) % size; }
 
-// One a file, of the same name.
+// One a file, of the same name; beside it, in the same file, what differs from it by one step.
 Schedule RingAllReduce(const Collective& collective);
 Schedule RecursiveDoublingAllReduce(const Collective& collective);
 Schedule AllPairAllReduce(const Collective& collective);
@@ -58,17 +58,22 @@ Schedule DirectAllReduce(const Collective& collective);
 Schedule HalvingDoublingAllReduce(const Collective& collective);
 Schedule DoubleTreeAllReduce(const Collective& collective);
 Schedule HierarchicalAllReduce(const Collective& collective);
+Schedule HierarchicalDirectAllReduce(const Collective& collective);
 Schedule NvrarAllReduce(const Collective& collective);
 Schedule HoRingAllReduce(const Collective& collective);
 Schedule RingReduceScatter(const Collective& collective);
 Schedule PairwiseReduceScatter(const Collective& collective);
 Schedule RecursiveHalvingReduceScatter(const Collective& collective);
 Schedule HierarchicalReduceScatter(const Collective& collective);
+Schedule HierarchicalDirectReduceScatter(const Collective& collective);
+Schedule LeadersReduceScatter(const Collective& collective);
 Schedule RingAllGather(const Collective& collective);
 Schedule BruckAllGather(const Collective& collective);
 Schedule PairwiseAllGather(const Collective& collective);
 Schedule RecursiveDoublingAllGather(const Collective& collective);
 Schedule HierarchicalAllGather(const Collective& collective);
+Schedule HierarchicalDirectAllGather(const Collective& collective);
+Schedule LeadersAllGather(const Collective& collective);
 Schedule BinomialBroadcast(const Collective& collective);
 Schedule ChainBroadcast(const Collective& collective);
 Schedule ScatterAllGatherBroadcast(const Collective& collective);
@@ -86,6 +91,7 @@ Schedule HierarchicalScatter(const Collective& collective);
 Schedule PairwiseAllToAll(const Collective& collective);
 Schedule BruckAllToAll(const Collective& collective);
 Schedule HierarchicalAllToAll(const Collective& collective);
+Schedule LeadersAllToAll(const Collective& collective);
 Schedule DisseminationBarrier(const Collective& collective);
 
 }  // namespace algorithms

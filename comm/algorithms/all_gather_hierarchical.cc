@@ -1,10 +1,15 @@
 // Hierarchical all-gather: the owners of each rail gather its parts across hosts, so that every part comes to
-// a host once, and the other ranks of the host read them from there as they come.
+// a host once, and the other ranks of the host read them from there as they come. Across hosts in ceil(log2 H) rounds, or
+// directly in one.
 #include "comm/algorithms/blocks.h"
 
 namespace cohort::comm::algorithms {
 
-Schedule HierarchicalAllGather(const Collective& c) {
+namespace {
+
+enum class Across { kDoubling, kDirect };
+
+Schedule Make(const Collective& c, Across how) {
   const Cuts offsets = Offsets(c.counts);
   Flow flow(c.in_place ? 0 : c.counts[c.rank], offsets.back());
   const Rails rails(c);
@@ -21,7 +26,12 @@ Schedule HierarchicalAllGather(const Collective& c) {
     }
     if (owner == c.rank) {
       const Slice& mine = parts[across.place];
-      DoublingAllGather(flow, across, parts, mine == home ? own : mine);
+      const Slice& first = mine == home ? own : mine;
+      if (how == Across::kDoubling) {
+        DoublingAllGather(flow, across, parts, first);
+      } else {
+        DirectAllGather(flow, across, parts, first, &rails.hosts());
+      }
       for (int distance = 1; distance < local.size(); ++distance) {
         for (const Slice& part : parts) flow.Send(local.At(distance), part == home ? own : part);
       }
@@ -31,5 +41,10 @@ Schedule HierarchicalAllGather(const Collective& c) {
   }
   return std::move(flow).Build();
 }
+
+}  // namespace
+
+Schedule HierarchicalAllGather(const Collective& c) { return Make(c, Across::kDoubling); }
+Schedule HierarchicalDirectAllGather(const Collective& c) { return Make(c, Across::kDirect); }
 
 }  // namespace cohort::comm::algorithms

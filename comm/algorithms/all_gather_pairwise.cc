@@ -1,4 +1,5 @@
-// Pairwise all-gather, for ranks that read each other's memory: each reads the part of every other.
+// Pairwise all-gather: each rank gets the part of every other from itself. For ranks that read each other's memory, and
+// for few of them on different hosts.
 #include "comm/algorithms/blocks.h"
 
 namespace cohort::comm::algorithms {
@@ -8,7 +9,7 @@ Schedule PairwiseAllGather(const Collective& c) {
   Flow flow(c.in_place ? 0 : c.counts[c.rank], cuts.back());
   const Slice output{Buffer::kOutput, 0, cuts.back()};
   const Slice own = c.in_place ? Member(output, cuts, c.rank) : Slice{Buffer::kInput, 0, c.counts[c.rank]};
-  DirectAllGather(flow, Everyone(c), Slices(output, cuts), own);
+  DirectAllGather(flow, Everyone(c), Slices(output, cuts), own, Hosts(c).get());
   return std::move(flow).Build();
 }
 

@@ -10,8 +10,9 @@ Schedule DirectAllReduce(const Collective& c) {
   const Cuts cuts = EqualCuts(c.count, c.size);
   const Slice output{Buffer::kOutput, 0, c.count};
   const Slice own = Member(output, cuts, c.rank);
-  DirectReduceScatter(flow, team, cuts, Input(c, 0, c.count), own);
-  DirectAllGather(flow, team, Slices(output, cuts), own);
+  const auto hosts = Hosts(c);
+  DirectReduceScatter(flow, team, cuts, Input(c, 0, c.count), own, hosts.get());
+  DirectAllGather(flow, team, Slices(output, cuts), own, hosts.get());
   return std::move(flow).Build();
 }
 

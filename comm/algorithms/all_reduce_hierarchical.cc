@@ -1,14 +1,19 @@
 // Hierarchical all-reduce of the fewest bytes: a reduce-scatter inside every host by reading, for each rail a
 // reduce-scatter and an all-gather across hosts, and an all-gather inside by reading. Of n bytes every host
 // sends 2(H-1)/H n to other hosts, in 2 ceil(log2 H) rounds, whatever the numbers of ranks on them. Pieces go
-// through the three levels independently, so that work inside a host hides behind the links.
+// through the three levels independently, so that work inside a host hides behind the links. Where hosts are few, they
+// exchange directly instead: as many bytes, 2 rounds, of H-1 messages each.
 #include "comm/algorithms/blocks.h"
 
 namespace cohort::comm::algorithms {
 
-Schedule HierarchicalAllReduce(const Collective& c) {
+namespace {
+
+enum class Across { kHalving, kDirect };
+
+Schedule Make(const Collective& c, Across how) {
   Flow flow(c.in_place ? 0 : c.count, c.count);
-  enum Stage { kReduceInside, kAcross, kGatherInside };
+  enum Stage { kReduceInside, kAcross, kBack, kGatherInside };
   const size_t pieces = NumPieces(c, c.count);
   for (size_t piece = 0; piece < pieces; ++piece) {
     const Range range = Part(c.count, pieces, piece);
@@ -25,19 +30,40 @@ Schedule HierarchicalAllReduce(const Collective& c) {
     }
     flow.Enter(kAcross);
     const Range own = rails.Own();
-    for (size_t rail = own.begin; rail < own.begin + own.count && rails.num_hosts() > 1; ++rail) {
-      const Team across = rails.Across(static_cast<int>(rail));
-      const Slice source = Member(sums, rail_cuts, static_cast<int>(rail));
-      const Slice work = Member(output, rail_cuts, static_cast<int>(rail));
-      const Cuts cuts = EqualCuts(work.count, across.size());
-      const Slice part = Member(work, cuts, across.place);
-      HalvingReduceScatter(flow, across, cuts, source, work, part);
-      DoublingAllGather(flow, across, Slices(work, cuts), part);
+    // Of the rails of this rank: what each has of its sums.
+    const auto for_rails = [&](const auto& visit) {
+      for (size_t rail = own.begin; rail < own.begin + own.count && rails.num_hosts() > 1; ++rail) {
+        const Team across = rails.Across(static_cast<int>(rail));
+        const Slice source = Member(sums, rail_cuts, static_cast<int>(rail));
+        const Slice work = Member(output, rail_cuts, static_cast<int>(rail));
+        visit(across, EqualCuts(work.count, across.size()), source, work);
+      }
+    };
+    if (how == Across::kHalving) {
+      for_rails([&](const Team& across, const Cuts& cuts, Slice source, Slice work) {
+        const Slice part = Member(work, cuts, across.place);
+        HalvingReduceScatter(flow, across, cuts, source, work, part);
+        DoublingAllGather(flow, across, Slices(work, cuts), part);
+      });
+    } else {
+      for_rails([&](const Team& across, const Cuts& cuts, Slice source, Slice work) {
+        DirectReduceScatter(flow, across, cuts, source, Member(work, cuts, across.place), &rails.hosts());
+      });
+      // The next piece need not wait for this one's way back.
+      flow.Enter(kBack);
+      for_rails([&](const Team& across, const Cuts& cuts, Slice, Slice work) {
+        DirectAllGather(flow, across, Slices(work, cuts), Member(work, cuts, across.place), &rails.hosts());
+      });
     }
     flow.Enter(kGatherInside);
     DirectAllGather(flow, local, Slices(output, local_cuts), Member(output, local_cuts, local.place));
   }
   return std::move(flow).Build();
 }
+
+}  // namespace
+
+Schedule HierarchicalAllReduce(const Collective& c) { return Make(c, Across::kHalving); }
+Schedule HierarchicalDirectAllReduce(const Collective& c) { return Make(c, Across::kDirect); }
 
 }  // namespace cohort::comm::algorithms

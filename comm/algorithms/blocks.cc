@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <optional>
 
 namespace cohort::comm::algorithms {
 namespace {
@@ -45,12 +46,30 @@ std::vector<Slice> Slices(const Slice& whole, const Cuts& cuts) {
   return slices;
 }
 
-void DirectReduceScatter(Flow& flow, const Team& team, const Cuts& cuts, Slice source, Slice result) {
+namespace {
+
+// To the member `distance` on, in its turn.
+void SendInTurn(Flow& flow, const Team& team, int distance, Slice source, std::optional<Turns>& turns) {
+  const int peer = team.At(distance);
+  const StepId sent = flow.Send(peer, source, turns ? turns->Before(peer) : kNoStep);
+  if (turns && source.count > 0) turns->Note(peer, sent);
+}
+
+std::optional<Turns> TurnsOf(const Team& team, const HostMap* hosts) {
+  if (hosts == nullptr) return std::nullopt;
+  return Turns(*hosts, team.ranks[team.place]);
+}
+
+}  // namespace
+
+void DirectReduceScatter(Flow& flow, const Team& team, const Cuts& cuts, Slice source, Slice result,
+                         const HostMap* hosts) {
   const int p = team.size();
+  std::optional<Turns> turns = TurnsOf(team, hosts);
   Slice sum = Member(source, cuts, team.place);
   if (p == 1) flow.Copy(sum, result);
   for (int distance = 1; distance < p; ++distance) {
-    flow.Send(team.At(distance), Member(source, cuts, Modulo(team.place + distance, p)));
+    SendInTurn(flow, team, distance, Member(source, cuts, Modulo(team.place + distance, p)), turns);
     flow.RecvReduce(team.At(-distance), sum, result);
     sum = result;
   }
@@ -102,10 +121,12 @@ void HalvingReduceScatter(Flow& flow, const Team& team, const Cuts& cuts, Slice 
   }
 }
 
-void DirectAllGather(Flow& flow, const Team& team, absl::Span<const Slice> parts, Slice own) {
+void DirectAllGather(Flow& flow, const Team& team, absl::Span<const Slice> parts, Slice own,
+                     const HostMap* hosts) {
   const int p = team.size();
+  std::optional<Turns> turns = TurnsOf(team, hosts);
   for (int distance = 1; distance < p; ++distance) {
-    flow.Send(team.At(distance), own);
+    SendInTurn(flow, team, distance, own, turns);
     flow.Recv(team.At(-distance), parts[Modulo(team.place - distance, p)]);
   }
   // Last: it keeps nobody waiting.

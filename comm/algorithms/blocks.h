@@ -21,8 +21,10 @@ inline Slice Member(const Slice& whole, const Cuts& cuts, int member) {
 // be put. They may be the same. Own part of the sum: in `result`, which may be the own part of `work`, not
 // that of `source` unless that is `work`. In a team of one it is copied there.
 
-// Every member reads its part from all others: one message a pair, no scratch. For members on one host.
-void DirectReduceScatter(Flow& flow, const Team& team, const Cuts& cuts, Slice source, Slice result);
+// Every member gets its part from all others: one message a pair, no scratch. For members on one host, who read, or
+// for few hosts; `hosts`: where members are, if not all on one.
+void DirectReduceScatter(Flow& flow, const Team& team, const Cuts& cuts, Slice source, Slice result,
+                         const HostMap* hosts = nullptr);
 // Round the ring: team-1 messages to the next member.
 void RingReduceScatter(Flow& flow, const Team& team, const Cuts& cuts, Slice source, Slice work,
                        Slice result);
@@ -32,7 +34,8 @@ void HalvingReduceScatter(Flow& flow, const Team& team, const Cuts& cuts, Slice 
 
 // The own part goes to all; parts[m] is where member m's belongs. Own part: at `own`, which may be elsewhere;
 // it is copied to its place.
-void DirectAllGather(Flow& flow, const Team& team, absl::Span<const Slice> parts, Slice own);
+void DirectAllGather(Flow& flow, const Team& team, absl::Span<const Slice> parts, Slice own,
+                     const HostMap* hosts = nullptr);
 void RingAllGather(Flow& flow, const Team& team, absl::Span<const Slice> parts, Slice own);
 // In ceil(log2 team) rounds: the rounds of HalvingReduceScatter backwards. Parts that lie side by side travel
 // as one message.

@@ -60,11 +60,14 @@ absl::Span<const StepId> Flow::After() {
   return after_;
 }
 
-void Flow::Send(int peer, Slice source) {
-  if (source.count == 0) return;
+StepId Flow::Send(int peer, Slice source, StepId after) {
+  if (source.count == 0) return after;
   after_.clear();
+  if (after != kNoStep) after_.push_back(after);
   Await(source, false);
-  Note(source, false, builder_.Send(peer, next_send_[peer]++, source, After()));
+  const StepId step = builder_.Send(peer, next_send_[peer]++, source, After());
+  Note(source, false, step);
+  return step;
 }
 
 void Flow::Recv(int peer, Slice destination) {

@@ -26,7 +26,8 @@ class Flow {
   Slice Wire(size_t count) { return builder_.Wire(count); }
   Slice Sums(size_t count) { return builder_.Sums(count); }
 
-  void Send(int peer, Slice source);
+  // Also waits for `after`, if that is a step; gives the own one.
+  StepId Send(int peer, Slice source, StepId after = kNoStep);
   void Recv(int peer, Slice destination);
   // destination = source (op) what comes; they may be the same.
   void RecvReduce(int peer, Slice source, Slice destination);

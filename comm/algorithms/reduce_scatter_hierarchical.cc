@@ -1,11 +1,15 @@
 // Hierarchical reduce-scatter: inside every host, the owner of a rail sums by reading what the host's ranks
 // bring for the ranks of this rail anywhere; then the owners of the rail reduce-scatter across hosts. Every
-// sum of a host crosses to another once: a host sends (H-1)/H n.
+// sum of a host crosses to another once: a host sends (H-1)/H n, in ceil(log2 H) rounds, or directly in one.
 #include "comm/algorithms/blocks.h"
 
 namespace cohort::comm::algorithms {
 
-Schedule HierarchicalReduceScatter(const Collective& c) {
+namespace {
+
+enum class Across { kHalving, kDirect };
+
+Schedule Make(const Collective& c, Across how) {
   const Cuts offsets = Offsets(c.counts);
   Flow flow(offsets.back(), c.counts[c.rank]);
   const Rails rails(c);
@@ -38,9 +42,18 @@ Schedule HierarchicalReduceScatter(const Collective& c) {
     }
     if (!own || rails.num_hosts() == 1) continue;
     const Slice result = blocks[across.place] < 0 ? Member(work, cuts, across.place) : output;
-    HalvingReduceScatter(flow, across, cuts, work, work, result);
+    if (how == Across::kHalving) {
+      HalvingReduceScatter(flow, across, cuts, work, work, result);
+    } else {
+      DirectReduceScatter(flow, across, cuts, work, result, &rails.hosts());
+    }
   }
   return std::move(flow).Build();
 }
+
+}  // namespace
+
+Schedule HierarchicalReduceScatter(const Collective& c) { return Make(c, Across::kHalving); }
+Schedule HierarchicalDirectReduceScatter(const Collective& c) { return Make(c, Across::kDirect); }
 
 }  // namespace cohort::comm::algorithms

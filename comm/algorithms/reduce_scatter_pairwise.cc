@@ -1,6 +1,6 @@
 // Pairwise reduce-scatter: every rank gets its part from each other one and adds it up,
 // in the order of distance.
-#include "comm/algorithms/algorithm.h"
+#include "comm/algorithms/team.h"
 
 namespace cohort::comm::algorithms {
 
@@ -12,10 +12,12 @@ Schedule PairwiseReduceScatter(const Collective& c) {
   Slice sum{Buffer::kInput, offsets[c.rank], own};
   if (c.size == 1) builder.Copy(sum, output);
   StepId summed = kNoStep;
+  const auto hosts = Hosts(c);
+  Turns turns(*hosts, c.rank);
   for (int distance = 1; distance < c.size; ++distance) {
     const int to = Modulo(c.rank + distance, c.size);
     const int from = Modulo(c.rank - distance, c.size);
-    builder.Send(to, 0, {Buffer::kInput, offsets[to], c.counts[to]});
+    turns.Note(to, builder.Send(to, 0, {Buffer::kInput, offsets[to], c.counts[to]}, {turns.Before(to)}));
     summed = builder.RecvReduce(from, 0, sum, output, {summed});
     sum = output;
   }

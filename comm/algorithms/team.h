@@ -63,6 +63,25 @@ class Rails {
   int num_rails_;
 };
 
+// Whom a member that has something for everybody sends to: those on its own host at once, the others one after the
+// other. Messages at once would share its host's link, and so would those that come to another host from everywhere: they
+// do not share it evenly, and links idle where the last ones are waited for. In turns, each of a distance of its own, every
+// link carries one message at a time.
+class Turns {
+ public:
+  Turns(const HostMap& hosts, int rank) : hosts_(hosts), rank_(rank) {}
+  // The step to wait for, and the one to wait for next.
+  StepId Before(int peer) const { return hosts_.SameHost(rank_, peer) ? kNoStep : last_; }
+  void Note(int peer, StepId sent) {
+    if (!hosts_.SameHost(rank_, peer) && sent != kNoStep) last_ = sent;
+  }
+
+ private:
+  const HostMap& hosts_;
+  const int rank_;
+  StepId last_ = kNoStep;
+};
+
 // One rank of every host: the root on its own, the first on the others. Hosts are counted from the root's.
 class Leaders {
  public:

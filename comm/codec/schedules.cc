@@ -21,11 +21,11 @@ Cuts BlockCuts(size_t count, int parts) {
   return cuts;
 }
 
-// `source` encoded to a place of its own, and sent.
-void SendEncoded(Flow& flow, int peer, Slice source) {
+// `source` encoded to a place of its own, and sent, after what was sent before.
+StepId SendEncoded(Flow& flow, int peer, Slice source, StepId before = kNoStep) {
   const Slice wire = flow.Wire(source.count);
   flow.Copy(source, wire);
-  flow.Send(peer, wire);
+  return flow.Send(peer, wire, before);
 }
 
 // The sum of `source` over the team to `target`; they may be the same.
@@ -36,8 +36,10 @@ void SumAcross(Flow& flow, const Team& team, Slice source, Slice target) {
   const Slice own = Member(source, cuts, team.place);
   const Slice sums = flow.Sums(own.count);
   flow.Copy(own, sums);
+  // In turns, as Turns says.
+  StepId sent = kNoStep;
   for (int distance = 1; distance < p; ++distance) {
-    SendEncoded(flow, team.At(distance), Member(source, cuts, Modulo(team.place + distance, p)));
+    sent = SendEncoded(flow, team.At(distance), Member(source, cuts, Modulo(team.place + distance, p)), sent);
   }
   const Slice result = flow.Wire(own.count);
   for (int distance = 1; distance < p; ++distance) {
@@ -46,7 +48,8 @@ void SumAcross(Flow& flow, const Team& team, Slice source, Slice target) {
     flow.Reduce(wire, sums);
   }
   flow.Copy(sums, result);
-  for (int distance = 1; distance < p; ++distance) flow.Send(team.At(distance), result);
+  sent = kNoStep;
+  for (int distance = 1; distance < p; ++distance) sent = flow.Send(team.At(distance), result, sent);
   flow.Copy(result, Member(target, cuts, team.place));
   for (int distance = 1; distance < p; ++distance) {
     const Slice part = Member(target, cuts, Modulo(team.place - distance, p));

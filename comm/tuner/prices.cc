@@ -15,6 +15,7 @@ Machine Prices::On(std::shared_ptr<const HostMap> hosts) const {
   machine.hosts_per_rack = hosts_per_rack;
   machine.rails = rails;
   machine.local_seconds_per_byte = local_seconds_per_byte;
+  machine.drift = policy::kDrift;
   return machine;
 }
 

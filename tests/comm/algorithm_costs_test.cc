@@ -1,6 +1,7 @@
 // What algorithms cost: messages, bytes between hosts and simulated time, as theory says.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <vector>
@@ -69,7 +70,7 @@ TEST(AlgorithmCosts, HierarchicalAllReduceSendsTheFewestBytesFromEveryHost) {
     machine.hosts = HostsOf(ranks);
     const size_t hosts = ranks.size(), most = machine.hosts->most_on_a_host();
     const size_t n = hosts * most * 512;
-    for (const char* name : {"hierarchical", "ho_ring"}) {
+    for (const char* name : {"hierarchical", "hierarchical_direct", "ho_ring"}) {
       for (const HostTraffic& host : Sent(Operation::kAllReduce, name, machine, n)) {
         EXPECT_EQ(host.elements, 2 * n * (hosts - 1) / hosts) << name << " on " << hosts << " hosts";
       }
@@ -103,10 +104,42 @@ TEST(AlgorithmCosts, HierarchicalOperationsBringEveryByteToAHostOnce) {
     const size_t n = 40000;
     for (const Operation operation :
          {Operation::kReduceScatter, Operation::kAllGather, Operation::kBroadcast}) {
-      const Simulation cost = Cost(operation, "hierarchical", machine, n);
-      EXPECT_EQ(cost.remote_bytes, (ranks.size() - 1) * n * 4) << Name(operation) << ", " << ranks.size();
+      for (const char* name : {"hierarchical", "hierarchical_direct"}) {
+        if (FindAlgorithm(operation, name) == nullptr) continue;
+        const Simulation cost = Cost(operation, name, machine, n);
+        EXPECT_EQ(cost.remote_bytes, (ranks.size() - 1) * n * 4) << Name(operation) << ", " << ranks.size();
+      }
     }
   }
+}
+
+// Where ranks share a host's link, a rank has one message to another host under way at a time, and no link has two.
+TEST(AlgorithmCosts, DirectExchangesAcrossHostsTakeTurns) {
+  SimulatedMachine machine;
+  machine.hosts = HostsOf({1, 1, 1, 1, 1});
+  const auto sends = [&](Operation operation, const char* name) {
+    std::vector<Collective> calls = CallsOn(operation, machine, 5000);
+    for (Collective& call : calls) {
+      call.recv_counts = call.counts;
+      const Schedule schedule = FindAlgorithm(operation, name)->make(call);
+      StepId before = kNoStep;
+      int number = 0;
+      for (size_t i = 0; i < schedule.steps.size(); ++i) {
+        if (schedule.steps[i].kind != StepKind::kSend) continue;
+        EXPECT_EQ(schedule.steps[i].peer, (call.rank + ++number) % call.size) << name;
+        const auto after = schedule.After(static_cast<StepId>(i));
+        EXPECT_EQ(before == kNoStep || std::find(after.begin(), after.end(), before) != after.end(), true)
+            << name;
+        before = static_cast<StepId>(i);
+      }
+      EXPECT_EQ(number, 4) << name;
+    }
+  };
+  sends(Operation::kAllToAll, "pairwise");
+  sends(Operation::kReduceScatter, "pairwise");
+  sends(Operation::kReduceScatter, "hierarchical_direct");
+  sends(Operation::kAllGather, "pairwise");
+  sends(Operation::kAllGather, "hierarchical_direct");
 }
 
 TEST(AlgorithmCosts, FlatAlgorithmsTakeTheirRoundsAndBytes) {

@@ -49,6 +49,14 @@ class BenchTest(CohortTest):
                 self.assertLessEqual({"cohort", "the-mpi"}, points[op, size])
         self.assertIn(("send/recv", 8), points)
 
+    def test_collectives_in_ways_of_ones_choice(self):
+        rows = self.rows("collectives", "--ops", "all-reduce,broadcast", "--bytes", 4096, "--seconds", 0.01, "--who", "cohort",
+                         "--algorithms", "chosen,ring,halving_doubling", "--codec", "int8", ranks=2)
+        ways = {row["algorithm"]: row["chosen"] for row in rows if row["op"] == "all-reduce"}
+        self.assertLessEqual({"ring", "halving_doubling", "int8"}, ways.keys())
+        self.assertEqual(sum(ways.values()), 1)
+        self.assertEqual(sum(row["op"] == "broadcast" for row in rows), 1)  # it has neither these nor codecs
+
     def test_collectives_are_tuned_and_the_table_is_read_back(self):
         for op in ("all-reduce", "all-gather"):  # the second time the first one's rules stay
             self.cohort("bench", "collectives", "--ops", op, "--bytes", "64,4096", "--seconds", 0.01, "--tune", "table",
@@ -85,6 +93,8 @@ class BenchTest(CohortTest):
         self.assertIn("mpirun -np 2", self.fails("bench", "collectives"))
         self.assertIn("there are all-reduce, ", self.fails("bench", "collectives", "--ops", "all-redcue", ranks=2))
         self.assertIn("--who", self.fails("bench", "collectives", "--who", "nobody", ranks=2))
+        self.assertIn("'rign'", self.fails("bench", "collectives", "--algorithms", "rign", ranks=2))
+        self.assertIn("there are int8 int4", self.fails("bench", "collectives", "--codec", "int7", ranks=2))
 
 
 if __name__ == "__main__":

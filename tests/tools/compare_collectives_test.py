@@ -10,9 +10,9 @@ import unittest
 SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "tools" / "compare_collectives"
 
 
-def row(who, seconds, op="all-reduce", hosts=1, ranks=2, size=8, wire=None, algorithm="ring"):
+def row(who, seconds, op="all-reduce", hosts=1, ranks=2, size=8, wire=None, algorithm="ring", chosen=True):
     return {"op": op, "hosts": hosts, "ranks": ranks, "bytes": size, "who": who, "algorithm": algorithm,
-            "median_s": seconds, "wire_bytes": wire}
+            "chosen": chosen, "median_s": seconds, "wire_bytes": wire}
 
 
 class JudgeTest(unittest.TestCase):
@@ -58,6 +58,27 @@ class JudgeTest(unittest.TestCase):
                 done = self.judge(row("cohort", seconds, op=op, hosts=2, ranks=4, size=size, wire=round(least * wire)),
                                   row("openmpi", 1, op=op, hosts=2, ranks=4, size=size, wire=0))
                 self.assertEqual(self.verdict(done, "of the fewest bytes"), expected)
+
+    def test_what_cohort_chose_counts_whatever_it_was(self):
+        done = self.judge(row("cohort", 3e-3), row("cohort", 2e-3, algorithm="direct"), row("cohort", 9e-3),
+                          row("cohort", 1e-3, algorithm="tree", chosen=False), row("gloo", 2.9e-3))
+        self.assertEqual(self.verdict(done, "1x2 all-reduce"), "met")
+        self.assertIn("3.00 ms (direct or ring)", done.stdout)
+
+    def test_own_ways_beside_each_other(self):
+        size, layout = 16 << 20, {"hosts": 2, "ranks": 8}
+        for gain, expected in ((1.31, "met"), (1.29, "MISSED")):
+            done = self.judge(row("cohort", gain, size=size, **layout, chosen=False),
+                              row("cohort", 1, size=size, **layout, algorithm="ho_ring"))
+            self.assertEqual(self.verdict(done, "HO-Ring"), expected)
+        for seconds, wire, expected in ((0.39, 26, "met"), (0.41, 26, "MISSED"), (0.39, 28, "MISSED")):
+            done = self.judge(row("cohort", 1, size=size, wire=100, **layout),
+                              row("cohort", seconds, size=size, wire=wire, **layout, algorithm="int8", chosen=False))
+            self.assertEqual(self.verdict(done, "in int8"), expected)
+        for leaders, expected in ((0.3, "met"), (0.4, "MISSED")):
+            done = self.judge(*(row("cohort", seconds, op="all-to-all", **layout, algorithm=name, chosen=False)
+                                for name, seconds in (("pairwise", 1), ("hierarchical", 0.5), ("leaders", leaders))))
+            self.assertEqual(self.verdict(done, "a message for a pair of hosts (leaders)"), expected)
 
     def test_nothing_to_judge_is_a_failure(self):
         self.assertEqual(self.judge().returncode, 1)

@@ -44,8 +44,8 @@ class BenchBuffers {
   const CollectiveCall& call() const { return call_; }
   // Writes the input, and rubbish where the result goes.
   void Fill();
-  // Whether the result is right.
-  bool Correct() const;
+  // Whether the result is right, give or take so large a part of its largest element.
+  bool Correct(double tolerance) const;
 
  private:
   const CollectiveOperation& operation_;

@@ -46,6 +46,8 @@ struct CollectivesFlags {
   std::vector<size_t> bytes;  // instead of the three
   double seconds = 1;
   std::vector<std::string> who;
+  std::vector<std::string> algorithms = {kChosen};
+  std::vector<std::string> codecs;
   std::string mpi_name;
   std::string json;
   std::string tune;
@@ -100,7 +102,8 @@ absl::StatusOr<int> Prepare(Communicator& world, BenchBuffers& buffers, std::vec
     buffers.Fill();
     COHORT_ASSIGN_OR_RETURN(contestant.run, contestant.peer->Prepare(buffers.call(), contestant.algorithm));
     COHORT_RETURN_IF_ERROR(Turn(world, contestant, 1).status());
-    std::vector<double> wrong = {buffers.Correct() ? 0.0 : 1.0};
+    const double tolerance = contestant.peer->Tolerance(buffers.call(), contestant.algorithm);
+    std::vector<double> wrong = {buffers.Correct(tolerance) ? 0.0 : 1.0};
     COHORT_RETURN_IF_ERROR(Agree(world, wrong, ReduceOp::kMax));
     if (wrong[0] > 0) return absl::InternalError(absl::StrCat(what, " gives a wrong result"));
     // Short ones are timed together: one alone is over before the ranks are in step.
@@ -203,6 +206,10 @@ absl::Status WriteTuningTable(const comm::TuningRules& rules, const std::string&
   return absl::OkStatus();
 }
 
+bool Wanted(const CollectivesFlags& flags, const std::string& who) {
+  return flags.who.empty() || std::find(flags.who.begin(), flags.who.end(), who) != flags.who.end();
+}
+
 absl::Status BenchCollectives(const CollectivesFlags& flags) {
   COHORT_ASSIGN_OR_RETURN(const auto operations, ChosenOperations(flags.operations));
   COHORT_RETURN_IF_ERROR(StartMpiForBench());
@@ -215,14 +222,17 @@ absl::Status BenchCollectives(const CollectivesFlags& flags) {
   // Every peer is a row here. A flag leaves some out.
   std::vector<std::unique_ptr<Peer>> peers;
   const bool tunes = !flags.tune.empty();
-  peers.push_back(MakeCohortPeer(*world, tunes));
+  COHORT_ASSIGN_OR_RETURN(peers.emplace_back(),
+                          MakeCohortPeer(*world, {tunes, flags.algorithms, flags.codecs}));
   if (!tunes) {
     COHORT_ASSIGN_OR_RETURN(peers.emplace_back(), MakeMpiPeer(*world, flags.mpi_name));
-    COHORT_ASSIGN_OR_RETURN(peers.emplace_back(), MakeGlooPeer(*world));
+    // The one that connects on its own: not where it is not wanted.
+    if (Wanted(flags, "gloo")) {
+      COHORT_ASSIGN_OR_RETURN(peers.emplace_back(), MakeGlooPeer(*world));
+    }
   }
   std::erase_if(peers, [&](const std::unique_ptr<Peer>& peer) {
-    return peer == nullptr || (!flags.who.empty() && std::find(flags.who.begin(), flags.who.end(),
-                                                               peer->name()) == flags.who.end());
+    return peer == nullptr || !Wanted(flags, peer->name());
   });
   if (peers.empty()) return absl::InvalidArgumentError("--who names nobody whom this build has");
 
@@ -257,6 +267,7 @@ absl::Status BenchCollectives(const CollectivesFlags& flags) {
                         {"bytes", bytes},
                         {"who", contestant.peer->name()},
                         {"algorithm", contestant.algorithm},
+                        {"chosen", contestant.peer->Chosen(buffers.call(), contestant.algorithm)},
                         {"median_s", Median(contestant.seconds)},
                         {"wire_bytes", hosts > 1 ? nlohmann::ordered_json(std::llround(contestant.wire_bytes))
                                                  : nlohmann::ordered_json(nullptr)}});
@@ -296,6 +307,14 @@ void AddBenchCollectives(CLI::App& bench, const Selected& selected) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app->add_option("--who", flags->who, "Only these, e.g. cohort,openmpi")->delimiter(',');
+  app->add_option(
+         "--algorithms", flags->algorithms,
+         "Of Cohort, each measured on its own, where an operation has it; 'chosen' is what the tuner takes")
+      ->delimiter(',')
+      ->capture_default_str();
+  app->add_option("--codec", flags->codecs,
+                  "Of Cohort, also with these on the wire, e.g. int8, where an operation can have one")
+      ->delimiter(',');
   app->add_option(
       "--mpi-name", flags->mpi_name,
       "What the rows call this job's MPI, e.g. openmpi-han where OMPI_MCA_coll_han_priority=100 is set");

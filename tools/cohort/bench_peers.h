@@ -43,6 +43,10 @@ class Peer {
   // Makes the call ready. All ranks call it together. The result of the first run is in recv's first
   // elements; later runs may leave other numbers there where the peer works in place.
   virtual absl::StatusOr<RunOnce> Prepare(const CollectiveCall& call, const std::string& algorithm) = 0;
+  // Whether its users get this one where they ask for nothing; of a peer whose users choose, all of them.
+  virtual bool Chosen(const CollectiveCall&, const std::string&) const { return true; }
+  // How far results may be from the exact ones, as a part of the largest.
+  virtual double Tolerance(const CollectiveCall&, const std::string&) const { return 0; }
   // Held while its runs are timed, so that nobody else uses the same library.
   virtual std::unique_lock<std::mutex> Exclusive() { return {}; }
 };
@@ -52,8 +56,18 @@ class Peer {
 // MPI.
 absl::Status StartMpiForBench();
 
-// With the algorithm that it chooses, or with each that it has.
-std::unique_ptr<Peer> MakeCohortPeer(comm::Communicator& world, bool every_algorithm);
+// How Cohort makes the calls, each way measured on its own.
+struct CohortWays {
+  bool every_algorithm = false;
+  // By name, where the operation has one of it; kChosen is what the tuner takes.
+  std::vector<std::string> algorithms = {};
+  // Codecs of the wire, by name, where the operation can have one. The way is called by the codec.
+  std::vector<std::string> codecs = {};
+};
+inline constexpr char kChosen[] = "chosen";
+
+// An error where a name is unknown.
+absl::StatusOr<std::unique_ptr<Peer>> MakeCohortPeer(comm::Communicator& world, CohortWays ways);
 // The MPI of this job, by the name of its library where `name` is empty. nullptr: this is a build without it.
 absl::StatusOr<std::unique_ptr<Peer>> MakeMpiPeer(comm::Communicator& world, const std::string& name);
 // Gloo over TCP. nullptr: this is a build without it.

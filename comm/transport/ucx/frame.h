@@ -11,8 +11,8 @@ enum class FrameType : uint8_t {
   kHello,         // the first frame in each direction: the connection works
   kMessage,       // a message with its body
   kAnnouncement,  // of a large message in `slot`: its first bytes come along
-  kClear,         // send the rest of the body of `slot` to `transfer`
-  kPiece,         // part of a body, for `transfer`, at `offset`
+  kClear,         // of the message in `slot`: it has its receive, send the rest
+  kPiece,         // part of the body of the message in the sender's `slot`, at `offset`
   kTaken,         // answers to `slot`
   kRefused,
   kAbort,  // the body says why
@@ -35,15 +35,14 @@ struct Frame {
   MessageKey key;
   uint32_t slot = 0;
   Signature signature;
-  uint64_t bytes = 0;     // of the whole message
-  uint64_t transfer = 0;  // the receiver's number of a body in motion
+  uint64_t bytes = 0;  // of the whole message
   uint64_t offset = 0;
   // Over several rails frames come out of order, and again where a rail has failed: their number, 0 where they belong to
   // their rail, and below which number the sender has all of the receiver's.
   uint64_t sequence = 0;
   uint64_t below = 0;
 };
-static_assert(sizeof(Frame) == 88);
+static_assert(sizeof(Frame) == 80);
 
 // How far the sender is in a group, as pongs carry it.
 struct BoardEntry {

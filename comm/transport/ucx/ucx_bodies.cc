@@ -9,7 +9,7 @@
 namespace cohort::comm::ucx {
 namespace {
 
-uint64_t PrefixKey(int peer, uint32_t slot) { return static_cast<uint64_t>(peer) << 32 | slot; }
+uint64_t InboundKey(int peer, uint32_t slot) { return static_cast<uint64_t>(peer) << 32 | slot; }
 
 }  // namespace
 
@@ -31,6 +31,7 @@ void UcxTransport::Send(SendRequest& send) {
   packet->frame.signature = send.signature;
   packet->frame.bytes = send.bytes;
   send.Fetch(0, now, packet->data.get());
+  Peer& peer = *peers_[send.peer];
   const bool waits = !whole || send.confirmed;
   if (waits) {
     while (next_slot_ == 0 || waiting_.count(next_slot_) > 0) ++next_slot_;
@@ -38,22 +39,30 @@ void UcxTransport::Send(SendRequest& send) {
     packet->frame.slot = send.slot;
     waiting_[send.slot] = &send;
   }
-  Post(*peers_[send.peer], std::move(packet));
+  Post(peer, std::move(packet));
   if (!waits) send.owner->OnRequestDone(send.token, absl::OkStatus());
+  if (whole) return;
+  peer.outbound.push_back({&send, now, /*cleared=*/false});
+  sending_.insert(peer.rank);
+  PushBodies();
 }
 
 void UcxTransport::CancelSend(SendRequest& send) {
-  if (const auto at = waiting_.find(send.slot); at != waiting_.end() && at->second == &send)
-    waiting_.erase(at);
-  outbound_.remove_if([&](const Outbound& body) { return body.send == &send; });
+  const auto at = waiting_.find(send.slot);
+  if (at == waiting_.end() || at->second != &send) return;
+  waiting_.erase(at);
+  if (peers_[send.peer] == nullptr) return;
+  Peer& peer = *peers_[send.peer];
+  peer.outbound.remove_if([&](const Outbound& body) { return body.send == &send; });
+  if (peer.outbound.empty()) sending_.erase(peer.rank);
 }
 
 void UcxTransport::OnAnnouncement(Peer& peer, const Frame& frame, absl::Span<const std::byte> data) {
   if (data.size() >= frame.bytes) return;
-  arriving_ = {peer.rank, frame.slot, data.data(), data.size()};
+  arriving_ = {peer.rank, frame.slot, data};
   // Where this does not wait for its receive, Accept or Reply is called inside and takes what has come.
   events_->OnAnnouncement(*this, peer.rank, {frame.key, frame.signature, frame.bytes, frame.slot, 0, 0});
-  if (arriving_.peer >= 0) prefixes_[PrefixKey(peer.rank, frame.slot)].assign(data.begin(), data.end());
+  if (arriving_.peer >= 0) inbound_[InboundKey(peer.rank, frame.slot)].kept.assign(data.begin(), data.end());
   arriving_ = {};
 }
 
@@ -62,24 +71,25 @@ void UcxTransport::Accept(RecvRequest& recv, const MessageHeader& header) {
     recv.owner->OnRequestDone(recv.token, reach);
     return;
   }
-  Prefix prefix;
-  std::vector<std::byte> kept;
-  if (arriving_.peer == recv.peer && arriving_.slot == header.slot) {
-    prefix = std::exchange(arriving_, {});
-  } else if (auto node = prefixes_.extract(PrefixKey(recv.peer, header.slot)); !node.empty()) {
-    kept = std::move(node.mapped());
-    prefix.data = kept.data();
-    prefix.bytes = kept.size();
-  }
-  recv.moving = true;
-  recv.transfer = next_transfer_++;
-  inbound_[recv.transfer] = {&recv, prefix.bytes};
   Frame clear;
   clear.slot = header.slot;
-  clear.transfer = recv.transfer;
-  clear.offset = prefix.bytes;
   PostControl(*peers_[recv.peer], FrameType::kClear, clear);
-  if (prefix.bytes > 0) recv.Deliver(prefix.data, 0, prefix.bytes);
+  const uint64_t key = InboundKey(recv.peer, header.slot);
+  Inbound& body = inbound_[key];
+  const std::vector<std::byte> kept = std::move(body.kept);
+  absl::Span<const std::byte> here = kept;
+  if (arriving_.peer == recv.peer && arriving_.slot == header.slot) {
+    here = std::exchange(arriving_, {}).data;
+  }
+  recv.Deliver(here.data(), 0, here.size());
+  if (here.size() == recv.bytes) {
+    inbound_.erase(key);
+    recv.owner->OnRequestDone(recv.token, absl::OkStatus());
+    return;
+  }
+  recv.moving = true;
+  recv.transfer = key;
+  body = {&recv, here.size(), {}};
 }
 
 void UcxTransport::CancelRecv(RecvRequest& recv) {
@@ -89,7 +99,7 @@ void UcxTransport::CancelRecv(RecvRequest& recv) {
 
 void UcxTransport::Reply(int rank, const MessageHeader& header, Answer answer) {
   if (arriving_.peer == rank && arriving_.slot == header.slot) arriving_ = {};
-  prefixes_.erase(PrefixKey(rank, header.slot));
+  inbound_.erase(InboundKey(rank, header.slot));
   if (peers_[rank] == nullptr) return;
   Frame frame;
   frame.slot = header.slot;
@@ -97,61 +107,87 @@ void UcxTransport::Reply(int rank, const MessageHeader& header, Answer answer) {
 }
 
 void UcxTransport::OnAnswer(Peer& peer, const Frame& frame) {
+  if (const auto node = peer.ahead.extract(frame.slot); !node.empty()) peer.ahead_bytes -= node.mapped();
   const auto at = waiting_.find(frame.slot);
-  if (at == waiting_.end() || at->second->peer != peer.rank) return;  // given up in the meantime
-  SendRequest& send = *at->second;
-  waiting_.erase(at);
-  if (frame.type == FrameType::kClear) {
-    outbound_.push_back({&send, frame.transfer, frame.offset});
-    PushBodies();
-  } else if (frame.type == FrameType::kTaken) {
-    send.owner->OnRequestDone(send.token, absl::OkStatus());
-  } else {
-    send.owner->OnRequestDone(
-        send.token, absl::InvalidArgumentError(absl::StrFormat(
-                        "rank %d refused %s from this rank: it called something else, or gave up", send.peer,
-                        Describe(send.signature))));
+  if (at != waiting_.end() && at->second->peer == peer.rank) {  // else over, or given up in the meantime
+    SendRequest& send = *at->second;
+    const auto body = std::find_if(peer.outbound.begin(), peer.outbound.end(),
+                                   [&](const Outbound& one) { return one.send == &send; });
+    if (frame.type == FrameType::kClear && body != peer.outbound.end()) {
+      body->cleared = true;
+    } else if (frame.type != FrameType::kRefused) {
+      waiting_.erase(at);
+      send.owner->OnRequestDone(send.token, absl::OkStatus());
+    } else {
+      CancelSend(send);
+      send.owner->OnRequestDone(send.token,
+                                absl::InvalidArgumentError(absl::StrFormat(
+                                    "rank %d refused %s from this rank: it called something else, or gave up",
+                                    send.peer, Describe(send.signature))));
+    }
   }
+  PushBodies();
 }
 
-// Bodies take turns, a piece each, as far as UCX keeps up.
+// Peers take turns, a piece each, as far as UCX keeps up.
 bool UcxTransport::PushBodies() {
   bool moved = false;
-  for (size_t blocked = 0; blocked < outbound_.size();) {
-    Outbound body = outbound_.front();
-    outbound_.pop_front();
-    Peer& peer = *peers_[body.send->peer];
-    if (peer.pieces_in_flight >= PiecesInFlight(peer)) {
-      outbound_.push_back(body);
-      ++blocked;
-      continue;
+  for (bool again = true; again;) {
+    again = false;
+    const std::vector<int> ranks(sending_.begin(), sending_.end());  // what ends may start another
+    for (const int rank : ranks) {
+      if (peers_[rank] != nullptr) again |= PushPiece(*peers_[rank]);
     }
-    blocked = 0;
-    moved = true;
-    const size_t bytes = std::min(body.send->bytes - body.offset, policy::kUcxPieceBytes);
-    std::unique_ptr<Packet> packet = NewPacket(FrameType::kPiece, bytes);
-    packet->frame.transfer = body.transfer;
-    packet->frame.offset = body.offset;
-    body.send->Fetch(body.offset, bytes, packet->data.get());
-    Post(peer, std::move(packet));
-    body.offset += bytes;
-    if (body.offset < body.send->bytes) {
-      outbound_.push_back(body);
-    } else {
-      body.send->owner->OnRequestDone(body.send->token, absl::OkStatus());
-    }
+    moved |= again;
   }
   return moved;
 }
 
-void UcxTransport::OnPiece(const Frame& frame, absl::Span<const std::byte> data) {
-  const auto at = inbound_.find(frame.transfer);
+// Of the first message that may go on: in their order, so that what waits for them can begin.
+bool UcxTransport::PushPiece(Peer& peer) {
+  if (peer.pieces_in_flight >= PiecesInFlight(peer)) return false;
+  const auto piece = [](const Outbound& body) {
+    return std::min(body.send->bytes - body.offset, policy::kUcxPieceBytes);
+  };
+  const auto body = std::find_if(peer.outbound.begin(), peer.outbound.end(), [&](const Outbound& one) {
+    return one.cleared || peer.ahead_bytes + piece(one) <= policy::kUcxAheadBytes;
+  });
+  if (body == peer.outbound.end()) return false;
+  SendRequest& send = *body->send;
+  const size_t bytes = piece(*body);
+  std::unique_ptr<Packet> packet = NewPacket(FrameType::kPiece, bytes);
+  packet->frame.slot = send.slot;
+  packet->frame.offset = body->offset;
+  send.Fetch(body->offset, bytes, packet->data.get());
+  if (!body->cleared) {
+    peer.ahead[send.slot] += bytes;
+    peer.ahead_bytes += bytes;
+  }
+  body->offset += bytes;
+  const bool last = body->offset == send.bytes;
+  // A confirmed one waits for its clearance.
+  const bool over = last && (body->cleared || !send.confirmed);
+  if (last) peer.outbound.erase(body);
+  if (peer.outbound.empty()) sending_.erase(peer.rank);
+  if (over) waiting_.erase(send.slot);
+  Post(peer, std::move(packet));
+  if (over) send.owner->OnRequestDone(send.token, absl::OkStatus());
+  return true;
+}
+
+void UcxTransport::OnPiece(Peer& peer, const Frame& frame, absl::Span<const std::byte> data) {
+  const auto at = inbound_.find(InboundKey(peer.rank, frame.slot));
   if (at == inbound_.end()) return;  // given up
-  RecvRequest& recv = *at->second.recv;
+  Inbound& body = at->second;
+  if (body.recv == nullptr) {
+    if (frame.offset == body.kept.size()) body.kept.insert(body.kept.end(), data.begin(), data.end());
+    return;
+  }
+  RecvRequest& recv = *body.recv;
   if (frame.offset > recv.bytes || data.size() > recv.bytes - frame.offset) return;
   recv.Deliver(data.data(), frame.offset, data.size());
-  at->second.received += data.size();
-  if (at->second.received < recv.bytes) return;
+  body.received += data.size();
+  if (body.received < recv.bytes) return;
   inbound_.erase(at);
   recv.moving = false;
   recv.owner->OnRequestDone(recv.token, absl::OkStatus());

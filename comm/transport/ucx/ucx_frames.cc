@@ -88,7 +88,7 @@ void UcxTransport::Handle(Peer& peer, const Frame& frame, absl::Span<const std::
       OnAnswer(peer, frame);
       return;
     case FrameType::kPiece:
-      OnPiece(frame, data);
+      OnPiece(peer, frame, data);
       return;
     case FrameType::kAbort:
       events_->OnAbort(

@@ -63,7 +63,7 @@ void UcxTransport::Gone(Peer& peer, bool left, std::string how) {
   events_->OnPeerGone(peer.rank, left, peer.how);
 }
 
-void UcxTransport::FailRequests(const Peer& peer) {
+void UcxTransport::FailRequests(Peer& peer) {
   // Off the tables first: who hears of one failure may give up others. Their objects live on until later.
   std::vector<SendRequest*> sends;
   std::vector<RecvRequest*> recvs;
@@ -72,18 +72,13 @@ void UcxTransport::FailRequests(const Peer& peer) {
     sends.push_back(entry.second);
     return true;
   });
-  outbound_.remove_if([&](const Outbound& body) {
-    if (body.send->peer != peer.rank) return false;
-    sends.push_back(body.send);
-    return true;
-  });
+  peer.outbound.clear();
+  sending_.erase(peer.rank);
   std::erase_if(inbound_, [&](const auto& entry) {
-    if (entry.second.recv->peer != peer.rank) return false;
-    recvs.push_back(entry.second.recv);
+    if (static_cast<int>(entry.first >> 32) != peer.rank) return false;
+    if (entry.second.recv != nullptr) recvs.push_back(entry.second.recv);
     return true;
   });
-  std::erase_if(prefixes_,
-                [&](const auto& entry) { return static_cast<int>(entry.first >> 32) == peer.rank; });
   const absl::Status status = absl::UnavailableError(peer.how);
   for (RecvRequest* recv : recvs) recv->moving = false;
   for (SendRequest* send : sends) send->owner->OnRequestDone(send->token, status);

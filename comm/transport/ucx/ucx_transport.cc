@@ -146,7 +146,7 @@ absl::Status UcxTransport::Meet(absl::Time deadline) {
 bool UcxTransport::Progress(size_t budget) {
   bool moved = false;
   for (const auto& port : ports_) moved |= port->Progress(budget);
-  if (!outbound_.empty()) moved |= PushBodies();
+  if (!sending_.empty()) moved |= PushBodies();
   if (trouble_) moved |= BuryPeers();
   return moved;
 }

@@ -4,6 +4,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -18,8 +19,10 @@
 
 namespace cohort::comm::ucx {
 
-// Every frame's data are copied to memory of the transport first (ucx_port.h). A large message is announced with its first piece; the rest is sent when the
-// receiver clears it, piece by piece, so that reductions overlap with the transfer.
+// Every frame's data are copied to memory of the transport first (ucx_port.h). A large message is announced with its
+// first piece; the rest follows piece by piece, so that reductions overlap with the transfer. The receiver clears a
+// message when its receive is there. A peer is sent policy::kUcxAheadBytes of messages that it has not cleared, so that
+// the link does not idle for that round trip.
 class UcxTransport : public Transport, Port<Frame>::Events {
  public:
   static absl::StatusOr<std::unique_ptr<UcxTransport>> Create(int rank, int size, TransportEvents* events);
@@ -51,6 +54,11 @@ class UcxTransport : public Transport, Port<Frame>::Events {
   void Close() override;
 
  private:
+  struct Outbound {  // a body that goes out
+    SendRequest* send;
+    size_t offset;
+    bool cleared;
+  };
   using Packet = Port<Frame>::Packet;
   // A pair of interfaces between this rank and a peer.
   struct Rail {
@@ -90,24 +98,23 @@ class UcxTransport : public Transport, Port<Frame>::Events {
     bool leaving = false;
     bool said_bye = false;
     int pieces_in_flight = 0;
+    std::list<Outbound> outbound;  // bodies with pieces left, in the order of their messages
+    // What was sent of messages that are not cleared, beside their first pieces: by slot, and all.
+    std::unordered_map<uint32_t, size_t> ahead;
+    size_t ahead_bytes = 0;
     int64_t last_ping = 0;
     int64_t board_time = 0;
     std::vector<BoardEntry> board;  // by context % kBoardEntries
   };
-  struct Outbound {  // a cleared body
-    SendRequest* send;
-    uint64_t transfer;
-    size_t offset;
-  };
-  struct Inbound {  // an accepted body
-    RecvRequest* recv;
-    size_t received;
+  struct Inbound {  // a body that comes in
+    RecvRequest* recv = nullptr;
+    size_t received = 0;
+    std::vector<std::byte> kept;  // what came before its receive
   };
   struct Prefix {  // the first bytes of an announced message
     int peer = -1;
     uint32_t slot = 0;
-    const std::byte* data = nullptr;
-    size_t bytes = 0;
+    absl::Span<const std::byte> data;
   };
 
   UcxTransport(int rank, int size, TransportEvents* events);
@@ -126,13 +133,14 @@ class UcxTransport : public Transport, Port<Frame>::Events {
   absl::Status Reach(int rank) const;
   void OnAnnouncement(Peer& peer, const Frame& frame, absl::Span<const std::byte> data);
   void OnAnswer(Peer& peer, const Frame& frame);
-  void OnPiece(const Frame& frame, absl::Span<const std::byte> data);
+  void OnPiece(Peer& peer, const Frame& frame, absl::Span<const std::byte> data);
   bool PushBodies();
   // Over several rails those that are not confirmed count, too.
   static int PiecesInFlight(const Peer& peer) {
     const int rails = static_cast<int>(peer.rails.size());
     return policy::kUcxPiecesInFlight * (rails == 1 ? 1 : 2 * rails);
   }
+  bool PushPiece(Peer& peer);
 
   void WaitForEvent(int64_t nanos);
 
@@ -149,7 +157,7 @@ class UcxTransport : public Transport, Port<Frame>::Events {
   bool BuryPeers();
   void Gone(Peer& peer, bool left, std::string how);
   void EndEndpoints(Peer& peer, const std::string& why);
-  void FailRequests(const Peer& peer);
+  void FailRequests(Peer& peer);
   void SendPong(Peer& peer, uint8_t rail);
   void OnPong(Peer& peer, absl::Span<const std::byte> data);
 
@@ -166,11 +174,9 @@ class UcxTransport : public Transport, Port<Frame>::Events {
 
   std::unordered_map<uint32_t, SendRequest*> waiting_;  // announced or to be confirmed, by slot
   uint32_t next_slot_ = 1;
-  std::list<Outbound> outbound_;
-  std::unordered_map<uint64_t, Inbound> inbound_;  // by transfer
-  uint64_t next_transfer_ = 1;
-  Prefix arriving_;                                                // while its announcement is delivered
-  std::unordered_map<uint64_t, std::vector<std::byte>> prefixes_;  // by rank << 32 | slot
+  std::set<int> sending_;                          // peers with outbound bodies
+  std::unordered_map<uint64_t, Inbound> inbound_;  // by rank << 32 | the sender's slot
+  Prefix arriving_;                                // while its announcement is delivered
 
   std::vector<BoardEntry> board_;
   int64_t last_look_ = 0;

@@ -50,6 +50,48 @@ TEST_F(UcxTransport, KilledPeerIsNamedWithinASecond) {
   }
 }
 
+TEST_F(UcxTransport, LargeMessagesMayComeBeforeTheirReceives) {
+  RunRanks(2, [](Communicator& comm) {
+    // More than is sent ahead of receives, and less; whole pieces and parts of them.
+    const size_t counts[] = {15 << 10, 16 << 10, 100'000, 30 << 10, 1'000'003};
+    std::vector<std::vector<float>> data;
+    std::vector<Work> works;
+    for (int tag = 0; tag < 5; ++tag) {
+      data.emplace_back(counts[tag], 0.0f);
+      if (comm.rank() == 1) continue;
+      std::iota(data[tag].begin(), data[tag].end(), static_cast<float>(tag));
+      works.push_back(comm.Send(data[tag].data(), counts[tag], DataType::kF32, 1, tag));
+    }
+    if (comm.rank() == 1) {
+      absl::SleepFor(absl::Milliseconds(100));
+      for (int tag = 4; tag >= 0; --tag) {
+        works.push_back(comm.Recv(data[tag].data(), counts[tag], DataType::kF32, 0, tag));
+      }
+    }
+    for (const Work& work : works) ASSERT_EQ(work.Wait(), absl::OkStatus());
+    for (int tag = 0; tag < 5; ++tag) {
+      for (size_t i = 0; i < counts[tag]; ++i)
+        ASSERT_EQ(data[tag][i], static_cast<float>(i) + static_cast<float>(tag));
+    }
+  });
+}
+
+TEST_F(UcxTransport, RefusedLargeMessagesGiveTheirCreditBack) {
+  RunRanks(2, [](Communicator& comm) {
+    std::vector<float> data(200'000, 1.0f);
+    for (int round = 0; round < 8; ++round) {  // of all together more than is sent ahead
+      const absl::Status status = comm.rank() == 0
+                                      ? comm.Send(data.data(), data.size(), DataType::kF32, 1).Wait()
+                                      : comm.Recv(data.data(), data.size() - 1, DataType::kF32, 0).Wait();
+      EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+    }
+    const absl::Status status = comm.rank() == 0
+                                    ? comm.Send(data.data(), data.size(), DataType::kF32, 1).Wait()
+                                    : comm.Recv(data.data(), data.size(), DataType::kF32, 0).Wait();
+    EXPECT_EQ(status, absl::OkStatus());
+  });
+}
+
 TEST_F(UcxTransport, StoppedPeerIsNamedByItsSilence) {
   // The kernel of a stopped process still answers for its connections.
   SharedCounter named;

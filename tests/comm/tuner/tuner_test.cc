@@ -11,6 +11,7 @@
 #include <fstream>
 #include <numeric>
 
+#include "absl/strings/match.h"
 #include "comm/tuner/agreement.h"
 #include "comm/tuner/measure.h"
 #include "tests/support/ranks.h"
@@ -161,12 +162,15 @@ TEST(Tuner, OverSlowLinksFewestBytesCross) {
   for (const int hosts : {2, 4}) {
     for (size_t bytes = 128 << 10; bytes <= 16 << 20; bytes *= 2) {
       const std::string name = Chosen(SlowLinks(), Hosts(hosts, 2), Operation::kAllReduce, bytes);
-      EXPECT_TRUE(name == "hierarchical" || name == "ho_ring" || name == "nvrar") << name << " " << bytes;
+      EXPECT_TRUE(absl::StartsWith(name, "hierarchical") || name == "ho_ring" || name == "nvrar")
+          << name << " " << bytes;
       EXPECT_TRUE(hosts == 2 || name != "nvrar") << bytes;  // crosses log2 hosts times
     }
   }
   for (const size_t bytes : {64, 512, 4096}) {
-    EXPECT_EQ(Chosen(SlowLinks(), Hosts(2, 4), Operation::kAllToAll, bytes), "hierarchical") << bytes;
+    // One message for a pair of hosts.
+    const std::string name = Chosen(SlowLinks(), Hosts(2, 4), Operation::kAllToAll, bytes);
+    EXPECT_TRUE(name == "hierarchical" || name == "leaders") << name << " " << bytes;
   }
 }
 
@@ -218,7 +222,7 @@ TEST(Tuner, RanksTellEachOtherTheirCountsWhereThatPays) {
     busy.prices.gap[level] = 14e-6;
   }
   EXPECT_TRUE(exchanges(busy, Hosts(4, 8)));
-  EXPECT_FALSE(exchanges(busy, Hosts(2, 4)));
+  EXPECT_TRUE(exchanges(busy, Hosts(2, 4)));  // counts go through leaders: one message for a pair of hosts
   EXPECT_FALSE(exchanges(SlowLinks(), Hosts(1, 8)));
   EXPECT_FALSE(exchanges(SlowLinks(), Hosts(4, 1)));    // nothing to gather
   EXPECT_FALSE(exchanges(SlowLinks(), Hosts(128, 8)));  // too many counts

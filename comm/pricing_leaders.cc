@@ -1,0 +1,76 @@
+// Prices of algorithms in which one rank of every host does all that crosses (algorithms/*_leaders.cc).
+#include <algorithm>
+#include <vector>
+
+#include "comm/pricing_rows.h"
+
+namespace cohort::comm::pricing {
+
+namespace {
+
+// Elements of the ranks of a host.
+size_t On(const Pricer& p, const Parts& parts, int host) {
+  size_t count = 0;
+  for (const int rank : p.hosts().ranks_on(host)) count += parts.At(rank);
+  return count;
+}
+
+// Elements: in(rank) from a rank to its leader, across(from, to) between the leaders of two hosts, out(rank) from a leader to
+// a rank. `copied` by the leader for each of its ranks, before and after.
+template <typename In, typename Across, typename Out>
+void ThroughLeaders(Pricer& p, bool sums, const In& in, const Across& across, const Out& out, size_t copied) {
+  const Teams hosts = p.Hosts();
+  const int num_hosts = p.hosts().num_hosts();
+  Times brought(num_hosts, 0.0);
+  for (int host = 0; host < num_hosts; ++host) {
+    for (size_t i = 1; i < hosts[host].size(); ++i) {
+      const int rank = hosts[host][i];
+      brought[host] = std::max(brought[host],
+                               p.clock.Message(rank, hosts[host][0], in(rank), 0, sums ? brought[host] : 0));
+    }
+    brought[host] += p.clock.CopyTime(copied * hosts[host].size());
+  }
+  // Each sends to the next one first.
+  p.clock.Follows(Clock::Follow::kTurns);
+  Times have = brought;
+  for (int distance = 1; distance < num_hosts; ++distance) {
+    for (int host = 0; host < num_hosts; ++host) {
+      const int to = (host + distance) % num_hosts;
+      const double came =
+          p.clock.Message(p.Leader(host), p.Leader(to), across(host, to), brought[host], sums ? have[to] : 0);
+      have[to] = std::max(have[to], came);
+    }
+  }
+  for (int host = 0; host < num_hosts; ++host) {
+    have[host] += p.clock.CopyTime(copied * hosts[host].size());
+    for (size_t i = 1; i < hosts[host].size(); ++i) {
+      p.clock.Message(hosts[host][0], hosts[host][i], out(hosts[host][i]), have[host]);
+    }
+  }
+}
+
+}  // namespace
+
+void LeadersReduceScatter(Pricer& p) {
+  const Parts parts(p.count, p.size());
+  ThroughLeaders(
+      p, true, [&](int) { return p.count; }, [&](int, int to) { return On(p, parts, to); },
+      [&](int rank) { return parts.At(rank); }, 0);
+}
+
+void LeadersAllGather(Pricer& p) {
+  const Parts parts(p.count, p.size());
+  ThroughLeaders(
+      p, false, [&](int rank) { return parts.At(rank); }, [&](int from, int) { return On(p, parts, from); },
+      [&](int) { return p.count; }, 0);
+}
+
+void LeadersAllToAll(Pricer& p) {
+  const size_t block = p.count / p.size(), row = block * p.size();
+  const auto ranks = [&](int host) { return p.hosts().ranks_on(host).size(); };
+  ThroughLeaders(
+      p, false, [&](int) { return row; }, [&](int from, int to) { return block * ranks(from) * ranks(to); },
+      [&](int) { return row; }, row);
+}
+
+}  // namespace cohort::comm::pricing
