@@ -35,9 +35,9 @@ struct CommunicatorOptions {
   // named count for more where they are set.
   std::string collectives = {};   // COHORT_COLLECTIVES: a line as `all-reduce:0-32k=ring;all-to-all=bruck`
   std::string tuning_table = {};  // COHORT_TUNING_TABLE: a file of `cohort bench collectives --tune`
-  // COHORT_TOPOLOGY: a file that declares where ranks are and what messages cost (topology_file.h), `measure` (also where
-  // all ranks are on one host), or `default`. Empty: hwloc and the launcher say where, and prices are measured where
-  // ranks are on several hosts.
+  // COHORT_TOPOLOGY: a file that declares where ranks are and what messages cost (topology_file.h), `measure` (also
+  // where all ranks are on one host), or `default`. Empty: hwloc and the launcher say where, and prices are measured
+  // where ranks are on several hosts.
   std::string topology = {};
   // How messages of datatypes leave this rank, and land on it; empty: as measured prices say.
   std::optional<LayoutWay> layout_way = std::nullopt;

@@ -44,7 +44,8 @@ absl::StatusOr<Card> ParseCard(int rank, const std::string& text) {
   return card;
 }
 
-// Ranks are where a declared topology says: hosts that it splits count as several, sockets and NUMA domains are its own.
+// Ranks are where a declared topology says: hosts that it splits count as several, sockets and NUMA domains are its
+// own.
 absl::Status Declare(const HostMap& declared, std::vector<Location>* locations) {
   if (declared.size() != static_cast<int>(locations->size())) {
     return absl::InvalidArgumentError(absl::StrCat("the declared topology has ", declared.size(),

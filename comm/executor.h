@@ -62,8 +62,8 @@ class ScratchMemory {
   size_t bytes_ = 0;
 };
 
-// What ranks must tell each other before they know what to do: numbers that are exchanged by a schedule of their own, on
-// elements of 64 bits, in the same operation.
+// What ranks must tell each other before they know what to do: numbers that are exchanged by a schedule of their own,
+// on elements of 64 bits, in the same operation.
 struct Prelude {
   std::vector<uint64_t> input, output;
   // What follows, made of the output; under the engine's lock. An error ends the operation on all ranks.

@@ -64,7 +64,8 @@ struct Collective {
   int size = 1;
   int root = 0;      // broadcast, reduce, gather, scatter
   size_t count = 0;  // all-reduce, broadcast, reduce; token-dispatch, token-combine: of a row
-  // reduce-scatter, all-gather, gather, scatter: elements of each rank. all-to-all(-v): elements this rank sends to each rank.
+  // reduce-scatter, all-gather, gather, scatter: elements of each rank. all-to-all(-v): elements this rank sends to
+  // each rank.
   std::vector<size_t> counts;
   std::vector<size_t> recv_counts;  // all-to-all(-v): elements this rank gets from each rank
   // all-to-all-v, where every rank knows it: matrix[a * size + b] elements go from rank a to rank b.

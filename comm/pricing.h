@@ -23,8 +23,8 @@ struct Machine {
   int hosts_per_rack = 0;  // 0: no racks; every host is at Distance::kRack
   int rails = 0;           // links of a host, its ranks take turns on them; 0: each rank has its own
   double local_seconds_per_byte = 1.0 / 10e9;  // of copies and reductions
-  // Between hosts, in rounds that wait for the one before: how much longer bytes take because ranks have drifted apart, as a
-  // part of their time. Less in turns, and where pieces follow each other.
+  // Between hosts, in rounds that wait for the one before: how much longer bytes take because ranks have drifted apart,
+  // as a part of their time. Less in turns, and where pieces follow each other.
   double drift = 0;
 
   Distance Between(int a, int b) const;
@@ -42,7 +42,8 @@ struct Price {
 // What `algorithm` costs for `count` elements in all (TotalCount), in equal parts where ranks have parts, from or to
 // rank 0 where there is a root. Messages are replayed one by one, as the simulator does, or, where these
 // would be more than `replayed`, rounds that repeat themselves (rings, pairwise exchanges) are priced by their
-// slowest member. Tests compare both with the simulator; how far they agree is in tests/comm/pricing_test.cc. An error where the algorithm has no price.
+// slowest member. Tests compare both with the simulator; how far they agree is in tests/comm/pricing_test.cc. An error
+// where the algorithm has no price.
 absl::StatusOr<Price> PriceOf(const Algorithm& algorithm, const Machine& machine, size_t count,
                               size_t element_bytes, size_t replayed = policy::kReplayedMessages,
                               size_t piece_bytes = policy::kPieceBytes);

@@ -96,9 +96,9 @@ class Clock {
   // Recursive doubling of everything, with folding.
   void DoublingSum(const Teams& teams, absl::Span<const size_t> counts, Times* times);
 
-  // How messages follow each other from now on, which tells what Machine::drift does to them: in rounds that wait for the
-  // one before; in turns, where a rank has one after the other for everybody, at half of it; or in a chain of pieces, not at
-  // all. The patterns above know it of themselves.
+  // How messages follow each other from now on, which tells what Machine::drift does to them: in rounds that wait for
+  // the one before; in turns, where a rank has one after the other for everybody, at half of it; or in a chain of
+  // pieces, not at all. The patterns above know it of themselves.
   enum class Follow { kChain, kTurns, kRounds };
   void Follows(Follow how) {
     stretch_ = how == Follow::kRounds ? 1 + drift_ : how == Follow::kTurns ? 1 + machine_.drift / 2 : 1;

@@ -15,8 +15,8 @@ size_t On(const Pricer& p, const Parts& parts, int host) {
   return count;
 }
 
-// Elements: in(rank) from a rank to its leader, across(from, to) between the leaders of two hosts, out(rank) from a leader to
-// a rank. `copied` by the leader for each of its ranks, before and after.
+// Elements: in(rank) from a rank to its leader, across(from, to) between the leaders of two hosts, out(rank) from a
+// leader to a rank. `copied` by the leader for each of its ranks, before and after.
 template <typename In, typename Across, typename Out>
 void ThroughLeaders(Pricer& p, bool sums, const In& in, const Across& across, const Out& out, size_t copied) {
   const Teams hosts = p.Hosts();

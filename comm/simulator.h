@@ -14,7 +14,8 @@
 namespace cohort::comm {
 
 // A message of n bytes takes latency + n * seconds_per_byte. A rank sends one message and receives one at a
-// time on each level; latencies of several overlap. A link takes, of the messages that could leave, the one posted first.
+// time on each level; latencies of several overlap. A link takes, of the messages that could leave, the one posted
+// first.
 struct LinkPrice {
   double latency = 0;
   double seconds_per_byte = 0;

@@ -1,5 +1,5 @@
-// A machine as text: where its ranks are, and what messages cost on it. Read by jobs (COHORT_TOPOLOGY) and by `cohort plan`,
-// which also writes it; and how ranks tell each other the prices that were measured.
+// A machine as text: where its ranks are, and what messages cost on it. Read by jobs (COHORT_TOPOLOGY) and by `cohort
+// plan`, which also writes it; and how ranks tell each other the prices that were measured.
 #pragma once
 
 #include <memory>

@@ -1,6 +1,6 @@
 // Hierarchical all-gather: the owners of each rail gather its parts across hosts, so that every part comes to
-// a host once, and the other ranks of the host read them from there as they come. Across hosts in ceil(log2 H) rounds, or
-// directly in one.
+// a host once, and the other ranks of the host read them from there as they come. Across hosts in ceil(log2 H) rounds,
+// or directly in one.
 #include "comm/algorithms/blocks.h"
 
 namespace cohort::comm::algorithms {

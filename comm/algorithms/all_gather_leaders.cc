@@ -1,5 +1,6 @@
-// All-gather by leaders, for small parts: the ranks of a host give theirs to its first one, the first ones exchange what
-// their hosts have, and hand everything out. One message for every ordered pair of hosts, and two for every other rank.
+// All-gather by leaders, for small parts: the ranks of a host give theirs to its first one, the first ones exchange
+// what their hosts have, and hand everything out. One message for every ordered pair of hosts, and two for every other
+// rank.
 #include "comm/algorithms/blocks.h"
 #include "comm/algorithms/runs.h"
 

@@ -1,5 +1,5 @@
-// Hierarchical all-to-all(-v): one message for each ordered pair of hosts (HetuMoE, Nie et al., 2022): what the ranks of a
-// host have for the ranks of another is gathered on one of them, crosses, and is scattered there. G*G messages of
+// Hierarchical all-to-all(-v): one message for each ordered pair of hosts (HetuMoE, Nie et al., 2022): what the ranks
+// of a host have for the ranks of another is gathered on one of them, crosses, and is scattered there. G*G messages of
 // a pair of hosts become one, G*G times as large. Hosts may hold different numbers of ranks, and their ranks
 // share the work: other hosts take turns on them, and a rank that gathers for a pair scatters for another.
 //

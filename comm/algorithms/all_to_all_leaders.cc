@@ -1,7 +1,7 @@
-// All-to-all by leaders, as HetuMoE has it (Nie et al., 2022), for small parts: the ranks of a host give all they have to its
-// first one, the first ones exchange one message for every ordered pair of hosts, and hand out what is for their ranks.
-// Two messages for every other rank, where all_to_all_hierarchical.cc has as many as the host has ranks and two more; but
-// everything goes through one rank of a host.
+// All-to-all by leaders, as HetuMoE has it (Nie et al., 2022), for small parts: the ranks of a host give all they have
+// to its first one, the first ones exchange one message for every ordered pair of hosts, and hand out what is for their
+// ranks. Two messages for every other rank, where all_to_all_hierarchical.cc has as many as the host has ranks and two
+// more; but everything goes through one rank of a host.
 #include <vector>
 
 #include "comm/algorithms/flow.h"

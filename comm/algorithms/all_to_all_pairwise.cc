@@ -1,7 +1,7 @@
 // Pairwise all-to-all(-v): at distance d a rank sends to rank + d and hears from rank - d, so that at any
-// time every rank is read by about one other. Between hosts, small blocks go in turns. Large ones go in pieces, to all at
-// once, each after the piece two before has come from the other side: so no connection runs ahead of the others, which
-// share its links, and all of them end together.
+// time every rank is read by about one other. Between hosts, small blocks go in turns. Large ones go in pieces, to all
+// at once, each after the piece two before has come from the other side: so no connection runs ahead of the others,
+// which share its links, and all of them end together.
 #include <array>
 
 #include "comm/algorithms/team.h"

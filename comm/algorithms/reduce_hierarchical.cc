@@ -1,5 +1,5 @@
-// Hierarchical reduce: one rank of every host adds up what the host's ranks bring by reading it; those ranks add up along
-// a chain where there are pieces (each host sends n once) and along a binomial tree where not.
+// Hierarchical reduce: one rank of every host adds up what the host's ranks bring by reading it; those ranks add up
+// along a chain where there are pieces (each host sends n once) and along a binomial tree where not.
 #include <bit>
 
 #include "comm/algorithms/flow.h"

@@ -1,6 +1,6 @@
-// Reduce-scatter by leaders, for small parts: the first rank of a host sums what its ranks bring, the first ones exchange
-// the sums for each other's hosts, and hand the parts out. One message for every ordered pair of hosts, and two for every
-// other rank.
+// Reduce-scatter by leaders, for small parts: the first rank of a host sums what its ranks bring, the first ones
+// exchange the sums for each other's hosts, and hand the parts out. One message for every ordered pair of hosts, and
+// two for every other rank.
 #include "comm/algorithms/blocks.h"
 #include "comm/algorithms/runs.h"
 

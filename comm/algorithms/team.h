@@ -64,9 +64,9 @@ class Rails {
 };
 
 // Whom a member that has something for everybody sends to: those on its own host at once, the others one after the
-// other. Messages at once would share its host's link, and so would those that come to another host from everywhere: they
-// do not share it evenly, and links idle where the last ones are waited for. In turns, each of a distance of its own, every
-// link carries one message at a time.
+// other. Messages at once would share its host's link, and so would those that come to another host from everywhere:
+// they do not share it evenly, and links idle where the last ones are waited for. In turns, each of a distance of its
+// own, every link carries one message at a time.
 class Turns {
  public:
   Turns(const HostMap& hosts, int rank) : hosts_(hosts), rank_(rank) {}

@@ -205,9 +205,10 @@ COHORT_API cohort_status cohort_recv(cohort_comm* comm, void* buffer, size_t cou
                                      int peer, int tag, cohort_work** work);
 
 /* ---- Datatypes: messages whose bytes do not lie together (comm/datatype/README.md) ----
- * Nested strided layouts as MPI describes them, in bytes or in extents of what is inside. All of these make a new handle in
- * *type (NULL on failure); inner handles may be freed at once. COHORT_INVALID_ARGUMENT where a layout is larger than memory,
- * or nested too deep. Handles do not change and may be used by several threads. */
+ * Nested strided layouts as MPI describes them, in bytes or in extents of what is inside. All of these make a new
+ * handle in
+ * *type (NULL on failure); inner handles may be freed at once. COHORT_INVALID_ARGUMENT where a layout is larger than
+ * memory, or nested too deep. Handles do not change and may be used by several threads. */
 
 typedef struct cohort_datatype cohort_datatype;
 

@@ -38,10 +38,10 @@ struct Encoding {
   uint32_t stream = 0;  // tells apart who encodes
 };
 
-// One row of the table. The encoded form of `count` elements is, block by block, a f32 scale and the elements' bits; a last
-// block that is not full is as short as its elements. A block with a NaN or an infinity comes out as all NaN. Where
-// the largest magnitude M of a block is at least 2^-100, errors are at most max_error * M (nearest) or twice as much
-// (stochastic); below, 2^-140 is added for what f32 cannot hold.
+// One row of the table. The encoded form of `count` elements is, block by block, a f32 scale and the elements' bits; a
+// last block that is not full is as short as its elements. A block with a NaN or an infinity comes out as all NaN.
+// Where the largest magnitude M of a block is at least 2^-100, errors are at most max_error * M (nearest) or twice as
+// much (stochastic); below, 2^-140 is added for what f32 cannot hold.
 struct Codec {
   CodecKind kind;
   const char* name;
@@ -52,8 +52,8 @@ struct Codec {
   size_t EncodedBytes(size_t count) const;
 
   // `source` holds `count` elements of f32 or bf16; `first` is the index of the first one among those that the stream
-  // encodes in this step, a multiple of the block. Where `residual` is not null, its elements are added to the source before,
-  // and become what encoding has lost (zero where a block is not finite).
+  // encodes in this step, a multiple of the block. Where `residual` is not null, its elements are added to the source
+  // before, and become what encoding has lost (zero where a block is not finite).
   void Encode(const Encoding& encoding, const void* source, DataType dtype, size_t count, size_t first,
               float* residual, std::byte* wire) const;
   // To f32 or bf16.

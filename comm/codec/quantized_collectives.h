@@ -36,8 +36,8 @@ struct QuantizedOptions {
 
 // Like the operations of the same names of Communicator, of f32 or bf16 and sums only. Inside a host elements travel as
 // they are where the group has several hosts; across hosts, or in a group on one host, encoded. The own
-// part of an all-to-all and what it brings from the own host are exact; everything else is what was encoded, also where a
-// rank could know better, as otherwise ranks would differ.
+// part of an all-to-all and what it brings from the own host are exact; everything else is what was encoded, also where
+// a rank could know better, as otherwise ranks would differ.
 Work QuantizedAllReduce(Communicator& group, const void* send, void* recv, size_t count, DataType dtype,
                         const QuantizedOptions& options);
 Work QuantizedReduceScatter(Communicator& group, const void* send, void* recv,

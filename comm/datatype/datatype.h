@@ -34,9 +34,9 @@ struct DatatypeMember;
 // An immutable layout in canonical form: levels of one turn are dropped, dense levels are part of the run,
 // levels that continue each other are one, and blocks that continue each other are one (Pearson et al., "TEMPI: An
 // interposed MPI library with a canonical representation of CUDA-aware datatypes", HPDC 2021). So layouts that
-// were described in different ways and hold the same bytes in the same order are mostly equal, and packed by the same loop. The order of
-// the bytes is that of the description, as MPI's; levels are not sorted by stride, which would change it.
-// All builders give INVALID_ARGUMENT where a layout is negative, too deep, or larger than memory.
+// were described in different ways and hold the same bytes in the same order are mostly equal, and packed by the same
+// loop. The order of the bytes is that of the description, as MPI's; levels are not sorted by stride, which would
+// change it. All builders give INVALID_ARGUMENT where a layout is negative, too deep, or larger than memory.
 class Datatype {
  public:
   static Datatype Element(DataType dtype);
@@ -50,8 +50,8 @@ class Datatype {
   // Blocks of `length` inner ones, at displacements counted in inner extents.
   static absl::StatusOr<Datatype> IndexedBlock(size_t length, absl::Span<const ptrdiff_t> displacements,
                                                const Datatype& inner);
-  // Part of an array of `sizes` (the last dimension is dense): `subsizes` elements from `starts` on. Its extent is the whole
-  // array.
+  // Part of an array of `sizes` (the last dimension is dense): `subsizes` elements from `starts` on. Its extent is the
+  // whole array.
   static absl::StatusOr<Datatype> Subarray(absl::Span<const size_t> sizes, absl::Span<const size_t> subsizes,
                                            absl::Span<const size_t> starts, const Datatype& inner);
   static absl::StatusOr<Datatype> Struct(absl::Span<const DatatypeMember> members);

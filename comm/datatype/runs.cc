@@ -1,7 +1,7 @@
-// What bounds these loops is cache lines, not instructions: a run of 8 bytes costs its line of 64. Where the lines fit the first cache,
-// eight loads and stores in a row; where not, AVX-512 gathers and scatters for runs of one word, which have more
-// lines under way than single loads have, and do not wake the processor's own prefetch, which fetches what nobody
-// asked for; where they fit no cache, lines are asked for ahead, into the second cache, since those that are a
+// What bounds these loops is cache lines, not instructions: a run of 8 bytes costs its line of 64. Where the lines fit
+// the first cache, eight loads and stores in a row; where not, AVX-512 gathers and scatters for runs of one word, which
+// have more lines under way than single loads have, and do not wake the processor's own prefetch, which fetches what
+// nobody asked for; where they fit no cache, lines are asked for ahead, into the second cache, since those that are a
 // power of two apart share few places in the first. Dense sides are written with plain stores: who packs
 // sends, so the bytes are read again at once.
 #include "comm/datatype/runs.h"

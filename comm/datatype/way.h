@@ -14,8 +14,8 @@ enum class LayoutWay : uint8_t {
   kInPlace,  // by the system's copy between processes, which is told every run
 };
 
-// What a run costs, by its length: between the lengths measured in proportion, beyond them as the nearest one; above the longest by
-// the byte. Seconds.
+// What a run costs, by its length: between the lengths measured in proportion, beyond them as the nearest one; above
+// the longest by the byte. Seconds.
 struct RunPrice {
   size_t run = 0;
   double packed = 0;    // packing it, or unpacking
@@ -36,8 +36,8 @@ struct LayoutCost {
 // What it costs to move one such layout to or from dense bytes of another process, in seconds.
 LayoutCost PriceLayout(const Datatype& layout, const LayoutPrices& prices);
 
-// The prices of this machine, measured on this process's own memory: some milliseconds. Where the system does not permit
-// the copy between processes, it costs infinitely much.
+// The prices of this machine, measured on this process's own memory: some milliseconds. Where the system does not
+// permit the copy between processes, it costs infinitely much.
 LayoutPrices MeasureLayoutPrices();
 // The same, measured once a process, at the first call.
 const LayoutPrices& MachineLayoutPrices();

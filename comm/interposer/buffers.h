@@ -20,8 +20,8 @@ struct Reduction {
 };
 std::optional<Reduction> FindReduction(MPI_Datatype type, MPI_Op op);
 
-// Bytes that `count` elements hold, gaps left out. MPI requires what is sent to match what is received, so this is equal
-// on both sides even where their types are not. Nullopt where an argument is wrong: MPI is to say so.
+// Bytes that `count` elements hold, gaps left out. MPI requires what is sent to match what is received, so this is
+// equal on both sides even where their types are not. Nullopt where an argument is wrong: MPI is to say so.
 std::optional<uint64_t> BytesOf(int count, MPI_Datatype type);
 
 // `count` elements of a type from `buffer`: bytes without gaps, in place where they lie so, else in a copy.

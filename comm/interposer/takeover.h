@@ -74,7 +74,8 @@ struct Takeover {
 Takeover DefaultTakeover();
 
 // The table as COHORT_MPI ("on", "off"), COHORT_MPI_OPS ("allreduce,bcast": these alone; "alltoallv=0": this one too,
-// from 0 bytes, on any hosts) change it. INVALID_ARGUMENT names what is not understood, and what is possible. Null: not set.
+// from 0 bytes, on any hosts) change it. INVALID_ARGUMENT names what is not understood, and what is possible. Null: not
+// set.
 absl::StatusOr<Takeover> ParseTakeover(const char* mode, const char* ops);
 
 }  // namespace cohort::comm::interposer

@@ -74,8 +74,8 @@ absl::StatusOr<std::unique_ptr<TokenRouting>> TokenRouting::Create(Communicator&
 }
 
 // A rank tells every other one, in words of 32 bits: which tokens that one must pass on, as for each the number of its
-// destinations there and their places on the host; then which tokens are for that one itself, as for each its number, the
-// number of its experts there, and these with their weights. How many words, and the digest, go before.
+// destinations there and their places on the host; then which tokens are for that one itself, as for each its number,
+// the number of its experts there, and these with their weights. How many words, and the digest, go before.
 absl::Status TokenRouting::Exchange(const TokenChoices& choices, const absl::Status& valid) {
   const int size = group_.size();
   routes_.rank = group_.rank();

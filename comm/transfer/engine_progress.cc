@@ -167,7 +167,8 @@ bool Engine::Poll(Transfer& transfer) {
   return transfer.done.load(std::memory_order_acquire);
 }
 
-// A waiter's turn under the lock: some looks at the rings, then at what takes longer, and once in a while at everything.
+// A waiter's turn under the lock: some looks at the rings, then at what takes longer, and once in a while at
+// everything.
 bool Engine::Turn(const Transfer& transfer, bool everything) {
   for (int look = 0; look < policy::kTransferLooks && !near_.empty(); ++look) {
     if (LookAtRings()) return true;

@@ -41,8 +41,8 @@ absl::StatusOr<TuningInputs> ReadTuningInputs(const CommunicatorOptions& options
 // OK where all are equal; else names the ranks that differ from most, and in what.
 absl::Status CompareDigests(absl::Span<const TuningInputs::Digests> digests);
 
-// Every rank says what it has, and hears of all others. The same error on all ranks where they differ, or where one of them
-// could not read its own.
+// Every rank says what it has, and hears of all others. The same error on all ranks where they differ, or where one of
+// them could not read its own.
 absl::Status CompareAtRendezvous(Rendezvous& rendezvous, const absl::StatusOr<TuningInputs>& own,
                                  absl::Time deadline);
 

@@ -15,8 +15,8 @@ struct MeasuredPair {
 };
 
 // Where hosts are several, one pair for each two of them side by side, at most policy::kMeasuredPairs; then, for each
-// distance inside a host that some two ranks have, the first such pair. A rank that is in several measures one after the
-// other.
+// distance inside a host that some two ranks have, the first such pair. A rank that is in several measures one after
+// the other.
 std::vector<MeasuredPair> PairsToMeasure(const HostMap& hosts);
 
 // This rank's part in it. `group` is used for nothing else; its timeout ends what goes wrong. What could not be

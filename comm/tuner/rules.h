@@ -42,8 +42,8 @@ using TuningRules = std::vector<TuningRule>;
 absl::StatusOr<TuningRules> ParseOverrides(absl::string_view text);
 
 // A file: the line `cohort-tuning-table 1`, then a line a rule: operation, hosts, ranks, bytes, algorithm. `*` is any
-// number, `4` just that, `2-16` as above. The first rule that fits counts. `#` begins a comment. Errors name `source` and
-// the line.
+// number, `4` just that, `2-16` as above. The first rule that fits counts. `#` begins a comment. Errors name `source`
+// and the line.
 absl::StatusOr<TuningRules> ParseTuningTable(absl::string_view text, absl::string_view source);
 std::string FormatTuningTable(absl::Span<const TuningRule> rules);
 

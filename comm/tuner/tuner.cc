@@ -36,10 +36,6 @@ barrier         1 *      *       dissemination
 
 constexpr size_t kPricedElement = 4;  // bytes; prices hardly depend on it
 
-// Telling each other the counts must promise so much: two hosts of four ranks, promised 1.6, lost (measured at 1 Gbit/s,
-// 2 KB a rank: 320 us with the exchange, 276 pairwise), as the exchange is one more operation for all processors.
-constexpr double kCountsFirstGain = 2;
-
 size_t PieceOf(const TuningRule& rule) {
   if (!rule.algorithm->pipelined) return 0;
   return rule.piece_bytes != 0 ? rule.piece_bytes : policy::kPieceBytes;
@@ -153,7 +149,7 @@ bool Tuner::ExchangesCounts() {
   const size_t bytes = size * policy::kSmallMessageBytes;
   const double exchange = price(*Choose(Operation::kAllGather, counts_bytes).algorithm, counts_bytes);
   const double hierarchical = price(*FindAlgorithm(Operation::kAllToAllV, "hierarchical"), bytes);
-  exchanges_counts_ = kCountsFirstGain * (exchange + hierarchical) <
+  exchanges_counts_ = policy::kCountsFirstGain * (exchange + hierarchical) <
                       price(*FindAlgorithm(Operation::kAllToAllV, "pairwise"), bytes);
   return *exchanges_counts_;
 }

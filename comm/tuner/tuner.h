@@ -40,7 +40,8 @@ struct PricedChoice {
 
 // Chooses for one group: the override that fits, or else the rule of the table, or else on one host the built-in rule
 // (measured, as prices of memory say little), or else what is cheapest by the prices. A pure function of the
-// constructor's and the call's arguments; prices are computed once for every size class, four an octave. Not thread-safe.
+// constructor's and the call's arguments; prices are computed once for every size class, four an octave. Not
+// thread-safe.
 class Tuner {
  public:
   Tuner(std::shared_ptr<const Tuning> tuning, std::shared_ptr<const HostMap> hosts);
@@ -51,9 +52,9 @@ class Tuner {
   // The same for a call, whose piece is filled in.
   const Algorithm& Select(Collective& collective, size_t element_bytes);
 
-  // Whether ranks should tell each other their counts before an all-to-all-v without a matrix: then it can be hierarchical,
-  // and its size is known. So where a rule asks for that, or, without rules, where by the prices the exchange and the
-  // hierarchical one together beat pairwise messages, as they do where these are many and small.
+  // Whether ranks should tell each other their counts before an all-to-all-v without a matrix: then it can be
+  // hierarchical, and its size is known. So where a rule asks for that, or, without rules, where by the prices the
+  // exchange and the hierarchical one together beat pairwise messages, as they do where these are many and small.
   bool ExchangesCounts();
 
   // What the prices say of the size class of `bytes`, in the order of the table of algorithms.

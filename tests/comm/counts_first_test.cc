@@ -1,4 +1,5 @@
-// All-to-all-v without the matrix on several hosts: ranks tell each other their counts first, and then it is hierarchical.
+// All-to-all-v without the matrix on several hosts: ranks tell each other their counts first, and then it is
+// hierarchical.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -75,8 +75,8 @@ double SimulatedSeconds(const Algorithm& algorithm, const Machine& machine, size
 }
 
 // How far a price may be from the simulated time, as a share of it. The simulator gives links to what was posted first;
-// prices go by rounds. Where ranks run ahead of others into the next round, or messages of many rounds are posted at once,
-// the first takes longer than the second, by so much at most.
+// prices go by rounds. Where ranks run ahead of others into the next round, or messages of many rounds are posted at
+// once, the first takes longer than the second, by so much at most.
 double Tolerance(const Algorithm& algorithm) {
   static const auto* const loose = new std::map<std::string, double>{{"all-gather/bruck", 0.28},
                                                                      {"all-gather/hierarchical", 0.48},

@@ -1,7 +1,7 @@
 // cohort bench datatype: the faces of a 3-D halo, packed and unpacked, beside the MPI of this machine, by the same
 // descriptions. Contestants take turns; the median over the turns counts. Each face is packed again and again, as
-// MPI benchmarks do it, so its cache lines are as near as they can be: the first cache, or where they do not fit, the next.
-// With two ranks: bench_datatype_messages.cc.
+// MPI benchmarks do it, so its cache lines are as near as they can be: the first cache, or where they do not fit, the
+// next. With two ranks: bench_datatype_messages.cc.
 #include "tools/cohort/bench_datatype.h"
 
 #include "comm/rendezvous.h"

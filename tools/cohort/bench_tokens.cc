@@ -1,7 +1,7 @@
-// cohort bench tokens: the dispatch and combine of a mixture of experts, forwarded by hosts, beside the same over a plain
-// all-to-all-v, in one run. They take turns; the median counts. A token's row goes to the ranks of its K experts, drawn
-// alike for both; a row of the plain exchange is packed for each of these ranks and the rows that come back are added, as
-// the forwarding does inside.
+// cohort bench tokens: the dispatch and combine of a mixture of experts, forwarded by hosts, beside the same over a
+// plain all-to-all-v, in one run. They take turns; the median counts. A token's row goes to the ranks of its K experts,
+// drawn alike for both; a row of the plain exchange is packed for each of these ranks and the rows that come back are
+// added, as the forwarding does inside.
 #include <algorithm>
 #include <chrono>
 #include <cmath>

@@ -37,8 +37,8 @@ struct Frame {
   Signature signature;
   uint64_t bytes = 0;  // of the whole message
   uint64_t offset = 0;
-  // Over several rails frames come out of order, and again where a rail has failed: their number, 0 where they belong to
-  // their rail, and below which number the sender has all of the receiver's.
+  // Over several rails frames come out of order, and again where a rail has failed: their number, 0 where they belong
+  // to their rail, and below which number the sender has all of the receiver's.
   uint64_t sequence = 0;
   uint64_t below = 0;
 };

@@ -29,8 +29,8 @@ class UcxTransport : public Transport, Port<Frame>::Events {
   ~UcxTransport() override;
   // What a peer must know to attach, as text of one line.
   std::string Address() const;
-  // Reaches a peer by its Address(); its rank may be beyond the size so far. Frames of peers that are not attached are dropped: both sides attach, and
-  // know of each other that they have, before either sends.
+  // Reaches a peer by its Address(); its rank may be beyond the size so far. Frames of peers that are not attached are
+  // dropped: both sides attach, and know of each other that they have, before either sends.
   absl::Status Attach(int peer, const std::string& address);
   // Forgets a peer, which may be lost: what was on its way to or from it fails. It can be attached again.
   void Detach(int peer);

@@ -53,9 +53,9 @@ void Configure(ucp_config_t* config, const std::string& device) {
       // UCX 1.13 aborts (an assertion in uct_iface.h) where an endpoint ends by force while it sends without
       // a copy.
       {"ZCOPY_THRESH", "inf"},
-      // A piece in one segment, and one system call: of 8 KiB, the default, it would be eight, put together again by the
-      // receiver. UCX 1.13 knows settings of a transport without its name, later ones with it; what they do not know
-      // they ignore.
+      // A piece in one segment, and one system call: of 8 KiB, the default, it would be eight, put together again by
+      // the receiver. UCX 1.13 knows settings of a transport without its name, later ones with it; what they do not
+      // know they ignore.
       {"TCP_TX_SEG_SIZE", "64k", "TX_SEG_SIZE"},
       {"TCP_RX_SEG_SIZE", "64k", "RX_SEG_SIZE"},
   };

@@ -156,7 +156,8 @@ TEST(DatatypeTest, RandomNestsArePackedAsDescribed) {
   }
 }
 
-// Every length of run that has a loop of its own, near and far, beside rows that are no multiple of what is moved at once.
+// Every length of run that has a loop of its own, near and far, beside rows that are no multiple of what is moved at
+// once.
 TEST(DatatypeTest, RunsOfAnyLengthInAnyNumber) {
   std::mt19937 random(2);
   std::vector<uint8_t> memory(24 << 20);

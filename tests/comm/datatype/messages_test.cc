@@ -1,4 +1,5 @@
-// Messages of datatypes between real processes: over every transport, packed and in place, with layouts that differ on both sides.
+// Messages of datatypes between real processes: over every transport, packed and in place, with layouts that differ on
+// both sides.
 #include <gtest/gtest.h>
 
 #include <cstdlib>

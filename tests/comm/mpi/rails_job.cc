@@ -1,6 +1,7 @@
 // Two ranks on two hosts with several interfaces each: large writes and large collectives keep arriving whole while one
 // of the interfaces fails. Says "ready" when both sides know that all rails work; whoever runs it breaks one then, and
-// mends it when it says "survived". Ends with 0 where every byte was right, all rails carried bytes before, and one fewer works afterwards.
+// mends it when it says "survived". Ends with 0 where every byte was right, all rails carried bytes before, and one
+// fewer works afterwards.
 //   rails_job writes|collectives RAILS SECONDS
 #include <cstdio>
 #include <cstdlib>
