@@ -184,7 +184,7 @@ void Clock::Ring(const Teams& teams, absl::Span<const Parts> parts, int rounds, 
   }
   // By piece; each goes round by itself.
   std::vector<std::vector<Times>> now(pieces, OfTeams(teams, *times));
-  std::vector<std::vector<Times>> sent = now;  // when what a member sent last was there
+  std::vector<std::vector<Times>> sent = now;  // when what a member sent last had left
   int longest = 0;
   for (const Team& team : teams) longest = std::max(longest, static_cast<int>(team.size()));
   for (int s = 0; s < rounds * (longest - 1); ++s) {
@@ -200,7 +200,7 @@ void Clock::Ring(const Teams& teams, absl::Span<const Parts> parts, int rounds, 
           const double came =
               Message(team[m], team[to], part, before[m], coupled && s > 1 ? before_sent[to] : 0);
           now[piece][i][to] = std::max(before[to], came);
-          sent[piece][i][m] = came;
+          sent[piece][i][m] = came - Between(team[m], team[to]).latency;
         }
       }
     }
@@ -224,14 +224,14 @@ void Clock::RingBySlowest(const Team& team, const Parts& parts, int rounds, size
     const double hand = hop.latency + busy / static_cast<double>(pieces);
     round += hand;
     pair = std::max(pair, before + hand);
-    before = hand;
+    before = busy / static_cast<double>(pieces);
     busiest = std::max(busiest, busy);
     slowest = std::max(slowest, hop.latency);
     Count(from, machine_.Between(from, to), chunk > 0 ? steps * static_cast<double>(pieces) : 0,
           steps * chunk);
   }
   // A chunk has been round the ring after p steps; or the busiest link, which never rests, sets the pace.
-  // Where coupled, two neighbouring hops in turn.
+  // Where coupled, a hop begins when the bytes of the one before have left.
   const double hand = std::max(round / p, coupled ? pair / 2 : 0);
   const double end = start + std::max(hand * steps, busiest * steps + slowest);
   for (const int rank : team) (*times)[rank] = end;

@@ -55,16 +55,19 @@ class Simulator {
       const Event event = events_.top();
       events_.pop();
       result_.seconds = std::max(result_.seconds, event.time);
-      if (event.level < 0) {
+      if (event.kind != EventKind::kLinkFree) {
         COHORT_RETURN_IF_ERROR(End(event));
         continue;
       }
-      for (Link* link : {&ranks_[event.rank].out[event.level], &ranks_[event.peer].in[event.level]}) {
+      const auto [out, in] = Links(event.message);
+      for (Link* link : {out, in}) {
         link->busy = false;
         freed_.push_back(link);
       }
       // All links that are free at this time, before any of them is given away.
-      if (events_.empty() || events_.top().level < 0 || events_.top().time > event.time) Assign(event.time);
+      if (events_.empty() || events_.top().kind != EventKind::kLinkFree || events_.top().time > event.time) {
+        Assign(event.time);
+      }
     }
     for (int rank = 0; rank < size; ++rank) {
       if (ranks_[rank].left > 0) return Stuck();
@@ -88,6 +91,9 @@ class Simulator {
     int level, out, in;  // the ranks that keep its links
     uint64_t bytes, number;
     bool left = false;
+    // What it carries, from when it has left on: its source may change then.
+    std::vector<SymbolicBuffer::Run> content = {};
+    std::vector<uint64_t> heard = {};
   };
   // Carries one message at a time, one way.
   struct Link {
@@ -104,18 +110,19 @@ class Simulator {
     std::vector<uint64_t> heard;                    // ranks whose coming is known here
     std::vector<std::vector<uint64_t>> step_heard;  // and when a step ends; barriers only
   };
+  // Of what happens at one time, links are freed first.
+  enum class EventKind : uint8_t { kLinkFree, kSent, kReceived, kLocal };
   struct Event {
     double time;
     uint64_t order;  // of creation: equal times stay reproducible
-    int rank;
-    StepId step;
-    int peer = -1;  // of a message: the receiver
-    StepId peer_step = kNoStep;
-    int level = -1;  // of links that a message leaves free: rank's out, peer's in
-    // Of what happens at one time, links are freed first.
+    EventKind kind;
+    std::shared_ptr<Message> message = nullptr;
+    int rank = -1;  // of a local step
+    StepId step = kNoStep;
     bool operator<(const Event& other) const {
       if (time != other.time) return time > other.time;
-      return (level < 0) != (other.level < 0) ? level < 0 : order > other.order;
+      const bool frees = kind == EventKind::kLinkFree, other_frees = other.kind == EventKind::kLinkFree;
+      return frees != other_frees ? other_frees : order > other.order;
     }
   };
 
@@ -127,7 +134,7 @@ class Simulator {
       const double bytes = static_cast<double>(step.source.count * element_bytes_);
       double& free = ranks_[rank].local_free;
       free = std::max(free, now) + bytes * machine_.local_seconds_per_byte;
-      events_.push({free, order_++, rank, id});
+      events_.push({free, order_++, EventKind::kLocal, nullptr, rank, id});
       return absl::OkStatus();
     }
     // The first of a pair waits here for the second: a send is not over before its receive is posted.
@@ -155,64 +162,69 @@ class Simulator {
       const bool shared = level == 1 && machine_.shared_link;
       return shared ? machine_.hosts->ranks_on(machine_.hosts->host_of(rank))[0] : rank;
     };
-    Message message{from, to, send_id, recv_id, level, link(from), link(to), bytes, result_.messages};
-    if (Links(message).first->busy || Links(message).second->busy) {
-      const auto waiting = std::make_shared<Message>(message);
-      Links(message).first->waiting.push_back(waiting);
-      Links(message).second->waiting.push_back(waiting);
+    const auto message = std::make_shared<Message>(
+        Message{from, to, send_id, recv_id, level, link(from), link(to), bytes, result_.messages});
+    const auto [out, in] = Links(message);
+    if (out->busy || in->busy) {
+      out->waiting.push_back(message);
+      in->waiting.push_back(message);
     } else {
       Depart(message, now);
     }
     return absl::OkStatus();
   }
 
-  std::pair<Link*, Link*> Links(const Message& message) {
-    return {&ranks_[message.out].out[message.level], &ranks_[message.in].in[message.level]};
+  std::pair<Link*, Link*> Links(const std::shared_ptr<Message>& message) {
+    return {&ranks_[message->out].out[message->level], &ranks_[message->in].in[message->level]};
   }
 
-  void Depart(const Message& message, double now) {
-    const LinkPrice& price = message.level == 0 ? machine_.local : machine_.remote;
-    const double busy = static_cast<double>(message.bytes) * price.seconds_per_byte;
+  // A send is over when its last byte has left, its receive when that has come.
+  void Depart(const std::shared_ptr<Message>& message, double now) {
+    const LinkPrice& price = message->level == 0 ? machine_.local : machine_.remote;
+    const double sent = now + static_cast<double>(message->bytes) * price.seconds_per_byte;
     const auto [out, in] = Links(message);
     out->busy = in->busy = true;
-    events_.push({now + busy, order_++, message.out, kNoStep, message.in, kNoStep, message.level});
-    events_.push(
-        {now + price.latency + busy, order_++, message.from, message.send, message.to, message.recv});
+    events_.push({sent, order_++, EventKind::kLinkFree, message});
+    events_.push({sent, order_++, EventKind::kSent, message});
+    events_.push({sent + price.latency, order_++, EventKind::kReceived, message});
   }
 
   // What waits for links that are free now leaves in the order of posting, where its other link is free too.
   void Assign(double now) {
-    std::vector<Message*> candidates;
+    std::vector<std::shared_ptr<Message>> candidates;
     for (Link* link : freed_) {
       size_t looked = 0;
       for (auto at = link->waiting.begin(); at != link->waiting.end() && looked < kLookAhead;) {
         if ((*at)->left) {
           at = link->waiting.erase(at);
         } else {
-          candidates.push_back((at++)->get());
+          candidates.push_back(*at++);
           ++looked;
         }
       }
     }
     freed_.clear();
     std::sort(candidates.begin(), candidates.end(),
-              [](const Message* a, const Message* b) { return a->number < b->number; });
-    for (Message* message : candidates) {
-      const auto [out, in] = Links(*message);
+              [](const auto& a, const auto& b) { return a->number < b->number; });
+    for (const auto& message : candidates) {
+      const auto [out, in] = Links(message);
       if (message->left || out->busy || in->busy) continue;
       message->left = true;
-      Depart(*message, now);
+      Depart(message, now);
     }
   }
 
   absl::Status End(const Event& event) {
+    if (event.kind == EventKind::kSent) {
+      COHORT_RETURN_IF_ERROR(Take(*event.message));
+      return StepOver(event.message->from, event.message->send, event.time);
+    }
+    if (event.kind == EventKind::kReceived) {
+      COHORT_RETURN_IF_ERROR(Deliver(*event.message));
+      return StepOver(event.message->to, event.message->recv, event.time);
+    }
     const Step& step = schedules_[event.rank].steps[event.step];
     Rank& rank = ranks_[event.rank];
-    if (event.peer >= 0) {
-      COHORT_RETURN_IF_ERROR(Move(event));
-      COHORT_RETURN_IF_ERROR(StepOver(event.rank, event.step, event.time));
-      return StepOver(event.peer, event.peer_step, event.time);
-    }
     COHORT_ASSIGN_OR_RETURN(auto runs, Read(event.rank, event.step, rank, step.source));
     if (step.kind == StepKind::kReduce) {
       COHORT_ASSIGN_OR_RETURN(const auto old, Read(event.rank, event.step, rank, step.destination));
@@ -222,18 +234,25 @@ class Simulator {
     return StepOver(event.rank, event.step, event.time);
   }
 
-  absl::Status Move(const Event& event) {
-    const Step& send = schedules_[event.rank].steps[event.step];
-    const Step& recv = schedules_[event.peer].steps[event.peer_step];
-    Rank& to = ranks_[event.peer];
-    if (collectives_[event.rank].operation == Operation::kBarrier) {
-      auto& heard = to.step_heard[event.peer_step];
-      const auto& said = ranks_[event.rank].step_heard[event.step];
-      for (size_t w = 0; w < heard.size(); ++w) to.heard[w] |= (heard[w] |= said[w]);
+  absl::Status Take(Message& message) {
+    const Rank& from = ranks_[message.from];
+    if (collectives_[message.from].operation == Operation::kBarrier) {
+      message.heard = from.step_heard[message.send];
     }
-    COHORT_ASSIGN_OR_RETURN(auto runs, Read(event.rank, event.step, ranks_[event.rank], send.source));
+    const Step& send = schedules_[message.from].steps[message.send];
+    COHORT_ASSIGN_OR_RETURN(message.content, Read(message.from, message.send, from, send.source));
+    return absl::OkStatus();
+  }
+
+  absl::Status Deliver(Message& message) {
+    const Step& recv = schedules_[message.to].steps[message.recv];
+    Rank& to = ranks_[message.to];
+    for (size_t w = 0; w < message.heard.size(); ++w) {
+      to.heard[w] |= (to.step_heard[message.recv][w] |= message.heard[w]);
+    }
+    std::vector<SymbolicBuffer::Run> runs = std::move(message.content);
     if (recv.kind == StepKind::kRecvReduce) {
-      COHORT_ASSIGN_OR_RETURN(const auto own, Read(event.peer, event.peer_step, to, recv.source));
+      COHORT_ASSIGN_OR_RETURN(const auto own, Read(message.to, message.recv, to, recv.source));
       runs = Combine(own, runs);
     }
     to.contents[recv.destination.buffer].Write(recv.destination.offset, std::move(runs));
