@@ -15,6 +15,14 @@ namespace {
 // Messages of a prelude are told by their tags from those that follow it.
 constexpr uint32_t kPreludeTags = uint32_t{1} << 30;
 
+// Like memmove. In blocks where it may: of more bytes than it takes for a core's share of the caches, the C library
+// writes past the caches, which takes several times as long where the caches would have held them.
+void CopyBytes(std::byte* to, const std::byte* from, size_t bytes) {
+  const bool apart = to + bytes <= from || from + bytes <= to;
+  const size_t block = apart ? policy::kCopyBlockBytes : bytes;
+  for (size_t at = 0; at < bytes; at += block) std::memmove(to + at, from + at, std::min(block, bytes - at));
+}
+
 }  // namespace
 
 void ScratchMemory::Reserve(size_t bytes) {
@@ -194,7 +202,7 @@ void Run::Copy(const Step& step) {
     auto* destination = reinterpret_cast<BFloat16*>(At(step.destination));
     for (size_t i = 0; i < count; ++i) destination[i] = BFloat16(source[i]);
   } else {
-    std::memmove(At(step.destination), From(step.source), BytesOf(step.source));
+    CopyBytes(At(step.destination), From(step.source), BytesOf(step.source));
   }
 }
 

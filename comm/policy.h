@@ -57,6 +57,8 @@ inline constexpr size_t kProgressBytes = 512 << 10;
 
 // ---- Memory ----
 
+// Copies are made in blocks of this size.
+inline constexpr size_t kCopyBlockBytes = 128 << 10;
 // Scratch begins where the widest vectors and cache lines do.
 inline constexpr size_t kScratchAlignment = 64;
 // Scratch that a group keeps for calls that come again, of all kinds of calls together.
