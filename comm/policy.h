@@ -50,6 +50,15 @@ inline constexpr size_t kInlineBytes = 32 << 10;
 // Bytes that one look at the transports moves before the lock is offered to others.
 inline constexpr size_t kProgressBytes = 512 << 10;
 
+// ---- Peers that are silent ----
+
+// While operations wait, silence of a peer for longer than this (COHORT_PEER_SILENCE_MS) is loss: its host or link is
+// down, or its process is stopped.
+inline constexpr int64_t kPeerSilenceNanos = 700'000'000;
+// One look at the peers counts for at most this much silence: this rank may have been stopped itself. So often are
+// processes of the own host looked at.
+inline constexpr int64_t kSilenceLookNanos = 50'000'000;
+
 // ---- Shared memory ----
 
 // Messages up to this size are copied through the ring; larger ones are pulled by the receiver in one
@@ -71,12 +80,8 @@ inline constexpr size_t kPullReduceBytes = 128 << 10;
 inline constexpr size_t kUcxPieceBytes = 60 << 10;
 // Pieces to one peer that UCX holds at a time.
 inline constexpr int kUcxPiecesInFlight = 8;
-// While operations wait, peers are asked for a sign of life this often. Silence for longer than kUcxSilence
-// (COHORT_PEER_SILENCE_MS) is loss: the host or its link is down, or the process is stopped.
+// While operations wait, peers are asked for a sign of life this often.
 inline constexpr int64_t kUcxPingNanos = 100'000'000;
-inline constexpr int64_t kUcxSilenceNanos = 700'000'000;
-// One look at the peers counts for at most this much silence: this rank may have been stopped itself.
-inline constexpr int64_t kUcxLookNanos = 50'000'000;
 // How long a closing transport waits for its peers to say that they have everything, and for its endpoints to end.
 inline constexpr int64_t kUcxLingerNanos = 500'000'000;
 inline constexpr int64_t kUcxEndNanos = 500'000'000;

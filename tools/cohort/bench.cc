@@ -12,6 +12,7 @@ void AddBench(CLI::App& app, const Selected& selected) {
   AddBenchServe(*bench, selected);
   AddBenchCollectives(*bench, selected);
   AddBenchTransfer(*bench, selected);
+  AddBenchFaults(*bench, selected);
 }
 
 }  // namespace cohort::tools

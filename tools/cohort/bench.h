@@ -11,5 +11,6 @@ void AddBenchDecode(CLI::App& bench, const Selected& selected);
 void AddBenchServe(CLI::App& bench, const Selected& selected);
 void AddBenchCollectives(CLI::App& bench, const Selected& selected);
 void AddBenchTransfer(CLI::App& bench, const Selected& selected);
+void AddBenchFaults(CLI::App& bench, const Selected& selected);
 
 }  // namespace cohort::tools

@@ -74,8 +74,10 @@ class ShmTransport : public Transport {
     RingConsumer in;
     std::deque<Outgoing> backlog;
     bool readable = false;
+    int64_t stopped = 0;  // nanoseconds that its process was seen stopped
     bool gone = false;
     bool left = false;
+    std::string how;  // it is gone
   };
   struct Pull {
     RecvRequest* recv;
@@ -105,8 +107,10 @@ class ShmTransport : public Transport {
   bool Advance(Pull& pull, size_t* budget);
   void FinishPull(const Pull& pull, const absl::Status& status);
   absl::Status GoneStatus(const Peer& peer) const;
+  void LookWhoIsStopped();
 
   int rank_;
+  const int64_t silence_;
   TransportEvents* events_;
   std::unique_ptr<Segment> own_;
   bool may_read_ = true;
@@ -120,6 +124,7 @@ class ShmTransport : public Transport {
   std::unordered_map<uint64_t, RecvRequest*> transfers_;  // bodies that peers push here
   uint64_t next_transfer_ = 1;
   size_t backlog_ = 0;
+  int64_t last_look_ = 0;  // who is stopped
   std::vector<std::byte> staging_;
 };
 

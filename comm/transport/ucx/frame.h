@@ -8,7 +8,7 @@
 namespace cohort::comm::ucx {
 
 enum class FrameType : uint8_t {
-  kHello,         // the first frame in each direction: the connection works
+  kHello,         // the first frame in each direction: the sender takes frames; `slot`: 1 where it has heard one
   kMessage,       // a message with its body
   kAnnouncement,  // of a large message in `slot`: its first bytes come along
   kClear,         // send the rest of the body of `slot` to `transfer`
@@ -17,7 +17,7 @@ enum class FrameType : uint8_t {
   kRefused,
   kAbort,  // the body says why
   kPing,   // asks for a pong
-  kPong,   // the body is the sender's board
+  kPong,   // the body is the sender's board, and the `slot` ranks that keep it, as it was `offset` nanoseconds ago
   kLeave,  // the last message; `offset`: how many frames came before it
   kBye,    // answers a leave: all of them are here
 };
@@ -26,10 +26,10 @@ enum class FrameType : uint8_t {
 struct Frame {
   FrameType type = FrameType::kHello;
   uint8_t code = 0;  // of an abort's status
-  uint16_t unused = 0;
+  uint16_t silent_ms = 0;  // how long the sender has not heard of the receiver
   int32_t from = -1;  // the sender's rank
-  uint64_t incarnation =
-      0;  // of the sender, as its address says: frames of a former rank are not for the next
+  // Of the sender, as its address says: frames of a former rank are not for the next.
+  uint64_t incarnation = 0;
   MessageKey key;
   uint32_t slot = 0;
   Signature signature;

@@ -51,15 +51,20 @@ void UcxTransport::OnSent(void* request, ucs_status_t, void* user_data) {
 
 void UcxTransport::Post(Peer& peer, std::unique_ptr<Packet> owned) {
   if (peer.gone || peer.endpoint == nullptr) return;
+  if (!peer.heard && owned->frame.type != FrameType::kHello) {
+    peer.held.push_back(std::move(owned));
+    return;
+  }
   Packet& packet = *owned;
   packet.peer = &peer;
   packet.frame.from = rank_;
   packet.frame.incarnation = incarnation_;
+  packet.frame.silent_ms = static_cast<uint16_t>(std::min<int64_t>(peer.silent / 1'000'000, UINT16_MAX));
   packet.place = in_flight_.insert(in_flight_.end(), std::move(owned));
   if (packet.frame.type == FrameType::kPiece) ++peer.pieces_in_flight;
   if (packet.frame.type == FrameType::kPing) peer.ping_in_flight = true;
   if (packet.frame.type == FrameType::kLeave) packet.frame.offset = peer.frames_out;
-  ++peer.frames_out;
+  if (packet.frame.type != FrameType::kHello) ++peer.frames_out;
 
   ucp_request_param_t param = {};
   param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_FLAGS;
@@ -97,12 +102,15 @@ ucs_status_t UcxTransport::OnFrame(void* arg, const void* header, size_t header_
   if (frame.from < 0 || frame.from >= static_cast<int>(self.peers_.size())) return UCS_OK;
   Peer* peer = self.peers_[frame.from].get();
   if (peer == nullptr || peer->gone || peer->incarnation != frame.incarnation) return UCS_OK;
-  peer->heard = true;
-  peer->silent = 0;
-  ++peer->frames_in;
+  // A connection of which one way is dead is dead: what the peer has not heard of this rank counts here too.
+  peer->silent = std::min(peer->silent, frame.silent_ms * int64_t{1'000'000});
+  if (frame.type != FrameType::kHello) ++peer->frames_in;
   self.bytes_in_ += bytes;
   if (frame.type == FrameType::kBye || frame.type == FrameType::kLeave) peer->said_bye = true;
-  if (!self.closed_) self.Handle(*peer, frame, {static_cast<const std::byte*>(data), bytes});
+  if (!self.closed_) {
+    self.OnHello(*peer, frame);
+    self.Handle(*peer, frame, {static_cast<const std::byte*>(data), bytes});
+  }
   return UCS_OK;
 }
 
@@ -137,7 +145,7 @@ void UcxTransport::Handle(Peer& peer, const Frame& frame, absl::Span<const std::
       SendPong(peer);
       return;
     case FrameType::kPong:
-      OnPong(peer, data);
+      OnPong(peer, frame, data);
       return;
     case FrameType::kLeave:
       peer.leaving = true;

@@ -11,12 +11,13 @@ namespace cohort::comm::ucx {
 
 void UcxTransport::CheckPeers() {
   const int64_t now = NowNanos();
-  const int64_t look = std::min(now - std::exchange(last_look_, now), policy::kUcxLookNanos);
+  const int64_t look = std::min(now - std::exchange(last_look_, now), policy::kSilenceLookNanos);
   for (size_t rank = 0; rank < peers_.size(); ++rank) {
     if (peers_[rank] == nullptr || peers_[rank]->gone) continue;
     Peer& peer = *peers_[rank];
-    peer.silent += look;
-    if (!peer.ping_in_flight && now - peer.last_ping >= policy::kUcxPingNanos) {
+    // Whoever has not come yet, a newcomer, is missed by the deadline of those who wait for it.
+    if (peer.heard) peer.silent += look;
+    if (peer.heard && !peer.ping_in_flight && now - peer.last_ping >= policy::kUcxPingNanos) {
       peer.last_ping = now;
       PostControl(peer, FrameType::kPing, {});
     }
@@ -52,6 +53,7 @@ void UcxTransport::Gone(Peer& peer, bool left, std::string how) {
   peer.gone = true;
   peer.left = left;
   peer.how = std::move(how);
+  peer.held.clear();
   EndEndpoint(peer);
   FailRequests(peer);
   events_->OnPeerGone(peer.rank, left, peer.how);
@@ -97,27 +99,71 @@ void UcxTransport::PublishBegun(uint32_t context, uint32_t sequence) {
   board_[context % policy::kBoardEntries] = {context, sequence + 1};
 }
 
+void UcxTransport::PublishWaiting(int64_t now, absl::Span<const int> awaited) {
+  awaited = awaited.subspan(0, policy::kAwaitedPublished);
+  sign_ = {now, {awaited.begin(), awaited.end()}};
+}
+
+std::optional<WaitingSign> UcxTransport::LastWaiting(int rank) const {
+  if (rank >= static_cast<int>(peers_.size()) || peers_[rank] == nullptr) return std::nullopt;
+  return peers_[rank]->sign;
+}
+
+void UcxTransport::OnHello(Peer& peer, const Frame& frame) {
+  if (!std::exchange(peer.heard, true)) {
+    peer.silent = 0;
+    for (auto& packet : std::exchange(peer.held, {})) Post(peer, std::move(packet));
+  }
+  if (frame.type != FrameType::kHello || frame.slot != 0) return;
+  Frame answer;
+  answer.slot = 1;
+  PostControl(peer, FrameType::kHello, answer);
+}
+
 void UcxTransport::SendPong(Peer& peer) {
   std::vector<BoardEntry> entries;
   std::copy_if(board_.begin(), board_.end(), std::back_inserter(entries),
                [](const BoardEntry& entry) { return entry.begun != 0; });
-  PostControl(peer, FrameType::kPong, {},
-              absl::MakeConstSpan(reinterpret_cast<const std::byte*>(entries.data()),
-                                  entries.size() * sizeof(BoardEntry)));
+  std::vector<int32_t> awaited;
+  Frame pong;
+  if (sign_.has_value()) {
+    awaited.assign(sign_->awaited.begin(), sign_->awaited.end());
+    pong.slot = static_cast<uint32_t>(awaited.size());
+    pong.offset = static_cast<uint64_t>(NowNanos() - sign_->when);
+  }
+  std::vector<std::byte> data(entries.size() * sizeof(BoardEntry) + awaited.size() * sizeof(int32_t));
+  if (!entries.empty()) std::memcpy(data.data(), entries.data(), entries.size() * sizeof(BoardEntry));
+  if (!awaited.empty()) {
+    std::memcpy(data.data() + entries.size() * sizeof(BoardEntry), awaited.data(),
+                awaited.size() * sizeof(int32_t));
+  }
+  PostControl(peer, FrameType::kPong, pong, data);
 }
 
-void UcxTransport::OnPong(Peer& peer, absl::Span<const std::byte> data) {
+void UcxTransport::OnPong(Peer& peer, const Frame& frame, absl::Span<const std::byte> data) {
+  const size_t awaited_bytes = size_t{frame.slot} * sizeof(int32_t);
+  if (awaited_bytes > data.size()) return;
+  const size_t board_bytes = data.size() - awaited_bytes;
   peer.board.assign(policy::kBoardEntries, {});
-  for (size_t at = 0; at + sizeof(BoardEntry) <= data.size(); at += sizeof(BoardEntry)) {
+  for (size_t at = 0; at + sizeof(BoardEntry) <= board_bytes; at += sizeof(BoardEntry)) {
     BoardEntry entry;
     std::memcpy(&entry, data.data() + at, sizeof(entry));
     peer.board[entry.context % policy::kBoardEntries] = entry;
   }
   peer.board_time = NowNanos();
+  // A rank that waits for nobody has no sign.
+  peer.sign.reset();
+  if (frame.slot == 0) return;
+  peer.sign = {peer.board_time - static_cast<int64_t>(std::min<uint64_t>(frame.offset, INT64_MAX / 2)), {}};
+  for (size_t at = board_bytes; at < data.size(); at += sizeof(int32_t)) {
+    int32_t rank = -1;
+    std::memcpy(&rank, data.data() + at, sizeof(rank));
+    peer.sign->awaited.push_back(rank);
+  }
 }
 
 std::optional<uint32_t> UcxTransport::Begun(int rank, uint32_t context) const {
-  if (peers_[rank] == nullptr) return std::nullopt;
+  if (rank >= static_cast<int>(peers_.size()) || peers_[rank] == nullptr) return std::nullopt;
   const Peer& peer = *peers_[rank];
   // An old answer would call a rank late that has come since.
   if (NowNanos() - peer.board_time > 3 * policy::kUcxPingNanos) return std::nullopt;

@@ -16,6 +16,7 @@
 #include "absl/strings/str_split.h"
 #include "comm/check.h"
 #include "comm/doorbell.h"
+#include "comm/transport/peer_silence.h"
 
 namespace cohort::comm::ucx {
 namespace {
@@ -79,6 +80,8 @@ absl::Status UcxTransport::Attach(int rank, const std::string& address) {
         absl::StrCat("UCX has no way to rank ", rank, ": ", ucs_status_string(status)));
   }
   peers_[rank] = std::move(peer);
+  // Lost where the peer has not attached yet: its own hello then comes later, and is answered.
+  PostControl(*peers_[rank], FrameType::kHello, {});
   return absl::OkStatus();
 }
 
@@ -91,13 +94,11 @@ void UcxTransport::Detach(int rank) {
     EndEndpoint(peer);
     FailRequests(peer);
   }
+  peer.board = {};
   former_.push_back(std::move(peers_[rank]));
 }
 
 absl::Status UcxTransport::Meet(absl::Time deadline) {
-  for (const auto& peer : peers_) {
-    if (peer != nullptr) PostControl(*peer, FrameType::kHello, {});
-  }
   const auto strangers = [&] {
     std::vector<int> ranks;
     for (const auto& peer : peers_) {
@@ -147,7 +148,7 @@ void UcxTransport::Close() {
   // A connection that ends with something unread takes back what the other side has not read either.
   until(policy::kUcxLingerNanos, [&] {
     return in_flight_.empty() && std::all_of(peers_.begin(), peers_.end(), [](const auto& peer) {
-             return peer == nullptr || peer->gone || peer->said_bye || !peer->broken.empty();
+             return peer == nullptr || peer->gone || !peer->heard || peer->said_bye || !peer->broken.empty();
            });
   });
   for (const auto& peer : peers_) {

@@ -27,14 +27,16 @@ class UcxTransport : public Transport {
  public:
   static absl::StatusOr<std::unique_ptr<UcxTransport>> Create(int rank, int size, TransportEvents* events);
   ~UcxTransport() override;
+  // This rank's number, where it was not known at first (-1): before the first Attach.
+  void SetRank(int rank) { rank_ = rank; }
   // What a peer must know to attach, as text of one line.
   std::string Address() const;
-  // Reaches a peer by its Address(); its rank may be beyond the size so far. Frames of peers that are not attached are dropped: both sides attach, and
-  // know of each other that they have, before either sends.
+  // Reaches a peer by its Address(); its rank may be beyond the size so far. The peer attaches as well, sooner or
+  // later: frames for it wait here until its hello says that it has, as frames of strangers are dropped.
   absl::Status Attach(int peer, const std::string& address);
   // Forgets a peer, which may be lost: what was on its way to or from it fails. It can be attached again.
   void Detach(int peer);
-  // Says hello to all attached peers and waits until they have: OK where all can be reached.
+  // Waits until all attached peers have said hello: OK where all can be reached.
   absl::Status Meet(absl::Time deadline);
 
   absl::string_view name() const override { return "ucx"; }
@@ -51,15 +53,19 @@ class UcxTransport : public Transport {
   bool Arm() override;
   void PublishBegun(uint32_t context, uint32_t sequence) override;
   std::optional<uint32_t> Begun(int peer, uint32_t context) const override;
+  void PublishWaiting(int64_t now, absl::Span<const int> awaited) override;
+  std::optional<WaitingSign> LastWaiting(int peer) const override;
   void Close() override;
 
  private:
+  struct Packet;
   struct Peer {
     UcxTransport* owner = nullptr;
     int rank = -1;
     uint64_t incarnation = 0;
     ucp_ep_h endpoint = nullptr;
-    bool heard = false;
+    bool heard = false;  // it takes frames
+    std::vector<std::unique_ptr<Packet>> held;  // until then
     bool gone = false;
     bool left = false;
     std::string how;     // it is gone
@@ -72,9 +78,11 @@ class UcxTransport : public Transport {
     int pieces_in_flight = 0;
     bool ping_in_flight = false;
     int64_t last_ping = 0;
-    int64_t silent = 0;  // nanoseconds in which this rank listened and heard nothing
+    // Nanoseconds in which this rank listened and heard nothing of a peer that hears this rank.
+    int64_t silent = 0;
     int64_t board_time = 0;
     std::vector<BoardEntry> board;  // by context % kBoardEntries
+    std::optional<WaitingSign> sign;
   };
   // A frame in UCX's hands.
   struct Packet {
@@ -129,10 +137,11 @@ class UcxTransport : public Transport {
   void Gone(Peer& peer, bool left, std::string how);
   void EndEndpoint(Peer& peer);
   void FailRequests(const Peer& peer);
+  void OnHello(Peer& peer, const Frame& frame);
   void SendPong(Peer& peer);
-  void OnPong(Peer& peer, absl::Span<const std::byte> data);
+  void OnPong(Peer& peer, const Frame& frame, absl::Span<const std::byte> data);
 
-  const int rank_;
+  int rank_;
   const uint64_t incarnation_;
   const int64_t silence_;
   TransportEvents* const events_;
@@ -152,6 +161,7 @@ class UcxTransport : public Transport {
   std::unordered_map<uint64_t, std::vector<std::byte>> prefixes_;  // by rank << 32 | slot
 
   std::vector<BoardEntry> board_;
+  std::optional<WaitingSign> sign_;
   int64_t last_look_ = 0;
   bool trouble_ = false;  // some peer is broken or has said that it leaves
   bool closed_ = false;   // nobody listens any more
