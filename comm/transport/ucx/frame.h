@@ -26,7 +26,7 @@ enum class FrameType : uint8_t {
 struct Frame {
   FrameType type = FrameType::kHello;
   uint8_t code = 0;  // of an abort's status
-  uint16_t silent_ms = 0;  // how long the sender has not heard of the receiver
+  uint16_t unheard_ms = 0;  // how long the sender has not heard of the receiver
   int32_t from = -1;  // the sender's rank
   // Of the sender, as its address says: frames of a former rank are not for the next.
   uint64_t incarnation = 0;

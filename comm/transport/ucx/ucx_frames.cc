@@ -59,7 +59,7 @@ void UcxTransport::Post(Peer& peer, std::unique_ptr<Packet> owned) {
   packet.peer = &peer;
   packet.frame.from = rank_;
   packet.frame.incarnation = incarnation_;
-  packet.frame.silent_ms = static_cast<uint16_t>(std::min<int64_t>(peer.silent / 1'000'000, UINT16_MAX));
+  packet.frame.unheard_ms = static_cast<uint16_t>(std::min<int64_t>(peer.unheard / 1'000'000, UINT16_MAX));
   packet.place = in_flight_.insert(in_flight_.end(), std::move(owned));
   if (packet.frame.type == FrameType::kPiece) ++peer.pieces_in_flight;
   if (packet.frame.type == FrameType::kPing) peer.ping_in_flight = true;
@@ -102,8 +102,8 @@ ucs_status_t UcxTransport::OnFrame(void* arg, const void* header, size_t header_
   if (frame.from < 0 || frame.from >= static_cast<int>(self.peers_.size())) return UCS_OK;
   Peer* peer = self.peers_[frame.from].get();
   if (peer == nullptr || peer->gone || peer->incarnation != frame.incarnation) return UCS_OK;
-  // A connection of which one way is dead is dead: what the peer has not heard of this rank counts here too.
-  peer->silent = std::min(peer->silent, frame.silent_ms * int64_t{1'000'000});
+  peer->unheard = 0;
+  peer->silent = std::min(peer->silent, frame.unheard_ms * int64_t{1'000'000});
   if (frame.type != FrameType::kHello) ++peer->frames_in;
   self.bytes_in_ += bytes;
   if (frame.type == FrameType::kBye || frame.type == FrameType::kLeave) peer->said_bye = true;

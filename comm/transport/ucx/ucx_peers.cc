@@ -16,8 +16,10 @@ void UcxTransport::CheckPeers() {
     if (peers_[rank] == nullptr || peers_[rank]->gone) continue;
     Peer& peer = *peers_[rank];
     // Whoever has not come yet, a newcomer, is missed by the deadline of those who wait for it.
-    if (peer.heard) peer.silent += look;
-    if (peer.heard && !peer.ping_in_flight && now - peer.last_ping >= policy::kUcxPingNanos) {
+    if (!peer.heard) continue;
+    peer.unheard += look;
+    peer.silent += look;
+    if (!peer.ping_in_flight && now - peer.last_ping >= policy::kUcxPingNanos) {
       peer.last_ping = now;
       PostControl(peer, FrameType::kPing, {});
     }
@@ -111,7 +113,7 @@ std::optional<WaitingSign> UcxTransport::LastWaiting(int rank) const {
 
 void UcxTransport::OnHello(Peer& peer, const Frame& frame) {
   if (!std::exchange(peer.heard, true)) {
-    peer.silent = 0;
+    peer.unheard = peer.silent = 0;
     for (auto& packet : std::exchange(peer.held, {})) Post(peer, std::move(packet));
   }
   if (frame.type != FrameType::kHello || frame.slot != 0) return;

@@ -78,7 +78,9 @@ class UcxTransport : public Transport {
     int pieces_in_flight = 0;
     bool ping_in_flight = false;
     int64_t last_ping = 0;
-    // Nanoseconds in which this rank listened and heard nothing of a peer that hears this rank.
+    // Nanoseconds in which this rank listened and heard nothing of it; and heard nothing of it as of a peer that hears
+    // this rank: a connection of which one way is dead is dead.
+    int64_t unheard = 0;
     int64_t silent = 0;
     int64_t board_time = 0;
     std::vector<BoardEntry> board;  // by context % kBoardEntries
