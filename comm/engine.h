@@ -197,7 +197,7 @@ class Engine : public TransportEvents, public std::enable_shared_from_this<Engin
   Transport* network_ = nullptr;    // of transports_, the one that has a descriptor to sleep on
   std::unique_ptr<NetworkWatch> watch_owner_;
   std::atomic<NetworkWatch*> watch_{nullptr};  // once there, it stays
-  std::string wish_;  // COHORT_TRANSPORT
+  std::string wish_;                           // COHORT_TRANSPORT
   Matcher matcher_;
   std::vector<Gone> gone_;
   MemberCard card_;

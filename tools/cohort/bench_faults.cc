@@ -44,14 +44,14 @@ struct FaultsFlags {
 
 // What the group does next, said by the lowest rank in each round: it reads `folder`/plan, which tools/faults writes.
 struct Plan {
-  int32_t kind = -1;     // of the calls; -1: all kinds in turn
-  int32_t members = 0;   // newcomers are taken in up to so many
-  int32_t spares = 0;    // newcomers that wait at the board to take the ranks of the lost, at once
-  int32_t end = 0;       // after so many thousand collectives; 0: never
-  int32_t churn = 0;     // in each epoch somebody leaves, or joins
-  int32_t leaver = -1;   // this rank goes now
-  int32_t edit = 0;      // the group is edited now
-  int32_t over = 0;      // the group ends now
+  int32_t kind = -1;    // of the calls; -1: all kinds in turn
+  int32_t members = 0;  // newcomers are taken in up to so many
+  int32_t spares = 0;   // newcomers that wait at the board to take the ranks of the lost, at once
+  int32_t end = 0;      // after so many collectives; 0: never
+  int32_t churn = 0;    // in each epoch somebody leaves, or joins
+  int32_t leaver = -1;  // this rank goes now
+  int32_t edit = 0;     // the group is edited now
+  int32_t over = 0;     // the group ends now
 };
 using PlanWords = std::array<int32_t, sizeof(Plan) / sizeof(int32_t)>;
 
@@ -173,8 +173,8 @@ class Member {
 
   absl::Status Call(int kind, size_t count) {
     kind_ = FaultCallName(kind);
-    COHORT_RETURN_IF_ERROR(
-        CallAndCheck(*group_, {kind, count, Random(group_->epoch(), static_cast<uint32_t>(calls_), 1) % 1000}));
+    COHORT_RETURN_IF_ERROR(CallAndCheck(
+        *group_, {kind, count, Random(group_->epoch(), static_cast<uint32_t>(calls_), 1) % 1000}));
     ++calls_;
     return absl::OkStatus();
   }
@@ -199,8 +199,8 @@ class Member {
     COHORT_RETURN_IF_ERROR(group_->Broadcast(plan.data(), plan.size(), DataType::kI32, root).Wait());
     plan_ = std::bit_cast<Plan>(plan);
     if (!fresh_ && std::memcmp(&agreed, &state_, sizeof(agreed)) != 0) {
-      return absl::DataLossError(
-          absl::StrCat("the state of member ", Own(), " differs from that of member ", group_->members()[root]));
+      return absl::DataLossError(absl::StrCat("the state of member ", Own(), " differs from that of member ",
+                                              group_->members()[root]));
     }
     state_ = before_ = agreed;
     fresh_ = false;
@@ -213,11 +213,11 @@ class Member {
     kind_ = "state";
     std::array<float, 64> step{};
     for (size_t i = 0; i < step.size(); ++i) {
-      const uint32_t number = Random(static_cast<uint32_t>(state_.round), static_cast<uint32_t>(i), 2 + Own());
+      const uint32_t number =
+          Random(static_cast<uint32_t>(state_.round), static_cast<uint32_t>(i), 2 + Own());
       step[i] = 1.0f / static_cast<float>(1 + number % 1009);
     }
-    COHORT_RETURN_IF_ERROR(
-        group_->AllReduce(step.data(), step.data(), step.size(), DataType::kF32).Wait());
+    COHORT_RETURN_IF_ERROR(group_->AllReduce(step.data(), step.data(), step.size(), DataType::kF32).Wait());
     State next = state_;
     for (size_t i = 0; i < step.size(); ++i) next.values[i] = 0.9f * next.values[i] + step[i];
     next.round = state_.round + 1;
@@ -243,9 +243,10 @@ class Member {
       plan.leaver = -1;
       std::ifstream file(flags_.folder + "/plan");
       file >> plan.kind >> plan.members >> plan.spares >> plan.end >> plan.churn;
-      if (plan.end > 0) plan.over = state_.collectives >= static_cast<uint64_t>(plan.end) * 1000;
+      if (plan.end > 0) plan.over = state_.collectives >= static_cast<uint64_t>(plan.end);
       const auto waiting = board_->Waiting();
-      const bool joins = waiting.ok() && !waiting->empty() && group_->size() < plan.members && plan.spares == 0;
+      const bool joins =
+          waiting.ok() && !waiting->empty() && group_->size() < plan.members && plan.spares == 0;
       const bool leaves = plan.churn != 0 && round > 0 && group_->size() > kLeastMembers &&
                           Random(group_->epoch(), round, 3) % 2 == 0;
       if (leaves) plan.leaver = static_cast<int32_t>(Random(group_->epoch(), round, 4) % group_->size());
@@ -269,8 +270,7 @@ class Member {
 
   // An edit that all know of. False: this process has left for good.
   absl::StatusOr<bool> Edit() {
-    comm::EditOptions options =
-        Options(plan_.members - group_->size() + (plan_.leaver >= 0 ? 1 : 0));
+    comm::EditOptions options = Options(plan_.members - group_->size() + (plan_.leaver >= 0 ? 1 : 0));
     options.leave = plan_.leaver == group_->rank();
     COHORT_ASSIGN_OR_RETURN(const bool stays, Adopt(options));
     if (stays) return true;
@@ -289,7 +289,7 @@ class Member {
     std::vector<int> lost;
     for (const int rank : change.lost) lost.push_back(before[rank]);
     if (change.rank < 0) {
-      Note("left", {});
+      Note("left", Json::object());
       return false;
     }
     Note("edited", {{"lost", lost}, {"members", group_->members()}, {"collectives", state_.collectives}});

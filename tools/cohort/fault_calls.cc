@@ -115,7 +115,8 @@ class Trial {
     std::vector<float> recv(send.size());
     COHORT_RETURN_IF_ERROR(
         comm::QuantizedAllReduce(group_, send.data(), recv.data(), send.size(), DataType::kF32, {}).Wait());
-    return Check(recv, 0, recv.size(), [&](size_t) { return Sum(0); }, kQuantizedError);
+    return Check(
+        recv, 0, recv.size(), [&](size_t) { return Sum(0); }, kQuantizedError);
   }
 
   absl::Status QuantizedReduceScatter() {
@@ -124,7 +125,8 @@ class Trial {
     std::vector<float> recv(counts[rank_]);
     COHORT_RETURN_IF_ERROR(
         comm::QuantizedReduceScatter(group_, send.data(), recv.data(), counts, DataType::kF32, {}).Wait());
-    return Check(recv, 0, recv.size(), [&](size_t) { return Sum(0); }, kQuantizedError);
+    return Check(
+        recv, 0, recv.size(), [&](size_t) { return Sum(0); }, kQuantizedError);
   }
 
   absl::Status QuantizedAllGather() {
@@ -219,9 +221,8 @@ class Trial {
   }
   absl::Status CheckFlatParts(const std::vector<float>& data, const Counts& counts) const {
     for (int peer = 0; peer < size_; ++peer) {
-      COHORT_RETURN_IF_ERROR(
-          Check(data, Before(counts, peer), counts[peer], [&](size_t) { return Flat(peer); },
-                kQuantizedError));
+      COHORT_RETURN_IF_ERROR(Check(
+          data, Before(counts, peer), counts[peer], [&](size_t) { return Flat(peer); }, kQuantizedError));
     }
     return absl::OkStatus();
   }

@@ -298,9 +298,10 @@ void ShmTransport::CheckPeers() {
     if (left) {
       peer.how = absl::StrFormat("rank %d has left (process %d)", peer.rank, peer.process.pid());
     } else {
-      peer.how =
-          absl::StrFormat("rank %d was lost: its process %d %s", peer.rank, peer.process.pid(),
-                          alive ? absl::StrFormat("has been stopped for %.1f s", static_cast<double>(peer.stopped) / 1e9) : "ended");
+      peer.how = absl::StrFormat(
+          "rank %d was lost: its process %d %s", peer.rank, peer.process.pid(),
+          alive ? absl::StrFormat("has been stopped for %.1f s", static_cast<double>(peer.stopped) / 1e9)
+                : "ended");
     }
     // What it sent before it went still counts.
     size_t budget = SIZE_MAX;

@@ -64,7 +64,7 @@ class UcxTransport : public Transport {
     int rank = -1;
     uint64_t incarnation = 0;
     ucp_ep_h endpoint = nullptr;
-    bool heard = false;  // it takes frames
+    bool heard = false;                         // it takes frames
     std::vector<std::unique_ptr<Packet>> held;  // until then
     bool gone = false;
     bool left = false;
