@@ -51,11 +51,12 @@ absl::StatusOr<MembershipChange> GroupCommunicator::Edit(const EditOptions& want
   const bool remote = std::any_of(newcomers.begin(), newcomers.end(), [&](const auto& newcomer) {
     return PathBetween(engine_->card(), newcomer.second) == Path::kNone;
   });
-  if (remote) engine_->OpenNetwork();
-  if (options.board != nullptr && engine_->card().shm.empty() && engine_->card().ucx.empty()) {
+  const bool alone = options.board != nullptr && engine_->card().shm.empty();
+  if (remote || alone) engine_->OpenNetwork();
+  if (alone && engine_->card().ucx.empty()) {
     return absl::UnimplementedError(
-        "newcomers are reached over shared memory or UCX, and this rank has neither: COHORT_TRANSPORT=mpi "
-        "forbids them");
+        "newcomers are reached over shared memory or UCX, and this rank has neither: does "
+        "COHORT_TRANSPORT forbid them?");
   }
   const std::vector<int> before = group_->members;
   const std::vector<int> none;

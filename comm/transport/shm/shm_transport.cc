@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <sstream>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -218,6 +219,7 @@ bool ShmTransport::Drain(Peer& peer, size_t* budget) {
     if (*budget == 0) break;
   }
   if (moved) peer.in.Publish();
+  peer.spoke |= moved;
   return moved;
 }
 
@@ -282,7 +284,10 @@ void ShmTransport::LookWhoIsStopped() {
   if (now - last_look_ < policy::kSilenceLookNanos) return;
   last_look_ = now;
   for (Peer* peer : live_) {
-    if (!peer->gone) peer->stopped = peer->process.Stopped() ? peer->stopped + policy::kSilenceLookNanos : 0;
+    if (peer->gone) continue;
+    // Who speaks runs, and need not be asked for.
+    const bool stopped = !std::exchange(peer->spoke, false) && peer->process.Stopped();
+    peer->stopped = stopped ? peer->stopped + policy::kSilenceLookNanos : 0;
   }
 }
 

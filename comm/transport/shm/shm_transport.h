@@ -74,6 +74,7 @@ class ShmTransport : public Transport {
     RingConsumer in;
     std::deque<Outgoing> backlog;
     bool readable = false;
+    bool spoke = false;   // since the last look who is stopped
     int64_t stopped = 0;  // nanoseconds that its process was seen stopped
     bool gone = false;
     bool left = false;
