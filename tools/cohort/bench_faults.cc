@@ -35,6 +35,7 @@ using comm::Communicator;
 using Json = nlohmann::ordered_json;
 
 struct FaultsFlags {
+  bool list = false;
   std::string folder;
   int rank = -1;  // -1: joins
   int ranks = 0;
@@ -326,6 +327,12 @@ class Member {
 };
 
 absl::Status BenchFaults(const FaultsFlags& flags) {
+  if (flags.list) {
+    for (int kind = 0; kind < NumFaultCalls(); ++kind) std::printf("%s\n", FaultCallName(kind));
+    return absl::OkStatus();
+  }
+  if (flags.folder.empty())
+    return absl::InvalidArgumentError("--folder is missing: start tools/faults instead");
   prctl(PR_SET_PDEATHSIG, SIGKILL);  // of the tool
   sigset_t asked;
   sigemptyset(&asked);
@@ -349,7 +356,8 @@ void AddBenchFaults(CLI::App& bench, const Selected& selected) {
   CLI::App* app = bench.add_subcommand(
       "faults", "A member of a group that tools/faults hurts: start that, which starts this");
   const auto flags = std::make_shared<FaultsFlags>();
-  app->add_option("--folder", flags->folder, "Where members meet, and write down what happens")->required();
+  app->add_flag("--list", flags->list, "Only print the kinds of collectives");
+  app->add_option("--folder", flags->folder, "Where members meet, and write down what happens");
   app->add_option("--rank", flags->rank, "Of those who found the group; the others join it");
   app->add_option("--ranks", flags->ranks, "That found the group");
   app->add_option("--timeout", flags->timeout, "Seconds that an operation may take")->capture_default_str();
