@@ -80,6 +80,8 @@ inline constexpr size_t kPullReduceBytes = 128 << 10;
 inline constexpr size_t kUcxPieceBytes = 60 << 10;
 // Pieces to one peer that UCX holds at a time.
 inline constexpr int kUcxPiecesInFlight = 8;
+// How often a rank says hello to one that it has not heard yet.
+inline constexpr int64_t kUcxHelloNanos = 20'000'000;
 // While operations wait, peers are asked for a sign of life this often.
 inline constexpr int64_t kUcxPingNanos = 100'000'000;
 // How long a closing transport waits for its peers to say that they have everything, and for its endpoints to end.

@@ -50,8 +50,8 @@ void UcxTransport::OnSent(void* request, ucs_status_t, void* user_data) {
 }
 
 void UcxTransport::Post(Peer& peer, std::unique_ptr<Packet> owned) {
-  if (peer.gone || peer.endpoint == nullptr) return;
-  if (!peer.heard && owned->frame.type != FrameType::kHello) {
+  if (peer.gone || !peer.broken.empty()) return;
+  if (peer.endpoint == nullptr || (!peer.heard && owned->frame.type != FrameType::kHello)) {
     peer.held.push_back(std::move(owned));
     return;
   }

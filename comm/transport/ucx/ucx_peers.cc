@@ -16,7 +16,10 @@ void UcxTransport::CheckPeers() {
     if (peers_[rank] == nullptr || peers_[rank]->gone) continue;
     Peer& peer = *peers_[rank];
     // Whoever has not come yet, a newcomer, is missed by the deadline of those who wait for it.
-    if (!peer.heard) continue;
+    if (!peer.heard) {
+      Greet(peer, now);
+      continue;
+    }
     peer.unheard += look;
     peer.silent += look;
     if (!peer.ping_in_flight && now - peer.last_ping >= policy::kUcxPingNanos) {
@@ -111,15 +114,24 @@ std::optional<WaitingSign> UcxTransport::LastWaiting(int rank) const {
   return peers_[rank]->sign;
 }
 
+void UcxTransport::Greet(Peer& peer, int64_t now) {
+  if (peer.endpoint == nullptr || now - peer.last_hello < policy::kUcxHelloNanos) return;
+  peer.last_hello = now;
+  Frame hello;
+  hello.slot = peer.heard ? 1 : 0;
+  PostControl(peer, FrameType::kHello, hello);
+}
+
 void UcxTransport::OnHello(Peer& peer, const Frame& frame) {
   if (!std::exchange(peer.heard, true)) {
     peer.unheard = peer.silent = 0;
-    for (auto& packet : std::exchange(peer.held, {})) Post(peer, std::move(packet));
+    if (peer.endpoint == nullptr) greeted_ = peer.greeted = true;
   }
+  if (peer.endpoint == nullptr) return;
+  for (auto& packet : std::exchange(peer.held, {})) Post(peer, std::move(packet));
   if (frame.type != FrameType::kHello || frame.slot != 0) return;
-  Frame answer;
-  answer.slot = 1;
-  PostControl(peer, FrameType::kHello, answer);
+  peer.last_hello = 0;
+  Greet(peer, NowNanos());
 }
 
 void UcxTransport::SendPong(Peer& peer) {

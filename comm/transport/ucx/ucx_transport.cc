@@ -67,22 +67,32 @@ absl::Status UcxTransport::Attach(int rank, const std::string& address) {
   }
   if (rank >= static_cast<int>(peers_.size())) peers_.resize(rank + 1);
   Detach(rank);
+  peer->address = std::move(worker_address);
+  peers_[rank] = std::move(peer);
+  if (rank_ < rank) Connect(*peers_[rank]);
+  return absl::OkStatus();
+}
+
+// The lower rank connects, and says hello again until it is answered, as the first may come before the peer has
+// attached. The other connects when it hears that, over the same connection: UCX 1.13 aborts (an assertion in
+// tcp_iface.c) or waits for ever where on a busy machine two ranks connect to each other at once.
+void UcxTransport::Connect(Peer& peer) {
   ucp_ep_params_t params = {};
   params.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
                       UCP_EP_PARAM_FIELD_ERR_HANDLER;
-  params.address = reinterpret_cast<const ucp_address_t*>(worker_address.data());
+  params.address = reinterpret_cast<const ucp_address_t*>(peer.address.data());
   params.err_mode = UCP_ERR_HANDLING_MODE_PEER;
   params.err_handler.cb = OnEndpointError;
-  params.err_handler.arg = peer.get();
-  const ucs_status_t status = ucp_ep_create(worker_->handle(), &params, &peer->endpoint);
+  params.err_handler.arg = &peer;
+  const ucs_status_t status = ucp_ep_create(worker_->handle(), &params, &peer.endpoint);
   if (status != UCS_OK) {
-    return absl::UnavailableError(
-        absl::StrCat("UCX has no way to rank ", rank, ": ", ucs_status_string(status)));
+    peer.endpoint = nullptr;
+    OnEndpointError(&peer, nullptr, status);
+    return;
   }
-  peers_[rank] = std::move(peer);
-  // Lost where the peer has not attached yet: its own hello then comes later, and is answered.
-  PostControl(*peers_[rank], FrameType::kHello, {});
-  return absl::OkStatus();
+  Greet(peer, NowNanos());
+  if (!peer.heard) return;
+  for (auto& packet : std::exchange(peer.held, {})) Post(peer, std::move(packet));
 }
 
 void UcxTransport::Detach(int rank) {
@@ -107,6 +117,9 @@ absl::Status UcxTransport::Meet(absl::Time deadline) {
     return ranks;
   };
   while (!strangers().empty()) {
+    for (const auto& peer : peers_) {
+      if (peer != nullptr && !peer->gone && !peer->heard) Greet(*peer, NowNanos());
+    }
     if (absl::Now() > deadline) {
       return absl::DeadlineExceededError(absl::StrCat(
           "no connection over UCX with rank ", absl::StrJoin(strangers(), ", "),
@@ -122,6 +135,11 @@ bool UcxTransport::Progress(size_t budget) {
   bytes_in_ = 0;
   bool moved = false;
   while (bytes_in_ < budget && ucp_worker_progress(worker_->handle()) != 0) moved = true;
+  if (std::exchange(greeted_, false)) {
+    for (size_t rank = 0; rank < peers_.size(); ++rank) {
+      if (peers_[rank] != nullptr && std::exchange(peers_[rank]->greeted, false)) Connect(*peers_[rank]);
+    }
+  }
   if (!outbound_.empty()) moved |= PushBodies();
   if (trouble_) moved |= BuryPeers();
   return moved;

@@ -63,7 +63,10 @@ class UcxTransport : public Transport {
     UcxTransport* owner = nullptr;
     int rank = -1;
     uint64_t incarnation = 0;
+    std::string address;  // of its worker
     ucp_ep_h endpoint = nullptr;
+    bool greeted = false;    // the higher rank: has a hello of the other, and may connect
+    int64_t last_hello = 0;
     bool heard = false;                         // it takes frames
     std::vector<std::unique_ptr<Packet>> held;  // until then
     bool gone = false;
@@ -139,6 +142,8 @@ class UcxTransport : public Transport {
   void Gone(Peer& peer, bool left, std::string how);
   void EndEndpoint(Peer& peer);
   void FailRequests(const Peer& peer);
+  void Connect(Peer& peer);
+  void Greet(Peer& peer, int64_t now);
   void OnHello(Peer& peer, const Frame& frame);
   void SendPong(Peer& peer);
   void OnPong(Peer& peer, const Frame& frame, absl::Span<const std::byte> data);
@@ -166,6 +171,7 @@ class UcxTransport : public Transport {
   std::optional<WaitingSign> sign_;
   int64_t last_look_ = 0;
   bool trouble_ = false;  // some peer is broken or has said that it leaves
+  bool greeted_ = false;  // some peer may be connected to
   bool closed_ = false;   // nobody listens any more
   size_t bytes_in_ = 0;
 };
