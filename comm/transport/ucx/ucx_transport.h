@@ -142,6 +142,7 @@ class UcxTransport : public Transport {
   void Gone(Peer& peer, bool left, std::string how);
   void EndEndpoint(Peer& peer);
   void FailRequests(const Peer& peer);
+  // ucx_transport.cc
   void Connect(Peer& peer);
   void Greet(Peer& peer, int64_t now);
   void OnHello(Peer& peer, const Frame& frame);
