@@ -9,9 +9,7 @@
 #include <cstring>
 #include <mutex>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "comm/policy.h"
 
 namespace cohort::comm::ucx {
 namespace {
@@ -116,13 +114,6 @@ absl::Status Worker::Handle(unsigned number, ucp_am_recv_callback_t callback, vo
   handler.arg = arg;
   const ucs_status_t status = ucp_worker_set_am_recv_handler(worker_, &handler);
   return status == UCS_OK ? absl::OkStatus() : Failed("cannot handle active messages", status);
-}
-
-int64_t PeerSilenceNanos() {
-  const char* wish = std::getenv("COHORT_PEER_SILENCE_MS");
-  int64_t millis = 0;
-  if (wish == nullptr || !absl::SimpleAtoi(wish, &millis) || millis <= 0) return policy::kUcxSilenceNanos;
-  return millis * 1'000'000;
 }
 
 Worker::~Worker() {
