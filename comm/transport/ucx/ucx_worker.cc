@@ -56,6 +56,9 @@ void Configure(ucp_config_t* config, const std::string& device) {
       // know they ignore.
       {"TCP_TX_SEG_SIZE", "64k", "TX_SEG_SIZE"},
       {"TCP_RX_SEG_SIZE", "64k", "RX_SEG_SIZE"},
+      // UCX takes events of several connections at a time, and aborts (an assertion in tcp_iface.c) where the first of
+      // them leads to the end of another's connection: as a send to a lost peer, in answer to what another says, does.
+      {"TCP_MAX_POLL", "1", "MAX_POLL"},
   };
   for (const auto& setting : settings) {
     if (std::getenv(absl::StrCat("UCX_", setting.name).c_str()) != nullptr) continue;
