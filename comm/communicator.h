@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -142,6 +143,8 @@ class Communicator {
   virtual void Abort(const absl::Status& why) = 0;
   // How often the group was edited. Messages of another epoch are never taken for this one's.
   virtual uint32_t epoch() const = 0;
+  // By rank: the number of a member for the life of the world, which errors name.
+  virtual const std::vector<int>& members() const = 0;
 
   // The last operations of this process, of all its groups, as JSON: what began, what ended and how, who is awaited.
   // `cohort recorder` tells from those of several ranks who is late. With COHORT_FLIGHT_RECORDER=FOLDER in the

@@ -82,8 +82,8 @@ absl::StatusOr<std::string> WishedTransport() {
       absl::StrCat("COHORT_TRANSPORT is '", name, "': it can be shm, ucx or mpi, or unset"));
 }
 
-bool Allows(const Card& card, absl::string_view transport) {
-  return card.wish.empty() || card.wish == transport;
+bool Allows(const std::string& wish, absl::string_view transport) {
+  return wish.empty() || wish == transport;
 }
 
 // Connects over UCX to those of `peers` that have it too, and takes them off the list. Null where UCX does not
@@ -140,31 +140,24 @@ absl::Status Engine::Connect(Rendezvous& rendezvous, const HostMap* declared, ab
   const int size = topology_.size();
   transports_.push_back(std::make_unique<SelfTransport>(rank, this));
   routes_[rank] = transports_.back().get();
+  COHORT_ASSIGN_OR_RETURN(wish_, WishedTransport());
+  const Location here = Here();
+  card_.host = here.host;
+  card_.location = here;
+  std::unique_ptr<shm::ShmTransport> shm;
+  if (Allows(wish_, "shm")) {
+    auto made = shm::ShmTransport::Create(rank, size, this);
+    if (!made.ok() && size > 1) return made.status();
+    if (made.ok()) shm = *std::move(made);
+  }
+  if (shm != nullptr) card_.shm = shm->Address();
   if (size == 1) {
-    topology_ = Topology(0, {Here()});
-    // For those who may join.
-    if (auto shm = shm::ShmTransport::Create(0, 1, this); shm.ok()) {
-      card_ = {HostIdentity(), topology_.location(0), (*shm)->Address(), "", ""};
-      doorbell_ = (*shm)->doorbell();
-      shm_ = shm->get();
-      transports_.push_back(*std::move(shm));
-    }
+    topology_ = Topology(0, {here});
+    if (shm != nullptr) AddSharedMemory(std::move(shm));  // for those who may join
     return absl::OkStatus();
   }
 
-  Card own;
-  const Location here = Here();
-  own.host = here.host;
-  own.socket = here.socket;
-  own.numa = here.numa;
-  COHORT_ASSIGN_OR_RETURN(own.wish, WishedTransport());
-  own.mpi = mpi::MpiTransport::Address();
-  std::unique_ptr<shm::ShmTransport> shm;
-  if (Allows(own, "shm")) {
-    COHORT_ASSIGN_OR_RETURN(shm, shm::ShmTransport::Create(rank, size, this));
-    own.shm = shm->Address();
-    card_ = {own.host, here, own.shm, "", ""};
-  }
+  const Card own{here.host, here.socket, here.numa, card_.shm, wish_, mpi::MpiTransport::Address()};
   COHORT_RETURN_IF_ERROR(rendezvous.Put(
       CardKey(rank),
       absl::StrJoin(std::tuple(own.host, own.socket, own.numa, own.shm, own.wish, own.mpi), "\n")));
@@ -200,14 +193,9 @@ absl::Status Engine::Connect(Rendezvous& rendezvous, const HostMap* declared, ab
       continue;
     }
     if (shm != nullptr) shm->Detach(peer);
-    (Allows(own, "ucx") && Allows(cards[peer], "ucx") ? remote : others).push_back(peer);
+    (Allows(wish_, "ucx") && Allows(cards[peer].wish, "ucx") ? remote : others).push_back(peer);
   }
-  if (shm != nullptr) {
-    doorbell_ = shm->doorbell();
-    shm_ = shm.get();
-    transports_.push_back(std::move(shm));
-  }
-  Transport* network = nullptr;
+  if (shm != nullptr) AddSharedMemory(std::move(shm));
   absl::Status no_ucx;
   if (!remote.empty()) {
     const std::vector<int> wanted = remote;
@@ -216,14 +204,13 @@ absl::Status Engine::Connect(Rendezvous& rendezvous, const HostMap* declared, ab
       if (std::find(remote.begin(), remote.end(), peer) == remote.end()) routes_[peer] = ucx.get();
     }
     others.insert(others.end(), remote.begin(), remote.end());
-    if (ucx != nullptr) {
-      network = ucx.get();
-      transports_.push_back(std::move(ucx));
-    }
+    if (ucx != nullptr) AddUcx(std::move(ucx));
   }
   for (const int peer : others) {
-    if (!own.mpi.empty() && !cards[peer].mpi.empty() && Allows(own, "mpi") && Allows(cards[peer], "mpi"))
+    if (!own.mpi.empty() && !cards[peer].mpi.empty() && Allows(wish_, "mpi") &&
+        Allows(cards[peer].wish, "mpi")) {
       continue;
+    }
     return absl::UnavailableError(
         absl::StrCat("no transport reaches rank ", peer, " on ", cards[peer].host, " from rank ", rank,
                      " on ", own.host, why[peer].ok() ? "" : absl::StrCat(" (", why[peer].ToString(), ")"),
@@ -242,8 +229,56 @@ absl::Status Engine::Connect(Rendezvous& rendezvous, const HostMap* declared, ab
   spin_polls_ = own_core ? policy::kSpinPolls : policy::kSpinPollsShared;
   yield_nanos_ = own_core ? policy::kYieldNanos : policy::kYieldNanosShared;
   if (shm_ != nullptr && !own_core) shm_->set_eager_bytes(policy::kShmEagerBytesShared);
-  if (network != nullptr) Watch(network);
+  if (ucx_ != nullptr) Watch(ucx_);
   return absl::OkStatus();
+}
+
+void Engine::AddSharedMemory(std::unique_ptr<shm::ShmTransport> shm) {
+  shm_ = shm.get();
+  doorbell_ = shm->doorbell();
+  transports_.push_back(std::move(shm));
+}
+
+void Engine::AddUcx(std::unique_ptr<ucx::UcxTransport> ucx) {
+  ucx_ = ucx.get();
+  card_.ucx = ucx->Address();
+  transports_.push_back(std::move(ucx));
+}
+
+absl::Status Engine::OpenAsNewcomer() {
+  COHORT_ASSIGN_OR_RETURN(wish_, WishedTransport());
+  card_.location = Here();
+  card_.host = card_.location.host;
+  absl::Status why;
+  if (Allows(wish_, "shm")) {
+    auto shm = shm::ShmTransport::Create(-1, 0, this);
+    why.Update(shm.status());
+    if (shm.ok()) {
+      card_.shm = (*shm)->Address();
+      AddSharedMemory(*std::move(shm));
+    }
+  }
+  if (Allows(wish_, "ucx")) {
+    auto ucx = ucx::UcxTransport::Create(-1, 0, this);
+    why.Update(ucx.status());
+    if (ucx.ok()) {
+      AddUcx(*std::move(ucx));
+      Watch(ucx_);
+    }
+  }
+  if (shm_ != nullptr || ucx_ != nullptr) return absl::OkStatus();
+  return absl::UnavailableError(
+      absl::StrCat("groups are joined over shared memory or UCX, and neither is to be had: ",
+                   why.ok() ? "COHORT_TRANSPORT forbids them" : why.ToString()));
+}
+
+void Engine::OpenNetwork() {
+  if (ucx_ != nullptr || card_.host.empty() || !Allows(wish_, "ucx")) return;
+  auto ucx = ucx::UcxTransport::Create(topology_.rank(), topology_.size(), this);
+  if (!ucx.ok()) return;
+  const std::lock_guard lock(mutex_);
+  AddUcx(*std::move(ucx));
+  Watch(ucx_);
 }
 
 }  // namespace cohort::comm

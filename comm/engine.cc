@@ -25,7 +25,8 @@ Engine::~Engine() {
   thread_bell_.Wake();
   doorbell_->Wake();
   if (thread_.joinable()) thread_.join();
-  watch_.reset();
+  watch_.store(nullptr);
+  watch_owner_.reset();
   for (const auto& transport : transports_) transport->Close();
   FileFlightRecord();
 }
@@ -215,7 +216,7 @@ void Engine::OnRunDone(Run& run) {
   any_done_ = true;
   num_runs_.fetch_sub(1, std::memory_order_seq_cst);
   doorbell_->Ring();
-  if (watch_ != nullptr) watch_->Wake();
+  if (NetworkWatch* const watch = watch_.load(std::memory_order_relaxed)) watch->Wake();
 }
 
 std::shared_ptr<Run> Engine::FindRun(const MessageKey& key, int peer) const {

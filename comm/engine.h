@@ -32,6 +32,9 @@
 namespace cohort::comm::shm {
 class ShmTransport;
 }
+namespace cohort::comm::ucx {
+class UcxTransport;
+}
 
 namespace cohort::comm {
 
@@ -79,6 +82,9 @@ class Engine : public TransportEvents, public std::enable_shared_from_this<Engin
   bool AnyGone(const std::shared_ptr<Group>& group);
   // How newcomers can reach this process.
   const MemberCard& card() const { return card_; }
+  // Makes this process reachable over UCX, where it is not yet and COHORT_TRANSPORT allows: for newcomers of other
+  // hosts. Where UCX does not work the card stays without it. Not while another edit is under way.
+  void OpenNetwork();
 
   // How messages of so many bytes go to a peer.
   BodyPath PathTo(int peer, size_t bytes);
@@ -156,6 +162,10 @@ class Engine : public TransportEvents, public std::enable_shared_from_this<Engin
   void RetireLocked(uint32_t context);
   void DetachLocked(int peer, const std::string& how);
   void ReachLocked(int peer, const MemberCard& card);
+  // The transports by which groups are joined, as far as COHORT_TRANSPORT and the machine allow; none reaches anybody.
+  absl::Status OpenAsNewcomer();
+  void AddSharedMemory(std::unique_ptr<shm::ShmTransport> shm);
+  void AddUcx(std::unique_ptr<ucx::UcxTransport> ucx);
 
   bool ProgressLocked();
   // Drops runs that are over. Only where no call into a run is under way.
@@ -189,12 +199,16 @@ class Engine : public TransportEvents, public std::enable_shared_from_this<Engin
   std::vector<std::unique_ptr<Transport>> transports_;
   std::vector<Transport*> routes_;  // by world rank
   Transport* network_ = nullptr;    // of transports_, the one that has a descriptor to sleep on
-  std::unique_ptr<NetworkWatch> watch_;
+  std::unique_ptr<NetworkWatch> watch_owner_;
+  std::atomic<NetworkWatch*> watch_{nullptr};  // once there, it stays
+  std::string wish_;                           // COHORT_TRANSPORT
   Matcher matcher_;
   std::vector<Gone> gone_;
   bool any_lost_ = false;  // of gone_, one that has not left
   MemberCard card_;
   shm::ShmTransport* shm_ = nullptr;  // of transports_
+  ucx::UcxTransport* ucx_ = nullptr;  // of transports_
+  int agreeing_ = 0;                  // edits that wait for messages of any member
   int next_member_ = 0;
   std::unordered_set<uint32_t> retired_;             // contexts of past epochs
   std::map<uint32_t, std::string> decided_;          // by context of a past epoch: what came of it

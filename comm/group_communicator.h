@@ -58,6 +58,7 @@ class GroupCommunicator : public Communicator {
   void Abort(const absl::Status& why) override;
   std::string FlightRecord() const override { return engine_->FlightRecordText(); }
   uint32_t epoch() const override { return group_->epoch; }
+  const std::vector<int>& members() const override { return group_->members; }
   // The first call of a process that was taken in.
   absl::Status MeetAsNewcomer();
 

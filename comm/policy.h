@@ -64,6 +64,15 @@ inline constexpr size_t kScratchAlignment = 64;
 // Scratch that a group keeps for calls that come again, of all kinds of calls together.
 inline constexpr size_t kScratchKept = 64 << 20;
 
+// ---- Peers that are silent ----
+
+// While operations wait, silence of a peer for longer than this (COHORT_PEER_SILENCE_MS) is loss: its host or link is
+// down, or its process is stopped.
+inline constexpr int64_t kPeerSilenceNanos = 700'000'000;
+// One look at the peers counts for at most this much silence: this rank may have been stopped itself. So often are
+// processes of the own host looked at.
+inline constexpr int64_t kSilenceLookNanos = 50'000'000;
+
 // ---- Shared memory ----
 
 // Messages up to this size are copied through the ring, which is twice as fast as asking the kernel for them where
@@ -91,12 +100,10 @@ inline constexpr size_t kUcxPieceBytes = 60 << 10;
 inline constexpr size_t kUcxAheadBytes = 1 << 20;
 // Pieces to one peer that UCX holds at a time.
 inline constexpr int kUcxPiecesInFlight = 8;
-// While operations wait, peers are asked for a sign of life this often. Silence for longer than kUcxSilence
-// (COHORT_PEER_SILENCE_MS) is loss: the host or its link is down, or the process is stopped.
+// How often a rank says hello to one that it has not heard yet.
+inline constexpr int64_t kUcxHelloNanos = 20'000'000;
+// While operations wait, peers are asked for a sign of life this often.
 inline constexpr int64_t kUcxPingNanos = 100'000'000;
-inline constexpr int64_t kUcxSilenceNanos = 700'000'000;
-// One look at the peers counts for at most this much silence: this rank may have been stopped itself.
-inline constexpr int64_t kUcxLookNanos = 50'000'000;
 // Interfaces of a host that are used side by side, at most. Over several, a receiver says what it has after so many
 // frames, or with any frame of its own.
 inline constexpr size_t kMaxRails = 8;

@@ -27,7 +27,8 @@ bool Engine::Poll(Run& run) {
 }
 
 Engine::Bed Engine::ChooseBedLocked() const {
-  if (watch_ == nullptr) return Bed::kDoorbell;
+  if (network_ == nullptr) return Bed::kDoorbell;
+  if (agreeing_ > 0) return Bed::kDoorbellAndNetwork;
   bool local = false, remote = false;
   for (const auto& run : runs_) {
     if (run->done()) continue;
@@ -39,7 +40,8 @@ Engine::Bed Engine::ChooseBedLocked() const {
 
 bool Engine::SleepOnce(const std::atomic<bool>* done, int64_t limit, const Run* blocked_in) {
   const uint32_t seen = doorbell_->BeginSleep();
-  if (watch_ != nullptr) watch_->BeginSleep();
+  NetworkWatch* const watch = watch_.load(std::memory_order_acquire);
+  if (watch != nullptr) watch->BeginSleep();
   bool moved = false;
   Bed bed = Bed::kDoorbell;
   if (mutex_.try_lock()) {
@@ -55,6 +57,7 @@ bool Engine::SleepOnce(const std::atomic<bool>* done, int64_t limit, const Run* 
     for (const auto& transport : transports_) limit = std::min(limit, transport->MaxSleepNanos());
     if (!moved) {
       bed = ChooseBedLocked();
+      if (watch == nullptr) bed = Bed::kDoorbell;  // the network came just now
       if (bed != Bed::kDoorbell && !network_->Arm()) moved = true;
     }
     mutex_.unlock();
@@ -63,14 +66,14 @@ bool Engine::SleepOnce(const std::atomic<bool>* done, int64_t limit, const Run* 
     limit = std::min(limit, policy::kMaxSleepNanos);
   }
   if (!moved && !done->load(std::memory_order_seq_cst)) {
-    if (bed == Bed::kDoorbellAndNetwork) watch_->RelayOnce();
+    if (bed == Bed::kDoorbellAndNetwork) watch->RelayOnce();
     if (bed == Bed::kNetwork) {
-      watch_->Sleep(limit);
+      watch->Sleep(limit);
     } else {
       doorbell_->Sleep(seen, limit);
     }
   }
-  if (watch_ != nullptr) watch_->EndSleep();
+  if (watch != nullptr) watch->EndSleep();
   doorbell_->EndSleep();
   return moved;
 }
@@ -94,7 +97,8 @@ void Engine::Watch(Transport* network) {
     mutex_.unlock();
     return armed;
   };
-  watch_ = std::make_unique<NetworkWatch>(network->EventFd(), doorbell_, std::move(callbacks));
+  watch_owner_ = std::make_unique<NetworkWatch>(network->EventFd(), doorbell_, std::move(callbacks));
+  watch_.store(watch_owner_.get(), std::memory_order_release);
 }
 
 absl::Status Engine::Wait(Run& run, absl::Time deadline) {

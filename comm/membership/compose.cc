@@ -54,6 +54,10 @@ EditDecision ComposeDecision(const EditedGroup& before, const std::map<int, Agre
   std::vector<int> fresh;
   for (const auto& [name, card] : newcomers) {
     if (static_cast<int>(fresh.size()) >= options.at_most) break;
+    const bool reached = std::all_of(decision.cards.begin(), decision.cards.end(), [&](const auto& entry) {
+      return PathBetween(entry.second, card) != Path::kNone;
+    });
+    if (!reached) continue;
     const int member = decision.next_member++;
     fresh.push_back(member);
     decision.newcomers.push_back({name, member});

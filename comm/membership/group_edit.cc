@@ -19,7 +19,7 @@ absl::StatusOr<Waiting> LookAtBoard(JoinBoard& board, const MemberCard& own) {
   for (const auto& [name, text] : posts) {
     absl::StatusOr<MemberCard> card = DecodeCard(text);
     if (!card.ok()) continue;
-    if (card->host == own.host && !shm::ShmTransport::Lives(card->shm)) {
+    if (card->host == own.host && !card->shm.empty() && !shm::ShmTransport::Lives(card->shm)) {
       (void)board.Withdraw(name);
       continue;
     }
@@ -47,12 +47,17 @@ absl::StatusOr<MembershipChange> GroupCommunicator::Edit(const EditOptions& want
   if (options.board != nullptr && !group_->world) {
     return absl::UnimplementedError("only the world can take in newcomers: grow that, and split it again");
   }
-  if (options.board != nullptr && engine_->card().host.empty()) {
-    return absl::UnimplementedError(
-        "this world has no transport that connects to newcomers while it runs: MPI has none, shared memory "
-        "has");
-  }
   COHORT_ASSIGN_OR_RETURN(Waiting newcomers, WaitForNewcomers(options, engine_->card()));
+  const bool remote = std::any_of(newcomers.begin(), newcomers.end(), [&](const auto& newcomer) {
+    return PathBetween(engine_->card(), newcomer.second) == Path::kNone;
+  });
+  const bool alone = options.board != nullptr && engine_->card().shm.empty();
+  if (remote || alone) engine_->OpenNetwork();
+  if (alone && engine_->card().ucx.empty()) {
+    return absl::UnimplementedError(
+        "newcomers are reached over shared memory or UCX, and this rank has neither: does "
+        "COHORT_TRANSPORT forbid them?");
+  }
   const std::vector<int> before = group_->members;
   const std::vector<int> none;
   std::vector<int> left;

@@ -10,6 +10,7 @@
 #include "comm/policy.h"
 #include "comm/transport/self/self_transport.h"
 #include "comm/transport/shm/shm_transport.h"
+#include "comm/transport/ucx/ucx_transport.h"
 
 namespace cohort::comm {
 
@@ -18,10 +19,7 @@ absl::StatusOr<std::pair<std::shared_ptr<Engine>, std::shared_ptr<Group>>> Engin
                                                                                         std::string* tuning) {
   // Its number is only known once it is invited.
   auto engine = std::shared_ptr<Engine>(new Engine(Topology(0, {Here()})));
-  COHORT_ASSIGN_OR_RETURN(auto shm, shm::ShmTransport::Create(-1, 0, engine.get()));
-  engine->card_.host = HostIdentity();
-  engine->card_.location = Here();
-  engine->card_.shm = shm->Address();
+  COHORT_RETURN_IF_ERROR(engine->OpenAsNewcomer());
   const std::string name = absl::StrCat(engine->card_.host, " ", getpid(), " ", NowNanos());
   COHORT_RETURN_IF_ERROR(board.Post(name, Encode(engine->card_)));
 
@@ -45,20 +43,18 @@ absl::StatusOr<std::pair<std::shared_ptr<Engine>, std::shared_ptr<Group>>> Engin
   const int self = invitation.member;
   std::vector<Location> locations(decision.next_member, Location{"?"});
   for (const auto& [member, card] : decision.cards) locations[member] = card.location;
-  engine->topology_ = Topology(self, locations);
-  engine->next_member_ = decision.next_member;
-  engine->routes_.resize(decision.next_member, nullptr);
-  engine->gone_.resize(decision.next_member);
-  engine->matcher_.Grow(decision.next_member);
-  engine->transports_.push_back(std::make_unique<SelfTransport>(self, engine.get()));
-  engine->routes_[0] = nullptr;
-  engine->routes_[self] = engine->transports_.back().get();
-  shm->SetRank(self);
-  engine->doorbell_ = shm->doorbell();
-  engine->shm_ = shm.get();
-  engine->transports_.push_back(std::move(shm));
   {
+    // A thread answers peers already.
     const std::lock_guard lock(engine->mutex_);
+    engine->topology_ = Topology(self, locations);
+    engine->next_member_ = decision.next_member;
+    engine->routes_.resize(decision.next_member, nullptr);
+    engine->gone_.resize(decision.next_member);
+    engine->matcher_.Grow(decision.next_member);
+    engine->transports_.push_back(std::make_unique<SelfTransport>(self, engine.get()));
+    engine->routes_[self] = engine->transports_.back().get();
+    if (engine->shm_ != nullptr) engine->shm_->SetRank(self);
+    if (engine->ucx_ != nullptr) engine->ucx_->SetRank(self);
     for (const auto& [member, card] : decision.cards) engine->ReachLocked(member, card);
   }
   const auto place = std::find(decision.members.begin(), decision.members.end(), self);

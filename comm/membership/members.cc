@@ -9,6 +9,7 @@
 #include "comm/membership/compose.h"
 #include "comm/policy.h"
 #include "comm/transport/shm/shm_transport.h"
+#include "comm/transport/ucx/ucx_transport.h"
 
 namespace cohort::comm {
 
@@ -215,6 +216,7 @@ absl::StatusOr<EditDecision> Engine::Agree(const std::shared_ptr<Group>& group, 
     agreement.OnMessage(peer, message.agreement);
   }
   waiters_.fetch_add(1, std::memory_order_relaxed);
+  ++agreeing_;
   absl::Status failure;
   for (;;) {
     const int64_t now = NowNanos();  // before what has come is delivered: see agreement.h
@@ -241,6 +243,7 @@ absl::StatusOr<EditDecision> Engine::Agree(const std::shared_ptr<Group>& group, 
     SleepOnce(&kNever, std::min(agreement.TickNanos(), give_up - now));
     lock.lock();
   }
+  --agreeing_;
   waiters_.fetch_sub(1, std::memory_order_relaxed);
   if (!failure.ok()) return failure;
   return DecodeEditDecision(*agreement.decision());
@@ -309,13 +312,20 @@ void Engine::ReachLocked(int peer, const MemberCard& card) {
   if (peer >= topology_.size()) locations.resize(peer + 1, Location{"?"});
   locations[peer] = card.location;
   topology_ = Topology(topology_.rank(), locations);
-  absl::Status why = absl::UnimplementedError(
-      "between hosts a group can grow only over a transport that connects while it runs, which MPI does not");
-  if (shm_ != nullptr && !card.shm.empty() && card.host == card_.host) why = shm_->Attach(peer, card.shm);
-  if (why.ok()) {
-    routes_[peer] = shm_;
-    return;
+  absl::Status why = absl::UnimplementedError("neither shared memory nor UCX connects the two");
+  switch (PathBetween(card_, card)) {
+    case Path::kSharedMemory:
+      why = shm_->Attach(peer, card.shm);
+      if (why.ok()) routes_[peer] = shm_;
+      break;
+    case Path::kUcx:
+      why = ucx_->Attach(peer, card.ucx);
+      if (why.ok()) routes_[peer] = ucx_;
+      break;
+    case Path::kNone:
+      break;
   }
+  if (why.ok()) return;
   any_lost_ = gone_[peer].gone = gone_[peer].detached = true;
   gone_[peer].how = absl::StrCat("rank ", peer, " on ", card.host, " cannot be reached: ", why.ToString());
 }
@@ -337,6 +347,7 @@ void Engine::DetachLocked(int peer, const std::string& how) {
     return true;
   });
   if (shm_ != nullptr && routes_[peer] == shm_) shm_->Detach(peer);
+  if (ucx_ != nullptr && routes_[peer] == ucx_) ucx_->Detach(peer);
   gone_[peer].detached = true;
   gone_[peer].how = how;
 }

@@ -72,7 +72,6 @@ void Fields(Archive& archive, T& card) {
   archive(card.location.numa);
   archive(card.shm);
   archive(card.ucx);
-  archive(card.mpi);
 }
 template <typename Archive, Like<Newcomer> T>
 void Fields(Archive& archive, T& newcomer) {
@@ -172,6 +171,11 @@ bool Sound(const EditDecision& decision) {
 }
 
 }  // namespace
+
+Path PathBetween(const MemberCard& a, const MemberCard& b) {
+  if (a.host == b.host && !a.shm.empty() && !b.shm.empty()) return Path::kSharedMemory;
+  return !a.ucx.empty() && !b.ucx.empty() ? Path::kUcx : Path::kNone;
+}
 
 std::string Encode(const MemberCard& card) { return EncodeFields(card); }
 std::string Encode(const EditVote& vote) { return EncodeFields(vote); }

@@ -18,8 +18,12 @@ struct MemberCard {
   std::string host;  // HostIdentity()
   Location location;
   // By name of the transport; none that it does not use.
-  std::string shm, ucx, mpi;
+  std::string shm, ucx;
 };
+
+// How two members that meet while the group lives reach each other: both conclude the same from their cards.
+enum class Path : uint8_t { kNone, kSharedMemory, kUcx };
+Path PathBetween(const MemberCard& a, const MemberCard& b);
 
 // A process that is taken in, by its name on the join board.
 struct Newcomer {

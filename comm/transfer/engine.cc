@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
 #include "comm/doorbell.h"
+#include "comm/transport/peer_silence.h"
 
 namespace cohort::comm::transfer {
 namespace {
@@ -32,7 +33,7 @@ absl::Status TooManyRegions(size_t number) {
 bool Transfer::Done() { return engine->Poll(*this); }
 absl::Status Transfer::Wait(absl::Time until) { return engine->Wait(*this, until); }
 
-Engine::Engine(Options options) : options_(std::move(options)), silence_(ucx::PeerSilenceNanos()) {}
+Engine::Engine(Options options) : options_(std::move(options)), silence_(PeerSilenceNanos()) {}
 
 absl::StatusOr<std::shared_ptr<Engine>> Engine::Create(Options options) {
   auto engine = std::shared_ptr<Engine>(new Engine(std::move(options)));

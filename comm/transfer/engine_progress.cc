@@ -65,7 +65,7 @@ bool Engine::Progress() {
 void Engine::Check(int64_t now) {
   trouble_ = false;
   // This process may have been stopped itself: one look counts for so much silence at most.
-  const int64_t look = std::min(now - last_check_, policy::kUcxLookNanos);
+  const int64_t look = std::min(now - last_check_, policy::kSilenceLookNanos);
   last_check_ = now;
   for (const auto& [id, peer] : peers_) {
     if (!peer->lost) CheckPeer(*peer, now, look);

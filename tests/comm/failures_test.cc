@@ -194,6 +194,27 @@ TEST(Failures, OnlyTheStoppedOfFourIsNamedByAll) {
   }
 }
 
+TEST(Failures, ARankThatStaysStoppedIsLost) {
+  // Long before the deadline: its process is seen to be stopped, or on another host its silence.
+  setenv("COHORT_PEER_SILENCE_MS", "300", 1);
+  SharedCounter named;
+  RunRanks(3, [&](Communicator& comm) {
+    if (comm.rank() == 1) {
+      if (fork() == 0) {
+        named.WaitFor(2);
+        kill(getppid(), SIGCONT);
+        _exit(0);
+      }
+      raise(SIGSTOP);
+      EXPECT_FALSE(comm.Barrier().Wait().ok());
+      return;
+    }
+    ExpectNames(comm.Barrier().Wait(), absl::StatusCode::kUnavailable, "rank 1 was lost");
+    named.Add();
+  });
+  unsetenv("COHORT_PEER_SILENCE_MS");
+}
+
 TEST(Failures, WaitHasADeadlineOfItsOwn) {
   SharedCounter gave_up;
   RunRanks(2, [&](Communicator& comm) {

@@ -15,6 +15,7 @@ void AddBench(CLI::App& app, const Selected& selected) {
   AddBenchTransfer(*bench, selected);
   AddBenchTokens(*bench, selected);
   AddBenchDatatype(*bench, selected);
+  AddBenchFaults(*bench, selected);
 }
 
 }  // namespace cohort::tools

@@ -13,5 +13,6 @@ void AddBenchCollectives(CLI::App& bench, const Selected& selected);
 void AddBenchTransfer(CLI::App& bench, const Selected& selected);
 void AddBenchTokens(CLI::App& bench, const Selected& selected);
 void AddBenchDatatype(CLI::App& bench, const Selected& selected);
+void AddBenchFaults(CLI::App& bench, const Selected& selected);
 
 }  // namespace cohort::tools

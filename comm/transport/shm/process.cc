@@ -13,19 +13,29 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "comm/check.h"
 
 namespace cohort::comm::shm {
 
-absl::StatusOr<uint64_t> StartTime(int pid) {
+namespace {
+
+// The fields of its stat from the third on, behind the command, which is in parentheses and may hold anything.
+absl::StatusOr<std::string> StatFields(int pid) {
   std::ifstream file(absl::StrCat("/proc/", pid, "/stat"));
   std::string line;
   if (!std::getline(file, line)) return absl::UnavailableError(absl::StrCat("no process ", pid));
-  // Field 22, counted behind the command, which is in parentheses and may hold anything.
   const size_t command_end = line.rfind(')');
   if (command_end == std::string::npos) return absl::UnavailableError("/proc is not as expected");
-  std::istringstream fields(line.substr(command_end + 1));
+  return line.substr(command_end + 1);
+}
+
+}  // namespace
+
+absl::StatusOr<uint64_t> StartTime(int pid) {
+  COHORT_ASSIGN_OR_RETURN(const std::string stat, StatFields(pid));
+  std::istringstream fields(stat);
   std::string skipped;
-  for (int i = 0; i < 19; ++i) fields >> skipped;
+  for (int i = 3; i < 22; ++i) fields >> skipped;
   uint64_t start = 0;
   if (!(fields >> start)) return absl::UnavailableError("/proc is not as expected");
   return start;
@@ -49,6 +59,12 @@ Process::~Process() {
 bool Process::Alive() const {
   pollfd entry{pidfd_, POLLIN, 0};
   return poll(&entry, 1, 0) == 0;
+}
+
+bool Process::Stopped() const {
+  const absl::StatusOr<std::string> stat = StatFields(pid_);
+  return stat.ok() && stat->find_first_not_of(' ') != std::string::npos &&
+         (*stat)[stat->find_first_not_of(' ')] == 'T';
 }
 
 absl::Status Process::Read(uint64_t address, std::byte* to, size_t bytes) const {

@@ -25,6 +25,8 @@ class Process {
   int pid() const { return pid_; }
   // Also false once it is a zombie.
   bool Alive() const;
+  // Stopped by a signal (SIGSTOP, SIGTSTP), until it is continued.
+  bool Stopped() const;
   // Copies from its memory. PERMISSION_DENIED where the system does not allow that,
   // UNAVAILABLE where it is gone.
   absl::Status Read(uint64_t address, std::byte* to, size_t bytes) const;

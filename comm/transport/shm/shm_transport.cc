@@ -6,11 +6,13 @@
 #include <algorithm>
 #include <cstdlib>
 #include <sstream>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/string_view.h"
 #include "comm/check.h"
+#include "comm/transport/peer_silence.h"
 
 namespace cohort::comm::shm {
 namespace {
@@ -30,7 +32,12 @@ ShmTransport::Peer::~Peer() {
 }
 
 ShmTransport::ShmTransport(int rank, int size, TransportEvents* events, std::unique_ptr<Segment> own)
-    : rank_(rank), events_(events), own_(std::move(own)), peers_(size), generations_(policy::kShmSlots, 0) {
+    : rank_(rank),
+      silence_(PeerSilenceNanos()),
+      events_(events),
+      own_(std::move(own)),
+      peers_(size),
+      generations_(policy::kShmSlots, 0) {
   for (uint32_t slot = policy::kShmSlots - 1; slot > 0; --slot) free_slots_.push_back(slot);
   const char* single_copy = std::getenv("COHORT_SHM_SINGLE_COPY");
   may_read_ = single_copy == nullptr || absl::string_view(single_copy) != "0";
@@ -105,11 +112,7 @@ void ShmTransport::Detach(int peer) {
   own_->Drop(peer);
 }
 
-absl::Status ShmTransport::GoneStatus(const Peer& peer) const {
-  return absl::UnavailableError(
-      peer.left ? absl::StrFormat("rank %d has left (process %d)", peer.rank, peer.process.pid())
-                : absl::StrFormat("rank %d was lost: its process %d ended", peer.rank, peer.process.pid()));
-}
+absl::Status ShmTransport::GoneStatus(const Peer& peer) const { return absl::UnavailableError(peer.how); }
 
 void ShmTransport::Send(SendRequest& send) {
   Peer& peer = At(send.peer);
@@ -225,6 +228,7 @@ bool ShmTransport::Drain(Peer& peer, size_t* budget) {
     if (*budget == 0 || entry->payload_bytes == 0) break;
   }
   if (moved) peer.in.Publish();
+  peer.spoke |= moved;
   return moved;
 }
 
@@ -293,13 +297,36 @@ bool ShmTransport::Progress(size_t budget) {
   return moved;
 }
 
+// A stopped process holds its group up as a lost one does. How it is with those of other hosts, their silence tells.
+void ShmTransport::LookWhoIsStopped() {
+  const int64_t now = NowNanos();
+  if (now - last_look_ < policy::kSilenceLookNanos) return;
+  last_look_ = now;
+  for (Peer* peer : live_) {
+    if (peer->gone) continue;
+    // Who speaks runs, and need not be asked for.
+    const bool stopped = !std::exchange(peer->spoke, false) && peer->process.Stopped();
+    peer->stopped = stopped ? peer->stopped + policy::kSilenceLookNanos : 0;
+  }
+}
+
 void ShmTransport::CheckPeers() {
+  LookWhoIsStopped();
   for (size_t i = 0; i < live_.size(); ++i) {
     Peer& peer = *live_[i];
     if (peer.gone) continue;
     const bool left = (*peer.segment)->closed.load(std::memory_order_acquire) != 0;
     const bool dismissed = peer.in_ring->dismissed.load(std::memory_order_acquire) != 0;
-    if (!left && !dismissed && peer.process.Alive()) continue;
+    const bool alive = peer.process.Alive();
+    if (!left && !dismissed && alive && peer.stopped <= silence_) continue;
+    if (left) {
+      peer.how = absl::StrFormat("rank %d has left (process %d)", peer.rank, peer.process.pid());
+    } else {
+      peer.how = absl::StrFormat(
+          "rank %d was lost: its process %d %s", peer.rank, peer.process.pid(),
+          alive ? absl::StrFormat("has been stopped for %.1f s", static_cast<double>(peer.stopped) / 1e9)
+                : "ended");
+    }
     // What it sent before it went still counts.
     size_t budget = SIZE_MAX;
     while (Drain(peer, &budget)) {

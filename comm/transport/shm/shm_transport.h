@@ -79,8 +79,11 @@ class ShmTransport : public Transport {
     RingConsumer in;
     std::deque<Outgoing> backlog;
     bool readable = false;
+    bool spoke = false;   // since the last look who is stopped
+    int64_t stopped = 0;  // nanoseconds that its process was seen stopped
     bool gone = false;
     bool left = false;
+    std::string how;  // it is gone
   };
   struct Pull {
     RecvRequest* recv;
@@ -115,8 +118,10 @@ class ShmTransport : public Transport {
   bool Advance(Pull& pull, size_t* budget);
   void FinishPull(const Pull& pull, const absl::Status& status);
   absl::Status GoneStatus(const Peer& peer) const;
+  void LookWhoIsStopped();
 
   int rank_;
+  const int64_t silence_;
   TransportEvents* events_;
   std::unique_ptr<Segment> own_;
   bool may_read_ = true;
@@ -131,6 +136,7 @@ class ShmTransport : public Transport {
   std::unordered_map<uint64_t, RecvRequest*> transfers_;  // bodies that peers push here
   uint64_t next_transfer_ = 1;
   size_t backlog_ = 0;
+  int64_t last_look_ = 0;  // who is stopped
   std::vector<std::byte> staging_;
   std::vector<iovec> from_, to_;
 };

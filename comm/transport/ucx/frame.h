@@ -8,7 +8,7 @@
 namespace cohort::comm::ucx {
 
 enum class FrameType : uint8_t {
-  kHello,         // the first frame in each direction: the connection works
+  kHello,         // first in each direction: the sender takes frames; where `slot` is 0, it asks for one
   kMessage,       // a message with its body
   kAnnouncement,  // of a large message in `slot`: its first bytes come along
   kClear,         // of the message in `slot`: it has its receive, send the rest
@@ -17,21 +17,25 @@ enum class FrameType : uint8_t {
   kRefused,
   kAbort,  // the body says why
   kPing,   // asks for a pong
-  kPong,   // the body is the sender's board
+  kPong,   // the body: the sender's board, then `slot` ranks, for whom it waited `offset` nanoseconds ago
   kLeave,  // the last message; `offset`: how many frames came before it
   kBye,    // answers a leave: all of them are here
   kHave,   // says `below` only
 };
+
+inline constexpr int64_t kUnheardNanos = 16'000'000;
+inline constexpr uint8_t kUnheardMost = 255;
 
 // The header of the active message; what belongs to the type comes as its data.
 struct Frame {
   FrameType type = FrameType::kHello;
   uint8_t code = 0;  // of an abort's status
   uint8_t rail = 0;  // of the peer, on which it travels
-  uint8_t unused = 0;
+  // How long the sender has not heard of the receiver over this rail, in units of kUnheardNanos; at most kUnheardMost.
+  uint8_t unheard = 0;
   int32_t from = -1;  // the sender's rank
-  uint64_t incarnation =
-      0;  // of the sender, as its address says: frames of a former rank are not for the next
+  // Of the sender, as its address says: frames of a former rank are not for the next.
+  uint64_t incarnation = 0;
   MessageKey key;
   uint32_t slot = 0;
   Signature signature;

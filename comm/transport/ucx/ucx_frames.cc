@@ -16,6 +16,10 @@ std::unique_ptr<UcxTransport::Packet> UcxTransport::NewPacket(FrameType type, si
 
 void UcxTransport::Post(Peer& peer, std::unique_ptr<Packet> packet) {
   if (peer.gone) return;
+  if (!peer.heard) {
+    peer.held.push_back(std::move(packet));
+    return;
+  }
   ++peer.frames_out;
   if (packet->frame.type == FrameType::kLeave) packet->frame.offset = peer.frames_out - 1;
   if (packet->frame.type == FrameType::kPiece) ++peer.pieces_in_flight;
@@ -47,8 +51,12 @@ void UcxTransport::OnArrival(const Frame& frame, absl::Span<const std::byte> dat
       frame.rail >= peer->rails.size())
     return;
   Rail& rail = peer->rails[frame.rail];
-  peer->heard = rail.heard = true;
-  rail.silent = 0;
+  rail.heard = true;
+  rail.unheard = 0;
+  if (frame.unheard < kUnheardMost) rail.silent = std::min(rail.silent, frame.unheard * kUnheardNanos);
+  if (!std::exchange(peer->heard, true)) {
+    for (auto& packet : std::exchange(peer->held, {})) Post(*peer, std::move(packet));
+  }
   if (peer->rails.size() == 1) {
     Take(*peer, frame, data);
     return;
@@ -63,7 +71,7 @@ void UcxTransport::OnArrival(const Frame& frame, absl::Span<const std::byte> dat
 
 // A frame whose turn it is.
 void UcxTransport::Take(Peer& peer, const Frame& frame, absl::Span<const std::byte> data) {
-  ++peer.frames_in;
+  if (frame.type != FrameType::kHello) ++peer.frames_in;
   if (frame.type == FrameType::kBye || frame.type == FrameType::kLeave) peer.said_bye = true;
   if (!closed_) Handle(peer, frame, data);
 }
@@ -71,6 +79,8 @@ void UcxTransport::Take(Peer& peer, const Frame& frame, absl::Span<const std::by
 void UcxTransport::Handle(Peer& peer, const Frame& frame, absl::Span<const std::byte> data) {
   switch (frame.type) {
     case FrameType::kHello:
+      if (frame.slot == 0) SayHello(peer, frame.rail, /*asks=*/false);
+      return;
     case FrameType::kHave:
       return;
     case FrameType::kMessage:
@@ -100,7 +110,7 @@ void UcxTransport::Handle(Peer& peer, const Frame& frame, absl::Span<const std::
       SendPong(peer, frame.rail);
       return;
     case FrameType::kPong:
-      OnPong(peer, data);
+      OnPong(peer, frame, data);
       return;
     case FrameType::kLeave:
       peer.leaving = true;

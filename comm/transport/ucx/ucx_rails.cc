@@ -15,19 +15,24 @@ void UcxTransport::PostOn(Peer& peer, size_t rail, std::unique_ptr<Packet> packe
   frame.from = rank_;
   frame.incarnation = incarnation_;
   frame.below = peer.said_below = peer.taken_below;
+  frame.unheard =
+      static_cast<uint8_t>(std::min<int64_t>(peer.rails[rail].unheard / kUnheardNanos, kUnheardMost));
   Port<Frame>::Endpoint& endpoint = *peer.rails[rail].endpoint;
   endpoint.port->Post(endpoint, std::move(packet));
 }
 
-// What belongs to a rail rather than to the messages that take any.
-void UcxTransport::PostProbe(Peer& peer, size_t rail, FrameType type, absl::Span<const std::byte> data) {
+// What belongs to a rail rather than to the messages that take any. Hellos may be dropped, so nobody counts them.
+void UcxTransport::PostProbe(Peer& peer, size_t rail, FrameType type, const Frame& fields,
+                             absl::Span<const std::byte> data) {
   if (peer.gone || peer.rails[rail].buried) return;
   if (type == FrameType::kPing) peer.rails[rail].ping_in_flight = true;
-  if (peer.rails.size() == 1) {
-    PostControl(peer, type, {}, data);
+  if (peer.rails.size() == 1 && type != FrameType::kHello) {
+    PostControl(peer, type, fields, data);
     return;
   }
   std::unique_ptr<Packet> packet = NewPacket(type, data.size());
+  packet->frame = fields;
+  packet->frame.type = type;
   if (!data.empty()) std::memcpy(packet->data.get(), data.data(), data.size());
   PostOn(peer, rail, std::move(packet));
 }

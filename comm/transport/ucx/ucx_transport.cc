@@ -18,6 +18,7 @@
 #include "absl/strings/str_split.h"
 #include "comm/check.h"
 #include "comm/doorbell.h"
+#include "comm/transport/peer_silence.h"
 
 namespace cohort::comm::ucx {
 namespace {
@@ -116,13 +117,16 @@ void UcxTransport::Detach(int rank) {
     EndEndpoints(peer, peer.how);
     FailRequests(peer);
   }
+  peer.held.clear();
+  peer.board = {};
   former_.push_back(std::move(peers_[rank]));
 }
 
 absl::Status UcxTransport::Meet(absl::Time deadline) {
+  // All have attached, so each hello arrives, and none needs an answer.
   for (const auto& peer : peers_) {
     for (size_t rail = 0; peer != nullptr && rail < peer->rails.size(); ++rail)
-      PostProbe(*peer, rail, FrameType::kHello);
+      SayHello(*peer, rail, /*asks=*/false);
   }
   const auto strangers = [&] {
     std::vector<int> ranks;
@@ -132,6 +136,9 @@ absl::Status UcxTransport::Meet(absl::Time deadline) {
     return ranks;
   };
   while (!strangers().empty()) {
+    for (const auto& peer : peers_) {
+      if (peer != nullptr && !peer->gone && !peer->heard) Greet(*peer, NowNanos());
+    }
     if (absl::Now() > deadline) {
       return absl::DeadlineExceededError(absl::StrCat(
           "no connection over UCX with rank ", absl::StrJoin(strangers(), ", "),
@@ -183,7 +190,7 @@ void UcxTransport::Close() {
   // A connection that ends with something unread takes back what the other side has not read either.
   until(policy::kUcxLingerNanos, [&] {
     return idle() && std::all_of(peers_.begin(), peers_.end(), [&](const auto& peer) {
-             return peer == nullptr || peer->gone || peer->said_bye || unreachable(*peer);
+             return peer == nullptr || peer->gone || !peer->heard || peer->said_bye || unreachable(*peer);
            });
   });
   for (const auto& peer : peers_) {

@@ -27,14 +27,17 @@ class UcxTransport : public Transport, Port<Frame>::Events {
  public:
   static absl::StatusOr<std::unique_ptr<UcxTransport>> Create(int rank, int size, TransportEvents* events);
   ~UcxTransport() override;
+  // This rank's number, where it was not known at first (-1): before the first Attach.
+  void SetRank(int rank) { rank_ = rank; }
   // What a peer must know to attach, as text of one line.
   std::string Address() const;
-  // Reaches a peer by its Address(); its rank may be beyond the size so far. Frames of peers that are not attached are
-  // dropped: both sides attach, and know of each other that they have, before either sends.
+  // Reaches a peer by its Address(); its rank may be beyond the size so far. The peer attaches as well, sooner or
+  // later: frames for it wait here until its hello says that it has, as frames of strangers are dropped.
   absl::Status Attach(int peer, const std::string& address);
   // Forgets a peer, which may be lost: what was on its way to or from it fails. It can be attached again.
   void Detach(int peer);
-  // Says hello to all attached peers and waits until they have: OK where all can be reached.
+  // Where all have attached, and know it: says hello to all attached peers and waits until they have. OK where all can
+  // be reached.
   absl::Status Meet(absl::Time deadline);
 
   absl::string_view name() const override { return "ucx"; }
@@ -51,6 +54,8 @@ class UcxTransport : public Transport, Port<Frame>::Events {
   bool Arm() override;
   void PublishBegun(uint32_t context, uint32_t sequence) override;
   std::optional<uint32_t> Begun(int peer, uint32_t context) const override;
+  void PublishWaiting(int64_t now, absl::Span<const int> awaited) override;
+  std::optional<WaitingSign> LastWaiting(int peer) const override;
   void Close() override;
 
  private:
@@ -67,7 +72,10 @@ class UcxTransport : public Transport, Port<Frame>::Events {
     bool buried = false;
     bool ping_in_flight = false;
     size_t unconfirmed = 0;  // bytes
-    int64_t silent = 0;      // nanoseconds in which this rank listened and heard nothing
+    // Nanoseconds in which this rank listened and heard nothing; and heard nothing as of a peer that hears this rank: a
+    // rail of which one way is dead is dead.
+    int64_t unheard = 0;
+    int64_t silent = 0;
   };
   struct Sent {                      // and not confirmed yet; over several rails
     std::unique_ptr<Packet> packet;  // null: in UCX's hands
@@ -88,7 +96,9 @@ class UcxTransport : public Transport, Port<Frame>::Events {
     uint64_t taken_below = 1;
     uint64_t said_below = 1;
     std::map<uint64_t, Early> early;
-    bool heard = false;
+    int64_t last_hello = 0;
+    bool heard = false;                         // it takes frames
+    std::vector<std::unique_ptr<Packet>> held;  // until then
     bool gone = false;
     bool left = false;
     std::string how;  // it is gone
@@ -105,6 +115,7 @@ class UcxTransport : public Transport, Port<Frame>::Events {
     int64_t last_ping = 0;
     int64_t board_time = 0;
     std::vector<BoardEntry> board;  // by context % kBoardEntries
+    std::optional<WaitingSign> sign;
   };
   struct Inbound {  // a body that comes in
     RecvRequest* recv = nullptr;
@@ -146,7 +157,8 @@ class UcxTransport : public Transport, Port<Frame>::Events {
 
   // ucx_rails.cc: frames over several rails, in order and once.
   void PostOn(Peer& peer, size_t rail, std::unique_ptr<Packet> packet);
-  void PostProbe(Peer& peer, size_t rail, FrameType type, absl::Span<const std::byte> data = {});
+  void PostProbe(Peer& peer, size_t rail, FrameType type, const Frame& fields = {},
+                 absl::Span<const std::byte> data = {});
   static size_t ChooseRail(const Peer& peer);
   void TakeInOrder(Peer& peer, const Frame& frame, absl::Span<const std::byte> data);
   void Confirm(Peer& peer, uint64_t below);
@@ -158,10 +170,12 @@ class UcxTransport : public Transport, Port<Frame>::Events {
   void Gone(Peer& peer, bool left, std::string how);
   void EndEndpoints(Peer& peer, const std::string& why);
   void FailRequests(Peer& peer);
+  void SayHello(Peer& peer, size_t rail, bool asks);
+  void Greet(Peer& peer, int64_t now);
   void SendPong(Peer& peer, uint8_t rail);
-  void OnPong(Peer& peer, absl::Span<const std::byte> data);
+  void OnPong(Peer& peer, const Frame& frame, absl::Span<const std::byte> data);
 
-  const int rank_;
+  int rank_;
   const uint64_t incarnation_;
   const int64_t silence_;
   TransportEvents* const events_;
@@ -179,6 +193,7 @@ class UcxTransport : public Transport, Port<Frame>::Events {
   Prefix arriving_;                                // while its announcement is delivered
 
   std::vector<BoardEntry> board_;
+  std::optional<WaitingSign> sign_;
   int64_t last_look_ = 0;
   bool trouble_ = false;  // some peer is broken or has said that it leaves
   bool closed_ = false;   // nobody listens any more

@@ -9,9 +9,7 @@
 #include <cstring>
 #include <mutex>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "comm/policy.h"
 
 namespace cohort::comm::ucx {
 namespace {
@@ -58,6 +56,9 @@ void Configure(ucp_config_t* config, const std::string& device) {
       // know they ignore.
       {"TCP_TX_SEG_SIZE", "64k", "TX_SEG_SIZE"},
       {"TCP_RX_SEG_SIZE", "64k", "RX_SEG_SIZE"},
+      // UCX takes events of several connections at a time, and aborts (an assertion in tcp_iface.c) where the first of
+      // them leads to the end of another's connection: as a send to a lost peer, in answer to what another says, does.
+      {"TCP_MAX_POLL", "1", "MAX_POLL"},
   };
   for (const auto& setting : settings) {
     if (std::getenv(absl::StrCat("UCX_", setting.name).c_str()) != nullptr) continue;
@@ -116,13 +117,6 @@ absl::Status Worker::Handle(unsigned number, ucp_am_recv_callback_t callback, vo
   handler.arg = arg;
   const ucs_status_t status = ucp_worker_set_am_recv_handler(worker_, &handler);
   return status == UCS_OK ? absl::OkStatus() : Failed("cannot handle active messages", status);
-}
-
-int64_t PeerSilenceNanos() {
-  const char* wish = std::getenv("COHORT_PEER_SILENCE_MS");
-  int64_t millis = 0;
-  if (wish == nullptr || !absl::SimpleAtoi(wish, &millis) || millis <= 0) return policy::kUcxSilenceNanos;
-  return millis * 1'000'000;
 }
 
 Worker::~Worker() {

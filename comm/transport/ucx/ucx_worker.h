@@ -36,7 +36,4 @@ class Worker {
   std::string address_;
 };
 
-// Silence of a peer that counts as loss: kUcxSilenceNanos, or COHORT_PEER_SILENCE_MS.
-int64_t PeerSilenceNanos();
-
 }  // namespace cohort::comm::ucx

@@ -11,6 +11,7 @@
 #include "absl/time/clock.h"
 #include "comm/communicator.h"
 #include "comm/membership/join_board.h"
+#include "tests/comm/membership/works.h"
 #include "tests/support/ranks.h"
 
 namespace cohort::comm {
@@ -22,28 +23,6 @@ using cohort::testing::RunRanks;
 using cohort::testing::SharedCounter;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-constexpr size_t kSmall = 16;
-constexpr size_t kLarge = 200'000;
-
-// All collectives give what they should among the present members.
-void ExpectWorks(Communicator& comm) {
-  for (const size_t count : {kSmall, kLarge}) {
-    std::vector<int64_t> data(count, comm.rank() + 1), gathered(count * comm.size());
-    ASSERT_EQ(comm.AllReduce(data.data(), data.data(), count, DataType::kI64).Wait(), absl::OkStatus());
-    EXPECT_EQ(data, std::vector<int64_t>(count, comm.size() * (comm.size() + 1) / 2));
-    std::fill(data.begin(), data.end(), comm.rank());
-    const std::vector<size_t> counts(comm.size(), count);
-    ASSERT_EQ(comm.AllGather(data.data(), gathered.data(), counts, DataType::kI64).Wait(), absl::OkStatus());
-    for (int rank = 0; rank < comm.size(); ++rank) {
-      EXPECT_EQ(gathered[rank * count], rank);
-      EXPECT_EQ(gathered[(rank + 1) * count - 1], rank);
-    }
-    ASSERT_EQ(comm.Broadcast(data.data(), count, DataType::kI64, comm.size() - 1).Wait(), absl::OkStatus());
-    EXPECT_EQ(data, std::vector<int64_t>(count, comm.size() - 1));
-  }
-  ASSERT_EQ(comm.Barrier().Wait(), absl::OkStatus());
-}
 
 // Calls one collective after the other until one fails, and returns its status.
 absl::Status UntilFailure(Communicator& comm, size_t count, int kind, int die_at = -1) {
