@@ -155,12 +155,7 @@ absl::Status Engine::Obstacle(const Run& run) {
     const MessageKey& other = arrival.header.key;
     if (other.context != key.context || other.sequence != key.sequence) return false;
     if (arrival.header.signature == run.arguments().signature) return false;
-    mismatch =
-        absl::InvalidArgumentError(absl::StrFormat("rank %d calls %s where this rank (%d) calls %s: all "
-                                                   "ranks must call the same operations in the same order "
-                                                   "with matching sizes",
-                                                   arrival.peer, Describe(arrival.header.signature),
-                                                   topology_.rank(), Describe(run.arguments().signature)));
+    mismatch = Mismatch(arrival.peer, arrival.header.signature, topology_.rank(), run.arguments().signature);
     return true;
   });
   return mismatch;
@@ -256,11 +251,7 @@ void Engine::Arrive(Transport& from, int peer, const MessageHeader& header, bool
     const std::shared_ptr<Run> run = FindRun(key, peer);
     if (run != nullptr && run->arguments().signature != header.signature) {
       if (header.slot != 0) from.Reply(peer, header, Answer::kRefused);
-      run->Fail(absl::InvalidArgumentError(absl::StrFormat("rank %d calls %s where this rank (%d) calls %s: "
-                                                           "all ranks must call the same operations in the "
-                                                           "same order with matching sizes",
-                                                           peer, Describe(header.signature), topology_.rank(),
-                                                           Describe(run->arguments().signature))),
+      run->Fail(Mismatch(peer, header.signature, topology_.rank(), run->arguments().signature),
                 /*tell=*/true);
       return;
     }

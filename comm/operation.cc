@@ -48,6 +48,12 @@ std::string Describe(const Signature& signature) {
   return text;
 }
 
+absl::Status Mismatch(int peer, const Signature& theirs, int rank, const Signature& own) {
+  return absl::InvalidArgumentError(absl::StrCat(
+      "rank ", peer, " calls ", Describe(theirs), " where this rank (", rank, ") calls ", Describe(own),
+      ": all ranks must call the same operations in the same order with matching sizes"));
+}
+
 size_t TotalCount(const Collective& collective) {
   switch (collective.operation) {
     case Operation::kAllReduce:

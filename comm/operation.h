@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "comm/communicator.h"
 #include "comm/data_type.h"
 #include "comm/host_map.h"
@@ -56,6 +57,8 @@ static_assert(sizeof(Signature) == 16);
 
 // "all-reduce of 10 f32 (sum)".
 std::string Describe(const Signature& signature);
+// INVALID_ARGUMENT: `rank` calls `own` where its peer calls `theirs`.
+absl::Status Mismatch(int peer, const Signature& theirs, int rank, const Signature& own);
 
 // One rank's view of one call: what a schedule is made from. Counts are elements.
 struct Collective {
