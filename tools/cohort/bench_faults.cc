@@ -1,5 +1,5 @@
-// cohort bench faults: one member of a group that is hurt from outside. tools/faults starts the members, hurts them, and
-// judges what they write down: what they were told, what they did about it, and when.
+// cohort bench faults: one member of a group that is hurt from outside. tools/faults starts the members, hurts them,
+// and judges what they write down: what they were told, what they did about it, and when.
 #include <signal.h>
 #include <sys/prctl.h>
 #include <time.h>
