@@ -191,8 +191,9 @@ class Engine : public TransportEvents, public std::enable_shared_from_this<Engin
   void ThreadMain();
 
   Topology topology_;  // fixed once connected
-  int spin_polls_ = policy::kSpinPollsShared;
-  int64_t yield_nanos_ = policy::kYieldNanosShared;
+  // Of a thread that waits. Both change where a network is opened while others wait.
+  std::atomic<int> spin_polls_ = policy::kSpinPollsShared;
+  std::atomic<int64_t> yield_nanos_ = policy::kYieldNanosShared;
   std::mutex mutex_;
   Doorbell private_bell_{};
   Doorbell* doorbell_ = &private_bell_;

@@ -82,7 +82,7 @@ void Engine::Watch(Transport* network) {
   network_ = network;
   // A poll is a system call now, beside which a yield costs little; and a host may share its cores with others (a
   // container, a virtual machine), whose messages come no sooner for a rank that spins.
-  spin_polls_ = std::min(spin_polls_, policy::kSpinPollsShared);
+  spin_polls_ = std::min(spin_polls_.load(), policy::kSpinPollsShared);
   // And a message takes long enough to fall asleep over, where waking up costs as much as a small one.
   yield_nanos_ = policy::kNetworkYieldNanos;
   NetworkWatch::Callbacks callbacks;
@@ -103,6 +103,7 @@ void Engine::Watch(Transport* network) {
 
 absl::Status Engine::Wait(Run& run, absl::Time deadline) {
   waiters_.fetch_add(1, std::memory_order_relaxed);
+  const int spin_polls = spin_polls_.load(std::memory_order_relaxed);
   int64_t give_up = 0, yield_until = 0;  // read the clocks only when it takes longer
   absl::Status status;
   for (int idle = 0; !run.done();) {
@@ -117,8 +118,8 @@ absl::Status Engine::Wait(Run& run, absl::Time deadline) {
       continue;
     }
     ++idle;
-    if (idle == spin_polls_) yield_until = NowNanos() + yield_nanos_;
-    if (idle < spin_polls_) {
+    if (idle == spin_polls) yield_until = NowNanos() + yield_nanos_.load(std::memory_order_relaxed);
+    if (idle < spin_polls) {
       Pause();
     } else if (NowNanos() < yield_until) {
       sched_yield();
