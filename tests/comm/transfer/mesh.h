@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,8 @@ struct Mode {
   bool shared_memory;
   std::vector<std::string> rails;
   bool allocated = false;  // the regions that peers write to
+
+  friend void PrintTo(const Mode& mode, std::ostream* out) { *out << mode.name; }
 };
 
 inline std::vector<Mode> Modes() {
