@@ -24,3 +24,8 @@ if(COHORT_SANITIZE)
   add_compile_options(-fsanitize=${COHORT_SANITIZE} -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${COHORT_SANITIZE})
 endif()
+
+# Parsing the headers of the standard library, Abseil and gRPC is most of compiling a file: neighbouring files of a folder
+# are compiled together. OFF where one file is edited over and over, and to check that each includes what it uses.
+option(COHORT_UNITY "Compile the files of a room in batches" ON)
+set(COHORT_UNITY_BATCH 8)

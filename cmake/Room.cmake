@@ -11,7 +11,8 @@ function(cohort_room room)
   endif()
   add_library(cohort_${room} STATIC ${sources})
   add_library(cohort::${room} ALIAS cohort_${room})
-  set_target_properties(cohort_${room} PROPERTIES EXPORT_NAME ${room})
+  set_target_properties(cohort_${room} PROPERTIES EXPORT_NAME ${room} UNITY_BUILD ${COHORT_UNITY}
+    UNITY_BUILD_BATCH_SIZE ${COHORT_UNITY_BATCH})
   target_include_directories(cohort_${room} PUBLIC
     $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
     $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>
@@ -31,6 +32,7 @@ function(cohort_room_tests room)
     return()
   endif()
   add_executable(test_${room} ${sources})
+  set_target_properties(test_${room} PROPERTIES UNITY_BUILD ${COHORT_UNITY} UNITY_BUILD_BATCH_SIZE ${COHORT_UNITY_BATCH})
   target_link_libraries(test_${room} PRIVATE cohort_${room} cohort_test_support ${ARG_LINK}
     GTest::gtest GTest::gmock GTest::gtest_main cohort_options)
   gtest_discover_tests(test_${room} TEST_PREFIX "${room}/" DISCOVERY_TIMEOUT 120

@@ -1,7 +1,9 @@
 #include "parallel/mesh.h"
 
+#include <algorithm>
 #include <map>
 #include <set>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -22,9 +24,34 @@ constexpr AxisRow kAxes[] = {
 #undef COHORT_X
 };
 
-// Ranks so that as many runs of `run` as possible are on one host: the whole runs of each
-// host, then what is left.
-std::vector<int> OrderByHost(absl::Span<const int> host_of, int run) {
+// The chosen axes, by which a user knows them.
+struct ShapeRow {
+  Axis axis;
+  int MeshShape::*ranks;
+};
+constexpr ShapeRow kShape[] = {
+    {Axis::kPipeline, &MeshShape::pipeline}, {Axis::kShard, &MeshShape::shard},
+    {Axis::kContext, &MeshShape::context},   {Axis::kTensor, &MeshShape::tensor},
+    {Axis::kExpert, &MeshShape::expert},
+};
+
+// Sizes of neighbouring ranks that had better be on one host, widest first, each a multiple of the next: of
+// the dense view, and the expert groups where they fit among them.
+std::vector<int> Neighbourhoods(const MeshShape& shape) {
+  const int context = shape.tensor * shape.context;
+  std::vector<int> sizes = {context * shape.shard, context, shape.tensor, 1};
+  for (auto at = sizes.begin(); at != sizes.end(); ++at) {
+    if (shape.expert < *at) continue;
+    const bool nests = shape.expert % *at == 0 && (at == sizes.begin() || *(at - 1) % shape.expert == 0);
+    if (nests) sizes.insert(at, shape.expert);
+    break;
+  }
+  return sizes;
+}
+
+// Ranks so that as many runs of sizes[0] as possible are on one host: the whole runs of each host, then what
+// is left in runs of sizes[1], and so on.
+std::vector<int> OrderByHost(absl::Span<const int> host_of, const std::vector<int>& sizes) {
   std::map<int, std::vector<int>> ranks_on;
   std::vector<int> hosts;  // by their lowest rank
   for (int rank = 0; rank < static_cast<int>(host_of.size()); ++rank) {
@@ -32,39 +59,68 @@ std::vector<int> OrderByHost(absl::Span<const int> host_of, int run) {
     if (ranks.empty()) hosts.push_back(host_of[rank]);
     ranks.push_back(rank);
   }
-  std::vector<int> order, left;
-  for (const int host : hosts) {
-    const std::vector<int>& ranks = ranks_on[host];
-    const size_t whole = ranks.size() / run * run;
-    order.insert(order.end(), ranks.begin(), ranks.begin() + whole);
-    left.insert(left.end(), ranks.begin() + whole, ranks.end());
+  std::vector<int> order;
+  for (const int size : sizes) {
+    for (const int host : hosts) {
+      std::vector<int>& ranks = ranks_on[host];
+      const auto whole = static_cast<std::ptrdiff_t>(ranks.size()) / size * size;
+      order.insert(order.end(), ranks.begin(), ranks.begin() + whole);
+      ranks.erase(ranks.begin(), ranks.begin() + whole);
+    }
   }
-  order.insert(order.end(), left.begin(), left.end());
   return order;
+}
+
+absl::Status DoesNotDivide(const char* axis, int size, int ranks, const char* of) {
+  return absl::InvalidArgumentError(absl::StrCat("parallel.", axis, " is ", size,
+                                                 ", which does not divide the ", ranks,
+                                                 ranks == 1 ? " rank" : " ranks", " of ", of));
 }
 
 }  // namespace
 
 const char* Name(Axis axis) { return kAxes[static_cast<int>(axis)].name; }
 
+std::string MeshShape::DebugString() const {
+  std::vector<std::string> parts;
+  for (const ShapeRow& row : kShape) {
+    if (this->*row.ranks > 1) parts.push_back(absl::StrCat(Name(row.axis), " ", this->*row.ranks));
+  }
+  return parts.empty() ? "data alone" : absl::StrJoin(parts, " x ");
+}
+
 absl::StatusOr<Mesh> Mesh::Create(MeshShape shape, absl::Span<const int> host_of) {
   const int world = static_cast<int>(host_of.size());
   COHORT_CHECK(world > 0, "a mesh of no ranks");
-  if (shape.expert < 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("parallel.expert is ", shape.expert, "; it must be 1 or more"));
+  int left = world;  // of the dense view
+  for (const ShapeRow& row : kShape) {
+    const int size = shape.*row.ranks;
+    if (size < 1) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("parallel.", Name(row.axis), " is ", size, "; it must be 1 or more"));
+    }
+    if (row.axis == Axis::kExpert) continue;
+    if (left % size != 0) {
+      return DoesNotDivide(Name(row.axis), size, left,
+                           left == world ? "this run" : "this run that the axes before it leave");
+    }
+    left /= size;
   }
-  if (world % shape.expert != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("parallel.expert is ", shape.expert,
-                                                   ", which does not divide the ", world,
-                                                   world == 1 ? " rank" : " ranks", " of this run"));
+  const int stage = world / shape.pipeline;
+  if (stage % shape.expert != 0) {
+    return DoesNotDivide("expert", shape.expert, stage,
+                         shape.pipeline == 1 ? "this run" : "a pipeline stage");
   }
   Mesh mesh;
-  mesh.axes_ = {{Axis::kData, world, 1},
-                {Axis::kExpertData, world / shape.expert, shape.expert},
-                {Axis::kExpert, shape.expert, 1}};
+  mesh.shape_ = shape;
+  const int context_stride = shape.tensor, shard_stride = context_stride * shape.context;
+  mesh.axes_ = {
+      {Axis::kPipeline, shape.pipeline, stage},  {Axis::kReplicate, left, shard_stride * shape.shard},
+      {Axis::kShard, shape.shard, shard_stride}, {Axis::kContext, shape.context, context_stride},
+      {Axis::kTensor, shape.tensor, 1},          {Axis::kExpertData, stage / shape.expert, shape.expert},
+      {Axis::kExpert, shape.expert, 1}};
   mesh.host_of_.assign(host_of.begin(), host_of.end());
-  mesh.rank_at_ = OrderByHost(host_of, shape.expert);
+  mesh.rank_at_ = OrderByHost(host_of, Neighbourhoods(shape));
   mesh.position_.resize(world);
   for (int position = 0; position < world; ++position) mesh.position_[mesh.rank_at_[position]] = position;
   return mesh;
@@ -77,19 +133,40 @@ const Mesh::GridAxis& Mesh::Find(Axis axis) const {
   COHORT_CHECK(false, "the mesh has no axis %s", Name(axis));
 }
 
-int Mesh::Size(Axis axis) const { return Find(axis).size; }
+int Mesh::Size(Axis axis) const { return Size(absl::MakeConstSpan(&axis, 1)); }
 
-int Mesh::Coordinate(Axis axis, int rank) const {
-  const GridAxis& row = Find(axis);
-  return position_[rank] / row.stride % row.size;
+int Mesh::Size(absl::Span<const Axis> axes) const {
+  int size = 1;
+  for (const Axis axis : axes) size *= Find(axis).size;
+  return size;
 }
 
-std::vector<int> Mesh::Group(Axis axis, int rank) const {
-  const GridAxis& row = Find(axis);
-  const int first = position_[rank] - Coordinate(axis, rank) * row.stride;
-  std::vector<int> ranks;
-  for (int i = 0; i < row.size; ++i) ranks.push_back(rank_at_[first + i * row.stride]);
-  return ranks;
+int Mesh::Coordinate(Axis axis, int rank) const { return Coordinate(absl::MakeConstSpan(&axis, 1), rank); }
+
+int Mesh::Coordinate(absl::Span<const Axis> axes, int rank) const {
+  int coordinate = 0;
+  for (const Axis axis : axes) {
+    const GridAxis& row = Find(axis);
+    coordinate = coordinate * row.size + position_[rank] / row.stride % row.size;
+  }
+  return coordinate;
+}
+
+std::vector<int> Mesh::Group(Axis axis, int rank) const { return Group(absl::MakeConstSpan(&axis, 1), rank); }
+
+std::vector<int> Mesh::Group(absl::Span<const Axis> axes, int rank) const {
+  std::vector<int> positions = {position_[rank]};
+  for (const Axis axis : axes) {
+    const GridAxis& row = Find(axis);
+    std::vector<int> next;
+    for (const int position : positions) {
+      const int first = position - position / row.stride % row.size * row.stride;
+      for (int i = 0; i < row.size; ++i) next.push_back(first + i * row.stride);
+    }
+    positions = std::move(next);
+  }
+  for (int& position : positions) position = rank_at_[position];
+  return positions;
 }
 
 std::vector<std::vector<int>> Mesh::Groups(Axis axis) const {

@@ -8,22 +8,31 @@
 namespace cohort::parallel {
 namespace {
 
-absl::StatusOr<std::shared_ptr<comm::Communicator>> Along(const Mesh& mesh, Axis axis,
+absl::StatusOr<std::shared_ptr<comm::Communicator>> Along(const Mesh& mesh, absl::Span<const Axis> axes,
                                                           comm::Communicator& world) {
-  if (mesh.Size(axis) == 1) return comm::Communicator::Single();
+  if (mesh.Size(axes) == 1) return comm::Communicator::Single();
   const int rank = world.rank();
   COHORT_ASSIGN_OR_RETURN(std::unique_ptr<comm::Communicator> group,
-                          world.Split(mesh.Group(axis, rank).front(), mesh.Coordinate(axis, rank)));
+                          world.Split(mesh.Group(axes, rank).front(), mesh.Coordinate(axes, rank)));
   return group;
 }
 
 }  // namespace
 
 absl::StatusOr<MeshCommunicators> Connect(const Mesh& mesh, std::shared_ptr<comm::Communicator> world) {
-  MeshCommunicators groups;
-  COHORT_ASSIGN_OR_RETURN(groups.data, Along(mesh, Axis::kData, *world));
-  COHORT_ASSIGN_OR_RETURN(groups.expert_data, Along(mesh, Axis::kExpertData, *world));
-  COHORT_ASSIGN_OR_RETURN(groups.expert, Along(mesh, Axis::kExpert, *world));
+  MeshCommunicators groups{.mesh = mesh};
+  const auto along = [&](absl::Span<const Axis> axes, std::shared_ptr<comm::Communicator>& group) {
+    auto made = Along(mesh, axes, *world);
+    if (made.ok()) group = *std::move(made);
+    return made.status();
+  };
+  COHORT_RETURN_IF_ERROR(along({Axis::kPipeline}, groups.pipeline));
+  COHORT_RETURN_IF_ERROR(along({Axis::kContext}, groups.context));
+  COHORT_RETURN_IF_ERROR(along({Axis::kTensor}, groups.tensor));
+  COHORT_RETURN_IF_ERROR(along({Axis::kExpert}, groups.expert));
+  COHORT_RETURN_IF_ERROR(along(kStageAxes, groups.stage));
+  COHORT_RETURN_IF_ERROR(along(kTensorReplicaAxes, groups.tensor_replicas));
+  COHORT_RETURN_IF_ERROR(along({Axis::kExpertData}, groups.expert_data));
   groups.world = std::move(world);
   return groups;
 }

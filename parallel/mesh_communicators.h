@@ -9,12 +9,16 @@
 
 namespace cohort::parallel {
 
-// This rank's groups. Ranks in a group are numbered by their coordinate along the axis. Each axis
-// has a group of its own also where two axes hold the same ranks, so that what one waits for
-// never queues behind the other.
+// This rank's groups. Ranks in a group are numbered by their coordinate along its axes. Each has a communicator of its
+// own also where two hold the same ranks, so that what one waits for never queues behind the other.
 struct MeshCommunicators {
+  Mesh mesh;
   std::shared_ptr<comm::Communicator> world;
-  std::shared_ptr<comm::Communicator> data, expert_data, expert;
+  std::shared_ptr<comm::Communicator> pipeline, context, tensor, expert;
+  // Ranks that hold the same parameters: of each placement.
+  std::shared_ptr<comm::Communicator> stage;            // Placement::kReplicated: along kStageAxes
+  std::shared_ptr<comm::Communicator> tensor_replicas;  // Placement::kTensor: along kTensorReplicaAxes
+  std::shared_ptr<comm::Communicator> expert_data;      // Placement::kExpert
 };
 
 // Collective over `world`, whose ranks the mesh numbers.

@@ -117,7 +117,8 @@ void ParallelModel::ListParameters() {
 }
 
 ParallelModel::Share ParallelModel::ShareOf(int64_t sequences) const {
-  const int64_t ranks = groups_.data->size(), rank = groups_.data->rank();
+  const int64_t ranks = groups_.mesh.Size(kBatchAxes),
+                rank = groups_.mesh.Coordinate(kBatchAxes, groups_.world->rank());
   const int64_t largest = (sequences + ranks - 1) / ranks;
   const int64_t micro_batch = std::max<int64_t>(1, options_.micro_batch > 0 ? options_.micro_batch : largest);
   return {.begin = sequences * rank / ranks,

@@ -24,7 +24,7 @@ class DataParallel final : public Strategy {
 }  // namespace
 
 std::unique_ptr<Strategy> MakeDataParallel(const MeshCommunicators& groups) {
-  return std::make_unique<DataParallel>(groups.data);
+  return std::make_unique<DataParallel>(groups.stage);
 }
 
 }  // namespace cohort::parallel
