@@ -156,9 +156,9 @@ absl::StatusOr<std::unique_ptr<runtime::FeedForward>> MakeMoeLayer(std::shared_p
   Experts experts(config, prefix, *ranks, group);
   std::unique_ptr<runtime::Mlp> shared;
   if (config.shared_expert_intermediate_size > 0) {
-    shared =
-        std::make_unique<runtime::Mlp>(config, runtime::FamilyOf(config).expert_names.SharedPrefix(prefix),
-                                       config.shared_expert_intermediate_size, group);
+    shared = std::make_unique<runtime::Mlp>(
+        config, runtime::FamilyOf(config).expert_names.SharedPrefix(prefix),
+        config.shared_expert_intermediate_size, runtime::WholeTensors(), group);
   }
   return std::make_unique<MoeLayer>(std::move(ranks), config.num_experts, std::move(router),
                                     std::move(experts), std::move(shared));

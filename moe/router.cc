@@ -42,7 +42,7 @@ Routing Router::Forward(const FeedForwardInput& input, Saved* saved, LossSums* s
   Routing routing = {.chosen = choice.indices, .kept = choice.indices, .weights = choice.weights};
   if (input.batch != nullptr && options_.capacity_factor > 0) {
     routing.kept = Tensor::Empty(device, choice.indices.shape(), DataType::kI32);
-    device.ops().DropOverCapacity(choice.indices, input.batch->offsets, experts_, options_.capacity_factor,
+    device.ops().DropOverCapacity(choice.indices, input.offsets, experts_, options_.capacity_factor,
                                   routing.kept);
   }
   if (saved != nullptr) {
@@ -61,8 +61,8 @@ void Router::Losses(const FeedForwardInput& input, const Gate::Choice& choice, c
     const Tensor losses = Tensor::Empty(device, {input.batch->num_sequences()}, state);
     Tensor gradient;
     if (saved != nullptr) gradient = saved->dprobabilities = Tensor::Zeros(device, logits.shape(), state);
-    device.ops().BalanceLoss(gate_->Probabilities(choice), choice.indices, input.batch->offsets, scale,
-                             losses, gradient);
+    device.ops().BalanceLoss(gate_->Probabilities(choice), choice.indices, input.offsets, scale, losses,
+                             gradient);
     if (sums != nullptr) sums->aux_loss += scale * Sum(losses);
   }
   if (options_.z_loss_coef > 0) {

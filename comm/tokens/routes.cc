@@ -154,9 +154,9 @@ class Dispatch : Exchange {
   const Slice input_;
 };
 
-class Combine : Exchange {
+class CombineExchange : Exchange {
  public:
-  Combine(const TokenRoutes& routes, size_t width)
+  CombineExchange(const TokenRoutes& routes, size_t width)
       : Exchange(routes, width, routes.num_received(), routes.own.size()) {}
 
   Schedule Make() && {
@@ -264,6 +264,8 @@ RankLists ListsOn(const RankLists& own, const HostMap& hosts, int host) {
 
 Schedule DispatchTokens(const TokenRoutes& routes, size_t width) { return Dispatch(routes, width).Make(); }
 
-Schedule CombineTokens(const TokenRoutes& routes, size_t width) { return Combine(routes, width).Make(); }
+Schedule CombineTokens(const TokenRoutes& routes, size_t width) {
+  return CombineExchange(routes, width).Make();
+}
 
 }  // namespace cohort::comm

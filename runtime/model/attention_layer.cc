@@ -3,28 +3,31 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "comm/check.h"
 #include "runtime/model/families.h"
 #include "runtime/model/linear.h"
 
 namespace cohort::runtime {
 
 AttentionLayer::AttentionLayer(const ModelConfig& config, const std::string& prefix, Tensor rope,
-                               ParameterGroup& group)
-    : heads_(config.num_attention_heads),
-      kv_heads_(config.num_key_value_heads),
+                               TensorGroup& tensor, ParameterGroup& group)
+    : tensor_(tensor),
+      heads_(config.num_attention_heads / tensor.size()),
+      kv_heads_(config.num_key_value_heads / tensor.size()),
       head_dim_(config.head_dim),
       eps_(config.rms_norm_eps),
       scale_(1 / std::sqrt(static_cast<double>(config.head_dim))),
       rope_(std::move(rope)) {
-  const int64_t d = config.hidden_size, q = heads_ * head_dim_, kv = kv_heads_ * head_dim_;
-  const auto matrix = [&](const char* name, int64_t out, int64_t in, double stddev) {
+  const int64_t d = config.hidden_size, q = config.num_attention_heads * head_dim_,
+                kv = config.num_key_value_heads * head_dim_;
+  const auto matrix = [&](const char* name, int64_t out, int64_t in, double stddev, int split_dim) {
     return group.Add(absl::StrCat(prefix, "self_attn.", name, ".weight"), {out, in}, Init::kNormal, stddev,
-                     true);
+                     true, PlacementIn(tensor), SplitOver(tensor, split_dim));
   };
-  q_proj_ = matrix("q_proj", q, d, InitStddev(config));
-  k_proj_ = matrix("k_proj", kv, d, InitStddev(config));
-  v_proj_ = matrix("v_proj", kv, d, InitStddev(config));
-  o_proj_ = matrix("o_proj", d, q, ResidualInitStddev(config));
+  q_proj_ = matrix("q_proj", q, d, InitStddev(config), 0);
+  k_proj_ = matrix("k_proj", kv, d, InitStddev(config), 0);
+  v_proj_ = matrix("v_proj", kv, d, InitStddev(config), 0);
+  o_proj_ = matrix("o_proj", d, q, ResidualInitStddev(config), 1);
   if (!config.qk_norm) return;
   q_norm_ = group.Add(absl::StrCat(prefix, "self_attn.q_norm.weight"), {head_dim_}, Init::kOnes, 0, false);
   k_norm_ = group.Add(absl::StrCat(prefix, "self_attn.k_norm.weight"), {head_dim_}, Init::kOnes, 0, false);
@@ -65,34 +68,45 @@ void AttentionLayer::Project(const Tensor& x, const Tensor& positions, Tensor& q
   if (saved != nullptr) saved->q = q, saved->k = k, saved->v = v;
 }
 
-Tensor AttentionLayer::Forward(const Tensor& x, const TokenBatch& batch, Saved* saved) const {
+absl::StatusOr<Tensor> AttentionLayer::Forward(const Tensor& x, const TokenBatch& batch, Saved* saved) const {
   Device& device = x.device();
-  const int64_t t = x.dim(0);
-  Tensor q, k, v;
-  Project(x, batch.positions, q, k, v, saved);
-  const Tensor y = Tensor::Empty(device, q.shape(), x.dtype());
-  const Tensor lse = Tensor::Empty(device, {heads_, t}, device.state_dtype());
-  device.ops().Attention(q, k, v, batch.offsets, scale_, y, lse);
-  if (saved != nullptr) {
-    saved->x = x, saved->positions = batch.positions, saved->offsets = batch.offsets;
-    saved->y = y, saved->lse = lse;
+  const int64_t t = batch.num_tokens();
+  COHORT_ASSIGN_OR_RETURN(const Tensor all, tensor_.GatherRows(x, t));
+  Tensor q, k, v, y, lse;
+  Project(all, batch.positions, q, k, v, saved);
+  if (batch.attention != nullptr) {
+    COHORT_ASSIGN_OR_RETURN(
+        y, batch.attention->Forward(q, k, v, scale_, saved == nullptr ? nullptr : &saved->core_saved));
+  } else {
+    y = Tensor::Empty(device, q.shape(), x.dtype());
+    lse = Tensor::Empty(device, {heads_, t}, device.state_dtype());
+    device.ops().Attention(q, k, v, batch.offsets, scale_, y, lse);
   }
-  return Linear(y.View({t, heads_ * head_dim_}), *o_proj_);
+  if (saved != nullptr) {
+    saved->x = all, saved->positions = batch.positions, saved->offsets = batch.offsets;
+    saved->y = y, saved->lse = lse, saved->core = batch.attention;
+  }
+  return tensor_.ReduceScatterRows(Linear(y.View({t, heads_ * head_dim_}), *o_proj_));
 }
 
-Tensor AttentionLayer::BackwardInput(const Tensor& dout, Saved& saved) const {
+absl::StatusOr<Tensor> AttentionLayer::BackwardInput(const Tensor& dout, Saved& saved) const {
   Device& device = dout.device();
   Ops& ops = device.ops();
-  const int64_t t = dout.dim(0);
+  const int64_t t = saved.x.dim(0);
+  COHORT_ASSIGN_OR_RETURN(saved.dout, tensor_.GatherRows(dout, t));
   const Shape q_shape = {t, heads_, head_dim_}, kv_shape = {t, kv_heads_, head_dim_};
   const Tensor dy = Tensor::Empty(device, q_shape, dout.dtype());
-  LinearInputGrad(dout, *o_proj_, dy.View({t, heads_ * head_dim_}));
-  saved.dout = dout;
+  LinearInputGrad(saved.dout, *o_proj_, dy.View({t, heads_ * head_dim_}));
   saved.dq = Tensor::Empty(device, q_shape, dout.dtype());
   saved.dk = Tensor::Empty(device, kv_shape, dout.dtype());
   saved.dv = Tensor::Empty(device, kv_shape, dout.dtype());
-  ops.AttentionGrad(dy, saved.q, saved.k, saved.v, saved.y, saved.lse, saved.offsets, scale_, saved.dq,
-                    saved.dk, saved.dv);
+  if (saved.core != nullptr) {
+    COHORT_RETURN_IF_ERROR(saved.core->Backward(dy, *saved.core_saved, saved.dq, saved.dk, saved.dv));
+    saved.core_saved = nullptr;
+  } else {
+    ops.AttentionGrad(dy, saved.q, saved.k, saved.v, saved.y, saved.lse, saved.offsets, scale_, saved.dq,
+                      saved.dk, saved.dv);
+  }
   ops.Rope(saved.dq, saved.positions, rope_, /*inverse=*/true);
   ops.Rope(saved.dk, saved.positions, rope_, /*inverse=*/true);
   if (q_norm_ != nullptr) {
@@ -115,7 +129,7 @@ Tensor AttentionLayer::BackwardInput(const Tensor& dout, Saved& saved) const {
   LinearInputGrad(saved.dq, *q_proj_, dx);
   LinearInputGrad(saved.dk, *k_proj_, dx, /*accumulate=*/true);
   LinearInputGrad(saved.dv, *v_proj_, dx, /*accumulate=*/true);
-  return dx;
+  return tensor_.ReduceScatterRows(dx);
 }
 
 void AttentionLayer::BackwardWeight(Saved& saved) const {
@@ -126,15 +140,17 @@ void AttentionLayer::BackwardWeight(Saved& saved) const {
   saved = Saved();
 }
 
-Tensor AttentionLayer::ForwardPaged(const Tensor& x, const PagedBatch& batch, const KvPages& pages) const {
+absl::StatusOr<Tensor> AttentionLayer::ForwardPaged(const Tensor& x, const PagedBatch& batch,
+                                                    const KvPages& pages) const {
   Ops& ops = x.device().ops();
-  const int64_t t = x.dim(0);
+  const int64_t t = batch.tokens.size();
+  COHORT_ASSIGN_OR_RETURN(const Tensor all, tensor_.GatherRows(x, t));
   Tensor q, k, v;
-  Project(x, batch.positions, q, k, v, nullptr);
+  Project(all, batch.positions, q, k, v, nullptr);
   ops.StoreKv(k, v, batch.slots, pages);
   const Tensor y = Tensor::Empty(x.device(), q.shape(), x.dtype());
   ops.PagedAttention(q, pages, batch.page_table, batch.query_offsets, batch.context_lengths, scale_, y);
-  return Linear(y.View({t, heads_ * head_dim_}), *o_proj_);
+  return tensor_.ReduceScatterRows(Linear(y.View({t, heads_ * head_dim_}), *o_proj_));
 }
 
 }  // namespace cohort::runtime

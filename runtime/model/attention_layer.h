@@ -16,22 +16,27 @@ class AttentionLayer {
     Tensor x, positions, offsets;
     Tensor q_raw, k_raw, q_rstd, k_rstd;  // before QK-norm
     Tensor q, k, v, y, lse;               // what attention saw and made
+    std::shared_ptr<AttentionCore>
+        core;  // who computed it, where sequences are not whole here, and what it kept
+    std::unique_ptr<AttentionCore::Saved> core_saved;
     Tensor dout, dq, dk, dv;
   };
 
-  // Adds its parameters to `group` (allocated later). `prefix`: "model.layers.3.". `rope`: MakeRopeTable.
-  AttentionLayer(const ModelConfig& config, const std::string& prefix, Tensor rope, ParameterGroup& group);
+  // Adds its parameters to `group` (allocated later). `prefix`: "model.layers.3.". `rope`: MakeRopeTable. The heads are
+  // divided over `tensor`, which outlives this and whose size divides them, key/value heads too.
+  AttentionLayer(const ModelConfig& config, const std::string& prefix, Tensor rope, TensorGroup& tensor,
+                 ParameterGroup& group);
 
-  // x [T, D] -> [T, D], the caller's to overwrite. saved null: nothing is kept. x stays as it is until
-  // BackwardWeight.
-  Tensor Forward(const Tensor& x, const TokenBatch& batch, Saved* saved) const;
-  // dx [T, D], the caller's to overwrite; dout stays as it is until BackwardWeight. Accumulates the gradients
+  // x [t, D] -> [t, D], this rank's rows of T, the caller's to overwrite. saved null: nothing is kept. x stays as it is
+  // until BackwardWeight. Errors are those of communication.
+  absl::StatusOr<Tensor> Forward(const Tensor& x, const TokenBatch& batch, Saved* saved) const;
+  // dx [t, D], the caller's to overwrite; dout stays as it is until BackwardWeight. Accumulates the gradients
   // of the QK-norms; those of the matrices are BackwardWeight's.
-  Tensor BackwardInput(const Tensor& dout, Saved& saved) const;
+  absl::StatusOr<Tensor> BackwardInput(const Tensor& dout, Saved& saved) const;
   void BackwardWeight(Saved& saved) const;
 
   // Stores the new keys and values in the pages, then attends to all of each sequence.
-  Tensor ForwardPaged(const Tensor& x, const PagedBatch& batch, const KvPages& pages) const;
+  absl::StatusOr<Tensor> ForwardPaged(const Tensor& x, const PagedBatch& batch, const KvPages& pages) const;
 
  private:
   // q, k and v of x, normalised and rotated. saved, where not null, gets everything but x's sequences and y.
@@ -39,7 +44,8 @@ class AttentionLayer {
   // In place, or from `raw` where the gradient needs that.
   void Normalize(const Parameter& weight, const Tensor& raw, const Tensor& out, Tensor& rstd) const;
 
-  int64_t heads_, kv_heads_, head_dim_;
+  TensorGroup& tensor_;
+  int64_t heads_, kv_heads_, head_dim_;  // heads of this part
   double eps_, scale_;
   Tensor rope_;
   Parameter *q_proj_, *k_proj_, *v_proj_, *o_proj_;

@@ -4,18 +4,35 @@
 #include <cstdint>
 #include <vector>
 
+#include "runtime/model/spread.h"
 #include "runtime/ops/ops.h"
 #include "runtime/tensor.h"
 
 namespace cohort::runtime {
 
-// Training: S whole sequences, one after another. T tokens.
+// Ranks that hold tokens of the same sequences of a batch.
+class SequenceGroup {
+ public:
+  virtual ~SequenceGroup() = default;
+  // In place, element by element over the ranks; the same bits everywhere. All ranks make the same calls.
+  virtual absl::Status Sum(const Tensor& x) = 0;
+  // One of them, which counts what all compute alike.
+  virtual bool counts() const = 0;
+  // kI32 [S]: tokens of each whole sequence.
+  virtual const Tensor& lengths() const = 0;
+};
+
+// Training: S sequences, one after another, or of each the tokens that are here, in their order. T tokens.
 struct TokenBatch {
   Tensor tokens;                      // kI32 [T]
   Tensor targets;                     // kI32 [T]; negative: not predicted
-  Tensor positions;                   // kI32 [T]
+  Tensor positions;                   // kI32 [T]: in the whole sequence
   Tensor offsets;                     // kI32 [S+1]
   std::vector<int32_t> host_offsets;  // the same on the host
+  // Where other ranks have tokens of the same sequences: who computes attention, and who adds up what is counted by
+  // sequence. Null: the sequences are whole.
+  std::shared_ptr<AttentionCore> attention = nullptr;
+  std::shared_ptr<SequenceGroup> sequences = nullptr;
   int64_t num_tokens() const { return tokens.size(); }
   int64_t num_sequences() const { return static_cast<int64_t>(host_offsets.size()) - 1; }
 };

@@ -10,13 +10,20 @@
 
 namespace cohort::runtime {
 
-// The residual stream between blocks: base + delta [T, D]. The sum is left to the next norm, which makes it
+// The residual stream between blocks: base + delta [T, D], this rank's rows where a tensor group divides the tokens.
+// The sum is left to the next norm, which makes it
 // in the same pass. delta may be undefined (zero) and is overwritten by who adds it.
 struct Stream {
   Tensor base, delta;
 
   // Makes the sum the base and returns its norm [T, D]; rstd [T].
   Tensor AddAndNormalize(const Parameter& weight, double eps, Tensor& rstd);
+};
+
+// The rows of the stream, for a batch.
+struct StreamRows {
+  RowRange rows{};
+  Tensor offsets;  // kI32 [S+1]: the rows of each sequence
 };
 
 class Block {
@@ -32,15 +39,15 @@ class Block {
   // sparse.
   static absl::StatusOr<std::unique_ptr<Block>> Create(const ModelConfig& config, int layer, Tensor rope,
                                                        Device& device, DataType compute,
-                                                       const FeedForwardFactory& factory,
+                                                       const FeedForwardFactory& factory, TensorGroup& tensor,
                                                        ParameterGroup& group);
 
   // saved null: nothing is kept but *input, where not null: the block's input, from which Recompute runs it
   // again.
-  absl::Status Forward(Stream& stream, const TokenBatch& batch, const LossScale& scale, Saved* saved,
-                       Tensor* input, LossSums* sums) const;
-  absl::Status Recompute(const Tensor& input, const TokenBatch& batch, const LossScale& scale,
-                         Saved& saved) const;
+  absl::Status Forward(Stream& stream, const TokenBatch& batch, const StreamRows& rows,
+                       const LossScale& scale, Saved* saved, Tensor* input, LossSums* sums) const;
+  absl::Status Recompute(const Tensor& input, const TokenBatch& batch, const StreamRows& rows,
+                         const LossScale& scale, Saved& saved) const;
   // Gradient of the block's input from that of its output, which stays as it is until BackwardWeight.
   // Accumulates the gradients of the norms; those of the matrices are BackwardWeight's.
   absl::StatusOr<Tensor> BackwardInput(const Tensor& dy, Saved& saved) const;
@@ -53,7 +60,8 @@ class Block {
   FeedForward& feed_forward() { return *feed_forward_; }
 
  private:
-  Block(const ModelConfig& config, const std::string& prefix, Tensor rope, ParameterGroup& group);
+  Block(const ModelConfig& config, const std::string& prefix, Tensor rope, TensorGroup& tensor,
+        ParameterGroup& group);
 
   double eps_;
   Parameter *norm1_, *norm2_;

@@ -34,6 +34,7 @@ class DecoderImpl final : public Decoder {
   const ModelConfig& config() const override { return config_; }
   Device& device() const override { return device_; }
   DataType compute() const override { return options_.compute; }
+  const DecoderPart& part() const override { return options_.part; }
   std::vector<ParameterGroup>& groups() override { return groups_; }
   Parameter* Find(const std::string& name) override;
   void Initialize(uint64_t seed) override;
@@ -41,22 +42,41 @@ class DecoderImpl final : public Decoder {
 
   absl::StatusOr<LossSums> ForwardBackward(const TokenBatch& batch, const LossScale& scale) override;
   absl::StatusOr<LossSums> Evaluate(const TokenBatch& batch) override;
+  absl::StatusOr<Tensor> Forward(const TokenBatch& batch, const LossScale& scale, const Tensor& x,
+                                 std::unique_ptr<Saved>* saved, LossSums* sums) override;
+  absl::StatusOr<Tensor> Backward(const Tensor& dy, Saved& saved) override;
+  absl::StatusOr<Tensor> BackwardInput(const Tensor& dy, Saved& saved) override;
+  absl::Status BackwardWeight(Saved& saved) override;
   absl::StatusOr<Tensor> Logits(const TokenBatch& batch) override;
   absl::StatusOr<Tensor> ForwardPaged(const PagedBatch& batch, KvCache& cache) override;
   KvCache MakeCache(int64_t pages, int64_t page_size) override;
   void UpdateBalance(const std::vector<std::vector<int64_t>>& load) override;
 
  private:
-  // Group of block i; the embedding's is 0 and the head's the last.
-  static int BlockGroup(size_t block) { return static_cast<int>(block) + 1; }
+  struct PartSaved final : Saved {
+    TokenBatch batch;
+    StreamRows rows;
+    LossScale scale;
+    std::vector<Block::Saved> blocks;
+    Tensor gradient;  // of the last block's output, where the head is here
+  };
+
+  // Group of the i-th block here; the embedding's is 0 and the head's the last.
+  int BlockGroup(size_t block) const { return static_cast<int>(block) + (options_.part.embedding ? 1 : 0); }
   int HeadGroup() const { return static_cast<int>(groups_.size()) - 1; }
+  TensorGroup& tensor() const { return options_.tensor == nullptr ? WholeTensors() : *options_.tensor; }
 
   absl::Status CheckMemory() const;
   absl::Status CheckBatch(const TokenBatch& batch) const;
+  StreamRows RowsOfBatch(const TokenBatch& batch) const;
+  // kI32 [T]: rows of this part's embedding; -1 for words of other parts.
+  Tensor EmbeddingRows(const Tensor& tokens) const;
   absl::StatusOr<Stream> Embed(const Tensor& tokens);
   absl::Status EmbeddingBackward(const Tensor& dy, const Tensor& tokens);
-  // The embedding and all blocks, nothing kept.
-  absl::StatusOr<Stream> ForwardOnly(const TokenBatch& batch, LossSums* sums);
+  // The embedding or x, and all blocks; saved null: nothing is kept.
+  absl::StatusOr<Stream> ForwardBlocks(const TokenBatch& batch, const LossScale& scale, const Tensor& x,
+                                       PartSaved* saved, LossSums* sums);
+  absl::Status RecomputeBlock(size_t block, PartSaved& saved);
   // Calls `hook` of every group that the head uses: its own, and the embedding's where tied.
   absl::Status HeadUses(const Hook& hook);
   template <typename Use>
@@ -74,22 +94,28 @@ class DecoderImpl final : public Decoder {
 };
 
 absl::Status DecoderImpl::Build() {
-  const size_t blocks = static_cast<size_t>(config_.num_hidden_layers);
-  groups_.reserve(blocks + 2);
-  groups_.emplace_back("embedding");
-  for (size_t i = 0; i < blocks; ++i) groups_.emplace_back(absl::StrCat("block.", i));
-  groups_.emplace_back("head");
-
-  embedding_ = groups_.front().Add("model.embed_tokens.weight", {config_.vocab_size, config_.hidden_size},
-                                   Init::kNormal, InitStddev(config_), true);
+  DecoderPart& part = options_.part;
+  if (part.last_block < 0) part.last_block = static_cast<int>(config_.num_hidden_layers);
+  groups_.reserve(static_cast<size_t>(part.last_block - part.first_block) + 2);
+  if (part.embedding) {
+    groups_.emplace_back("embedding");
+    embedding_ = groups_.back().Add("model.embed_tokens.weight", {config_.vocab_size, config_.hidden_size},
+                                    Init::kNormal, InitStddev(config_), true, PlacementIn(tensor()),
+                                    SplitOver(tensor(), 0));
+  }
   const Tensor rope = MakeRopeTable(config_, device_);
-  for (size_t i = 0; i < blocks; ++i) {
-    COHORT_ASSIGN_OR_RETURN(auto block, Block::Create(config_, static_cast<int>(i), rope, device_,
-                                                      options_.compute, options_.experts, groups_[i + 1]));
+  for (int layer = part.first_block; layer < part.last_block; ++layer) {
+    groups_.emplace_back(absl::StrCat("block.", layer));
+    COHORT_ASSIGN_OR_RETURN(auto block, Block::Create(config_, layer, rope, device_, options_.compute,
+                                                      options_.experts, tensor(), groups_.back()));
     blocks_.push_back(std::move(block));
   }
-  head_ = std::make_unique<LossHead>(config_, options_.compute,
-                                     config_.tie_word_embeddings ? embedding_ : nullptr, groups_.back());
+  if (part.head) {
+    groups_.emplace_back("head");
+    head_ = std::make_unique<LossHead>(config_, options_.compute,
+                                       config_.tie_word_embeddings ? embedding_ : nullptr, tensor(),
+                                       groups_.back());
+  }
   COHORT_RETURN_IF_ERROR(CheckMemory());
   for (ParameterGroup& group : groups_) {
     group.Allocate(device_, options_.compute, options_.trainable);
@@ -149,18 +175,45 @@ absl::Status DecoderImpl::CheckBatch(const TokenBatch& batch) const {
   return check("position", batch.positions, 0, config_.max_position_embeddings, "max_position_embeddings");
 }
 
+StreamRows DecoderImpl::RowsOfBatch(const TokenBatch& batch) const {
+  StreamRows rows{.rows = RowsOf(batch.num_tokens(), tensor().rank(), tensor().size()),
+                  .offsets = batch.offsets};
+  if (tensor().size() == 1) return rows;
+  std::vector<int32_t> offsets;
+  for (const int64_t offset : batch.host_offsets) {
+    offsets.push_back(
+        static_cast<int32_t>(std::clamp(offset, rows.rows.begin, rows.rows.end) - rows.rows.begin));
+  }
+  rows.offsets =
+      Tensor::FromHost(device_, {static_cast<int64_t>(offsets.size())}, absl::MakeConstSpan(offsets));
+  return rows;
+}
+
+Tensor DecoderImpl::EmbeddingRows(const Tensor& tokens) const {
+  if (tensor().size() == 1) return tokens;
+  const RowRange here = RowsOf(config_.vocab_size, tensor().rank(), tensor().size());
+  std::vector<int32_t> rows;
+  for (const double token : ToHost(tokens)) {
+    const auto word = static_cast<int64_t>(token);
+    rows.push_back(word >= here.begin && word < here.end ? static_cast<int32_t>(word - here.begin) : -1);
+  }
+  return Tensor::FromHost(device_, tokens.shape(), absl::MakeConstSpan(rows));
+}
+
 absl::StatusOr<Stream> DecoderImpl::Embed(const Tensor& tokens) {
   COHORT_RETURN_IF_ERROR(Call(hooks_.before_forward, 0));
+  const Tensor found = Tensor::Empty(device_, {tokens.size(), config_.hidden_size}, options_.compute);
+  device_.ops().GatherRows(embedding_->value, EmbeddingRows(tokens), found);
   Stream stream;
-  stream.base = Tensor::Empty(device_, {tokens.size(), config_.hidden_size}, options_.compute);
-  device_.ops().GatherRows(embedding_->value, tokens, stream.base);
+  COHORT_ASSIGN_OR_RETURN(stream.base, tensor().ReduceScatterRows(found));
   COHORT_RETURN_IF_ERROR(Call(hooks_.after_forward, 0));
   return stream;
 }
 
 absl::Status DecoderImpl::EmbeddingBackward(const Tensor& dy, const Tensor& tokens) {
   if (!config_.tie_word_embeddings) COHORT_RETURN_IF_ERROR(Call(hooks_.before_backward, 0));
-  device_.ops().EmbeddingGrad(dy, tokens, embedding_->grad);
+  COHORT_ASSIGN_OR_RETURN(const Tensor all, tensor().GatherRows(dy, tokens.size()));
+  device_.ops().EmbeddingGrad(all, EmbeddingRows(tokens), embedding_->grad);
   return Call(hooks_.after_backward, 0);
 }
 
@@ -172,71 +225,131 @@ absl::Status DecoderImpl::HeadUses(const Hook& hook) {
 template <typename Use>
 absl::Status DecoderImpl::WithHead(Use use) {
   COHORT_RETURN_IF_ERROR(HeadUses(hooks_.before_forward));
-  use();
+  COHORT_RETURN_IF_ERROR(use());
   return HeadUses(hooks_.after_forward);
 }
 
-absl::StatusOr<Stream> DecoderImpl::ForwardOnly(const TokenBatch& batch, LossSums* sums) {
+absl::StatusOr<Stream> DecoderImpl::ForwardBlocks(const TokenBatch& batch, const LossScale& scale,
+                                                  const Tensor& x, PartSaved* saved, LossSums* sums) {
   COHORT_RETURN_IF_ERROR(CheckBatch(batch));
-  COHORT_ASSIGN_OR_RETURN(Stream stream, Embed(batch.tokens));
+  const StreamRows rows = RowsOfBatch(batch);
+  Stream stream{x, Tensor()};
+  if (options_.part.embedding) {
+    COHORT_ASSIGN_OR_RETURN(stream, Embed(batch.tokens));
+  }
+  COHORT_CHECK(stream.base.dim(0) == rows.rows.size(), "%s comes in for %d rows",
+               stream.base.DebugString().c_str(), static_cast<int>(rows.rows.size()));
+  if (saved != nullptr) {
+    saved->batch = batch, saved->rows = rows, saved->scale = scale;
+    saved->blocks.resize(blocks_.size());
+  }
   for (size_t i = 0; i < blocks_.size(); ++i) {
+    const TraceScope trace("block forward");
+    Block::Saved* kept = saved == nullptr ? nullptr : &saved->blocks[i];
     COHORT_RETURN_IF_ERROR(Call(hooks_.before_forward, BlockGroup(i)));
-    COHORT_RETURN_IF_ERROR(blocks_[i]->Forward(stream, batch, LossScale(), nullptr, nullptr, sums));
+    if (kept != nullptr && options_.recompute) {
+      COHORT_RETURN_IF_ERROR(blocks_[i]->Forward(stream, batch, rows, scale, nullptr, &kept->x, sums));
+    } else {
+      COHORT_RETURN_IF_ERROR(blocks_[i]->Forward(stream, batch, rows, scale, kept, nullptr, sums));
+    }
     COHORT_RETURN_IF_ERROR(Call(hooks_.after_forward, BlockGroup(i)));
   }
   return stream;
 }
 
-absl::StatusOr<LossSums> DecoderImpl::ForwardBackward(const TokenBatch& batch, const LossScale& scale) {
-  COHORT_CHECK(options_.trainable, "a model made for inference is asked for gradients");
-  COHORT_RETURN_IF_ERROR(CheckBatch(batch));
-  LossSums sums;
-  std::vector<Block::Saved> saved(blocks_.size());
-  COHORT_ASSIGN_OR_RETURN(Stream stream, Embed(batch.tokens));
-  for (size_t i = 0; i < blocks_.size(); ++i) {
-    const TraceScope trace("block forward");
-    COHORT_RETURN_IF_ERROR(Call(hooks_.before_forward, BlockGroup(i)));
-    COHORT_RETURN_IF_ERROR(options_.recompute
-                               ? blocks_[i]->Forward(stream, batch, scale, nullptr, &saved[i].x, &sums)
-                               : blocks_[i]->Forward(stream, batch, scale, &saved[i], nullptr, &sums));
-    COHORT_RETURN_IF_ERROR(Call(hooks_.after_forward, BlockGroup(i)));
-  }
-
-  COHORT_RETURN_IF_ERROR(Call(hooks_.before_forward, HeadGroup()));
-  COHORT_RETURN_IF_ERROR(HeadUses(hooks_.before_backward));
-  Tensor gradient;
-  {
+absl::StatusOr<Tensor> DecoderImpl::Forward(const TokenBatch& batch, const LossScale& scale, const Tensor& x,
+                                            std::unique_ptr<Saved>* saved, LossSums* sums) {
+  COHORT_CHECK(saved == nullptr || options_.trainable, "a model made for inference is asked for gradients");
+  std::unique_ptr<PartSaved> kept = saved == nullptr ? nullptr : std::make_unique<PartSaved>();
+  COHORT_ASSIGN_OR_RETURN(Stream stream, ForwardBlocks(batch, scale, x, kept.get(), sums));
+  Tensor y;
+  if (!options_.part.head) {
+    y = std::move(stream.base);
+    if (stream.delta.defined()) device_.ops().Add(stream.delta, y, stream.delta), y = std::move(stream.delta);
+  } else if (kept != nullptr) {
+    COHORT_RETURN_IF_ERROR(Call(hooks_.before_forward, HeadGroup()));
+    COHORT_RETURN_IF_ERROR(HeadUses(hooks_.before_backward));
     const TraceScope trace("head");
-    gradient = head_->ForwardBackward(std::exchange(stream, {}), batch.targets, 1 / scale.tokens, sums);
+    COHORT_ASSIGN_OR_RETURN(kept->gradient, head_->ForwardBackward(std::exchange(stream, {}), batch.targets,
+                                                                   1 / scale.tokens, *sums));
+    COHORT_RETURN_IF_ERROR(Call(hooks_.after_backward, HeadGroup()));
+  } else {
+    COHORT_RETURN_IF_ERROR(
+        WithHead([&] { return head_->Evaluate(std::exchange(stream, {}), batch.targets, *sums); }));
   }
-  COHORT_RETURN_IF_ERROR(Call(hooks_.after_backward, HeadGroup()));
+  if (saved != nullptr) *saved = std::move(kept);
+  return y;
+}
 
+absl::Status DecoderImpl::RecomputeBlock(size_t block, PartSaved& saved) {
+  if (!options_.recompute) return absl::OkStatus();
+  Block::Saved& kept = saved.blocks[block];
+  const Tensor input = kept.x;
+  return blocks_[block]->Recompute(input, saved.batch, saved.rows, saved.scale, kept);
+}
+
+absl::StatusOr<Tensor> DecoderImpl::Backward(const Tensor& dy, Saved& saved) {
+  auto& kept = static_cast<PartSaved&>(saved);
+  Tensor gradient = options_.part.head ? std::exchange(kept.gradient, {}) : dy;
   for (size_t i = blocks_.size(); i-- > 0;) {
     const TraceScope trace("block backward");
     COHORT_RETURN_IF_ERROR(Call(hooks_.before_backward, BlockGroup(i)));
-    if (options_.recompute) {
-      const Tensor input = saved[i].x;
-      COHORT_RETURN_IF_ERROR(blocks_[i]->Recompute(input, batch, scale, saved[i]));
-    }
-    COHORT_ASSIGN_OR_RETURN(gradient, blocks_[i]->BackwardInput(gradient, saved[i]));
-    blocks_[i]->BackwardWeight(saved[i]);
+    COHORT_RETURN_IF_ERROR(RecomputeBlock(i, kept));
+    COHORT_ASSIGN_OR_RETURN(gradient, blocks_[i]->BackwardInput(gradient, kept.blocks[i]));
+    blocks_[i]->BackwardWeight(kept.blocks[i]);
     COHORT_RETURN_IF_ERROR(Call(hooks_.after_backward, BlockGroup(i)));
   }
-  COHORT_RETURN_IF_ERROR(EmbeddingBackward(gradient, batch.tokens));
+  if (!options_.part.embedding) return gradient;
+  COHORT_RETURN_IF_ERROR(EmbeddingBackward(gradient, kept.batch.tokens));
+  return Tensor();
+}
+
+absl::StatusOr<Tensor> DecoderImpl::BackwardInput(const Tensor& dy, Saved& saved) {
+  auto& kept = static_cast<PartSaved&>(saved);
+  Tensor gradient = options_.part.head ? std::exchange(kept.gradient, {}) : dy;
+  for (size_t i = blocks_.size(); i-- > 0;) {
+    const TraceScope trace("block backward input");
+    COHORT_RETURN_IF_ERROR(Call(hooks_.before_backward, BlockGroup(i)));
+    COHORT_RETURN_IF_ERROR(RecomputeBlock(i, kept));
+    COHORT_ASSIGN_OR_RETURN(gradient, blocks_[i]->BackwardInput(gradient, kept.blocks[i]));
+    COHORT_RETURN_IF_ERROR(Call(hooks_.after_backward_input, BlockGroup(i)));
+  }
+  if (!options_.part.embedding) return gradient;
+  COHORT_RETURN_IF_ERROR(EmbeddingBackward(gradient, kept.batch.tokens));
+  return Tensor();
+}
+
+absl::Status DecoderImpl::BackwardWeight(Saved& saved) {
+  auto& kept = static_cast<PartSaved&>(saved);
+  for (size_t i = blocks_.size(); i-- > 0;) {
+    const TraceScope trace("block backward weight");
+    blocks_[i]->BackwardWeight(kept.blocks[i]);
+    COHORT_RETURN_IF_ERROR(Call(hooks_.after_backward, BlockGroup(i)));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<LossSums> DecoderImpl::ForwardBackward(const TokenBatch& batch, const LossScale& scale) {
+  LossSums sums;
+  std::unique_ptr<Saved> saved;
+  COHORT_RETURN_IF_ERROR(Forward(batch, scale, Tensor(), &saved, &sums).status());
+  COHORT_RETURN_IF_ERROR(Backward(Tensor(), *saved).status());
   return sums;
 }
 
 absl::StatusOr<LossSums> DecoderImpl::Evaluate(const TokenBatch& batch) {
   LossSums sums;
-  COHORT_ASSIGN_OR_RETURN(Stream stream, ForwardOnly(batch, &sums));
-  COHORT_RETURN_IF_ERROR(WithHead([&] { head_->Evaluate(std::exchange(stream, {}), batch.targets, sums); }));
+  COHORT_RETURN_IF_ERROR(Forward(batch, LossScale(), Tensor(), nullptr, &sums).status());
   return sums;
 }
 
 absl::StatusOr<Tensor> DecoderImpl::Logits(const TokenBatch& batch) {
-  COHORT_ASSIGN_OR_RETURN(Stream stream, ForwardOnly(batch, nullptr));
+  COHORT_ASSIGN_OR_RETURN(Stream stream, ForwardBlocks(batch, LossScale(), Tensor(), nullptr, nullptr));
   Tensor logits;
-  COHORT_RETURN_IF_ERROR(WithHead([&] { logits = head_->Logits(std::exchange(stream, {})); }));
+  COHORT_RETURN_IF_ERROR(WithHead([&] {
+    logits = head_->Logits(std::exchange(stream, {}));
+    return absl::OkStatus();
+  }));
   return logits;
 }
 
@@ -257,12 +370,15 @@ absl::StatusOr<Tensor> DecoderImpl::ForwardPaged(const PagedBatch& batch, KvCach
   };
   const Stream picked{wanted(stream.base), wanted(stream.delta)};
   Tensor logits;
-  COHORT_RETURN_IF_ERROR(WithHead([&] { logits = head_->Logits(picked); }));
+  COHORT_RETURN_IF_ERROR(WithHead([&] {
+    logits = head_->Logits(picked);
+    return absl::OkStatus();
+  }));
   return logits;
 }
 
 KvCache DecoderImpl::MakeCache(int64_t pages, int64_t page_size) {
-  const Shape shape = {pages, config_.num_key_value_heads, page_size, config_.head_dim};
+  const Shape shape = {pages, config_.num_key_value_heads / tensor().size(), page_size, config_.head_dim};
   KvCache cache;
   for (size_t i = 0; i < blocks_.size(); ++i) {
     cache.blocks.push_back({.keys = Tensor::Zeros(device_, shape, options_.compute),
@@ -289,7 +405,22 @@ absl::Status CheckOptions(const ModelConfig& config, const Device& device, const
     return absl::InvalidArgumentError(absl::StrCat("a model cannot compute in ", Name(options.compute),
                                                    " on ", device.name(), ": use ", names));
   }
-  for (int layer = 0; layer < config.num_hidden_layers; ++layer) {
+  const DecoderPart& part = options.part;
+  const int64_t last = part.last_block < 0 ? config.num_hidden_layers : part.last_block;
+  COHORT_CHECK(part.first_block >= 0 && part.first_block <= last && last <= config.num_hidden_layers,
+               "blocks %d to %d of a model of %d", part.first_block, static_cast<int>(last),
+               static_cast<int>(config.num_hidden_layers));
+  if (config.tie_word_embeddings && (part.embedding != part.head)) {
+    return absl::InvalidArgumentError(
+        "tied embeddings need the first and the last layers on one rank: no pipeline for this model");
+  }
+  const int parts = options.tensor == nullptr ? 1 : options.tensor->size();
+  if (config.num_attention_heads % parts != 0 || config.num_key_value_heads % parts != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        config.num_attention_heads, " heads and ", config.num_key_value_heads,
+        " key/value heads cannot be divided over ", parts, " ranks (parallel.tensor): it must divide both"));
+  }
+  for (int layer = part.first_block; layer < last; ++layer) {
     if (config.IsSparse(layer) && !options.experts) {
       return absl::InvalidArgumentError(absl::StrCat("block ", layer, " of this ", config.model_type,
                                                      " model is sparse, and DecoderOptions has no experts"));

@@ -15,6 +15,13 @@
 
 namespace cohort::runtime {
 
+// A run of a model's layers: a stage of a pipeline, or all of them.
+struct DecoderPart {
+  int first_block = 0;
+  int last_block = -1;  // past the last one; -1: the model's last
+  bool embedding = true, head = true;
+};
+
 struct DecoderOptions {
   DataType compute = DataType::kF32;  // kBF16, kF32; kF64 on the reference device
   bool trainable = true;              // false: no masters, no gradients
@@ -24,22 +31,31 @@ struct DecoderOptions {
   int64_t memory_limit = 0;
   // Feed-forward of sparse blocks. Required where the config has experts.
   FeedForwardFactory experts = {};
+  // Which layers are here. Tied embeddings need the first and the last.
+  DecoderPart part = {};
+  // The ranks over which matrices and, between them, tokens are divided; null: everything is here. Its size divides the
+  // heads and the key/value heads. Inference from a paged cache then gives no logits.
+  std::shared_ptr<TensorGroup> tensor = nullptr;
 };
 
 // Called around the use of each parameter group, so that a strategy can gather, prefetch, reduce and free.
-// Group indices are those of Decoder::groups(): embedding 0, block i at i + 1, head last. An error ends the
-// call that it came up in and is returned.
+// Group indices are those of Decoder::groups(): the embedding where it is here, the blocks, the head where it is here.
+// An error ends the call that it came up in and is returned.
 //
-// ForwardBackward: before_forward(g), after_forward(g) for the embedding and each block; then the head, whose
-// forward and backward are one: before_forward(head), before_backward(head), after_backward(head); then
+// A forward that is kept: before_forward(g), after_forward(g) for the embedding and each block; then the head, whose
+// forward and backward are one: before_forward(head), before_backward(head), after_backward(head). Its backward:
 // before_backward(g), after_backward(g) for the blocks, last first (recomputation happens between them), and
-// the embedding. Tied: the head's use of the embedding begins with before_backward(0), called just before
+// the embedding. In two halves: BackwardInput calls before_backward(g) and after_backward_input(g) of each block, and
+// BackwardWeight its after_backward(g); the embedding belongs to BackwardInput whole. Tied: the head's use of the
+// embedding begins with before_backward(0), called just before
 // before_backward(head), and group 0 is in use until its after_backward, the last call. Forward only:
 // before_forward(g), after_forward(g) in order, and where tied group 0 once more around the head.
 struct ParameterHooks {
   std::function<absl::Status(int group)> before_forward;
   std::function<absl::Status(int group)> after_forward;
   std::function<absl::Status(int group)> before_backward;
+  // The values are not needed any more for this micro-batch, the gradients are still to come.
+  std::function<absl::Status(int group)> after_backward_input;
   // All gradients of the group are in for this micro-batch.
   std::function<absl::Status(int group)> after_backward;
 };
@@ -48,6 +64,11 @@ struct ParameterHooks {
 // whose group's after_backward comes last.
 class Decoder {
  public:
+  // What a forward keeps for its backward.
+  class Saved {
+   public:
+    virtual ~Saved() = default;
+  };
   virtual ~Decoder() = default;
 
   static absl::StatusOr<std::unique_ptr<Decoder>> Create(const ModelConfig& config, Device& device,
@@ -56,7 +77,8 @@ class Decoder {
   virtual const ModelConfig& config() const = 0;
   virtual Device& device() const = 0;
   virtual DataType compute() const = 0;
-  // In forward order: embedding, blocks, final norm and head.
+  virtual const DecoderPart& part() const = 0;
+  // In forward order: embedding, blocks, final norm and head, what of them is here.
   virtual std::vector<ParameterGroup>& groups() = 0;
   // The parameter of this name here, or null (it does not exist, or lives on another rank).
   virtual Parameter* Find(const std::string& name) = 0;
@@ -68,8 +90,20 @@ class Decoder {
   //
   // One micro-batch: the loss and, accumulated into each Parameter::grad, its gradients divided by `scale`.
   virtual absl::StatusOr<LossSums> ForwardBackward(const TokenBatch& batch, const LossScale& scale) = 0;
-  // The loss alone.
+  // The loss alone. Of a part without the head: what Forward returns is its to pass on.
   virtual absl::StatusOr<LossSums> Evaluate(const TokenBatch& batch) = 0;
+
+  // The same in pieces, for a pipeline. x: what the part before returned, compute type [t, D]; undefined where the
+  // embedding is here. Returns what the next part takes; with the head here nothing, but the loss is in `sums`, and
+  // where `saved` is not null the head's gradients are accumulated. saved null: nothing is kept.
+  virtual absl::StatusOr<Tensor> Forward(const TokenBatch& batch, const LossScale& scale, const Tensor& x,
+                                         std::unique_ptr<Saved>* saved, LossSums* sums) = 0;
+  // From the gradient of what Forward returned (undefined with the head here) to that of x (undefined where the
+  // embedding is here). Backward is BackwardInput and BackwardWeight, block by block, which keeps less. After
+  // BackwardInput `saved` lives until BackwardWeight, which accumulates the gradients of the matrices.
+  virtual absl::StatusOr<Tensor> Backward(const Tensor& dy, Saved& saved) = 0;
+  virtual absl::StatusOr<Tensor> BackwardInput(const Tensor& dy, Saved& saved) = 0;
+  virtual absl::Status BackwardWeight(Saved& saved) = 0;
   // Whole-sequence logits, state type [T, V]. For tests and scoring of short texts.
   virtual absl::StatusOr<Tensor> Logits(const TokenBatch& batch) = 0;
 
@@ -79,7 +113,7 @@ class Decoder {
   virtual absl::StatusOr<Tensor> ForwardPaged(const PagedBatch& batch, KvCache& cache) = 0;
   // An empty cache of `pages` pages of `page_size` tokens a block.
   virtual KvCache MakeCache(int64_t pages, int64_t page_size) = 0;
-  // After an optimizer step, with the global batch's load: one row a sparse block (see
+  // After an optimizer step, with the global batch's load: one row a sparse block of this part (see
   // FeedForward::UpdateBalance).
   virtual void UpdateBalance(const std::vector<std::vector<int64_t>>& load) = 0;
 };

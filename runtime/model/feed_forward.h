@@ -11,11 +11,13 @@
 
 namespace cohort::runtime {
 
-// Sequence boundaries and scale that the auxiliary losses of a gate need. Null offsets: inference, no losses.
+// What a feed-forward computes on, and what the auxiliary losses of a gate need besides.
 struct FeedForwardInput {
-  Tensor x;                           // float [T, D]
+  Tensor x;                           // float [T, D]: this rank's rows where a tensor group divides them
+  int64_t total_rows = 0;             // over the tensor group: T where nothing is divided
   const TokenBatch* batch = nullptr;  // training: whose tokens these are; null in inference
-  LossScale scale;
+  Tensor offsets = {};                // training: kI32 [S+1], the rows of x that belong to each sequence
+  LossScale scale = {};
 };
 
 class FeedForward {

@@ -1,5 +1,7 @@
 // The end of the decoder: final norm, head, cross-entropy. Logits exist for one chunk of tokens at a time,
-// and their gradient is used up before the next chunk.
+// and their gradient is used up before the next chunk. Where a tensor group divides the vocabulary, each part has the
+// logits of its rows of the head's matrix for all T tokens, and only the log of the softmax's denominator and the
+// gradients of the parts' inputs travel (Shoeybi et al., 2019, section 3).
 #pragma once
 
 #include "runtime/model/block.h"
@@ -10,22 +12,33 @@ namespace cohort::runtime {
 class LossHead {
  public:
   // Adds model.norm.weight and, where `tied` is null, lm_head.weight to `group` (allocated later). `tied`:
-  // the embedding, which is then the head's matrix too.
-  LossHead(const ModelConfig& config, DataType compute, Parameter* tied, ParameterGroup& group);
+  // the embedding, which is then the head's matrix too. The vocabulary is divided over `tensor`, which outlives this.
+  LossHead(const ModelConfig& config, DataType compute, Parameter* tied, TensorGroup& tensor,
+           ParameterGroup& group);
 
-  // Adds the batch's loss and predicted tokens to `sums`.
-  void Evaluate(Stream stream, const Tensor& targets, LossSums& sums) const;
+  // The stream has this rank's rows [t, D] of T; targets kI32 [T]. Errors are those of communication.
+  //
+  // Adds this rank's part of the batch's loss and its predicted tokens to `sums`: over the tensor group they add up to
+  // the batch's.
+  absl::Status Evaluate(Stream stream, const Tensor& targets, LossSums& sums) const;
   // The same, with the gradients of the loss times `grad_scale`: the parameters' accumulated, the stream's
-  // returned.
-  Tensor ForwardBackward(Stream stream, const Tensor& targets, double grad_scale, LossSums& sums) const;
-  // state [T, V].
+  // returned, [t, D].
+  absl::StatusOr<Tensor> ForwardBackward(Stream stream, const Tensor& targets, double grad_scale,
+                                         LossSums& sums) const;
+  // state [T, V]; with the whole vocabulary here.
   Tensor Logits(Stream stream) const;
 
  private:
   // Tokens whose logits are made at a time, of T.
   int64_t ChunkRows(int64_t tokens) const;
+  // Losses of the tokens of one chunk, and, where defined, the gradient of its logits in place.
+  absl::Status Losses(const Tensor& logits, const Tensor& targets, double grad_scale, const Tensor& losses,
+                      bool gradient) const;
+  void AddLosses(const Tensor& losses, const Tensor& targets, LossSums& sums) const;
 
-  int64_t vocabulary_;
+  TensorGroup& tensor_;
+  RowRange vocabulary_; // of the head's matrix, here
+  int64_t widest_ = 0;  // rows of the largest part
   double eps_;
   DataType compute_;
   Parameter *norm_, *head_;

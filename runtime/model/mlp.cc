@@ -1,54 +1,60 @@
 #include "runtime/model/mlp.h"
 
 #include "absl/strings/str_cat.h"
+#include "comm/check.h"
 #include "runtime/model/families.h"
 #include "runtime/model/linear.h"
 
 namespace cohort::runtime {
 namespace {
 
-// x [T, D]; gate, up, act [T, F]. After BackwardInput gate and up hold their gradients, and dy is known.
+// x, dy [T, D] over the tensor group; gate, up, act [T, F], F of this part. After BackwardInput gate and up hold their gradients, and dy is known.
 struct MlpSaved final : FeedForward::Saved {
   Tensor x, gate, up, act, dy;
 };
 
 }  // namespace
 
-Mlp::Mlp(const ModelConfig& config, const std::string& prefix, int64_t intermediate_size,
-         ParameterGroup& group) {
+Mlp::Mlp(const ModelConfig& config, const std::string& prefix, int64_t intermediate_size, TensorGroup& tensor,
+         ParameterGroup& group)
+    : tensor_(tensor) {
   const int64_t d = config.hidden_size, f = intermediate_size;
   const double stddev = InitStddev(config);
-  gate_ = group.Add(absl::StrCat(prefix, "gate_proj.weight"), {f, d}, Init::kNormal, stddev, true);
-  up_ = group.Add(absl::StrCat(prefix, "up_proj.weight"), {f, d}, Init::kNormal, stddev, true);
+  const Placement placement = PlacementIn(tensor);
+  gate_ = group.Add(absl::StrCat(prefix, "gate_proj.weight"), {f, d}, Init::kNormal, stddev, true, placement,
+                    SplitOver(tensor, 0));
+  up_ = group.Add(absl::StrCat(prefix, "up_proj.weight"), {f, d}, Init::kNormal, stddev, true, placement,
+                  SplitOver(tensor, 0));
   down_ = group.Add(absl::StrCat(prefix, "down_proj.weight"), {d, f}, Init::kNormal,
-                    ResidualInitStddev(config), true);
+                    ResidualInitStddev(config), true, placement, SplitOver(tensor, 1));
 }
 
 absl::StatusOr<Tensor> Mlp::Forward(const FeedForwardInput& input, std::unique_ptr<Saved>* saved,
                                     LossSums* sums) {
-  const Tensor gate = Linear(input.x, *gate_), up = Linear(input.x, *up_);
+  COHORT_ASSIGN_OR_RETURN(const Tensor x, tensor_.GatherRows(input.x, input.total_rows));
+  const Tensor gate = Linear(x, *gate_), up = Linear(x, *up_);
   Tensor act = gate;
   if (saved != nullptr) {
     act = Tensor::Empty(gate.device(), gate.shape(), gate.dtype());
     auto kept = std::make_unique<MlpSaved>();
-    kept->x = input.x, kept->gate = gate, kept->up = up, kept->act = act;
+    kept->x = x, kept->gate = gate, kept->up = up, kept->act = act;
     *saved = std::move(kept);
   }
   gate.device().ops().SwiGlu(gate, up, act);
-  return Linear(act, *down_);
+  return tensor_.ReduceScatterRows(Linear(act, *down_));
 }
 
 absl::StatusOr<Tensor> Mlp::BackwardInput(const Tensor& dy, Saved& saved) {
   auto& kept = static_cast<MlpSaved&>(saved);
+  COHORT_ASSIGN_OR_RETURN(kept.dy, tensor_.GatherRows(dy, kept.x.dim(0)));
   Device& device = dy.device();
   const Tensor dact = Tensor::Empty(device, kept.act.shape(), dy.dtype());
-  LinearInputGrad(dy, *down_, dact);
+  LinearInputGrad(kept.dy, *down_, dact);
   device.ops().SwiGluGrad(dact, kept.gate, kept.up, kept.gate, kept.up);
-  kept.dy = dy;
   const Tensor dx = Tensor::Empty(device, kept.x.shape(), dy.dtype());
   LinearInputGrad(kept.gate, *gate_, dx);
   LinearInputGrad(kept.up, *up_, dx, /*accumulate=*/true);
-  return dx;
+  return tensor_.ReduceScatterRows(dx);
 }
 
 void Mlp::BackwardWeight(Saved& saved) {

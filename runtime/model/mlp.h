@@ -11,8 +11,9 @@ namespace cohort::runtime {
 class Mlp final : public FeedForward {
  public:
   // Parameters <prefix>{gate,up,down}_proj.weight of this width, added to `group` (allocated later). `prefix`
-  // ends with the module: "model.layers.3.mlp.".
-  Mlp(const ModelConfig& config, const std::string& prefix, int64_t intermediate_size, ParameterGroup& group);
+  // ends with the module: "model.layers.3.mlp.". The width is divided over `tensor`, which outlives this.
+  Mlp(const ModelConfig& config, const std::string& prefix, int64_t intermediate_size, TensorGroup& tensor,
+      ParameterGroup& group);
 
   absl::StatusOr<Tensor> Forward(const FeedForwardInput& input, std::unique_ptr<Saved>* saved,
                                  LossSums* sums) override;
@@ -20,6 +21,7 @@ class Mlp final : public FeedForward {
   void BackwardWeight(Saved& saved) override;
 
  private:
+  TensorGroup& tensor_;
   Parameter *gate_, *up_, *down_;
 };
 

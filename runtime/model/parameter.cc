@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "comm/check.h"
+#include "runtime/model/spread.h"
 #include "runtime/ops/ops.h"
 
 namespace cohort::runtime {
@@ -19,6 +20,25 @@ uint64_t HashOfName(const std::string& name) {
   uint64_t hash = 0xcbf29ce484222325u;
   for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
   return hash;
+}
+
+// The part of a parameter that is here, drawn run by run: a run is what lies together in the whole parameter.
+void DrawNormal(const Parameter& parameter, const Tensor& target, uint64_t seed) {
+  const uint64_t hash = HashOfName(parameter.name);
+  const auto dim = static_cast<size_t>(parameter.split_dim);
+  int64_t inner = 1, outer = 1;
+  for (size_t i = 0; i < parameter.shape.size(); ++i) {
+    if (i < dim) outer *= parameter.shape[i];
+    if (i > dim) inner *= parameter.shape[i];
+  }
+  int64_t run = parameter.shape[dim] * inner, stride = parameter.full_shape[dim] * inner;
+  if (run == stride) run = stride = target.size(), outer = 1;
+  const Tensor flat = target.View({target.size()});
+  for (int64_t i = 0; i < outer; ++i) {
+    target.device().ops().FillNormal(
+        flat.Slice(i * run, (i + 1) * run), seed ^ (hash & 0xffffffff00000000u), static_cast<uint32_t>(hash),
+        static_cast<uint64_t>(i * stride + parameter.split_begin * inner), parameter.stddev);
+  }
 }
 
 Tensor StackOf(const std::vector<Parameter*>& stack, Tensor Parameter::*member) {
@@ -38,6 +58,14 @@ Tensor StackOf(const std::vector<Parameter*>& stack, Tensor Parameter::*member) 
 
 }  // namespace
 
+Placement PlacementIn(const TensorGroup& tensor) {
+  return tensor.size() == 1 ? Placement::kReplicated : Placement::kTensor;
+}
+
+Split SplitOver(const TensorGroup& tensor, int dim) {
+  return {.dim = dim, .part = tensor.rank(), .parts = tensor.size()};
+}
+
 void ParameterBucket::Bind() {
   int64_t offset = 0;
   for (Parameter* parameter : parameters) {
@@ -53,11 +81,17 @@ void ParameterBucket::Bind() {
 }
 
 Parameter* ParameterGroup::Add(std::string name, Shape shape, Init init, double stddev, bool decay,
-                               Placement placement) {
+                               Placement placement, Split split) {
   COHORT_CHECK(buckets_.empty(), "%s is added to %s after Allocate", name.c_str(), name_.c_str());
   auto parameter = std::make_unique<Parameter>();
   parameter->name = std::move(name);
+  parameter->full_shape = shape;
+  const auto dim = static_cast<size_t>(split.dim);
+  const RowRange rows = RowsOf(shape[dim], split.part, split.parts);
+  shape[dim] = rows.size();
   parameter->shape = std::move(shape);
+  parameter->split_dim = split.dim;
+  parameter->split_begin = rows.begin;
   parameter->placement = placement;
   parameter->init = init;
   parameter->decay = decay;
@@ -139,12 +173,9 @@ void ParameterGroup::Initialize(uint64_t seed) {
       case Init::kZeros:
         ops.Fill(target, 0);
         break;
-      case Init::kNormal: {
-        const uint64_t hash = HashOfName(parameter->name);
-        ops.FillNormal(target, seed ^ (hash & 0xffffffff00000000u), static_cast<uint32_t>(hash), 0,
-                       parameter->stddev);
+      case Init::kNormal:
+        DrawNormal(*parameter, target, seed);
         break;
-      }
     }
     if (parameter->value.raw() != target.raw()) ops.Copy(target, parameter->value);
   }

@@ -16,12 +16,26 @@ namespace cohort::runtime {
 // What a parameter starts as, before a checkpoint is read.
 enum class Init : uint8_t { kNormal, kOnes, kZeros };
 
-// Which ranks hold copies of a parameter: all ranks of the data axis, or only those with the same experts.
-enum class Placement : uint8_t { kReplicated, kExpert };
+// Which ranks hold copies of a parameter: all that have its block, those with the same part of its matrices, or those
+// with the same experts.
+enum class Placement : uint8_t { kReplicated, kTensor, kExpert };
+
+// Which part of a parameter is here: of `parts` along dimension `dim`, as RowsOf (spread.h) cuts it.
+struct Split {
+  int dim = 0;
+  int part = 0, parts = 1;
+};
+class TensorGroup;
+// Of a matrix that the ranks of `tensor` divide along `dim`.
+Placement PlacementIn(const TensorGroup& tensor);
+Split SplitOver(const TensorGroup& tensor, int dim);
 
 struct Parameter {
-  std::string name;  // as in a Hugging Face checkpoint
-  Shape shape;
+  std::string name;   // as in a Hugging Face checkpoint
+  Shape shape;        // of what is here
+  Shape full_shape;   // of the whole, as in a checkpoint
+  int split_dim = 0;  // here are [split_begin, split_begin + shape[split_dim]) along it
+  int64_t split_begin = 0;
   Placement placement = Placement::kReplicated;
   Init init = Init::kNormal;
   bool decay = true;  // whether weight decay applies (matrices: yes; norms: no)
@@ -57,9 +71,10 @@ class ParameterGroup {
 
   const std::string& name() const { return name_; }
 
-  // Before Allocate. The pointer stays valid as long as the group.
+  // Before Allocate. `shape` is the whole parameter's; this rank holds the part that `split` says. The pointer stays
+  // valid as long as the group.
   Parameter* Add(std::string name, Shape shape, Init init, double stddev, bool decay,
-                 Placement placement = Placement::kReplicated);
+                 Placement placement = Placement::kReplicated, Split split = {});
   // n parameters of one shape that lie one after another in memory: Stacked(first, n) is then [n, shape...].
   std::vector<Parameter*> AddStack(const std::vector<std::string>& names, Shape shape, double stddev,
                                    Placement placement);
@@ -71,8 +86,8 @@ class ParameterGroup {
   int64_t StateBytes(const Device& device, DataType compute, bool trainable) const;
   // Makes the flat tensors. trainable: with master and grad.
   void Allocate(Device& device, DataType compute, bool trainable);
-  // Values drawn as each parameter's init says: Philox of (seed, hash of the name, element index), so that
-  // they do not depend on which rank holds what.
+  // Values drawn as each parameter's init says: Philox of (seed, hash of the name, element index in the whole
+  // parameter), so that they do not depend on which rank holds what.
   void Initialize(uint64_t seed);
   void ZeroGrad();
 

@@ -81,7 +81,7 @@ TEST_P(MoeLayerTest, DroplessForwardIsThePlainLoops) {
   LayerUnderTest test(config, ReferenceDevice(), DataType::kF64);
   const Tensor x = Random({11, config.hidden_size}, 2);
   // Without a batch: inference, where nothing is dropped.
-  const auto y = test.layer->Forward({.x = x, .batch = nullptr, .scale = {}}, nullptr, nullptr);
+  const auto y = test.layer->Forward({.x = x, .batch = nullptr}, nullptr, nullptr);
   ASSERT_TRUE(y.ok()) << y.status();
   const std::vector<double> expected = PlainForward(test, config, x);
   for (size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(y->data<double>()[i], expected[i], 1e-13);
@@ -92,7 +92,7 @@ TEST_P(MoeLayerTest, EveryGradientMatchesCentralDifferences) {
   LayerUnderTest test(config, ReferenceDevice(), DataType::kF64);
   const TokenBatch batch = runtime::RandomBatch(ReferenceDevice(), {6, 0, 1, 4}, config.vocab_size, 3);
   const Tensor x = Random({11, config.hidden_size}, 2), dy = Random({11, config.hidden_size}, 4);
-  const FeedForwardInput input = {.x = x, .batch = &batch, .scale = kScale};
+  const FeedForwardInput input = {.x = x, .batch = &batch, .offsets = batch.offsets, .scale = kScale};
 
   std::unique_ptr<FeedForward::Saved> saved;
   LossSums sums;
@@ -131,7 +131,7 @@ TEST_P(MoeLayerTest, TakesABatchOfNoTokens) {
   const Tensor none = Tensor::Empty(ReferenceDevice(), {0, config.hidden_size}, DataType::kF64);
   std::unique_ptr<FeedForward::Saved> saved;
   LossSums sums;
-  const auto y = test.layer->Forward({.x = none, .batch = &batch, .scale = kScale}, &saved, &sums);
+  const auto y = test.layer->Forward({.x = none, .batch = &batch, .offsets = batch.offsets, .scale = kScale}, &saved, &sums);
   ASSERT_TRUE(y.ok()) << y.status();
   const auto dx = test.layer->BackwardInput(none, *saved);
   ASSERT_TRUE(dx.ok()) << dx.status();
@@ -157,7 +157,7 @@ TEST(MoeLayer, LossesAreTheSameHoweverTheSequencesAreDivided) {
     for (const int length : lengths) tokens += length;
     const TokenBatch batch = runtime::RandomBatch(ReferenceDevice(), lengths, config.vocab_size, 3);
     const auto y = test.layer->Forward(
-        {.x = x.Slice(begin, begin + tokens), .batch = &batch, .scale = kScale}, nullptr, &sums);
+        {.x = x.Slice(begin, begin + tokens), .batch = &batch, .offsets = batch.offsets, .scale = kScale}, nullptr, &sums);
     EXPECT_TRUE(y.ok()) << y.status();
     return ToHost(*y);
   };
