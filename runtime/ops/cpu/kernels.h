@@ -61,6 +61,10 @@ struct Kernels {
 // The table for ActiveCpuIsa().
 template <typename T>
 const Kernels<T>& KernelsOf();
+template <>
+const Kernels<float>& KernelsOf<float>();
+template <>
+const Kernels<BFloat16>& KernelsOf<BFloat16>();
 
 // Every instruction set's tables, one pair per file kernels_<isa>.cc.
 namespace portable {

@@ -11,9 +11,9 @@
 namespace cohort::runtime {
 namespace {
 
-constexpr double kNothing = -std::numeric_limits<double>::infinity();
+constexpr double kNoKey = -std::numeric_limits<double>::infinity();
 
-double Dot(const double* a, const double* b, int64_t n) {
+double KeyDot(const double* a, const double* b, int64_t n) {
   double sum = 0;
   for (int64_t i = 0; i < n; ++i) sum += a[i] * b[i];
   return sum;
@@ -39,18 +39,18 @@ void ReferenceOps::AttentionPart(const Tensor& q, const Tensor& k, const Tensor&
         const double* query = qs + (t * heads + h) * width;
         double* out = ys + (t * heads + h) * width;
         std::fill(out, out + width, 0.0);
-        double top = kNothing, sum = 0;
+        double top = kNoKey, sum = 0;
         for (int64_t j = k_starts[s]; j < k_starts[s + 1]; ++j) {
           if (k_at[j] > q_at[t]) continue;
-          top = std::max(top, scale * Dot(query, ks + (j * groups + g) * width, width));
+          top = std::max(top, scale * KeyDot(query, ks + (j * groups + g) * width, width));
         }
         for (int64_t j = k_starts[s]; j < k_starts[s + 1]; ++j) {
           if (k_at[j] > q_at[t]) continue;
-          const double p = std::exp(scale * Dot(query, ks + (j * groups + g) * width, width) - top);
+          const double p = std::exp(scale * KeyDot(query, ks + (j * groups + g) * width, width) - top);
           sum += p;
           for (int64_t c = 0; c < width; ++c) out[c] += p * vs[(j * groups + g) * width + c];
         }
-        lses[h * tokens + t] = sum == 0 ? kNothing : top + std::log(sum);
+        lses[h * tokens + t] = sum == 0 ? kNoKey : top + std::log(sum);
         for (int64_t c = 0; c < width && sum != 0; ++c) out[c] /= sum;
       }
     }
@@ -68,7 +68,7 @@ void ReferenceOps::MergeAttention(const Tensor& y_part, const Tensor& lse_part, 
       const double theirs = lse_part.data<double>()[h * tokens + t];
       double& ours = lse.data<double>()[h * tokens + t];
       const double top = std::max(theirs, ours);
-      if (top == kNothing) continue;  // nobody saw a key: both outputs are 0
+      if (top == kNoKey) continue;  // nobody saw a key: both outputs are 0
       const double sum = std::exp(theirs - top) + std::exp(ours - top);
       const double part_weight = std::exp(theirs - top) / sum, weight = std::exp(ours - top) / sum;
       const double* part = y_part.data<double>() + (t * heads + h) * width;
@@ -96,13 +96,13 @@ void ReferenceOps::AttentionPartGrad(const Tensor& dy, const Tensor& q, const Te
     for (int64_t t = q_starts[s]; t < q_starts[s + 1]; ++t) {
       for (int64_t h = 0; h < heads; ++h) {
         const int64_t g = h / (heads / groups), at = (t * heads + h) * width;
-        const double drift = Dot(dys + at, ys + at, width);  // sum of p_j dp_j over the keys of all parts
+        const double drift = KeyDot(dys + at, ys + at, width);  // sum of p_j dp_j over the keys of all parts
         for (int64_t j = k_starts[s]; j < k_starts[s + 1]; ++j) {
           if (k_at[j] > q_at[t]) continue;
           const int64_t key = (j * groups + g) * width;
-          const double score = scale * Dot(qs + at, ks + key, width);
+          const double score = scale * KeyDot(qs + at, ks + key, width);
           const double p = std::exp(score - lse.data<double>()[h * tokens + t]);
-          const double ds = scale * p * (Dot(dys + at, vs + key, width) - drift);
+          const double ds = scale * p * (KeyDot(dys + at, vs + key, width) - drift);
           for (int64_t c = 0; c < width; ++c) {
             dqs[at + c] += ds * ks[key + c];
             dks[key + c] += ds * qs[at + c];
