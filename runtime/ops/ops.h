@@ -2,7 +2,7 @@
 // the judge; `cpu` (oneDNN and vector code) and later devices implement the same list, which being
 // pure virtual the compiler checks.
 //
-// Legend. T tokens (rows), D model width, H query heads, G key/value heads (G divides H), C head width, V
+// Legend. T tokens (rows), U keys, D model width, H query heads, G key/value heads (G divides H), C head width, V
 // vocabulary, E experts, K experts a token, M routed rows, S sequences, P pages. "float" is the compute type:
 // bf16 or f32 on the CPU, f64 on the reference. "state" is f32 on the CPU, f64 on the reference
 // (Device::state_dtype). Sums are made in state precision whatever the inputs. Index tensors are kI32.
@@ -78,7 +78,8 @@ class Ops {
   // y[t] = table[tokens[t]]. tokens [T], table [V, D], y [T, D]. Also the row gather of token
   // dispatch: a negative index gives a row of zeros.
   virtual void GatherRows(const Tensor& table, const Tensor& rows, const Tensor& y) = 0;
-  // dtable[tokens[t]] += dy[t], in order of t. dtable state [V, D].
+  // dtable[tokens[t]] += dy[t], in order of t. dtable state [V, D]. Negative tokens are skipped: with them and
+  // GatherRows' zeros the ranks of a split vocabulary make rows that add up.
   virtual void EmbeddingGrad(const Tensor& dy, const Tensor& tokens, const Tensor& dtable) = 0;
 
   // ---- RMSNorm (Zhang & Sennrich, 2019) ----
@@ -119,6 +120,25 @@ class Ops {
   virtual void AttentionGrad(const Tensor& dy, const Tensor& q, const Tensor& k, const Tensor& v,
                              const Tensor& y, const Tensor& lse, const Tensor& offsets, double scale,
                              const Tensor& dq, const Tensor& dk, const Tensor& dv) = 0;
+  // Attention to some of the keys of a sequence, by positions: query t of sequence s sees the keys j of
+  // [k_offsets[s], k_offsets[s+1]) with k_positions[j] <= q_positions[t]. q, y [T, H, C], k, v [U, G, C],
+  // q_offsets, k_offsets [S+1], q_positions [T] and k_positions [U] not descending within a sequence; lse state
+  // [H, T]. y is of q's type or state. A query that sees no key: y 0, lse -inf. Keys that nobody sees and
+  // queries that see nothing cost nothing.
+  virtual void AttentionPart(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& q_offsets,
+                             const Tensor& k_offsets, const Tensor& q_positions, const Tensor& k_positions,
+                             double scale, const Tensor& y, const Tensor& lse) = 0;
+  // (y, lse) := attention to the keys of both parts, which are disjoint (Liu et al., 2023, Ring Attention: the
+  // outputs weighted by exp(lse)). y_part, y [T, H, C], each float or state; lse_part, lse state [H, T].
+  virtual void MergeAttention(const Tensor& y_part, const Tensor& lse_part, const Tensor& y,
+                              const Tensor& lse) = 0;
+  // What the keys of one part add to the gradients, given y and lse of all parts merged: dq [T, H, C], dk, dv
+  // [U, G, C] state, +=. dy is of q's type, y of q's type or state; the rest is as in AttentionPart.
+  virtual void AttentionPartGrad(const Tensor& dy, const Tensor& q, const Tensor& k, const Tensor& v,
+                                 const Tensor& y, const Tensor& lse, const Tensor& q_offsets,
+                                 const Tensor& k_offsets, const Tensor& q_positions,
+                                 const Tensor& k_positions, double scale, const Tensor& dq, const Tensor& dk,
+                                 const Tensor& dv) = 0;
   // Writes k, v [T, G, C] into the pages: token t at slot slots[t] = page * page_size + place.
   virtual void StoreKv(const Tensor& k, const Tensor& v, const Tensor& slots, const KvPages& pages) = 0;
   // Queries [query_offsets[s], query_offsets[s+1]) of q [T, H, C] are the last tokens of sequence s, whose
@@ -134,6 +154,28 @@ class Ops {
   // targets 0; may alias logits.
   virtual void CrossEntropy(const Tensor& logits, const Tensor& targets, double grad_scale,
                             const Tensor& losses, const Tensor& dlogits) = 0;
+
+  // The loss over logits whose columns are split: this rank has classes [first, first + V) as logits [T, V]
+  // float or state; targets are of all classes, those elsewhere included. In order, with max, sum,
+  // target_logit, lse, losses state [T]:
+  //   VocabularyStats            here
+  //   global_max = max           over the ranks
+  //   VocabularyRescale          sum[t] *= exp(max[t] - global_max[t])
+  //   sum, target_logit          added over the ranks
+  //   VocabularyLoss             of global_max: the same on every rank
+  //   VocabularyGrad             of this rank's columns
+  // max[t], sum[t] = sum_i exp(logits[t, i] - max[t]), target_logit[t] = the target's logit, 0 where it is not
+  // here. Without a column above -inf: max -inf, sum 0. Ignored targets (< 0): all three 0.
+  virtual void VocabularyStats(const Tensor& logits, const Tensor& targets, int64_t first, const Tensor& max,
+                               const Tensor& sum, const Tensor& target_logit) = 0;
+  virtual void VocabularyRescale(const Tensor& max, const Tensor& global_max, const Tensor& sum) = 0;
+  // lse[t] = max[t] + log sum[t], losses[t] = lse[t] - target_logit[t]; both 0 where targets[t] < 0.
+  virtual void VocabularyLoss(const Tensor& targets, const Tensor& max, const Tensor& sum,
+                              const Tensor& target_logit, const Tensor& lse, const Tensor& losses) = 0;
+  // dlogits[t, i] = grad_scale (exp(logits[t, i] - lse[t]) - [first + i is the target]), rows of ignored
+  // targets 0; of logits' type; may alias logits.
+  virtual void VocabularyGrad(const Tensor& logits, const Tensor& targets, int64_t first, const Tensor& lse,
+                              double grad_scale, const Tensor& dlogits) = 0;
 
   // ---- mixture of experts ----
 
@@ -177,6 +219,17 @@ class Ops {
   // offsets [S+1], losses state [S].
   virtual void BalanceLoss(const Tensor& probs, const Tensor& indices, const Tensor& offsets,
                            double grad_scale, const Tensor& losses, const Tensor& dprobs) = 0;
+  // BalanceLoss in two steps, for sequences whose tokens lie on several ranks. First what ranks add up, over
+  // this rank's tokens [offsets[s], offsets[s+1]) of sequence s: counts[s,e] = choices that went to e,
+  // prob_sums[s,e] = sum of probs[t,e]. Both state [S, E].
+  virtual void BalanceCounts(const Tensor& probs, const Tensor& indices, const Tensor& offsets,
+                             const Tensor& counts, const Tensor& prob_sums) = 0;
+  // Then, from the sums over ranks and lengths kI32 [S], the tokens of the whole sequences of K choices each:
+  // losses as of BalanceLoss on whole sequences (equal on all ranks) and the gradients of this rank's tokens
+  // into dprobs state [T, E], where defined.
+  virtual void BalanceLossFromCounts(const Tensor& counts, const Tensor& prob_sums, const Tensor& lengths,
+                                     int64_t choices, double grad_scale, const Tensor& offsets,
+                                     const Tensor& losses, const Tensor& dprobs) = 0;
   // The router z-loss of ST-MoE (Zoph et al., 2022): losses[t] = logsumexp(logits[t])^2. dlogits, where
   // defined, += grad_scale x its gradient. logits, dlogits state [T, E], losses state [T].
   virtual void RouterZLoss(const Tensor& logits, double grad_scale, const Tensor& losses,

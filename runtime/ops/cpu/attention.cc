@@ -20,45 +20,35 @@ const Kernels& KernelsFor(DataType dtype) {
   return bf16 ? kPortableBF16 : kPortableF32;
 }
 
-}  // namespace attention
-
-using attention::At;
-using attention::MutableAt;
-
-void CpuOps::Attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& offsets, double scale,
-                       const Tensor& y, const Tensor& lse) {
+void ForwardSpans(const Tensor& q, const Tensor& k, const Tensor& v, absl::Span<const Span> spans,
+                  double scale, const Tensor& y, const Tensor& lse) {
   const int64_t tokens = q.dim(0), query_heads = q.dim(1), groups = k.dim(1), width = q.dim(2);
-  const int64_t heads = attention::HeadsOfGroup(q, k, groups, k.dim(2), scale);
-  CheckShape("Attention", k, {tokens, groups, width});
-  CheckSameShape("Attention", k, v);
-  CheckSameShape("Attention", q, y);
-  CheckShape("Attention", lse, {query_heads, tokens});
-  for (const Tensor* other : {&k, &v, &y}) CheckSameType("Attention", q, *other);
-  const int32_t* starts = CheckOffsets("Attention", offsets, offsets.dim(0) - 1, tokens);
-
+  const int64_t heads = query_heads / groups;
   struct Unit {
-    int64_t start, first, count, group;
+    const Span* span;
+    int64_t first, count, group;
   };
   std::vector<Unit> units;
-  const int64_t chunk = attention::UnitTokens(heads);
+  const int64_t chunk = UnitTokens(heads);
   int64_t most = 0;
-  for (int64_t s = 0; s + 1 < offsets.dim(0); ++s) {
-    const int64_t length = starts[s + 1] - starts[s];
+  for (const Span& span : spans) {
     for (int64_t g = 0; g < groups; ++g) {
-      for (int64_t first = 0; first < length; first += chunk) {
-        units.push_back({starts[s], first, std::min(chunk, length - first), g});
+      for (int64_t first = 0; first < span.queries; first += chunk) {
+        units.push_back({&span, first, std::min(chunk, span.queries - first), g});
         most = std::max(most, units.back().count * heads);
       }
     }
   }
-  const attention::Kernels& kernels = attention::KernelsFor(q.dtype());
-  const size_t state_bytes = attention::StateFloats(most, width) * sizeof(float);
-  const size_t scratch_bytes = state_bytes + attention::ForwardScratchBytes(most, width);
-  attention::RunUnits(q.device(), kernels, units.size(), scratch_bytes, [&](int64_t i, void* scratch) {
+  const Kernels& kernels = KernelsFor(q.dtype());
+  const auto finish = y.dtype() == DataType::kF32 ? kernels.finish_float : kernels.finish;
+  const size_t state_bytes = StateFloats(most, width) * sizeof(float);
+  const size_t scratch_bytes = state_bytes + ForwardScratchBytes(most, width);
+  RunUnits(q.device(), kernels, units.size(), scratch_bytes, [&](int64_t i, void* scratch) {
     const Unit& unit = units[i];
-    const int64_t row = ((unit.start + unit.first) * query_heads + unit.group * heads) * width;
-    const int64_t key = (unit.start * groups + unit.group) * width;
-    attention::ForwardTask task;
+    const int64_t token = unit.span->query + unit.first;
+    const int64_t row = (token * query_heads + unit.group * heads) * width;
+    const int64_t key = (unit.span->key * groups + unit.group) * width;
+    ForwardTask task;
     task.kv.keys = At(k, key);
     task.kv.values = At(v, key);
     task.kv.stride = groups * width;
@@ -69,63 +59,106 @@ void CpuOps::Attention(const Tensor& q, const Tensor& k, const Tensor& v, const 
     task.heads = heads;
     task.width = width;
     task.first_seen = unit.first + 1;
-    task.key_end = unit.first + unit.count;
+    if (unit.span->seen != nullptr) task.seen = unit.span->seen + unit.first;
+    task.key_end = task.Seen(unit.count - 1);
     task.scale = static_cast<float>(scale);
-    task.lse = lse.data<float>() + unit.group * heads * tokens + unit.start + unit.first;
+    task.lse = lse.data<float>() + unit.group * heads * tokens + token;
     task.lse_stride = tokens;
     float* state = static_cast<float*>(scratch);
     kernels.forward(task, state, static_cast<char*>(scratch) + state_bytes);
-    kernels.finish(task, &state, 1);
+    finish(task, &state, 1);
   });
 }
 
-void CpuOps::AttentionGrad(const Tensor& dy, const Tensor& q, const Tensor& k, const Tensor& v,
-                           const Tensor& y, const Tensor& lse, const Tensor& offsets, double scale,
-                           const Tensor& dq, const Tensor& dk, const Tensor& dv) {
+void BackwardSpans(const Tensor& dy, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& y,
+                   const Tensor& lse, absl::Span<const Span> spans, double scale, bool add, const Tensor& dq,
+                   const Tensor& dk, const Tensor& dv) {
   const int64_t tokens = q.dim(0), query_heads = q.dim(1), groups = k.dim(1), width = q.dim(2);
-  const int64_t heads = attention::HeadsOfGroup(q, k, groups, k.dim(2), scale);
-  CheckShape("AttentionGrad", k, {tokens, groups, width});
-  CheckShape("AttentionGrad", lse, {query_heads, tokens});
-  for (const Tensor* other : {&dy, &y, &dq}) CheckSameShape("AttentionGrad", q, *other);
-  for (const Tensor* other : {&v, &dk, &dv}) CheckSameShape("AttentionGrad", k, *other);
-  for (const Tensor* other : {&dy, &k, &v, &y, &dq, &dk, &dv}) CheckSameType("AttentionGrad", q, *other);
-  const int32_t* starts = CheckOffsets("AttentionGrad", offsets, offsets.dim(0) - 1, tokens);
-
+  const int64_t heads = query_heads / groups;
   struct Unit {
-    int64_t start, length, group;
+    const Span* span;
+    int64_t group;
   };
   std::vector<Unit> units;
   int64_t longest = 0;
-  for (int64_t s = 0; s + 1 < offsets.dim(0); ++s) {
-    const int64_t length = starts[s + 1] - starts[s];
-    longest = std::max(longest, length);
-    for (int64_t g = 0; length > 0 && g < groups; ++g) units.push_back({starts[s], length, g});
+  for (const Span& span : spans) {
+    longest = std::max(longest, span.keys);
+    for (int64_t g = 0; span.queries > 0 && g < groups; ++g) units.push_back({&span, g});
   }
-  const attention::Kernels& kernels = attention::KernelsFor(q.dtype());
-  const size_t scratch_bytes = attention::BackwardScratchBytes(longest, heads, width);
-  attention::RunUnits(q.device(), kernels, units.size(), scratch_bytes, [&](int64_t i, void* scratch) {
-    const Unit& unit = units[i];
-    const int64_t row = (unit.start * query_heads + unit.group * heads) * width;
-    const int64_t key = (unit.start * groups + unit.group) * width;
-    attention::BackwardTask task;
+  const Kernels& kernels = KernelsFor(q.dtype());
+  const size_t scratch_bytes = BackwardScratchBytes(longest, heads, width);
+  RunUnits(q.device(), kernels, units.size(), scratch_bytes, [&](int64_t i, void* scratch) {
+    const Span& span = *units[i].span;
+    const int64_t row = (span.query * query_heads + units[i].group * heads) * width;
+    const int64_t key = (span.key * groups + units[i].group) * width;
+    BackwardTask task;
     task.dy = At(dy, row);
     task.q = At(q, row);
     task.y = At(y, row);
+    task.y_is_float = y.dtype() == DataType::kF32;
     task.k = At(k, key);
     task.v = At(v, key);
     task.dq = MutableAt(dq, row);
     task.dk = MutableAt(dk, key);
     task.dv = MutableAt(dv, key);
+    task.add = add;
     task.token_stride = query_heads * width;
     task.kv_stride = groups * width;
-    task.tokens = unit.length;
+    task.tokens = span.queries;
+    task.seen = span.seen;
+    task.keys = task.Seen(span.queries - 1);
     task.heads = heads;
     task.width = width;
     task.scale = static_cast<float>(scale);
-    task.lse = lse.data<float>() + unit.group * heads * tokens + unit.start;
+    task.lse = lse.data<float>() + units[i].group * heads * tokens + span.query;
     task.lse_stride = tokens;
     kernels.backward(task, scratch);
   });
+}
+
+}  // namespace attention
+
+namespace {
+
+std::vector<attention::Span> WholeSequences(const int32_t* starts, int64_t sequences) {
+  std::vector<attention::Span> spans(sequences);
+  for (int64_t s = 0; s < sequences; ++s) {
+    const int64_t length = starts[s + 1] - starts[s];
+    spans[s] = {starts[s], length, starts[s], length, nullptr};
+  }
+  return spans;
+}
+
+}  // namespace
+
+void CpuOps::Attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& offsets, double scale,
+                       const Tensor& y, const Tensor& lse) {
+  const int64_t tokens = q.dim(0), groups = k.dim(1);
+  attention::HeadsOfGroup(q, k, groups, k.dim(2), scale);
+  CheckShape("Attention", k, {tokens, groups, q.dim(2)});
+  CheckSameShape("Attention", k, v);
+  CheckSameShape("Attention", q, y);
+  CheckShape("Attention", lse, {q.dim(1), tokens});
+  for (const Tensor* other : {&k, &v, &y}) CheckSameType("Attention", q, *other);
+  const int64_t sequences = offsets.dim(0) - 1;
+  const int32_t* starts = CheckOffsets("Attention", offsets, sequences, tokens);
+  attention::ForwardSpans(q, k, v, WholeSequences(starts, sequences), scale, y, lse);
+}
+
+void CpuOps::AttentionGrad(const Tensor& dy, const Tensor& q, const Tensor& k, const Tensor& v,
+                           const Tensor& y, const Tensor& lse, const Tensor& offsets, double scale,
+                           const Tensor& dq, const Tensor& dk, const Tensor& dv) {
+  const int64_t tokens = q.dim(0), groups = k.dim(1);
+  attention::HeadsOfGroup(q, k, groups, k.dim(2), scale);
+  CheckShape("AttentionGrad", k, {tokens, groups, q.dim(2)});
+  CheckShape("AttentionGrad", lse, {q.dim(1), tokens});
+  for (const Tensor* other : {&dy, &y, &dq}) CheckSameShape("AttentionGrad", q, *other);
+  for (const Tensor* other : {&v, &dk, &dv}) CheckSameShape("AttentionGrad", k, *other);
+  for (const Tensor* other : {&dy, &k, &v, &y, &dq, &dk, &dv}) CheckSameType("AttentionGrad", q, *other);
+  const int64_t sequences = offsets.dim(0) - 1;
+  const int32_t* starts = CheckOffsets("AttentionGrad", offsets, sequences, tokens);
+  attention::BackwardSpans(dy, q, k, v, y, lse, WholeSequences(starts, sequences), scale, /*add=*/false, dq,
+                           dk, dv);
 }
 
 }  // namespace cohort::runtime

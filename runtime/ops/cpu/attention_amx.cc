@@ -149,7 +149,7 @@ void Release() { _tile_release(); }
 
 }  // namespace
 
-extern const Kernels kAmxBF16 = {Configure, Release, Forward<AmxBackend, Bits>, Finish<Bits>,
-                                 Backward<AmxBackend, Bits>};
+extern const Kernels kAmxBF16 = {Configure,    Release,       Forward<AmxBackend, Bits>,
+                                 Finish<Bits>, Finish<float>, Backward<AmxBackend, Bits>};
 
 }  // namespace cohort::runtime::attention

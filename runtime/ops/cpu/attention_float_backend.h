@@ -90,7 +90,7 @@ inline void NoState() {}
 
 template <typename T>
 constexpr Kernels FloatKernels() {
-  return {NoState, NoState, Forward<FloatBackend, T>, Finish<T>, Backward<FloatBackend, T>};
+  return {NoState, NoState, Forward<FloatBackend, T>, Finish<T>, Finish<float>, Backward<FloatBackend, T>};
 }
 
 }  // namespace

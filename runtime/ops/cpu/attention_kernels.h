@@ -40,7 +40,8 @@ struct KeyValues {
   int64_t page_stride = 0;
 };
 
-// Queries of consecutive tokens against keys [key_begin, key_end); token i sees keys below first_seen + i.
+// Queries of consecutive tokens against keys [key_begin, key_end). Token i sees the keys below first_seen + i,
+// or, with seen, below seen[i], which must not descend and begins with 1 at least.
 struct ForwardTask {
   KeyValues kv;
   const void* q = nullptr;  // row (i, r) at q + i * token_stride + r * width; y alike
@@ -50,28 +51,36 @@ struct ForwardTask {
   int64_t heads = 1;  // query heads of the group
   int64_t width = 0;
   int64_t first_seen = 1;
+  const int32_t* seen = nullptr;
   int64_t key_begin = 0;
   int64_t key_end = 0;
   float scale = 1;
   float* lse = nullptr;  // lse[r * lse_stride + i], or none
   int64_t lse_stride = 0;
   int64_t rows() const { return tokens * heads; }
+  int64_t Seen(int64_t token) const { return seen != nullptr ? seen[token] : first_seen + token; }
 };
 
-// One whole sequence and one key/value head, for the gradients. dq, dk, dv are overwritten.
+// The queries and keys of one sequence and one key/value head, for the gradients. Token i sees the keys below
+// i + 1, or below seen[i] as above.
 struct BackwardTask {
   const void *dy = nullptr, *q = nullptr,
              *y = nullptr;                // row (i, r) at + i * token_stride + r * width; dq alike
   const void *k = nullptr, *v = nullptr;  // row j at + j * kv_stride; dk, dv alike
   void *dq = nullptr, *dk = nullptr, *dv = nullptr;
+  bool y_is_float = false;  // else of the kernel's element type, as are the inputs
+  bool add = false;         // dq, dk, dv are floats that are added to; else elements that are overwritten
   int64_t token_stride = 0;
   int64_t kv_stride = 0;
   int64_t tokens = 0;
+  int64_t keys = 0;  // that the last token sees
+  const int32_t* seen = nullptr;
   int64_t heads = 1;
   int64_t width = 0;
   float scale = 1;
   const float* lse = nullptr;
   int64_t lse_stride = 0;
+  int64_t Seen(int64_t token) const { return seen != nullptr ? seen[token] : token + 1; }
 };
 
 // What a forward pass leaves for each row: the unnormalised output, the largest exponent and the sum, in
@@ -85,10 +94,10 @@ constexpr size_t ForwardScratchBytes(int64_t rows, int64_t width) {
              ((RoundUp(rows, kPad) + kPad + 2 * kKeyBlock) * c + 2 * kRowBlock * (kKeyBlock + kSkew)) +
          4096;
 }
-constexpr size_t BackwardScratchBytes(int64_t tokens, int64_t heads, int64_t width) {
+constexpr size_t BackwardScratchBytes(int64_t keys, int64_t heads, int64_t width) {
   const int64_t c = RoundUp(width, kPad);
   const int64_t rows = RoundUp(heads > kGradUnitRows ? heads : kGradUnitRows, kPad);
-  return sizeof(float) * (2 * RoundUp(tokens, kPad) * c + 4 * rows * c + c * (rows + kSkew) + 3 * rows +
+  return sizeof(float) * (2 * RoundUp(keys, kPad) * c + 4 * rows * c + c * (rows + kSkew) + 3 * rows +
                           (2 * kGradKeyBlock + kPad) * c + c * (kGradKeyBlock + kSkew) +
                           2 * kPad * (kGradRowBlock + kSkew) + 3 * kGradKeyBlock * (kGradRowBlock + kSkew)) +
          8192;
@@ -102,6 +111,8 @@ struct Kernels {
   void (*forward)(const ForwardTask& task, float* state, void* scratch);
   // Merges the states of `count` forward passes over parts of the keys, divides and writes y and lse.
   void (*finish)(const ForwardTask& task, const float* const* states, int count);
+  // The same with y of floats.
+  void (*finish_float)(const ForwardTask& task, const float* const* states, int count);
   void (*backward)(const BackwardTask& task, void* scratch);
 };
 

@@ -70,6 +70,21 @@ inline void KeyRows(const KeyValues& kv, const void* base, int64_t key, int64_t 
   }
 }
 
+// The first token that sees key `key`; task.tokens where none does.
+template <typename Task>
+inline int64_t FirstThatSees(const Task& task, int64_t key) {
+  int64_t low = 0, high = task.tokens;
+  while (low < high) {
+    const int64_t middle = (low + high) / 2;
+    if (task.Seen(middle) > key) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  return low;
+}
+
 // One row of scores, of which the first `seen` count -> probabilities against the running maximum; corrects
 // the row's output. `columns` is a multiple of 32 and is filled.
 template <class B>
@@ -145,15 +160,15 @@ void Forward(const ForwardTask& task, float* state, void* scratch) {
       B::PackPairs(staging, cp, values + (j - begin) * 16, kKeyBlock * 16);
     }
     // The first token that sees any of these keys; the rows before are done.
-    const int64_t first_row = Larger(0, begin - task.first_seen + 1) * task.heads;
+    const int64_t first_row = FirstThatSees(task, begin) * task.heads;
     for (int64_t row = first_row / kRowBlock * kRowBlock; row < rows; row += kRowBlock) {
       const int64_t count = Min(kRowBlock, rows - row);
-      const int64_t last_seen = task.first_seen + (row + count - 1) / task.heads;
+      const int64_t last_seen = task.Seen((row + count - 1) / task.heads);
       const int64_t columns = RoundUp(Min(end, last_seen) - begin, kPad);
       B::Gemm(q + row * cp, cp, keys, cp * 16, scores, kLd, count, columns, cp, false);
       int64_t token = row / task.heads, head = row % task.heads;
       for (int64_t i = 0; i < count; ++i) {
-        const int64_t seen = Min(end, task.first_seen + token) - begin;
+        const int64_t seen = Min(end, task.Seen(token)) - begin;
         SoftmaxRow<B>(scores + i * kLd, probabilities + i * kLd, columns, seen, scale_log2, top + row + i,
                       sum + row + i, o + (row + i) * cp, cp);
         if (++head == task.heads) head = 0, ++token;

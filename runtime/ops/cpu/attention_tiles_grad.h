@@ -10,8 +10,8 @@ namespace cohort::runtime::attention {
 namespace {
 
 // sum_c a[c] b[c].
-template <typename T>
-inline float Dot(const T* a, const T* b, int64_t n) {
+template <typename A, typename B>
+inline float Dot(const A* a, const B* b, int64_t n) {
   V sum = {};
   int64_t c = 0;
   for (; c + kLanes <= n; c += kLanes) sum += Load(a + c) * Load(b + c);
@@ -25,6 +25,23 @@ inline void WriteRow(const float* from, int64_t width, float scale, T* to) {
   int64_t c = 0;
   for (; c + kLanes <= width; c += kLanes) Store(to + c, Load(from + c) * scale);
   for (; c < width; ++c) FromFloat(from[c] * scale, to + c);
+}
+
+inline void AddRow(const float* from, int64_t width, float scale, float* to) {
+  int64_t c = 0;
+  for (; c + kLanes <= width; c += kLanes) Store(to + c, Load(to + c) + Load(from + c) * scale);
+  for (; c < width; ++c) to[c] += from[c] * scale;
+}
+
+// Row of `width` at element `at` of a result.
+template <typename T>
+inline void PutRow(const BackwardTask& task, const float* from, int64_t width, float scale, void* to,
+                   int64_t at) {
+  if (task.add) {
+    AddRow(from, width, scale, static_cast<float*>(to) + at);
+  } else {
+    WriteRow(from, width, scale, static_cast<T*>(to) + at);
+  }
 }
 
 // The row side of a chunk of rows, packed for every product it takes part in.
@@ -45,7 +62,7 @@ struct GradRows {
     rows = tokens * task.heads;
     pad = RoundUp(rows, kPad);
     const int64_t cp = RoundUp(task.width, kPad), begin = first_token * task.heads, end = begin + rows;
-    const T *from[kPad], *from_y[kPad];
+    const T* from[kPad];
     for (int64_t i = 0; i < pad; i += kPad) {
       QueryRows(task.q, task.token_stride, task.heads, task.width, begin + i, end, from);
       B::Copy(from, kPad, task.width, cp, staging);
@@ -57,15 +74,19 @@ struct GradRows {
       B::PackTransposed(staging, cp, dy_t + i * cp);
       B::PackTransposed(staging + 16 * cp, cp, dy_t + (i + 16) * cp);
       B::PackPairs(staging, cp, dy_pairs + i * 16, pad * 16);
-      QueryRows(task.y, task.token_stride, task.heads, task.width, begin + i, end, from_y);
       for (int64_t r = 0; r < kPad; ++r) {
         const bool real = from[r] != nullptr;
         const int64_t token = (begin + i + r) / task.heads, head = (begin + i + r) % task.heads;
-        drift[i + r] = real ? Dot(from[r], from_y[r], task.width) : 0;
+        drift[i + r] = real ? Drift(task, from[r], token * task.token_stride + head * task.width) : 0;
         lse[i + r] = real ? task.lse[head * task.lse_stride + token] * kLog2E : 0;
-        seen[i + r] = real ? static_cast<int32_t>(token) + 1 : 0;
+        seen[i + r] = real ? static_cast<int32_t>(task.Seen(token)) : 0;
       }
     }
+  }
+
+  static float Drift(const BackwardTask& task, const T* dy_row, int64_t at) {
+    if (task.y_is_float) return Dot(dy_row, static_cast<const float*>(task.y) + at, task.width);
+    return Dot(dy_row, static_cast<const T*>(task.y) + at, task.width);
   }
 
   int64_t rows = 0, pad = 0;
@@ -110,7 +131,7 @@ inline void GradTile(const float* scores, const float* dp, int64_t ld_in, int64_
 template <class B, typename T>
 void Backward(const BackwardTask& task, void* scratch) {
   using E = typename B::Element;
-  const int64_t cp = RoundUp(task.width, kPad), keys_pad = RoundUp(task.tokens, kPad);
+  const int64_t cp = RoundUp(task.width, kPad), keys_pad = RoundUp(task.keys, kPad);
   const int64_t chunk = Larger(1, kGradUnitRows / task.heads);
   const int64_t capacity = RoundUp(chunk * task.heads, kPad);
   const int64_t ld_dq = capacity + kSkew;
@@ -135,7 +156,7 @@ void Backward(const BackwardTask& task, void* scratch) {
   std::memset(dv, 0, sizeof(float) * keys_pad * cp);
 
   for (int64_t t0 = 0; t0 < task.tokens; t0 += chunk) {
-    const int64_t tokens = Min(chunk, task.tokens - t0), seen_end = t0 + tokens;
+    const int64_t tokens = Min(chunk, task.tokens - t0), seen_end = task.Seen(t0 + tokens - 1);
     rows.Pack(task, t0, tokens);
     for (int64_t begin = 0; begin < seen_end; begin += kGradKeyBlock) {
       const int64_t end = Min(seen_end, begin + kGradKeyBlock);
@@ -146,10 +167,10 @@ void Backward(const BackwardTask& task, void* scratch) {
         KeyRows(kv, task.v, j, end, from);
         B::Copy(from, kPad, task.width, cp, v + (j - begin) * cp);
       }
-      const int64_t first_row = Larger(0, begin - t0) * task.heads / kPad * kPad;
+      const int64_t first_row = Larger(0, FirstThatSees(task, begin) - t0) * task.heads / kPad * kPad;
       for (int64_t row = first_row; row < rows.pad; row += kGradRowBlock) {
         const int64_t count = Min(kGradRowBlock, rows.pad - row);
-        const int64_t last_seen = t0 + Min(row + count - 1, rows.rows - 1) / task.heads + 1;
+        const int64_t last_seen = task.Seen(t0 + Min(row + count - 1, rows.rows - 1) / task.heads);
         const int64_t keys = RoundUp(Min(end, last_seen) - begin, kPad);
         for (int64_t j = 0; j < keys; j += kPad) {
           B::Gemm(k + j * cp, cp, rows.q_t + row * cp, cp * 16, scores, kLd, kPad, count, cp, false);
@@ -163,21 +184,23 @@ void Backward(const BackwardTask& task, void* scratch) {
       }
     }
     for (int64_t i = 0; i < rows.rows; i += kLanes) {
-      const T* to[kPad];
-      QueryRows(task.dq, task.token_stride, task.heads, task.width, t0 * task.heads + i,
-                t0 * task.heads + rows.rows, to);
+      int64_t to[kLanes];
+      for (int64_t r = 0; r < kLanes; ++r) {
+        const int64_t row = t0 * task.heads + i + r;
+        to[r] = row / task.heads * task.token_stride + row % task.heads * task.width;
+      }
       for (int64_t c = 0; c < cp; c += kLanes) {
         float block[kLanes * kLanes];
         Transpose16(dq_t + c * ld_dq + i, ld_dq, block);
         for (int64_t r = 0; r < Min(kLanes, rows.rows - i); ++r) {
-          WriteRow(block + r * kLanes, Min(kLanes, task.width - c), task.scale, const_cast<T*>(to[r]) + c);
+          PutRow<T>(task, block + r * kLanes, Min(kLanes, task.width - c), task.scale, task.dq, to[r] + c);
         }
       }
     }
   }
-  for (int64_t j = 0; j < task.tokens; ++j) {
-    WriteRow(dk + j * cp, task.width, task.scale, static_cast<T*>(task.dk) + j * task.kv_stride);
-    WriteRow(dv + j * cp, task.width, 1, static_cast<T*>(task.dv) + j * task.kv_stride);
+  for (int64_t j = 0; j < task.keys; ++j) {
+    PutRow<T>(task, dk + j * cp, task.width, task.scale, task.dk, j * task.kv_stride);
+    PutRow<T>(task, dv + j * cp, task.width, 1, task.dv, j * task.kv_stride);
   }
 }
 

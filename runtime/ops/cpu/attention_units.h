@@ -1,5 +1,5 @@
-// What attention.cc and paged_attention.cc share: the choice of kernels, and running independent units of
-// work on CpuThreads() threads with scratch memory each.
+// What attention.cc, attention_part.cc and paged_attention.cc share: the choice of kernels, and running
+// independent units of work on CpuThreads() threads with scratch memory each.
 #pragma once
 
 #include <omp.h>
@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "absl/types/span.h"
 #include "comm/check.h"
 #include "runtime/device/cpu_features.h"
 #include "runtime/ops/cpu/attention_kernels.h"
@@ -44,6 +45,23 @@ inline const char* At(const Tensor& tensor, int64_t element) {
 inline char* MutableAt(const Tensor& tensor, int64_t element) {
   return const_cast<char*>(At(tensor, element));
 }
+
+// One sequence of a packed batch: its queries are tokens [query, query + queries) of q, its keys [key, key +
+// keys) of k. Query i sees the first i + 1 of them, or the first seen[i] (see ForwardTask).
+struct Span {
+  int64_t query = 0, queries = 0;
+  int64_t key = 0, keys = 0;
+  const int32_t* seen = nullptr;
+};
+
+// y, lse of the queries of `spans` (the others' are left alone). q [T, H, C], k, v [U, G, C]; y of q's type or
+// f32. Arguments are checked already.
+void ForwardSpans(const Tensor& q, const Tensor& k, const Tensor& v, absl::Span<const Span> spans,
+                  double scale, const Tensor& y, const Tensor& lse);
+// Gradients, written in q's type, or with `add` added into f32.
+void BackwardSpans(const Tensor& dy, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& y,
+                   const Tensor& lse, absl::Span<const Span> spans, double scale, bool add, const Tensor& dq,
+                   const Tensor& dk, const Tensor& dv);
 
 // Query heads of a key/value head; aborts where the shapes do not fit together.
 inline int64_t HeadsOfGroup(const Tensor& q, const Tensor& k, int64_t groups, int64_t width, double scale) {

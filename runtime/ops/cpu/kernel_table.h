@@ -28,6 +28,8 @@ constexpr Kernels<T> Table() {
           .rms_norm_weight_grad = &RmsNormWeightGrad<T>,
           .rope = &Rope<T>,
           .cross_entropy = &CrossEntropy<T>,
+          .softmax_stats = &SoftmaxStats<T>,
+          .scaled_exp = &ScaledExp<T>,
           .adamw = &AdamW<T>,
           .dot = &Dot<T>,
           .transpose = &Transpose<T>};

@@ -45,6 +45,10 @@ struct Kernels {
                int64_t c);
   // One row: the loss of target (>= 0) and, where grad is not null, grad_scale (softmax - onehot).
   float (*cross_entropy)(const T* logits, int64_t v, int64_t target, float grad_scale, T* grad);
+  // The maximum of a row and the sum of exp(logit - maximum).
+  void (*softmax_stats)(const T* logits, int64_t v, float* max, double* sum);
+  // y = exp(x - shift) factor; y may alias x.
+  void (*scaled_exp)(const T* x, float shift, float factor, T* y, int64_t n);
   // value may be null.
   void (*adamw)(float* master, const float* grad, float* m, float* v, T* value, const AdamWConstants& step,
                 int64_t n);
@@ -57,6 +61,10 @@ struct Kernels {
 // The table for ActiveCpuIsa().
 template <typename T>
 const Kernels<T>& KernelsOf();
+template <>
+const Kernels<float>& KernelsOf<float>();
+template <>
+const Kernels<BFloat16>& KernelsOf<BFloat16>();
 
 // Every instruction set's tables, one pair per file kernels_<isa>.cc.
 namespace portable {

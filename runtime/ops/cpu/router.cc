@@ -48,6 +48,61 @@ void CpuOps::BalanceLoss(const Tensor& probs, const Tensor& indices, const Tenso
   }
 }
 
+void CpuOps::BalanceCounts(const Tensor& probs, const Tensor& indices, const Tensor& offsets,
+                           const Tensor& counts, const Tensor& prob_sums) {
+  const int64_t experts = probs.dim(1), k = indices.dim(1), sequences = counts.dim(0);
+  const int32_t* begin = CheckOffsets("BalanceCounts", offsets, sequences, probs.dim(0));
+  CheckShape("BalanceCounts", indices, {probs.dim(0), k});
+  CheckShape("BalanceCounts", counts, {sequences, experts});
+  CheckSameShape("BalanceCounts", counts, prob_sums);
+  std::vector<int32_t> chosen(experts);
+  std::vector<double> sums(experts);
+  for (int64_t s = 0; s < sequences; ++s) {
+    std::fill(chosen.begin(), chosen.end(), 0);
+    std::fill(sums.begin(), sums.end(), 0.0);
+    for (int64_t i = begin[s] * k; i < begin[s + 1] * k; ++i) ++chosen[indices.data<int32_t>()[i]];
+    for (int64_t t = begin[s]; t < begin[s + 1]; ++t) {
+      const float* row = probs.data<float>() + t * experts;
+      for (int64_t e = 0; e < experts; ++e) sums[e] += row[e];
+    }
+    for (int64_t e = 0; e < experts; ++e) {
+      counts.data<float>()[s * experts + e] = static_cast<float>(chosen[e]);
+      prob_sums.data<float>()[s * experts + e] = static_cast<float>(sums[e]);
+    }
+  }
+}
+
+void CpuOps::BalanceLossFromCounts(const Tensor& counts, const Tensor& prob_sums, const Tensor& lengths,
+                                   int64_t choices, double grad_scale, const Tensor& offsets,
+                                   const Tensor& losses, const Tensor& dprobs) {
+  const int64_t sequences = counts.dim(0), experts = counts.dim(1);
+  CheckSameShape("BalanceLossFromCounts", counts, prob_sums);
+  for (const Tensor* other : {&lengths, &losses}) CheckShape("BalanceLossFromCounts", *other, {sequences});
+  const int64_t rows = dprobs.defined() ? dprobs.dim(0) : offsets.data<int32_t>()[sequences];
+  if (dprobs.defined()) CheckShape("BalanceLossFromCounts", dprobs, {rows, experts});
+  const int32_t* begin = CheckOffsets("BalanceLossFromCounts", offsets, sequences, rows);
+  std::vector<float> grads(experts);
+  for (int64_t s = 0; s < sequences; ++s) {
+    const double length = lengths.data<int32_t>()[s];
+    COHORT_CHECK(begin[s + 1] - begin[s] <= length, "BalanceLossFromCounts: %d tokens of sequence %ld of %g",
+                 begin[s + 1] - begin[s], static_cast<long>(s), length);
+    losses.data<float>()[s] = 0;
+    if (length == 0) continue;
+    double loss = 0;
+    for (int64_t e = 0; e < experts; ++e) {
+      const double share = counts.data<float>()[s * experts + e] / (length * static_cast<double>(choices));
+      loss += share * prob_sums.data<float>()[s * experts + e];
+      grads[e] = static_cast<float>(grad_scale * static_cast<double>(experts) * share / length);
+    }
+    losses.data<float>()[s] = static_cast<float>(loss * static_cast<double>(experts) / length);
+    if (!dprobs.defined()) continue;
+    for (int64_t t = begin[s]; t < begin[s + 1]; ++t) {
+      float* row = dprobs.data<float>() + t * experts;
+      for (int64_t e = 0; e < experts; ++e) row[e] += grads[e];
+    }
+  }
+}
+
 void CpuOps::RouterZLoss(const Tensor& logits, double grad_scale, const Tensor& losses,
                          const Tensor& dlogits) {
   const int64_t experts = logits.dim(1);

@@ -31,10 +31,10 @@ void Rope(T* x, const int32_t* positions, const float* table, float sign, int64_
   }
 }
 
-// Pass 1: the maximum and the sum of exponentials together, each lane with a maximum of its own that rarely
-// grows (Milakov & Gimelshein, 2018). Pass 2: the gradient. Four vectors share one test for a new maximum.
+// The maximum and the sum of exponentials together, each lane with a maximum of its own that rarely grows
+// (Milakov & Gimelshein, 2018). Four vectors share one test for a new maximum.
 template <typename T>
-float CrossEntropy(const T* logits, int64_t v, int64_t target, float grad_scale, T* grad) {
+void SoftmaxStats(const T* logits, int64_t v, float* row_max, double* row_sum) {
   constexpr float kLow = -3.0e38f;
   F32x16 top = Broadcast(kLow), sum = {};
   int64_t i = 0;
@@ -60,13 +60,27 @@ float CrossEntropy(const T* logits, int64_t v, int64_t target, float grad_scale,
       total += lanes_sum[lane] * std::exp(static_cast<double>(lanes_top[lane] - row_top));
   }
   for (int64_t j = i; j < v; ++j) total += std::exp(static_cast<double>(ToScalar(logits[j]) - row_top));
+  *row_max = row_top;
+  *row_sum = total;
+}
+
+template <typename T>
+void ScaledExp(const T* x, float shift, float factor, T* y, int64_t n) {
+  ForVectors(
+      n, COHORT_BODY { store(y, Exp(load(x) - shift) * factor); });
+}
+
+// A pass for the maximum and the sum, a second for the gradient.
+template <typename T>
+float CrossEntropy(const T* logits, int64_t v, int64_t target, float grad_scale, T* grad) {
+  float row_top;
+  double total;
+  SoftmaxStats(logits, v, &row_top, &total);
   const float loss = static_cast<float>(std::log(total) + (row_top - ToScalar(logits[target])));
   if (grad == nullptr) return loss;
 
   const float at_target = ToScalar(logits[target]);
-  const float factor = static_cast<float>(grad_scale / total);
-  ForVectors(
-      v, COHORT_BODY { store(grad, Exp(load(logits) - row_top) * factor); });
+  ScaledExp(logits, row_top, static_cast<float>(grad_scale / total), grad, v);
   const double probability = std::exp(static_cast<double>(at_target - row_top)) / total;
   grad[target] = static_cast<T>(static_cast<float>(grad_scale * (probability - 1)));
   return loss;

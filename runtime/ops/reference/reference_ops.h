@@ -45,6 +45,15 @@ class ReferenceOps final : public Ops {
   void AttentionGrad(const Tensor& dy, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& y,
                      const Tensor& lse, const Tensor& offsets, double scale, const Tensor& dq,
                      const Tensor& dk, const Tensor& dv) override;
+  void AttentionPart(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& q_offsets,
+                     const Tensor& k_offsets, const Tensor& q_positions, const Tensor& k_positions,
+                     double scale, const Tensor& y, const Tensor& lse) override;
+  void MergeAttention(const Tensor& y_part, const Tensor& lse_part, const Tensor& y,
+                      const Tensor& lse) override;
+  void AttentionPartGrad(const Tensor& dy, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& y,
+                         const Tensor& lse, const Tensor& q_offsets, const Tensor& k_offsets,
+                         const Tensor& q_positions, const Tensor& k_positions, double scale,
+                         const Tensor& dq, const Tensor& dk, const Tensor& dv) override;
   void StoreKv(const Tensor& k, const Tensor& v, const Tensor& slots, const KvPages& pages) override;
   void PagedAttention(const Tensor& q, const KvPages& pages, const Tensor& page_table,
                       const Tensor& query_offsets, const Tensor& context_lengths, double scale,
@@ -52,6 +61,13 @@ class ReferenceOps final : public Ops {
   // loss.
   void CrossEntropy(const Tensor& logits, const Tensor& targets, double grad_scale, const Tensor& losses,
                     const Tensor& dlogits) override;
+  void VocabularyStats(const Tensor& logits, const Tensor& targets, int64_t first, const Tensor& max,
+                       const Tensor& sum, const Tensor& target_logit) override;
+  void VocabularyRescale(const Tensor& max, const Tensor& global_max, const Tensor& sum) override;
+  void VocabularyLoss(const Tensor& targets, const Tensor& max, const Tensor& sum, const Tensor& target_logit,
+                      const Tensor& lse, const Tensor& losses) override;
+  void VocabularyGrad(const Tensor& logits, const Tensor& targets, int64_t first, const Tensor& lse,
+                      double grad_scale, const Tensor& dlogits) override;
   // mixture of experts.
   void Softmax(const Tensor& x, const Tensor& y) override;
   void SoftmaxGrad(const Tensor& dy, const Tensor& y, const Tensor& dx) override;
@@ -71,6 +87,11 @@ class ReferenceOps final : public Ops {
   // router losses and capacity.
   void BalanceLoss(const Tensor& probs, const Tensor& indices, const Tensor& offsets, double grad_scale,
                    const Tensor& losses, const Tensor& dprobs) override;
+  void BalanceCounts(const Tensor& probs, const Tensor& indices, const Tensor& offsets, const Tensor& counts,
+                     const Tensor& prob_sums) override;
+  void BalanceLossFromCounts(const Tensor& counts, const Tensor& prob_sums, const Tensor& lengths,
+                             int64_t choices, double grad_scale, const Tensor& offsets, const Tensor& losses,
+                             const Tensor& dprobs) override;
   void RouterZLoss(const Tensor& logits, double grad_scale, const Tensor& losses,
                    const Tensor& dlogits) override;
   void DropOverCapacity(const Tensor& indices, const Tensor& offsets, int64_t experts, double factor,
