@@ -56,7 +56,8 @@ class MoeLayer final : public runtime::FeedForward {
                                  LossSums* sums) override {
     runtime::Device& device = input.x.device();
     std::unique_ptr<MoeSaved> kept = saved == nullptr ? nullptr : std::make_unique<MoeSaved>();
-    const Routing routing = router_->Forward(input, kept == nullptr ? nullptr : &kept->router, sums);
+    COHORT_ASSIGN_OR_RETURN(const Routing routing,
+                            router_->Forward(input, kept == nullptr ? nullptr : &kept->router, sums));
 
     const Tensor offsets = Tensor::Empty(device, {num_experts_ + 1}, DataType::kI32);
     const Tensor order = Tensor::Empty(device, {routing.kept.size()}, DataType::kI32);

@@ -32,12 +32,12 @@ absl::StatusOr<std::unique_ptr<Router>> Router::Create(const GateContext& contex
   return std::unique_ptr<Router>(new Router(config, std::move(gate), weight));
 }
 
-Routing Router::Forward(const FeedForwardInput& input, Saved* saved, LossSums* sums) const {
+absl::StatusOr<Routing> Router::Forward(const FeedForwardInput& input, Saved* saved, LossSums* sums) const {
   Device& device = input.x.device();
   const Tensor logits = Tensor::Empty(device, {input.x.dim(0), experts_}, device.state_dtype());
   device.ops().MatMul(input.x, weight_->value, logits, {.transpose_b = true});
   Gate::Choice choice = gate_->Choose(logits);
-  if (input.batch != nullptr) Losses(input, choice, logits, saved, sums);
+  if (input.batch != nullptr) COHORT_RETURN_IF_ERROR(Losses(input, choice, logits, saved, sums));
 
   Routing routing = {.chosen = choice.indices, .kept = choice.indices, .weights = choice.weights};
   if (input.batch != nullptr && options_.capacity_factor > 0) {
@@ -52,8 +52,8 @@ Routing Router::Forward(const FeedForwardInput& input, Saved* saved, LossSums* s
   return routing;
 }
 
-void Router::Losses(const FeedForwardInput& input, const Gate::Choice& choice, const Tensor& logits,
-                    Saved* saved, LossSums* sums) const {
+absl::Status Router::Losses(const FeedForwardInput& input, const Gate::Choice& choice, const Tensor& logits,
+                            Saved* saved, LossSums* sums) const {
   Device& device = input.x.device();
   const DataType state = device.state_dtype();
   if (options_.aux_loss_coef > 0) {
@@ -61,9 +61,15 @@ void Router::Losses(const FeedForwardInput& input, const Gate::Choice& choice, c
     const Tensor losses = Tensor::Empty(device, {input.batch->num_sequences()}, state);
     Tensor gradient;
     if (saved != nullptr) gradient = saved->dprobabilities = Tensor::Zeros(device, logits.shape(), state);
-    device.ops().BalanceLoss(gate_->Probabilities(choice), choice.indices, input.offsets, scale, losses,
-                             gradient);
-    if (sums != nullptr) sums->aux_loss += scale * Sum(losses);
+    const runtime::SequenceGroup* whole = nullptr;
+    if (input.batch->sequences == nullptr) {
+      device.ops().BalanceLoss(gate_->Probabilities(choice), choice.indices, input.offsets, scale, losses,
+                               gradient);
+    } else {
+      COHORT_RETURN_IF_ERROR(SplitBalanceLoss(input, choice, scale, losses, gradient));
+      whole = input.batch->sequences.get();
+    }
+    if (sums != nullptr && (whole == nullptr || whole->counts())) sums->aux_loss += scale * Sum(losses);
   }
   if (options_.z_loss_coef > 0) {
     const double scale = options_.z_loss_coef / input.scale.tokens;
@@ -73,6 +79,22 @@ void Router::Losses(const FeedForwardInput& input, const Gate::Choice& choice, c
     device.ops().RouterZLoss(logits, scale, losses, gradient);
     if (sums != nullptr) sums->aux_loss += scale * Sum(losses);
   }
+  return absl::OkStatus();
+}
+
+absl::Status Router::SplitBalanceLoss(const FeedForwardInput& input, const Gate::Choice& choice, double scale,
+                                      const Tensor& losses, const Tensor& gradient) const {
+  Device& device = input.x.device();
+  runtime::SequenceGroup& sequences = *input.batch->sequences;
+  const int64_t count = input.batch->num_sequences();
+  const Tensor both = Tensor::Empty(device, {2, count, experts_}, device.state_dtype());
+  const Tensor counts = both.Row(0), probabilities = both.Row(1);
+  device.ops().BalanceCounts(gate_->Probabilities(choice), choice.indices, input.offsets, counts,
+                             probabilities);
+  COHORT_RETURN_IF_ERROR(sequences.Sum(both));
+  device.ops().BalanceLossFromCounts(counts, probabilities, sequences.lengths(), choice.indices.dim(1), scale,
+                                     input.offsets, losses, gradient);
+  return absl::OkStatus();
 }
 
 void Router::BackwardInput(const Tensor& dweights, Saved& saved, const Tensor& dx) const {

@@ -32,7 +32,9 @@ class Router {
 
   // Losses are computed where the input says whose tokens these are (input.batch), and so is the capacity; at
   // inference every choice is kept. saved and sums may be null. sums gets aux_loss.
-  Routing Forward(const runtime::FeedForwardInput& input, Saved* saved, runtime::LossSums* sums) const;
+  // Fails where sequences are on several ranks and communication fails.
+  absl::StatusOr<Routing> Forward(const runtime::FeedForwardInput& input, Saved* saved,
+                                  runtime::LossSums* sums) const;
   // dx [T, D] += the gradient through the router of dweights [T, K], the auxiliary losses' included.
   void BackwardInput(const runtime::Tensor& dweights, Saved& saved, const runtime::Tensor& dx) const;
   // After BackwardInput.
@@ -42,8 +44,12 @@ class Router {
  private:
   Router(const runtime::ModelConfig& config, std::unique_ptr<Gate> gate, runtime::Parameter* weight)
       : experts_(config.num_experts), options_(config.router), gate_(std::move(gate)), weight_(weight) {}
-  void Losses(const runtime::FeedForwardInput& input, const Gate::Choice& choice,
-              const runtime::Tensor& logits, Saved* saved, runtime::LossSums* sums) const;
+  absl::Status Losses(const runtime::FeedForwardInput& input, const Gate::Choice& choice,
+                      const runtime::Tensor& logits, Saved* saved, runtime::LossSums* sums) const;
+  // The balance loss of sequences whose tokens are on several ranks: what it counts is added up over them.
+  absl::Status SplitBalanceLoss(const runtime::FeedForwardInput& input, const Gate::Choice& choice,
+                                double scale, const runtime::Tensor& losses,
+                                const runtime::Tensor& gradient) const;
 
   const int64_t experts_;
   const runtime::RouterConfig options_;

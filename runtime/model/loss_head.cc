@@ -1,7 +1,6 @@
 #include "runtime/model/loss_head.h"
 
 #include <algorithm>
-#include <vector>
 
 #include "comm/check.h"
 #include "runtime/model/families.h"
@@ -39,33 +38,26 @@ absl::Status LossHead::Losses(const Tensor& logits, const Tensor& targets, doubl
     ops.CrossEntropy(logits, targets, grad_scale, losses, gradient ? logits : Tensor());
     return absl::OkStatus();
   }
-  // log sum exp over the vocabulary, of the parts': a column each, which the others leave zero.
   const int64_t rows = logits.dim(0);
-  const Tensor mine = Tensor::Empty(device, {rows}, device.state_dtype());
-  const Tensor target_logits = Tensor::Empty(device, {rows}, device.state_dtype());
-  ops.VocabularyStats(logits, targets, vocabulary_.begin, mine, target_logits);
-  const Tensor columns = Tensor::Zeros(device, {rows, tensor_.size()}, device.state_dtype());
-  const Tensor column = Tensor::FromHost(device, {rows, 1}, std::vector<int32_t>(rows, tensor_.rank()));
-  ops.GatherColumnsGrad(mine.View({rows, 1}), column, columns);
-  COHORT_RETURN_IF_ERROR(tensor_.Sum(columns));
-  const Tensor lse = Tensor::Empty(device, {rows}, device.state_dtype());
-  ops.LogSumExp(columns, lse);
-  // The target's part has its loss, lse - logit; AddLosses leaves the others' rows out.
-  ops.Copy(lse, losses);
-  ops.Accumulate(target_logits, -1, losses);
+  const auto vector = [&] { return Tensor::Empty(device, {rows}, device.state_dtype()); };
+  const Tensor max = vector(), lse = vector();
+  const Tensor sums = Tensor::Empty(device, {2, rows}, device.state_dtype());
+  const Tensor sum = sums.Row(0), target_logit = sums.Row(1);
+  ops.VocabularyStats(logits, targets, vocabulary_.begin, max, sum, target_logit);
+  const Tensor global_max = max.Clone();
+  COHORT_RETURN_IF_ERROR(tensor_.Max(global_max));
+  ops.VocabularyRescale(max, global_max, sum);
+  COHORT_RETURN_IF_ERROR(tensor_.Sum(sums));
+  ops.VocabularyLoss(targets, global_max, sum, target_logit, lse, losses);
   if (gradient) ops.VocabularyGrad(logits, targets, vocabulary_.begin, lse, grad_scale, logits);
   return absl::OkStatus();
 }
 
+// Every part has the losses of all tokens; each adds those of its own rows.
 void LossHead::AddLosses(const Tensor& losses, const Tensor& targets, LossSums& sums) const {
-  const std::vector<double> loss = ToHost(losses), target = ToHost(targets);
-  const RowRange rows = RowsOf(static_cast<int64_t>(target.size()), tensor_.rank(), tensor_.size());
-  for (size_t t = 0; t < target.size(); ++t) {
-    const auto word = static_cast<int64_t>(target[t]);
-    if (word >= vocabulary_.begin && word < vocabulary_.end) sums.loss += loss[t];
-    const auto row = static_cast<int64_t>(t);
-    if (word >= 0 && row >= rows.begin && row < rows.end) ++sums.tokens;
-  }
+  const RowRange rows = RowsOf(targets.size(), tensor_.rank(), tensor_.size());
+  for (const double loss : ToHost(losses.Slice(rows.begin, rows.end))) sums.loss += loss;
+  for (const double target : ToHost(targets.Slice(rows.begin, rows.end))) sums.tokens += target >= 0 ? 1 : 0;
 }
 
 absl::Status LossHead::Evaluate(Stream stream, const Tensor& targets, LossSums& sums) const {
