@@ -1,0 +1,49 @@
+#include "parallel/tensor/tensor_communicator.h"
+
+#include "comm/check.h"
+#include "runtime/metrics/chrome_trace.h"
+
+namespace cohort::parallel {
+
+using runtime::Tensor;
+
+std::vector<size_t> TensorCommunicator::Counts(int64_t total, int64_t width) const {
+  std::vector<size_t> counts;
+  for (int rank = 0; rank < size(); ++rank) {
+    counts.push_back(static_cast<size_t>(runtime::RowsOf(total, rank, size()).size() * width));
+  }
+  return counts;
+}
+
+absl::StatusOr<Tensor> TensorCommunicator::GatherRows(const Tensor& x, int64_t total) {
+  if (size() == 1) return x;
+  const runtime::TraceScope trace("gather rows");
+  COHORT_CHECK(x.dim(0) == runtime::RowsOf(total, rank(), size()).size(), "%s are not this rank's rows of %d",
+               x.DebugString().c_str(), static_cast<int>(total));
+  const Tensor all = Tensor::Empty(x.device(), {total, x.dim(1)}, x.dtype());
+  x.device().Synchronize();
+  COHORT_RETURN_IF_ERROR(ranks_->AllGather(x.raw(), all.raw(), Counts(total, x.dim(1)), x.dtype()).Wait());
+  return all;
+}
+
+absl::StatusOr<Tensor> TensorCommunicator::ReduceScatterRows(const Tensor& y) {
+  if (size() == 1) return y;
+  const runtime::TraceScope trace("reduce-scatter rows");
+  const Tensor mine =
+      Tensor::Empty(y.device(), {runtime::RowsOf(y.dim(0), rank(), size()).size(), y.dim(1)}, y.dtype());
+  y.device().Synchronize();
+  COHORT_RETURN_IF_ERROR(
+      ranks_->ReduceScatter(y.raw(), mine.raw(), Counts(y.dim(0), y.dim(1)), y.dtype()).Wait());
+  return mine;
+}
+
+absl::Status TensorCommunicator::AllReduce(const Tensor& x, comm::ReduceOp op) {
+  if (size() == 1) return absl::OkStatus();
+  x.device().Synchronize();
+  return ranks_->AllReduce(x.raw(), x.raw(), static_cast<size_t>(x.size()), x.dtype(), op).Wait();
+}
+
+absl::Status TensorCommunicator::Sum(const Tensor& x) { return AllReduce(x, comm::ReduceOp::kSum); }
+absl::Status TensorCommunicator::Max(const Tensor& x) { return AllReduce(x, comm::ReduceOp::kMax); }
+
+}  // namespace cohort::parallel
