@@ -12,9 +12,9 @@
 namespace cohort::parallel::pipeline {
 
 struct PipelineCosts {
-  std::vector<StageCosts> stages;  // by stage; empty: a second for each of the three
-  TransferCosts transfer;
-  std::vector<double> speeds;  // by rank, 2: in half the time; empty: 1
+  std::vector<StageCosts> stages = {};  // by stage; empty: a second for each of the three
+  TransferCosts transfer = {};
+  std::vector<double> speeds = {};  // by rank, 2: in half the time; empty: 1
 };
 
 // INVALID_ARGUMENT: of another number of stages or ranks, negative or not finite.

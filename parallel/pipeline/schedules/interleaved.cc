@@ -24,9 +24,8 @@ absl::StatusOr<Schedule> Interleaved(const ScheduleRequest& request) {
   for (int rank = 0; rank < ranks; ++rank) {
     RankList list(schedule, rank);
     // The first backward of the last rank follows its forward at once, in the last chunk of the first group; each
-    // rank before it is two forwards further ahead. With one chunk, one: as 1F1B.
-    const int step = chunks == 1 ? 1 : 2;
-    const int ahead = std::min(total, step * (ranks - 1 - rank) + (chunks - 1) * largest);
+    // rank before it is two forwards further ahead.
+    const int ahead = std::min(total, 2 * (ranks - 1 - rank) + (chunks - 1) * largest);
     const auto forward = [&](int i) { list.Forward(chunk_of[i] * ranks + rank); };
     for (int i = 0; i < ahead; ++i) forward(i);
     for (int i = 0; i < total; ++i) {

@@ -17,11 +17,17 @@ constexpr double kNever = kNoLimit;
 // A gap is filled with a gradient of weights where it is at least this share of that one's time.
 constexpr double kGapShares[] = {0.0, 0.25, 0.5, 0.75, 1.0};
 
+struct Policy {
+  double gap_share;
+  bool
+      unblock;  // where only memory keeps a forward back, a gradient of weights that frees some goes before all else
+};
+
 class ListScheduler {
  public:
-  ListScheduler(Placement placement, const ScheduleRequest& request, double gap_share)
+  ListScheduler(Placement placement, const ScheduleRequest& request, Policy policy)
       : request_(request),
-        gap_share_(gap_share),
+        policy_(policy),
         schedule_(EmptySchedule(placement, request.ranks, request.chunks, request.micro_batches)),
         stages_(request.costs.stages),
         free_(request.ranks),
@@ -81,17 +87,23 @@ class ListScheduler {
       const bool last = *stage + 1 == schedule_.stages();
       consider(ActionKind::kBackwardInput, *stage, last ? 0 : arrival_[1][*stage + 1][i]);
     }
+    bool blocked = false;
     for (auto stage = stages.rbegin(); stage != stages.rend(); ++stage) {
       const int i = Next(ActionKind::kForward, *stage);
       if (i == request_.micro_batches) continue;
       const bool enters = *stage == stages.front();
-      if (enters && reserved_[rank] + Share(rank) > request_.activation_limit * (1 + 1e-9)) continue;
-      consider(ActionKind::kForward, *stage, *stage == 0 ? 0 : arrival_[0][*stage - 1][i]);
+      const double ready = *stage == 0 ? 0 : arrival_[0][*stage - 1][i];
+      if (enters && reserved_[rank] + Share(rank) > request_.activation_limit * (1 + 1e-9)) {
+        blocked = blocked || ready <= now;
+      } else {
+        consider(ActionKind::kForward, *stage, ready);
+      }
     }
     for (auto stage = stages.rbegin(); stage != stages.rend(); ++stage) {
       if (Next(ActionKind::kBackwardWeight, *stage) == Next(ActionKind::kBackwardInput, *stage)) continue;
       const double took = stages_[*stage].weight / SpeedOf(rank);
-      const bool fits = best.begin > now && best.begin - now >= gap_share_ * took;
+      const bool fits =
+          (policy_.unblock && blocked) || (best.begin > now && best.begin - now >= policy_.gap_share * took);
       if (fits && weight.stage < 0) weight = {ActionKind::kBackwardWeight, *stage, now};
     }
     return weight.stage >= 0 ? weight : best;
@@ -135,7 +147,7 @@ class ListScheduler {
   double SpeedOf(int rank) const { return request_.costs.speeds.empty() ? 1 : request_.costs.speeds[rank]; }
 
   const ScheduleRequest& request_;
-  const double gap_share_;
+  const Policy policy_;
   Schedule schedule_;
   std::vector<StageCosts> stages_;
   std::vector<std::vector<int>> stages_of_;  // by rank
@@ -151,7 +163,7 @@ class ListScheduler {
 
 absl::StatusOr<Schedule> ListSchedule(Placement placement, const ScheduleRequest& request) {
   for (int rank = 0; rank < request.ranks; ++rank) {
-    const double share = ListScheduler(placement, request, 0).Share(rank);
+    const double share = ListScheduler(placement, request, {}).Share(rank);
     if (share <= request.activation_limit) continue;
     return absl::InvalidArgumentError(
         absl::StrFormat("one micro-batch keeps activations of %g on rank %d; the limit is %g", share, rank,
@@ -160,11 +172,13 @@ absl::StatusOr<Schedule> ListSchedule(Placement placement, const ScheduleRequest
   Schedule best;
   double seconds = kNever;
   for (const double share : kGapShares) {
-    Schedule schedule = ListScheduler(placement, request, share).Run();
-    COHORT_ASSIGN_OR_RETURN(const Simulation simulation, SimulateSchedule(schedule, request.costs));
-    if (simulation.seconds >= seconds) continue;
-    seconds = simulation.seconds;
-    best = std::move(schedule);
+    for (const bool unblock : {false, true}) {
+      Schedule schedule = ListScheduler(placement, request, {share, unblock}).Run();
+      COHORT_ASSIGN_OR_RETURN(const Simulation simulation, SimulateSchedule(schedule, request.costs));
+      if (simulation.seconds >= seconds) continue;
+      seconds = simulation.seconds;
+      best = std::move(schedule);
+    }
   }
   return best;
 }

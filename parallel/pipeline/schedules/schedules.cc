@@ -12,6 +12,7 @@ namespace {
 
 constexpr char kAny[] = "";
 constexpr char kOneStage[] = "it has one stage a rank; interleaved and the V schedules have more";
+constexpr char kInterleaved[] = "with one stage a rank it is 1f1b";
 constexpr char kV[] = "the way goes down the ranks and up again, so each has two stages";
 
 constexpr ScheduleGenerator kGenerators[] = {
@@ -19,7 +20,7 @@ constexpr ScheduleGenerator kGenerators[] = {
     {"1f1b", "a backward as soon as it can be, so that few activations are kept", Placement::kLoop, 1, 1,
      kOneStage, false, schedules::OneFOneB},
     {"interleaved", "1F1B with several stages a rank: a smaller bubble, more messages", Placement::kLoop, 1,
-     0, kAny, false, schedules::Interleaved},
+     0, kInterleaved, false, schedules::Interleaved},
     {"zb-h1", "1F1B with gradients of weights moved into the bubble; at most as many activations",
      Placement::kLoop, 1, 1, kOneStage, true, schedules::ZeroBubbleH1},
     {"zb-v", "two stages a rank in a V, gradients of weights in the bubble", Placement::kV, 2, 2, kV, true,

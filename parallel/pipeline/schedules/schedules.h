@@ -16,7 +16,7 @@ struct ScheduleRequest {
   int ranks = 1;
   int chunks = 1;  // stages a rank
   int micro_batches = 1;
-  PipelineCosts costs;                 // what the list schedulers plan with; others do not look at it
+  PipelineCosts costs = {};            // what the list schedulers plan with; others do not look at it
   double activation_limit = kNoLimit;  // of each rank, in the unit of the costs
 };
 

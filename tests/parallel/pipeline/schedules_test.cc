@@ -76,13 +76,13 @@ TEST(PipelineSchedules, BubblesAreThoseOfThePapers) {
         EXPECT_NEAR(Simulated("zb-h1", {ranks, 1, micro_batches}).seconds, 3 * m + p - 1, 1e-9)
             << p << " " << m;
       }
-      // Half a forward is left: the first stage of a V takes half as long. No more than that.
+      // The fill alone is left: half of ZB-H1's, where a stage has half the blocks.
       if (micro_batches >= 2 * ranks) {
         EXPECT_NEAR(Simulated("zb-v", {ranks, 2, micro_batches}).seconds, 6 * m + p - 1, 1e-9)
             << p << " " << m;
       }
       if (micro_batches % ranks != 0) continue;
-      for (int chunks = 1; chunks <= 4; ++chunks) {
+      for (int chunks = 2; chunks <= 4; ++chunks) {
         EXPECT_NEAR(Simulated("interleaved", {ranks, chunks, micro_batches}).BubbleOverBusy(),
                     (p - 1) / (chunks * m), 1e-12)
             << p << " " << m << " " << chunks;
@@ -121,7 +121,7 @@ TEST(PipelineSchedules, TheListSchedulerKeepsItsLimit) {
     EXPECT_THAT(MakeSchedule(name, request).status().message(),
                 HasSubstr("one micro-batch keeps activations of"));
   }
-  // With the memory of 1F1B it does no worse than ZB-H1, and with twice that it leaves next to nothing idle.
+  // With the memory of 1F1B it does no worse than ZB-H1.
   ScheduleRequest request = {4, 1, 16};
   request.activation_limit = 4;
   EXPECT_LE(Simulated("zb-auto", request).seconds, Simulated("zb-h1", request).seconds);
@@ -133,7 +133,7 @@ TEST(PipelineSchedules, TheListSchedulerHeedsUnevenCosts) {
   request.costs.transfer = {0.1, 1, 0.2};
   request.costs.speeds = {1, 1.1, 1, 0.9};
   request.activation_limit = 4;
-  EXPECT_LE(Simulated("zb-auto", request).seconds, Simulated("zb-h1", request).seconds * 1.001);
+  EXPECT_LE(Simulated("zb-auto", request).seconds, Simulated("zb-h1", request).seconds);
 }
 
 TEST(PipelineSchedules, WhatIsNotLegalIsRefusedWithAReason) {
@@ -147,7 +147,7 @@ TEST(PipelineSchedules, WhatIsNotLegalIsRefusedWithAReason) {
   EXPECT_THAT(refused("gpipe", {2, 1, 8, {.stages = {{}}}}), HasSubstr("costs of 1 stages"));
   ScheduleRequest limited = {4, 1, 8};
   limited.activation_limit = 4;
-  EXPECT_THAT(refused("gpipe", limited), HasSubstr("gpipe: rank 0, action 4 (0F4): the rank would hold"));
+  EXPECT_THAT(refused("gpipe", limited), HasSubstr("gpipe: rank 0, action 7 (0F7): the rank would hold"));
   EXPECT_TRUE(MakeSchedule("1f1b", limited).ok());
 }
 
