@@ -54,6 +54,35 @@ class PlanTest(CohortTest):
             self.assertIn(message, self.plan(text, *ask, fails=True))
         self.assertIn("no such operation", self.plan(CLUSTER, "--op", "all-sum", "--bytes", 4, fails=True))
 
+    def test_pipeline_schedules_and_their_figure(self):
+        out = self.cohort("plan", "pipeline", "--ranks", 4, "--micro-batches", 8, "--svg", "pipeline.svg")
+        rows = {line.split()[0]: line.split() for line in out.splitlines()[1:]}
+        self.assertEqual(rows["1f1b"][1:], ["4", "4", "8", "33", "27.3%", "4"])
+        self.assertEqual(rows["gpipe"][1:], ["4", "4", "8", "33", "27.3%", "8"])
+        self.assertLess(float(rows["zb-h1"][4]), float(rows["1f1b"][4]))
+        texts = [node.text for node in xml.etree.ElementTree.parse(self.folder / "pipeline.svg").iter()
+                 if node.tag.endswith("text")]
+        for text in ["rank 0", "rank 3", "forward", "weight gradient"]:
+            self.assertIn(text, texts)
+
+    def test_pipeline_of_blocks_and_of_a_file(self):
+        out = self.cohort("plan", "pipeline", "--schedule", "1f1b", "--stages", 4, "--blocks", 14, "--embedding", 0.5,
+                          "--head", 2, "--out", "own.csv")
+        self.assertIn("blocks of the stages: 4 4 4 2", out)
+        self.assertIn(" 8 ", self.cohort("plan", "pipeline", "--file", "own.csv"))
+        (self.folder / "own.csv").write_text("0F0,0B0\n1F0,1X0\n")
+        self.assertIn("own.csv:2: '1X0': an action is", self.fails("plan", "pipeline", "--file", "own.csv"))
+
+    def test_pipelines_that_cannot_be(self):
+        for arguments, message in [
+                (["--stages", 3, "--ranks", 2], "3 stages cannot be dealt evenly to 2 ranks"),
+                (["--stages", 4, "--schedule", "2f2b"], "no pipeline schedule is called '2f2b'; there are gpipe"),
+                (["--stages", 4, "--ranks", 2, "--schedule", "1f1b"], "1f1b cannot have 2 stages a rank"),
+                (["--stages", 4, "--blocks", 3, "--schedule", "1f1b"], "4 pipeline stages for 3 blocks"),
+                (["--stages", 4, "--limit", 2, "--schedule", "gpipe"], "the limit is 2"),
+                ([], "say --ranks, --stages or both, or --file")]:
+            self.assertIn(message, self.fails("plan", "pipeline", *arguments))
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -4,11 +4,14 @@
 namespace cohort::tools {
 
 void AddPlan(CLI::App& app, const Selected& selected) {
-  CLI::App* plan = app.add_subcommand(
-      "plan", "Plans: what collectives would cost on a described cluster, and how this machine is described");
+  CLI::App* plan = app.add_subcommand("plan",
+                                      "Plans: what collectives would cost on a described cluster, how this "
+                                      "machine is described, and pipeline "
+                                      "schedules");
   plan->require_subcommand(1);
   AddPlanCollectives(*plan, selected);
   AddPlanTopology(*plan, selected);
+  AddPlanPipeline(*plan, selected);
 }
 
 }  // namespace cohort::tools

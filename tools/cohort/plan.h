@@ -8,5 +8,6 @@ namespace cohort::tools {
 
 void AddPlanTopology(CLI::App& plan, const Selected& selected);
 void AddPlanCollectives(CLI::App& plan, const Selected& selected);
+void AddPlanPipeline(CLI::App& plan, const Selected& selected);
 
 }  // namespace cohort::tools

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "tools/cohort/svg.h"
 
 namespace cohort::tools {
 namespace {
@@ -13,9 +14,6 @@ namespace {
 constexpr double kWidth = 960, kHeight = 580, kLeft = 80, kRight = 210, kTop = 56, kBottom = 112;
 // Of the names beside the curves' ends, from one to the next.
 constexpr double kNameHeight = 16;
-// Colours that are told apart also by people who are colour-blind (Okabe and Ito), and two more.
-constexpr const char* kColours[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00",
-                                    "#56b4e9", "#000000", "#8b5a2b", "#7f7f7f"};
 constexpr const char* kDashes[] = {"none", "7 4", "2 3"};
 
 std::string BytesText(double bytes) {
@@ -24,26 +22,6 @@ std::string BytesText(double bytes) {
   while (bytes >= 1024 && unit < 4) bytes /= 1024, ++unit;
   return bytes < 1000 ? absl::StrFormat("%.3g %s", bytes, units[unit])
                       : absl::StrFormat("%.0f %s", bytes, units[unit]);
-}
-
-std::string TimeText(double seconds) {
-  if (seconds < 0.9e-3) return absl::StrFormat("%.3g µs", seconds * 1e6);
-  if (seconds < 0.9) return absl::StrFormat("%.3g ms", seconds * 1e3);
-  return seconds < 9e5 ? absl::StrFormat("%.0f s", seconds) : absl::StrFormat("%.3g s", seconds);
-}
-
-std::string Text(double x, double y, const std::string& anchor, const std::string& text, int size = 12) {
-  return absl::StrFormat("<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\" font-size=\"%d\">%s</text>\n", x, y,
-                         anchor, size, text);
-}
-
-std::string Polyline(const std::string& points, const std::string& style) {
-  return absl::StrCat("<polyline points=\"", points, "\" fill=\"none\" ", style, "/>\n");
-}
-
-std::string Line(double x1, double y1, double x2, double y2, const std::string& style) {
-  return absl::StrFormat("<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" %s/>\n", x1, y1, x2, y2,
-                         style);
 }
 
 // Where one is fastest: from a size on, up to the next one's.
@@ -90,16 +68,13 @@ std::string CrossoverFigure(const std::string& title, const std::vector<double>&
   const auto y_of = [&](double value) {
     return bottom - (bottom - kTop) * std::log(std::max(value, low) / low) / std::log(high / low);
   };
-  std::string svg = absl::StrFormat(
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%.0f\" height=\"%.0f\" viewBox=\"0 0 %.0f %.0f\" "
-      "font-family=\"sans-serif\" fill=\"#222\">\n<rect width=\"100%%\" height=\"100%%\" fill=\"white\"/>\n",
-      kWidth, kHeight, kWidth, kHeight);
-  svg += Text(kLeft, 28, "start", title, 15);
+  std::string figure = svg::Begin(kWidth, kHeight);
+  figure += svg::Text(kLeft, 28, "start", title, 15);
   const int decades = static_cast<int>(std::lround(std::log10(high / low)));
   for (int decade = 0; decade <= decades; ++decade) {
     const double tick = low * std::pow(10.0, decade);
-    svg += Line(kLeft, y_of(tick), right, y_of(tick), "stroke=\"#ddd\"");
-    svg += Text(kLeft - 8, y_of(tick) + 4, "end", TimeText(tick));
+    figure += svg::Line(kLeft, y_of(tick), right, y_of(tick), "stroke=\"#ddd\"");
+    figure += svg::Text(kLeft - 8, y_of(tick) + 4, "end", svg::TimeText(tick));
   }
   // A label every 80 points or so.
   const double octaves = std::log2(bytes.back() / bytes.front());
@@ -107,20 +82,21 @@ std::string CrossoverFigure(const std::string& title, const std::vector<double>&
   const int labels = static_cast<int>(octaves / std::log2(step) + 1e-9);
   for (int label = 0; label <= labels; ++label) {
     const double tick = bytes.front() * std::pow(step, label);
-    svg += Line(x_of(tick), kTop, x_of(tick), bottom, "stroke=\"#ddd\"");
-    svg += Text(x_of(tick), bottom + 18, "middle", BytesText(tick));
+    figure += svg::Line(x_of(tick), kTop, x_of(tick), bottom, "stroke=\"#ddd\"");
+    figure += svg::Text(x_of(tick), bottom + 18, "middle", BytesText(tick));
   }
-  svg += Line(kLeft, bottom, right, bottom, "stroke=\"#222\"") +
-         Line(kLeft, kTop, kLeft, bottom, "stroke=\"#222\"");
-  svg += Text((kLeft + right) / 2, bottom + 38, "middle", "bytes of the operation");
+  figure += svg::Line(kLeft, bottom, right, bottom, "stroke=\"#222\"") +
+            svg::Line(kLeft, kTop, kLeft, bottom, "stroke=\"#222\"");
+  figure += svg::Text((kLeft + right) / 2, bottom + 38, "middle", "bytes of the operation");
   if (marked >= bytes.front() && marked <= bytes.back()) {
-    svg += Line(x_of(marked), kTop, x_of(marked), bottom, "stroke=\"#222\" stroke-dasharray=\"1 3\"");
-    svg += Text(x_of(marked), kTop - 6, "middle", BytesText(marked));
+    figure += svg::Line(x_of(marked), kTop, x_of(marked), bottom, "stroke=\"#222\" stroke-dasharray=\"1 3\"");
+    figure += svg::Text(x_of(marked), kTop - 6, "middle", BytesText(marked));
   }
   const auto style = [&](size_t i, double width) {
     return absl::StrFormat(
         "stroke=\"%s\" stroke-width=\"%.1f\" stroke-dasharray=\"%s\" stroke-linejoin=\"round\"",
-        kColours[i % std::size(kColours)], width, kDashes[i / std::size(kColours) % std::size(kDashes)]);
+        svg::kColours[i % std::size(svg::kColours)], width,
+        kDashes[i / std::size(svg::kColours) % std::size(kDashes)]);
   };
   const std::vector<Reign> reigns = Reigns(bytes, curves);
   const auto end_of = [&](size_t reign) {
@@ -131,7 +107,7 @@ std::string CrossoverFigure(const std::string& title, const std::vector<double>&
     for (size_t at = 0; at < bytes.size(); ++at) {
       absl::StrAppendFormat(&points, "%.1f,%.1f ", x_of(bytes[at]), y_of(curves[i].seconds[at]));
     }
-    svg += Polyline(points, style(i, 1.6));
+    figure += svg::Polyline(points, style(i, 1.6));
   }
   // What counts is the lowest: it is drawn thick.
   const auto seconds_at = [&](size_t curve, double size) {
@@ -151,7 +127,7 @@ std::string CrossoverFigure(const std::string& title, const std::vector<double>&
       if (size > reigns[r].from && size < end_of(r)) add(size);
     }
     add(end_of(r));
-    svg += Polyline(points, style(reigns[r].curve, 4.5));
+    figure += svg::Polyline(points, style(reigns[r].curve, 4.5));
   }
   // A name at the end of every curve, moved down where another one is there.
   std::vector<size_t> order(curves.size());
@@ -163,30 +139,31 @@ std::string CrossoverFigure(const std::string& title, const std::vector<double>&
   for (size_t row = 0; row < order.size(); ++row) {
     const double end = y_of(curves[order[row]].seconds.back());
     name_y = std::max(name_y + kNameHeight, std::min(end, room + kNameHeight * static_cast<double>(row)));
-    svg += Polyline(absl::StrFormat("%.1f,%.1f %.1f,%.1f %.1f,%.1f", right + 2, end, right + 18, name_y,
-                                    right + 34, name_y),
-                    style(order[row], 1.6));
-    svg += Text(right + 40, name_y + 4, "start", curves[order[row]].name);
+    figure += svg::Polyline(absl::StrFormat("%.1f,%.1f %.1f,%.1f %.1f,%.1f", right + 2, end, right + 18,
+                                            name_y, right + 34, name_y),
+                            style(order[row], 1.6));
+    figure += svg::Text(right + 40, name_y + 4, "start", curves[order[row]].name);
   }
   // Which is fastest where, and from which size on.
-  svg += Text(kLeft - 8, bottom + 70, "end", "fastest");
+  figure += svg::Text(kLeft - 8, bottom + 70, "end", "fastest");
   double free_from = 0;  // where no size is written yet
   for (size_t r = 0; r < reigns.size(); ++r) {
     const double from = x_of(reigns[r].from), to = x_of(end_of(r));
     const std::string& name = curves[reigns[r].curve].name;
-    absl::StrAppendFormat(&svg, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"8\" fill=\"%s\"/>\n",
-                          from, bottom + 61, to - from, kColours[reigns[r].curve % std::size(kColours)]);
+    figure += svg::Rectangle(
+        from, bottom + 61, to - from, 8,
+        absl::StrFormat("fill=\"%s\"", svg::kColours[reigns[r].curve % std::size(svg::kColours)]));
     if (to - from > 6.5 * static_cast<double>(name.size())) {
-      svg += Text((from + to) / 2, bottom + 84, "middle", name, 11);
+      figure += svg::Text((from + to) / 2, bottom + 84, "middle", name, 11);
     }
     if (r == 0) continue;
-    svg += Line(from, bottom, from, bottom + 69, "stroke=\"#999\" stroke-dasharray=\"2 2\"");
+    figure += svg::Line(from, bottom, from, bottom + 69, "stroke=\"#999\" stroke-dasharray=\"2 2\"");
     const double half = 30;
     if (from - half < free_from) continue;
-    svg += Text(from, bottom + 100, "middle", BytesText(reigns[r].from), 11);
+    figure += svg::Text(from, bottom + 100, "middle", BytesText(reigns[r].from), 11);
     free_from = from + half;
   }
-  return svg + "</svg>\n";
+  return figure + svg::kEnd;
 }
 
 }  // namespace cohort::tools

@@ -1,0 +1,28 @@
+// What stages and the messages between them cost. Shared by the simulator, the checker and the list scheduler.
+#pragma once
+
+#include <limits>
+
+namespace cohort::parallel::pipeline {
+
+// Of one stage, for one micro-batch. Times are in seconds (or any unit: the results have the same).
+struct StageCosts {
+  double forward = 1;
+  double input = 1;   // gradient of the input
+  double weight = 1;  // gradient of the weights
+  // What is kept from the forward on, in bytes or any unit, and what of it is still kept between the two gradients.
+  double activations = 1;
+  double kept_for_weight = 1;
+};
+
+// A message to another rank arrives after it waited for those before it on the same link (a direction between two
+// ranks), `bytes * seconds_per_byte` and `latency`. Sending costs the ranks no time; stages of one rank send nothing.
+struct TransferCosts {
+  double latency = 0;  // seconds
+  double bytes = 0;    // of one micro-batch's activations, or of their gradient
+  double seconds_per_byte = 0;
+};
+
+inline constexpr double kNoLimit = std::numeric_limits<double>::infinity();
+
+}  // namespace cohort::parallel::pipeline
