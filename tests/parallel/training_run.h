@@ -97,7 +97,7 @@ inline std::unique_ptr<ParallelModel> MakeModel(const Training& run, comm::Commu
       ParallelModel::Create(run.config, device, run.options, *mesh, std::move(borrowed), std::move(source));
   EXPECT_TRUE(model.ok()) << model.status();
   if (!model.ok()) return nullptr;
-  (*model)->decoder().Initialize(5);
+  (*model)->Initialize(5);
   return *std::move(model);
 }
 

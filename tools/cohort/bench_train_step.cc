@@ -94,7 +94,7 @@ class Stepper {
                                          .micro_batch = flags.micro_batch},
                                         mesh, std::move(world),
                                         std::make_unique<RandomTokens>(flags.sequence, config.vocab_size)));
-    stepper.model_->decoder().Initialize(1);
+    stepper.model_->Initialize(1);
     stepper.optimizer_ = runtime::OptimizerState::For(stepper.model_->slices());
     stepper.tokens_ = flags.batch * ranks * flags.sequence;
     return stepper;

@@ -187,9 +187,9 @@ class TrainRun {
       state_ = saved;
     } else if (!config_.model().path().empty() && HasWeights(config_.model().path())) {
       COHORT_RETURN_IF_ERROR(
-          AgreeStatus(*model_, runtime::LoadWeights(config_.model().path(), model_->decoder())));
+          AgreeStatus(*model_, model_->LoadWeights(config_.model().path())));
     } else {
-      model_->decoder().Initialize(config_.seed());
+      model_->Initialize(config_.seed());
     }
     return absl::OkStatus();
   }
