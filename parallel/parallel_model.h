@@ -18,7 +18,7 @@ struct ParallelOptions {
   bool recompute = false;
   int64_t global_batch = 1;  // sequences in a step over all ranks; any number
   int64_t micro_batch = 0;   // sequences that a rank computes at once; 0: its whole share
-  Sharding sharding = {};    // of parameters, gradients and optimizer state over ranks that hold the same ones
+  Sharding sharding = {};  // of parameters, gradients and optimizer state over ranks that hold the same ones
 };
 
 // The global batch is divided over the data axis: each rank takes a run of sample indices, in micro-batches
@@ -75,7 +75,8 @@ class ParallelModel final : public runtime::Trainable {
   const ParallelOptions options_;
   std::unique_ptr<BatchSource> source_;
   std::unique_ptr<runtime::Decoder> decoder_;
-  std::unique_ptr<ShardedParameters> parameters_;  // after the decoder: it ends what is under way before that goes
+  std::unique_ptr<ShardedParameters>
+      parameters_;  // after the decoder: it ends what is under way before that goes
   std::vector<runtime::StateEntry> state_;
 };
 

@@ -70,7 +70,8 @@ class Simulation {
 std::string StateMemory::DebugString() const {
   const auto mb = [](int64_t bytes) { return static_cast<double>(bytes) / 1e6; };
   return absl::StrFormat(
-      "parameters %.2f MB (and %.2f gathered), gradients %.2f MB (and %.2f before they are reduced), optimizer state "
+      "parameters %.2f MB (and %.2f gathered), gradients %.2f MB (and %.2f before they are reduced), "
+      "optimizer state "
       "%.2f MB; at most %.2f MB at a time",
       mb(parameters), mb(gathered), mb(gradients), mb(reducing), mb(optimizer), mb(peak));
 }

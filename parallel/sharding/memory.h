@@ -18,12 +18,13 @@ struct BucketSize {
 
 // Of one rank. Activations, batches and what communication needs meanwhile are not in it.
 struct StateMemory {
-  int64_t parameters = 0;  // in the compute type, that stay: shards, or whole where not split; secondary shards
-  int64_t gathered = 0;    // the most that is gathered beside them at a time
-  int64_t gradients = 0;   // that stay
-  int64_t reducing = 0;    // the most of whole gradients beside them at a time: being made and on their way
-  int64_t optimizer = 0;   // two moments, and masters where they are not the parameters themselves
-  int64_t peak = 0;        // the most of all of it at a time
+  int64_t parameters =
+      0;                 // in the compute type, that stay: shards, or whole where not split; secondary shards
+  int64_t gathered = 0;  // the most that is gathered beside them at a time
+  int64_t gradients = 0;  // that stay
+  int64_t reducing = 0;   // the most of whole gradients beside them at a time: being made and on their way
+  int64_t optimizer = 0;  // two moments, and masters where they are not the parameters themselves
+  int64_t peak = 0;       // the most of all of it at a time
 
   int64_t resident() const { return parameters + gradients + optimizer; }
   std::string DebugString() const;

@@ -4,14 +4,15 @@
 
 namespace cohort::parallel {
 
-absl::StatusOr<std::unique_ptr<ReplicaGroup>> ReplicaGroup::Connect(const PlacementRow& row, const Splits& stage,
+absl::StatusOr<std::unique_ptr<ReplicaGroup>> ReplicaGroup::Connect(const PlacementRow& row,
+                                                                    const Splits& stage,
                                                                     const MeshCommunicators& groups) {
   comm::Communicator& replicas = *(groups.*row.replicas);
   const Splits splits = OfEvery(row.stride(groups.mesh.shape()), stage);
-  COHORT_CHECK(splits.replicas == replicas.size(), "%d replicas of %s parameters in a group of %d", splits.replicas,
-               row.name, replicas.size());
-  auto group = std::make_unique<ReplicaGroup>(ReplicaGroup{
-      .row = &row, .splits = splits, .tree = ShardTree(splits), .rank = replicas.rank()});
+  COHORT_CHECK(splits.replicas == replicas.size(), "%d replicas of %s parameters in a group of %d",
+               splits.replicas, row.name, replicas.size());
+  auto group = std::make_unique<ReplicaGroup>(
+      ReplicaGroup{.row = &row, .splits = splits, .tree = ShardTree(splits), .rank = replicas.rank()});
   const int refilled = splits.keeps_secondary() ? splits.secondary : 1;
   const struct {
     ShardMove* move;

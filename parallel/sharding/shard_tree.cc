@@ -18,8 +18,8 @@ ShardTree::ShardTree(std::vector<int> levels, int replicas) : chain_(std::move(l
   chain_.insert(chain_.end(), {1, replicas});
   std::sort(chain_.begin(), chain_.end());
   chain_.erase(std::unique(chain_.begin(), chain_.end()), chain_.end());
-  COHORT_CHECK(chain_.front() == 1 && chain_.back() == replicas, "levels from %d to %d of %d replicas", chain_.front(),
-               chain_.back(), replicas);
+  COHORT_CHECK(chain_.front() == 1 && chain_.back() == replicas, "levels from %d to %d of %d replicas",
+               chain_.front(), chain_.back(), replicas);
   for (size_t i = 1; i < chain_.size(); ++i) {
     COHORT_CHECK(chain_[i] % chain_[i - 1] == 0, "level %d of shards does not divide level %d", chain_[i - 1],
                  chain_[i]);
@@ -32,7 +32,8 @@ int ShardTree::Piece(int level, int rank) const {
     const int fan = chain_[i] / chain_[i - 1];
     piece = piece * fan + rank / chain_[i - 1] % fan;
   }
-  COHORT_CHECK(std::binary_search(chain_.begin(), chain_.end(), level), "%d is no level of these shards", level);
+  COHORT_CHECK(std::binary_search(chain_.begin(), chain_.end(), level), "%d is no level of these shards",
+               level);
   return piece;
 }
 
@@ -48,7 +49,8 @@ ShardTree::Place ShardTree::PlaceIn(int coarse, int fine, int rank) const {
 std::vector<size_t> ShardTree::Parts(int coarse, int fine, int rank, int64_t elements) const {
   const int parts = fine / coarse, first = Piece(coarse, rank) * parts;
   std::vector<size_t> sizes(parts);
-  for (int i = 0; i < parts; ++i) sizes[i] = static_cast<size_t>(PieceRange(elements, fine, first + i).size());
+  for (int i = 0; i < parts; ++i)
+    sizes[i] = static_cast<size_t>(PieceRange(elements, fine, first + i).size());
   return sizes;
 }
 

@@ -28,7 +28,8 @@ class ShardTree {
   // `levels`: any order, duplicates welcome; those that differ must form a chain of divisors of `replicas`.
   ShardTree(std::vector<int> levels, int replicas);
   explicit ShardTree(const Splits& splits)
-      : ShardTree({splits.parameters, splits.secondary, splits.gradients, splits.optimizer}, splits.replicas) {}
+      : ShardTree({splits.parameters, splits.secondary, splits.gradients, splits.optimizer},
+                  splits.replicas) {}
 
   int replicas() const { return chain_.back(); }
   const std::vector<int>& levels() const { return chain_; }  // ascending, from 1 to replicas

@@ -31,8 +31,8 @@ ShardedBucket::ShardedBucket(const ReplicaGroup& group, std::vector<runtime::Par
 
 Tensor ShardedBucket::Within(const Tensor& tensor, int outer, int inner) const {
   const ElementRange held = Held(outer), wanted = Held(inner);
-  COHORT_CHECK(tensor.size() == held.size(), "a piece of %ld elements holds %ld", static_cast<long>(held.size()),
-               static_cast<long>(tensor.size()));
+  COHORT_CHECK(tensor.size() == held.size(), "a piece of %ld elements holds %ld",
+               static_cast<long>(held.size()), static_cast<long>(tensor.size()));
   return tensor.Slice(wanted.begin - held.begin, wanted.end - held.begin);
 }
 
@@ -60,7 +60,9 @@ void ShardedBucket::Bind() {
   const Tensor master = splits.optimizer == 1 ? master_ : Tensor();
   int64_t begin = 0;
   for (size_t i = 0; i < parts_.size(); ++i) {
-    const auto part = [&](const Tensor& flat) { return flat.defined() ? flat.Slice(begin, ends_[i]) : Tensor(); };
+    const auto part = [&](const Tensor& flat) {
+      return flat.defined() ? flat.Slice(begin, ends_[i]) : Tensor();
+    };
     parts_[i]->value = part(value);
     parts_[i]->master = part(master);
     parts_[i]->grad = part(gradient);
@@ -142,7 +144,8 @@ comm::Work ShardedBucket::Publish() {
   if (!move.moves()) return comm::Work();
   device_.Synchronize();
   // Never encoded: these are the parameters themselves.
-  return move.ranks->AllGather(Within(value_, move.coarse, move.fine).raw(), value_.raw(), PartsOf(move), compute_);
+  return move.ranks->AllGather(Within(value_, move.coarse, move.fine).raw(), value_.raw(), PartsOf(move),
+                               compute_);
 }
 
 void ShardedBucket::BeginStep() {
@@ -211,7 +214,8 @@ std::vector<ShardedBucket::Slice> ShardedBucket::Slices() const {
   std::vector<Slice> slices;
   int64_t begin = 0;
   for (size_t i = 0; i < parts_.size(); ++i) {
-    const int64_t first = std::clamp(held.begin, begin, ends_[i]), last = std::clamp(held.end, first, ends_[i]);
+    const int64_t first = std::clamp(held.begin, begin, ends_[i]),
+                  last = std::clamp(held.end, first, ends_[i]);
     // Of an empty slice any place will do.
     const int64_t at = std::clamp(first - held.begin, int64_t{0}, held.size()), size = last - first;
     const auto part = [&](const Tensor& flat) { return flat.Slice(at, at + size); };

@@ -29,9 +29,10 @@ class ShardedBucket {
  public:
   // `parts` outlive it and are views of its tensors, undefined while those do not exist. `gather` and `reduce`: codecs
   // on the wire. `number` tells buckets of a model apart.
-  ShardedBucket(const ReplicaGroup& group, std::vector<runtime::ParameterBucket*> parts, runtime::Device& device,
-                DataType compute, MemoryCounter& memory, std::optional<comm::CodecKind> gather,
-                std::optional<comm::CodecKind> reduce, uint64_t number);
+  ShardedBucket(const ReplicaGroup& group, std::vector<runtime::ParameterBucket*> parts,
+                runtime::Device& device, DataType compute, MemoryCounter& memory,
+                std::optional<comm::CodecKind> gather, std::optional<comm::CodecKind> reduce,
+                uint64_t number);
   ShardedBucket(const ShardedBucket&) = delete;
 
   int64_t elements() const { return elements_; }

@@ -23,8 +23,9 @@ absl::StatusOr<std::unique_ptr<ShardedParameters>> ShardedParameters::Create(run
                                                       groups.mesh.stage_size()));
   const bool encodes = sharding.gather_codec || sharding.reduce_codec;
   if (encodes && decoder.device().state_dtype() != DataType::kF32) {
-    return absl::InvalidArgumentError(absl::StrCat("codecs encode f32 and bf16, and the ", decoder.device().name(),
-                                                   " device has state in ", Name(decoder.device().state_dtype())));
+    return absl::InvalidArgumentError(absl::StrCat("codecs encode f32 and bf16, and the ",
+                                                   decoder.device().name(), " device has state in ",
+                                                   Name(decoder.device().state_dtype())));
   }
   std::unique_ptr<ShardedParameters> made(new ShardedParameters(decoder, sharding));
   for (const PlacementRow& row : Placements()) {
@@ -33,11 +34,13 @@ absl::StatusOr<std::unique_ptr<ShardedParameters>> ShardedParameters::Create(run
   }
   made->MakeBuckets();
   if (memory_limit > 0 && made->plan_.peak > memory_limit) {
-    return absl::ResourceExhaustedError(absl::StrFormat(
-        "the model is too large: its part on this rank takes %.2f GB (%s), and there are %.2f GB for it on %s; split "
-        "it further (parallel.sharding), spread it over more hosts, compute in a smaller type, or take a smaller model",
-        static_cast<double>(made->plan_.peak) / 1e9, made->plan_.DebugString(),
-        static_cast<double>(memory_limit) / 1e9, decoder.device().name()));
+    return absl::ResourceExhaustedError(
+        absl::StrFormat("the model is too large: its part on this rank takes %.2f GB (%s), and there are "
+                        "%.2f GB for it on %s; split "
+                        "it further (parallel.sharding), spread it over more hosts, compute in a smaller "
+                        "type, or take a smaller model",
+                        static_cast<double>(made->plan_.peak) / 1e9, made->plan_.DebugString(),
+                        static_cast<double>(memory_limit) / 1e9, decoder.device().name()));
   }
   for (const auto& group : made->buckets_) {
     for (const auto& bucket : group) bucket->Allocate();
@@ -67,16 +70,18 @@ void ShardedParameters::MakeBuckets() {
       }
       for (size_t i = 0; i < travel.size(); ++i) {
         if (travel[i].empty()) continue;
-        buckets_.back().push_back(std::make_unique<ShardedBucket>(
-            *replicas, travel[i], decoder_.device(), decoder_.compute(), memory_,
-            i == 0 ? sharding_.gather_codec : std::nullopt, i == 0 ? sharding_.reduce_codec : std::nullopt, ++number));
+        buckets_.back().push_back(
+            std::make_unique<ShardedBucket>(*replicas, travel[i], decoder_.device(), decoder_.compute(),
+                                            memory_, i == 0 ? sharding_.gather_codec : std::nullopt,
+                                            i == 0 ? sharding_.reduce_codec : std::nullopt, ++number));
         sizes.back().push_back({buckets_.back().back()->elements(), replicas->splits, replicas->rank});
       }
     }
   }
   const DataType state = decoder_.device().state_dtype();
-  plan_ = PlanMemory(sizes, decoder_.config().tie_word_embeddings, static_cast<int64_t>(SizeOf(decoder_.compute())),
-                     static_cast<int64_t>(SizeOf(state)), decoder_.compute() == state);
+  plan_ = PlanMemory(sizes, decoder_.config().tie_word_embeddings,
+                     static_cast<int64_t>(SizeOf(decoder_.compute())), static_cast<int64_t>(SizeOf(state)),
+                     decoder_.compute() == state);
 }
 
 void ShardedParameters::ListSlices() {
@@ -98,9 +103,8 @@ void ShardedParameters::ListSlices() {
           }
           begin = end;
         }
-        slices[i].tensors.name =
-            absl::StrCat(decoder_.groups()[g].name(), "/", bucket->group().row->name, "/",
-                         slices[i].tensors.decay ? "decay" : "no_decay");
+        slices[i].tensors.name = absl::StrCat(decoder_.groups()[g].name(), "/", bucket->group().row->name,
+                                              "/", slices[i].tensors.decay ? "decay" : "no_decay");
         slices_.push_back(std::move(slices[i].tensors));
       }
     }
@@ -182,7 +186,7 @@ void ShardedParameters::AfterBackward(int group) {
                            .sum = ShardedBucket::kMicroBatch,
                            .work = bucket->StartSum(ShardedBucket::kMicroBatch)});
   }
-  Advance();
+  // What can go on goes on at the next hook, which comes at once.
 }
 
 void ShardedParameters::Advance() {

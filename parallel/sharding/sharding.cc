@@ -52,7 +52,8 @@ constexpr ShardingRow kRows[] = {
 absl::Status Bad(auto&&... parts) { return absl::InvalidArgumentError(absl::StrCat(parts...)); }
 
 const char* const kTooCoarse =
-    "; optimizer state must be split at least as finely, because a rank updates only what it has the state of";
+    "; optimizer state must be split at least as finely, because a rank updates only what it has the state "
+    "of";
 
 std::optional<Level> LevelOfLetter(char letter) {
   switch (letter) {
@@ -142,13 +143,30 @@ absl::StatusOr<Sharding> ParseSharding(absl::string_view text) {
   }
   std::vector<std::string> names;
   for (const ShardingRow& row : kRows) names.emplace_back(row.name);
-  return Bad("sharding '", text, "' is not known; use one of ", absl::StrJoin(names, ", "),
-             ", three of the letters N, I, G for parameters, gradients and optimizer state, or three levels as in "
-             "2/shard/world");
+  return Bad(
+      "sharding '", text, "' is not known; use one of ", absl::StrJoin(names, ", "),
+      ", three of the letters N, I, G for parameters, gradients and optimizer state, or three levels as in "
+      "2/shard/world");
+}
+
+absl::StatusOr<Sharding> ParseSharding(absl::string_view text, absl::string_view secondary,
+                                       absl::string_view gather_codec, absl::string_view reduce_codec) {
+  COHORT_ASSIGN_OR_RETURN(Sharding sharding, ParseSharding(text));
+  if (!secondary.empty()) {
+    COHORT_ASSIGN_OR_RETURN(sharding.secondary, ParseLevel(secondary));
+  }
+  if (!gather_codec.empty()) {
+    COHORT_ASSIGN_OR_RETURN(sharding.gather_codec, ParseCodec(gather_codec));
+  }
+  if (!reduce_codec.empty()) {
+    COHORT_ASSIGN_OR_RETURN(sharding.reduce_codec, ParseCodec(reduce_codec));
+  }
+  return sharding;
 }
 
 absl::StatusOr<Splits> Resolve(const Sharding& sharding, int shard, int stage) {
-  COHORT_CHECK(shard >= 1 && stage >= 1 && stage % shard == 0, "%d neighbours of a stage of %d", shard, stage);
+  COHORT_CHECK(shard >= 1 && stage >= 1 && stage % shard == 0, "%d neighbours of a stage of %d", shard,
+               stage);
   COHORT_RETURN_IF_ERROR(CheckLetters(sharding));
   Splits splits = {.replicas = stage};
   const struct {
@@ -163,8 +181,8 @@ absl::StatusOr<Splits> Resolve(const Sharding& sharding, int shard, int stage) {
   for (const auto& kind : kinds) {
     *kind.ranks = kind.level.Span(shard, stage);
     if (stage % *kind.ranks != 0) {
-      return Bad("sharding splits ", kind.what, " over ", *kind.ranks, " ranks, which does not divide the ", stage,
-                 " ranks of a pipeline stage");
+      return Bad("sharding splits ", kind.what, " over ", *kind.ranks, " ranks, which does not divide the ",
+                 stage, " ranks of a pipeline stage");
     }
     chain.push_back(*kind.ranks);
   }

@@ -63,6 +63,9 @@ absl::Span<const ShardingRow> ShardingRows();
 // or G (over all), as PaRO writes them (Wu et al., "Rethinking memory and communication cost for efficient large
 // language model training", 2023); or three levels with slashes, "2/shard/world". INVALID_ARGUMENT says what is known.
 absl::StatusOr<Sharding> ParseSharding(absl::string_view text);
+// The same, with what a configuration says beside it; empty: as the row says.
+absl::StatusOr<Sharding> ParseSharding(absl::string_view text, absl::string_view secondary,
+                                       absl::string_view gather_codec, absl::string_view reduce_codec);
 // none, shard, world or a number of ranks.
 absl::StatusOr<Level> ParseLevel(absl::string_view text);
 // The name of a codec, or none.

@@ -39,7 +39,10 @@ struct TrainStepFlags {
   int64_t micro_batch = 8;
   int steps = 3;
   int expert = 1;
+  int shard = 0;  // 0: the ranks of a host
+  std::string sharding = "ddp", secondary, gather_codec, reduce_codec;
   bool recompute = false;
+  bool no_alone = false;
 };
 
 // Random tokens, all sequences of one length: what a step costs does not depend on what they say.
@@ -81,9 +84,10 @@ class RandomTokens final : public parallel::BatchSource {
 class Stepper {
  public:
   static absl::StatusOr<Stepper> Create(const runtime::ModelConfig& config, const TrainStepFlags& flags,
-                                        std::shared_ptr<comm::Communicator> world, int expert) {
+                                        std::shared_ptr<comm::Communicator> world, parallel::MeshShape shape,
+                                        const parallel::Sharding& sharding) {
     Stepper stepper;
-    COHORT_ASSIGN_OR_RETURN(const parallel::Mesh mesh, parallel::MakeMesh({.expert = expert}, *world));
+    COHORT_ASSIGN_OR_RETURN(const parallel::Mesh mesh, parallel::MakeMesh(shape, *world));
     const int ranks = world->size();
     COHORT_ASSIGN_OR_RETURN(
         stepper.model_,
@@ -91,7 +95,8 @@ class Stepper {
                                         {.compute = *ParseDataType(flags.bench->dtype),
                                          .recompute = flags.recompute,
                                          .global_batch = flags.batch * ranks,
-                                         .micro_batch = flags.micro_batch},
+                                         .micro_batch = flags.micro_batch,
+                                         .sharding = sharding},
                                         mesh, std::move(world),
                                         std::make_unique<RandomTokens>(flags.sequence, config.vocab_size)));
     stepper.model_->Initialize(1);
@@ -99,6 +104,8 @@ class Stepper {
     stepper.tokens_ = flags.batch * ranks * flags.sequence;
     return stepper;
   }
+
+  const parallel::StateMemory& memory() const { return model_->parameters().plan(); }
 
   absl::StatusOr<double> TokensPerSecond() {
     COHORT_RETURN_IF_ERROR(model_->Barrier());
@@ -123,11 +130,17 @@ absl::Status BenchTrainStep(const TrainStepFlags& flags) {
   COHORT_ASSIGN_OR_RETURN(const runtime::ModelConfig config, BenchModel(*flags.bench, kShape));
   COHORT_ASSIGN_OR_RETURN(auto world, JoinWorld(absl::Minutes(5)));
   SetBenchThreads(*flags.bench);
-  COHORT_ASSIGN_OR_RETURN(Stepper all, Stepper::Create(config, flags, world, flags.expert));
+  const parallel::MeshShape shape = {.shard = flags.shard > 0 ? flags.shard : world->topology().local_size(),
+                                     .expert = flags.expert};
+  COHORT_ASSIGN_OR_RETURN(
+      const parallel::Sharding sharding,
+      parallel::ParseSharding(flags.sharding, flags.secondary, flags.gather_codec, flags.reduce_codec));
+  COHORT_ASSIGN_OR_RETURN(Stepper all, Stepper::Create(config, flags, world, shape, sharding));
   // With more than one rank, rank 0 also trains alone, in turns, while the others wait in the barrier.
   std::unique_ptr<Stepper> alone;
-  if (world->size() > 1 && world->rank() == 0) {
-    COHORT_ASSIGN_OR_RETURN(Stepper single, Stepper::Create(config, flags, comm::Communicator::Single(), 1));
+  if (world->size() > 1 && world->rank() == 0 && !flags.no_alone) {
+    COHORT_ASSIGN_OR_RETURN(Stepper single,
+                            Stepper::Create(config, flags, comm::Communicator::Single(), {}, {}));
     alone = std::make_unique<Stepper>(std::move(single));
   }
   const DataType dtype = *ParseDataType(flags.bench->dtype);
@@ -155,6 +168,9 @@ absl::Status BenchTrainStep(const TrainStepFlags& flags) {
               {"sequence_length", flags.sequence},
               {"batch", flags.batch},
               {"micro_batch", flags.micro_batch},
+              {"sharding", flags.sharding},
+              {"shard", shape.shard},
+              {"state_peak_bytes", all.memory().peak},
               {"tokens_per_s", tokens_per_s},
               {"model_flops_per_s", flops},
               {"gemm_flops_per_s", gemm},
@@ -164,6 +180,8 @@ absl::Status BenchTrainStep(const TrainStepFlags& flags) {
               runtime::CpuThreads(), static_cast<int>(flags.batch), static_cast<int>(flags.sequence));
   std::printf("  %.0f tokens/s, %.1f GFLOP/s of the model; matrix products alone %.1f GFLOP/s; share %.3f\n",
               tokens_per_s, flops / 1e9, gemm / 1e9, flops / gemm);
+  std::printf("  sharding %s over neighbours of %d: %s\n", flags.sharding.c_str(), shape.shard,
+              all.memory().DebugString().c_str());
   if (alone != nullptr) {
     row["one_rank_tokens_per_s"] = Median(alone_speeds);
     row["scaling"] = tokens_per_s / Median(alone_speeds);
@@ -194,7 +212,14 @@ void AddBenchTrainStep(CLI::App& bench, const Selected& selected) {
       ->capture_default_str();
   app->add_option("--expert", flags->expert, "Under mpirun: ranks among which experts are divided")
       ->capture_default_str();
+  app->add_option("--sharding", flags->sharding, "How state is split over ranks, as parallel.sharding")
+      ->capture_default_str();
+  app->add_option("--shard", flags->shard, "Neighbours of the shard axis; default: the ranks of a host");
+  app->add_option("--secondary", flags->secondary, "As parallel.secondary");
+  app->add_option("--gather-codec", flags->gather_codec, "As parallel.gather_codec");
+  app->add_option("--reduce-codec", flags->reduce_codec, "As parallel.reduce_codec");
   app->add_flag("--recompute", flags->recompute, "Recompute activations in the backward");
+  app->add_flag("--no-alone", flags->no_alone, "Under mpirun: do not train on one rank alone in turns");
   app->callback([=] { selected([=] { return BenchTrainStep(*flags); }); });
 }
 

@@ -21,7 +21,8 @@ std::vector<std::vector<BucketSize>> Groups(const char* sharding, int ranks) {
 }
 
 StateMemory Plan(const char* sharding, int ranks, bool tied = false) {
-  return PlanMemory(Groups(sharding, ranks), tied, /*compute_bytes=*/2, /*state_bytes=*/4, /*same_type=*/false);
+  return PlanMemory(Groups(sharding, ranks), tied, /*compute_bytes=*/2, /*state_bytes=*/4,
+                    /*same_type=*/false);
 }
 
 TEST(StateMemory, WholeCopies) {

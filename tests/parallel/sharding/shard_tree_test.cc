@@ -16,7 +16,8 @@ namespace {
 using ::testing::ElementsAre;
 
 // Calls `visit` with every chain 1 | .. | replicas.
-void EveryChain(int replicas, std::vector<int> chain, const std::function<void(const std::vector<int>&)>& visit) {
+void EveryChain(int replicas, std::vector<int> chain,
+                const std::function<void(const std::vector<int>&)>& visit) {
   visit(chain);
   for (int next = chain.back() + 1; next < replicas; ++next) {
     if (next % chain.back() != 0 || replicas % next != 0) continue;
@@ -63,7 +64,8 @@ TEST(ShardTree, EveryElementIsOwnedOnceAtEveryLevelAndPiecesNest) {
               EXPECT_LE(coarser.begin, range.begin);
               EXPECT_GE(coarser.end, range.end);
             }
-            for (const int count : owners) ASSERT_EQ(count, 1) << absl::StrJoin(levels, "|") << " of " << replicas;
+            for (const int count : owners)
+              ASSERT_EQ(count, 1) << absl::StrJoin(levels, "|") << " of " << replicas;
           }
         }
       }

@@ -86,14 +86,18 @@ TEST(Sharding, WhatMakesNoSenseIsRefusedWithAReason) {
   EXPECT_THAT(Resolve(sharding, 2, 4).status().message(), HasSubstr("nothing is gathered"));
   EXPECT_THAT(ParseCodec("int9").status().message(), HasSubstr("int8"));
   EXPECT_EQ(*ParseCodec("none"), std::nullopt);
+  EXPECT_EQ(*ParseSharding("zero++", "none", "none", "none"), Parse("zero-3"));
+  EXPECT_EQ(*ParseSharding("zero++", "", "", ""), Parse("zero++"));
+  EXPECT_EQ(ParseSharding("zero-3", "2", "fp8", "int4")->secondary, Level::Ranks(2));
+  EXPECT_THAT(ParseSharding("zero-3", "twice", "", "").status().message(), HasSubstr("'twice'"));
   EXPECT_EQ(*ParseCodec("fp8"), comm::CodecKind::kFp8);
 }
 
 TEST(Sharding, ReplicaGroupsWithGapsSplitOverTheirOwnNeighbours) {
   const Splits stage = *Resolve(Parse("2/shard/world"), 4, 16);
   EXPECT_EQ(OfEvery(1, stage), stage);
-  EXPECT_EQ(OfEvery(2, stage), (Splits{1, 1, 2, 8, 8}));   // a member every other rank
-  EXPECT_EQ(OfEvery(4, stage), (Splits{1, 1, 1, 4, 4}));   // one on each host
+  EXPECT_EQ(OfEvery(2, stage), (Splits{1, 1, 2, 8, 8}));  // a member every other rank
+  EXPECT_EQ(OfEvery(4, stage), (Splits{1, 1, 1, 4, 4}));  // one on each host
   EXPECT_EQ(OfEvery(8, stage), (Splits{1, 1, 1, 2, 2}));
   EXPECT_EQ(OfEvery(16, stage), (Splits{1, 1, 1, 1, 1}));
 }
