@@ -14,9 +14,9 @@ struct GroupBytes {
 };
 
 // Runs the hooks of a micro-batch over counters, as the engine does over tensors.
-class Simulation {
+class HookCounters {
  public:
-  Simulation(const std::vector<GroupBytes>& groups, bool tied)
+  HookCounters(const std::vector<GroupBytes>& groups, bool tied)
       : groups_(groups), order_(static_cast<int>(groups.size()), tied), tied_(tied) {}
 
   void Run(StateMemory& memory) {
@@ -94,7 +94,7 @@ StateMemory PlanMemory(const std::vector<std::vector<BucketSize>>& groups, bool 
       if (splits.gradients > 1) bytes[group].gradient += bucket.elements * state_bytes;
     }
   }
-  Simulation(bytes, tied).Run(memory);
+  HookCounters(bytes, tied).Run(memory);
   return memory;
 }
 

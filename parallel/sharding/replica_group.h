@@ -24,12 +24,12 @@ struct ReplicaGroup {
   ShardTree tree;
   int rank;  // of splits.replicas
   // Each has a communicator of its own: what is waited for never queues behind something else.
-  ShardMove gather;   // parameters, to whole ones
-  ShardMove refill;   // the same from the secondary shard
-  ShardMove reduce;   // gradients of a micro-batch, from whole ones
-  ShardMove finish;   // the step's, to the optimizer's pieces
-  ShardMove sum;      // these, over the ranks that hold the same ones
-  ShardMove publish;  // new parameters, from the optimizer's pieces
+  ShardMove gather = {};   // parameters, to whole ones
+  ShardMove refill = {};   // the same from the secondary shard
+  ShardMove reduce = {};   // gradients of a micro-batch, from whole ones
+  ShardMove finish = {};   // the step's, to the optimizer's pieces
+  ShardMove sum = {};      // these, over the ranks that hold the same ones
+  ShardMove publish = {};  // new parameters, from the optimizer's pieces
 
   // Ranks with the same piece of the optimizer's state, and this one's place among them.
   int copies() const { return splits.replicas / splits.optimizer; }

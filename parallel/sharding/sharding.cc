@@ -14,55 +14,57 @@
 namespace cohort::parallel {
 namespace {
 
-constexpr Level N = Level::None(), I = Level::Shard(), G = Level::World();
+constexpr Level kN = Level::None(), kI = Level::Shard(), kG = Level::World();
 using comm::CodecKind;
 
-constexpr ShardingRow kRows[] = {
-    {"ddp", "whole copies everywhere; gradients are summed once a step", {N, N, N}},
-    {"zero-1", "optimizer state over all ranks (Rajbhandari et al., 2020)", {N, N, G}},
-    {"zero-2", "gradients too", {N, G, G}},
-    {"zero-3", "parameters too: gathered around each use", {G, G, G}},
-    {"hsdp", "everything over the shard axis, copies beyond it (PyTorch FSDP's hybrid sharding)", {I, I, I}},
-    {"mics", "the same split as hsdp (Zhang et al., 2022)", {I, I, I}},
+constexpr ShardingRow kShardingRows[] = {
+    {"ddp", "whole copies everywhere; gradients are summed once a step", {kN, kN, kN}},
+    {"zero-1", "optimizer state over all ranks (Rajbhandari et al., 2020)", {kN, kN, kG}},
+    {"zero-2", "gradients too", {kN, kG, kG}},
+    {"zero-3", "parameters too: gathered around each use", {kG, kG, kG}},
+    {"hsdp",
+     "everything over the shard axis, copies beyond it (PyTorch FSDP's hybrid sharding)",
+     {kI, kI, kI}},
+    {"mics", "the same split as hsdp (Zhang et al., 2022)", {kI, kI, kI}},
     {"zero++",
      "zero-3 with a secondary shard on the shard axis, int8 gathers and int4 sums (Wang et al., 2023)",
-     {G, G, G, I, CodecKind::kInt8, CodecKind::kInt4}},
+     {kG, kG, kG, kI, CodecKind::kInt8, CodecKind::kInt4}},
     {"qsdp",
      "zero-3 with int8 gathers and sums (Markov et al., 2023)",
-     {G, G, G, N, CodecKind::kInt8, CodecKind::kInt8}},
+     {kG, kG, kG, kN, CodecKind::kInt8, CodecKind::kInt8}},
     {"frontier",
      "parameters over 2 neighbours, gradients over the shard axis, optimizer state over all (ZeRO-topo)",
-     {Level::Ranks(2), I, G}},
-    {"paro:NNN", "ddp", {N, N, N}},
-    {"paro:NNI", "optimizer state over the shard axis", {N, N, I}},
-    {"paro:NNG", "zero-1", {N, N, G}},
-    {"paro:NII", "gradients and optimizer state over the shard axis", {N, I, I}},
-    {"paro:NIG", "gradients over the shard axis, optimizer state over all", {N, I, G}},
-    {"paro:NGG", "zero-2", {N, G, G}},
-    {"paro:INI", "parameters and optimizer state over the shard axis, gradients whole", {I, N, I}},
-    {"paro:ING", "parameters over the shard axis, gradients whole, optimizer state over all", {I, N, G}},
-    {"paro:III", "hsdp", {I, I, I}},
-    {"paro:IIG", "hsdp with the optimizer state over all", {I, I, G}},
-    {"paro:IGG", "parameters over the shard axis, the rest over all", {I, G, G}},
-    {"paro:GNG", "parameters and optimizer state over all, gradients whole", {G, N, G}},
-    {"paro:GIG", "gradients over the shard axis, the rest over all", {G, I, G}},
-    {"paro:GGG", "zero-3", {G, G, G}},
+     {Level::Ranks(2), kI, kG}},
+    {"paro:NNN", "ddp", {kN, kN, kN}},
+    {"paro:NNI", "optimizer state over the shard axis", {kN, kN, kI}},
+    {"paro:NNG", "zero-1", {kN, kN, kG}},
+    {"paro:NII", "gradients and optimizer state over the shard axis", {kN, kI, kI}},
+    {"paro:NIG", "gradients over the shard axis, optimizer state over all", {kN, kI, kG}},
+    {"paro:NGG", "zero-2", {kN, kG, kG}},
+    {"paro:INI", "parameters and optimizer state over the shard axis, gradients whole", {kI, kN, kI}},
+    {"paro:ING", "parameters over the shard axis, gradients whole, optimizer state over all", {kI, kN, kG}},
+    {"paro:III", "hsdp", {kI, kI, kI}},
+    {"paro:IIG", "hsdp with the optimizer state over all", {kI, kI, kG}},
+    {"paro:IGG", "parameters over the shard axis, the rest over all", {kI, kG, kG}},
+    {"paro:GNG", "parameters and optimizer state over all, gradients whole", {kG, kN, kG}},
+    {"paro:GIG", "gradients over the shard axis, the rest over all", {kG, kI, kG}},
+    {"paro:GGG", "zero-3", {kG, kG, kG}},
 };
 
-absl::Status Bad(auto&&... parts) { return absl::InvalidArgumentError(absl::StrCat(parts...)); }
+absl::Status BadSharding(auto&&... parts) { return absl::InvalidArgumentError(absl::StrCat(parts...)); }
 
-const char* const kTooCoarse =
+const char* const kOptimizerTooCoarse =
     "; optimizer state must be split at least as finely, because a rank updates only what it has the state "
     "of";
 
 std::optional<Level> LevelOfLetter(char letter) {
   switch (letter) {
     case 'N':
-      return N;
+      return kN;
     case 'I':
-      return I;
+      return kI;
     case 'G':
-      return G;
+      return kG;
     default:
       return std::nullopt;
   }
@@ -73,8 +75,8 @@ absl::Status CheckLetters(const Sharding& s) {
   if (s.optimizer.is_number()) return absl::OkStatus();
   for (const auto& [what, level] : {std::pair{"parameters", s.parameters}, {"gradients", s.gradients}}) {
     if (!level.is_number() && level.letter() > s.optimizer.letter()) {
-      return Bad("sharding has ", what, " split over ", level.DebugString(), " and optimizer state over ",
-                 s.optimizer.DebugString(), kTooCoarse);
+      return BadSharding("sharding has ", what, " split over ", level.DebugString(),
+                         " and optimizer state over ", s.optimizer.DebugString(), kOptimizerTooCoarse);
     }
   }
   return absl::OkStatus();
@@ -97,15 +99,15 @@ std::string Sharding::DebugString() const {
   return text;
 }
 
-absl::Span<const ShardingRow> ShardingRows() { return kRows; }
+absl::Span<const ShardingRow> ShardingRows() { return kShardingRows; }
 
 absl::StatusOr<Level> ParseLevel(absl::string_view text) {
-  for (const Level level : {N, I, G}) {
+  for (const Level level : {kN, kI, kG}) {
     if (text == level.DebugString()) return level;
   }
   int ranks = 0;
   if (absl::SimpleAtoi(text, &ranks) && ranks >= 1) return Level::Ranks(ranks);
-  return Bad("'", text, "' is no level of sharding; use none, shard, world or a number of ranks");
+  return BadSharding("'", text, "' is no level of sharding; use none, shard, world or a number of ranks");
 }
 
 absl::StatusOr<std::optional<CodecKind>> ParseCodec(absl::string_view text) {
@@ -113,11 +115,11 @@ absl::StatusOr<std::optional<CodecKind>> ParseCodec(absl::string_view text) {
   const comm::Codec* codec = comm::FindCodec(text);
   if (codec != nullptr) return std::optional<CodecKind>(codec->kind);
   const auto name = [](std::string* out, const comm::Codec& row) { out->append(row.name); };
-  return Bad("'", text, "' is no codec; use none, ", absl::StrJoin(comm::Codecs(), ", ", name));
+  return BadSharding("'", text, "' is no codec; use none, ", absl::StrJoin(comm::Codecs(), ", ", name));
 }
 
 absl::StatusOr<Sharding> ParseSharding(absl::string_view text) {
-  for (const ShardingRow& row : kRows) {
+  for (const ShardingRow& row : kShardingRows) {
     if (text == row.name) return row.sharding;
   }
   Sharding sharding;
@@ -142,8 +144,8 @@ absl::StatusOr<Sharding> ParseSharding(absl::string_view text) {
     return sharding;
   }
   std::vector<std::string> names;
-  for (const ShardingRow& row : kRows) names.emplace_back(row.name);
-  return Bad(
+  for (const ShardingRow& row : kShardingRows) names.emplace_back(row.name);
+  return BadSharding(
       "sharding '", text, "' is not known; use one of ", absl::StrJoin(names, ", "),
       ", three of the letters N, I, G for parameters, gradients and optimizer state, or three levels as in "
       "2/shard/world");
@@ -181,33 +183,33 @@ absl::StatusOr<Splits> Resolve(const Sharding& sharding, int shard, int stage) {
   for (const auto& kind : kinds) {
     *kind.ranks = kind.level.Span(shard, stage);
     if (stage % *kind.ranks != 0) {
-      return Bad("sharding splits ", kind.what, " over ", *kind.ranks, " ranks, which does not divide the ",
-                 stage, " ranks of a pipeline stage");
+      return BadSharding("sharding splits ", kind.what, " over ", *kind.ranks,
+                         " ranks, which does not divide the ", stage, " ranks of a pipeline stage");
     }
     chain.push_back(*kind.ranks);
   }
   if (splits.parameters > splits.optimizer) {
-    return Bad("sharding splits parameters over ", splits.parameters, " ranks and optimizer state over ",
-               splits.optimizer, kTooCoarse);
+    return BadSharding("sharding splits parameters over ", splits.parameters,
+                       " ranks and optimizer state over ", splits.optimizer, kOptimizerTooCoarse);
   }
   if (splits.gradients > splits.optimizer) {
-    return Bad("sharding splits gradients over ", splits.gradients, " ranks and optimizer state over ",
-               splits.optimizer, kTooCoarse);
+    return BadSharding("sharding splits gradients over ", splits.gradients,
+                       " ranks and optimizer state over ", splits.optimizer, kOptimizerTooCoarse);
   }
   std::sort(chain.begin(), chain.end());
   for (size_t i = 1; i < chain.size(); ++i) {
     if (chain[i] % chain[i - 1] != 0) {
-      return Bad("sharding has levels of ", chain[i - 1], " and ", chain[i],
-                 " ranks; each must divide the next one, so that shards nest");
+      return BadSharding("sharding has levels of ", chain[i - 1], " and ", chain[i],
+                         " ranks; each must divide the next one, so that shards nest");
     }
   }
   if (sharding.secondary != Level::None() && splits.secondary > splits.parameters) {
-    return Bad("the secondary shard is split over ", splits.secondary, " ranks and parameters over ",
-               splits.parameters, "; it must be coarser than they are, or none");
+    return BadSharding("the secondary shard is split over ", splits.secondary, " ranks and parameters over ",
+                       splits.parameters, "; it must be coarser than they are, or none");
   }
   if (sharding.gather_codec && sharding.parameters == Level::None()) {
-    return Bad("gathers are to be encoded as ", comm::GetCodec(*sharding.gather_codec).name,
-               ", and parameters are not split: nothing is gathered; split them or use no codec");
+    return BadSharding("gathers are to be encoded as ", comm::GetCodec(*sharding.gather_codec).name,
+                       ", and parameters are not split: nothing is gathered; split them or use no codec");
   }
   return splits;
 }

@@ -42,9 +42,9 @@ struct Sharding {
   Level parameters, gradients, optimizer;
   // After the first gather since the optimizer ran, every rank keeps its piece of a split over so many neighbours, and
   // later gathers come from these (the secondary shard of ZeRO++'s hpZ). None: nothing is kept.
-  Level secondary;
+  Level secondary = Level::None();
   // What gathers of parameters and sums of gradients are encoded with on the wire. Norms never are.
-  std::optional<comm::CodecKind> gather_codec, reduce_codec;
+  std::optional<comm::CodecKind> gather_codec = std::nullopt, reduce_codec = std::nullopt;
 
   bool operator==(const Sharding&) const = default;
   // "parameters shard, gradients shard, optimizer world", and what else there is.

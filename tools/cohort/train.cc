@@ -79,7 +79,8 @@ absl::Status CheckSharding(const v1::ParallelSection& section, int ranks) {
   absl::Status status = sharding.status();
   if (sharding.ok()) status = parallel::Resolve(*sharding, section.shard(), ranks).status();
   return status.ok() ? status
-                     : absl::Status(status.code(), absl::StrCat("parallel.sharding: ", status.message()));
+                     : absl::Status(status.code(), absl::StrCat("parallel.sharding is '", section.sharding(),
+                                                                "': ", status.message()));
 }
 
 absl::StatusOr<ResolvedConfig> Resolve(v1::TrainConfig config, const comm::Communicator& world) {
