@@ -155,11 +155,10 @@ absl::StatusOr<runtime::StepResult> ParallelModel::ComputeGradients(int64_t step
   const LossScale scale = {.tokens = static_cast<double>(std::max<int64_t>(predicted, 1)),
                            .sequences = static_cast<double>(options_.global_batch)};
 
-  parameters_->BeginStep();
+  parameters_->BeginStep(static_cast<int>(rounds.size()));
   runtime::StepResult result;
   absl::Status status;
   for (size_t round = 0; round < rounds.size() && status.ok(); ++round) {
-    parameters_->BeginMicroBatch(/*last=*/round + 1 == rounds.size());
     auto sums = decoder_->ForwardBackward(rounds[round].tokens, scale);
     status = sums.status();
     if (sums.ok()) AddSums(*sums, result.sums);

@@ -7,6 +7,8 @@ constexpr PlacementRow kPlacements[] = {
     {runtime::Placement::kReplicated, "data", &MeshCommunicators::stage, [](const MeshShape&) { return 1; }},
     {runtime::Placement::kExpert, "expert", &MeshCommunicators::expert_data,
      [](const MeshShape& shape) { return shape.expert; }},
+    {runtime::Placement::kTensor, "tensor", &MeshCommunicators::tensor_replicas,
+     [](const MeshShape& shape) { return shape.tensor; }},
 };
 
 }  // namespace

@@ -18,7 +18,7 @@ void GatherOrder::Release(int group, Actions& actions) {
 
 void GatherOrder::Begin(bool training) {
   for (size_t group = 0; group < whole_.size(); ++group) {
-    COHORT_CHECK(!whole_[group], "group %zu is still whole when a micro-batch begins", group);
+    COHORT_CHECK(!whole_[group], "group %zu is still whole when a step begins", group);
   }
   training_ = training;
   forward_ = -1;
@@ -27,25 +27,25 @@ void GatherOrder::Begin(bool training) {
 GatherOrder::Actions GatherOrder::BeforeForward(int group) {
   Actions actions;
   Need(group, actions);
-  if (group < forward_) return actions;  // the embedding again, for the head
+  const bool for_the_head = layout_.tied && group == 0 && forward_ == layout_.last_block();
+  if (for_the_head) return actions;
   forward_ = group;
-  if (group == head()) return actions;
-  if (group + 1 == head() && tied_) Need(0, actions);
-  Need(group + 1, actions);
+  if (layout_.tied && group == layout_.last_block()) Need(0, actions);
+  if (group + 1 < layout_.groups) Need(group + 1, actions);
   return actions;
 }
 
 GatherOrder::Actions GatherOrder::AfterForward(int group) {
   Actions actions;
-  const bool used_again_soon = training_ && group > 0 && group + 1 == head();
+  const bool used_again_soon = training_ && layout_.head && group == layout_.last_block();
   if (!used_again_soon) Release(group, actions);
   return actions;
 }
 
 GatherOrder::Actions GatherOrder::BeforeBackward(int group) {
   Actions actions;
-  if (group > 0 || tied_) Need(group, actions);
-  if (group > 1) Need(group - 1, actions);
+  if (group >= layout_.first_block() || layout_.tied) Need(group, actions);
+  if (group > layout_.first_block()) Need(group - 1, actions);
   return actions;
 }
 
@@ -57,7 +57,7 @@ GatherOrder::Actions GatherOrder::AfterBackward(int group) {
 
 GatherOrder::Actions GatherOrder::End() {
   Actions actions;
-  for (int group = 0; group <= head(); ++group) Release(group, actions);
+  for (int group = 0; group < layout_.groups; ++group) Release(group, actions);
   return actions;
 }
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "absl/strings/str_format.h"
-#include "parallel/sharding/gather_order.h"
 
 namespace cohort::parallel {
 namespace {
@@ -16,20 +15,20 @@ struct GroupBytes {
 // Runs the hooks of a micro-batch over counters, as the engine does over tensors.
 class HookCounters {
  public:
-  HookCounters(const std::vector<GroupBytes>& groups, bool tied)
-      : groups_(groups), order_(static_cast<int>(groups.size()), tied), tied_(tied) {}
+  HookCounters(const std::vector<GroupBytes>& groups, const GroupLayout& layout)
+      : groups_(groups), layout_(layout), order_(layout) {}
 
   void Run(StateMemory& memory) {
-    const int head = static_cast<int>(groups_.size()) - 1;
     order_.Begin(/*training=*/true);
-    for (int group = 0; group < head; ++group) {
+    for (int group = 0; group <= layout_.last_block(); ++group) {
       Apply(order_.BeforeForward(group));
       Apply(order_.AfterForward(group));
     }
-    Apply(order_.BeforeForward(head));
-    if (tied_) BeforeBackward(0);
-    for (int group = head; group >= 0; --group) {
-      if (group > 0 || !tied_) BeforeBackward(group);
+    const int last = layout_.groups - 1;
+    if (layout_.head) Apply(order_.BeforeForward(last));
+    if (layout_.tied) BeforeBackward(0);
+    for (int group = last; group >= 0; --group) {
+      if (group > 0 || !layout_.tied) BeforeBackward(group);
       Apply(order_.AfterBackward(group));
       on_their_way_.push_back(group);
     }
@@ -59,8 +58,8 @@ class HookCounters {
   }
 
   const std::vector<GroupBytes>& groups_;
+  const GroupLayout layout_;
   GatherOrder order_;
-  const bool tied_;
   std::vector<int> on_their_way_;
   int64_t gathered_ = 0, reducing_ = 0, most_gathered_ = 0, most_reducing_ = 0, most_ = 0;
 };
@@ -76,8 +75,8 @@ std::string StateMemory::DebugString() const {
       mb(parameters), mb(gathered), mb(gradients), mb(reducing), mb(optimizer), mb(peak));
 }
 
-StateMemory PlanMemory(const std::vector<std::vector<BucketSize>>& groups, bool tied, int64_t compute_bytes,
-                       int64_t state_bytes, bool same_type) {
+StateMemory PlanMemory(const std::vector<std::vector<BucketSize>>& groups, const GroupLayout& layout,
+                       int64_t compute_bytes, int64_t state_bytes, bool same_type) {
   StateMemory memory;
   std::vector<GroupBytes> bytes(groups.size());
   for (size_t group = 0; group < groups.size(); ++group) {
@@ -94,7 +93,7 @@ StateMemory PlanMemory(const std::vector<std::vector<BucketSize>>& groups, bool 
       if (splits.gradients > 1) bytes[group].gradient += bucket.elements * state_bytes;
     }
   }
-  HookCounters(bytes, tied).Run(memory);
+  HookCounters(bytes, layout).Run(memory);
   return memory;
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "parallel/sharding/gather_order.h"
 #include "parallel/sharding/shard_tree.h"
 
 namespace cohort::parallel {
@@ -30,8 +31,8 @@ struct StateMemory {
   std::string DebugString() const;
 };
 
-// groups[g]: the buckets of the decoder's group g. Bytes of an element in the compute type and of one of state.
-StateMemory PlanMemory(const std::vector<std::vector<BucketSize>>& groups, bool tied, int64_t compute_bytes,
-                       int64_t state_bytes, bool same_type);
+// groups[g]: the buckets of group g of `layout`. One micro-batch at a time. Bytes of an element in the compute type and of one of state.
+StateMemory PlanMemory(const std::vector<std::vector<BucketSize>>& groups, const GroupLayout& layout,
+                       int64_t compute_bytes, int64_t state_bytes, bool same_type);
 
 }  // namespace cohort::parallel

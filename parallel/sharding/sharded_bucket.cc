@@ -154,8 +154,7 @@ void ShardedBucket::BeginStep() {
 }
 
 void ShardedBucket::BeginGradient() {
-  if (!group_.reduce.moves()) return;
-  COHORT_CHECK(!whole_gradient_.defined(), "gradients are made before the last ones were reduced");
+  if (!group_.reduce.moves() || whole_gradient_.defined()) return;
   whole_gradient_ = memory_.Empty(device_, elements_, state_, StateKind::kGradients);
   device_.ops().Fill(whole_gradient_, 0);
   // What earlier micro-batches left in this rank's shard goes through the sum as a part of its own contribution.

@@ -54,7 +54,7 @@ class ShardedBucket {
 
   // ---- Gradients ----
   void BeginStep();
-  // The parts' gradients can be accumulated into, for this micro-batch.
+  // The parts' gradients can be accumulated into: by a micro-batch, or by several that interleave.
   void BeginGradient();
   // Three sums, each after the one before is over: a micro-batch's to this rank's shard; then, once a step, from shards
   // to the optimizer's pieces, and of these over the ranks that hold the same.

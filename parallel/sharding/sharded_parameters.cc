@@ -50,6 +50,16 @@ absl::StatusOr<std::unique_ptr<ShardedParameters>> ShardedParameters::Create(run
   return made;
 }
 
+ShardedParameters::ShardedParameters(runtime::Decoder& decoder, const Sharding& sharding)
+    : decoder_(decoder),
+      sharding_(sharding),
+      layout_{
+          .groups = static_cast<int>(decoder.groups().size()),
+          .embedding = decoder.part().embedding,
+          .head = decoder.part().head,
+          .tied = decoder.config().tie_word_embeddings && decoder.part().embedding && decoder.part().head},
+      order_(layout_) {}
+
 ShardedParameters::~ShardedParameters() {
   decoder_.SetHooks({});
   Finish().IgnoreError();
@@ -79,9 +89,8 @@ void ShardedParameters::MakeBuckets() {
     }
   }
   const DataType state = decoder_.device().state_dtype();
-  plan_ = PlanMemory(sizes, decoder_.config().tie_word_embeddings,
-                     static_cast<int64_t>(SizeOf(decoder_.compute())), static_cast<int64_t>(SizeOf(state)),
-                     decoder_.compute() == state);
+  plan_ = PlanMemory(sizes, layout_, static_cast<int64_t>(SizeOf(decoder_.compute())),
+                     static_cast<int64_t>(SizeOf(state)), decoder_.compute() == state);
 }
 
 void ShardedParameters::ListSlices() {
@@ -115,11 +124,8 @@ void ShardedParameters::InstallHooks() {
   decoder_.SetHooks({.before_forward = [this](int g) { return Apply(order_.BeforeForward(g), g); },
                      .after_forward = [this](int g) { return Apply(order_.AfterForward(g), -1); },
                      .before_backward = [this](int g) { return BeforeBackward(g); },
-                     .after_backward =
-                         [this](int g) {
-                           AfterBackward(g);
-                           return absl::OkStatus();
-                         }});
+                     .after_backward_input = [this](int g) { return Apply(order_.AfterBackward(g), -1); },
+                     .after_backward = [this](int g) { return AfterBackward(g); }});
 }
 
 const ReplicaGroup& ShardedParameters::GroupOf(runtime::Placement placement) const {
@@ -144,15 +150,13 @@ absl::Status ShardedParameters::SetWhole(const std::function<absl::Status(Parame
   return absl::OkStatus();
 }
 
-void ShardedParameters::BeginStep() {
+void ShardedParameters::BeginStep(int micro_batches) {
+  micro_batches_ = micro_batches;
+  backwards_.assign(buckets_.size(), {});
+  order_.Begin(/*training=*/true);
   for (const auto& group : buckets_) {
     for (const auto& bucket : group) bucket->BeginStep();
   }
-}
-
-void ShardedParameters::BeginMicroBatch(bool last) {
-  last_ = last;
-  order_.Begin(/*training=*/true);
 }
 
 void ShardedParameters::BeginEvaluation() { order_.Begin(/*training=*/false); }
@@ -172,21 +176,26 @@ absl::Status ShardedParameters::Apply(const GatherOrder::Actions& actions, int u
 }
 
 absl::Status ShardedParameters::BeforeBackward(int group) {
+  ++backwards_[group].begun;
   AwaitReductions(/*most=*/1, group);
   for (const auto& bucket : buckets_[group]) bucket->BeginGradient();
   return Apply(order_.BeforeBackward(group), group);
 }
 
-void ShardedParameters::AfterBackward(int group) {
-  Apply(order_.AfterBackward(group), -1).IgnoreError();  // it waits for nothing
+absl::Status ShardedParameters::AfterBackward(int group) {
+  COHORT_RETURN_IF_ERROR(Apply(order_.AfterBackward(group), -1));
+  Backwards& backwards = backwards_[group];
+  // Where the halves of backwards interleave, gradients leave when those of all that have begun are in.
+  if (++backwards.over < backwards.begun) return absl::OkStatus();
   for (const auto& bucket : buckets_[group]) {
     reductions_.push_back({.group = group,
                            .bucket = bucket.get(),
-                           .last = last_,
+                           .last = backwards.over == micro_batches_,
                            .sum = ShardedBucket::kMicroBatch,
                            .work = bucket->StartSum(ShardedBucket::kMicroBatch)});
   }
   // What can go on goes on at the next hook, which comes at once.
+  return absl::OkStatus();
 }
 
 void ShardedParameters::Advance() {

@@ -29,8 +29,7 @@ struct OwnedRun {
 // Gathers are started a group ahead of their use and freed after it; sums of gradients are started when a group's
 // backward is over and go on behind the next ones. A step is
 //
-//   BeginStep; for each micro-batch: BeginMicroBatch(last), the decoder's ForwardBackward with the hooks installed;
-//   Finish; then the optimizer over slices(); Publish.
+//   BeginStep; the decoder's forwards and backwards, which may interleave; Finish; the optimizer over slices(); Publish.
 //
 // Every call is made by all ranks of a stage in the same order; errors are the communicator's. One thread.
 class ShardedParameters {
@@ -48,8 +47,8 @@ class ShardedParameters {
   // pieces. The first error ends it.
   absl::Status SetWhole(const std::function<absl::Status(runtime::ParameterGroup&)>& set);
 
-  void BeginStep();
-  void BeginMicroBatch(bool last);
+  // So many backwards follow.
+  void BeginStep(int micro_batches);
   // Before the decoder runs forward only.
   void BeginEvaluation();
   // Waits for everything under way, frees what is whole; the first error. After each step and evaluation, also after
@@ -83,17 +82,14 @@ class ShardedParameters {
     comm::Work work;
   };
 
-  ShardedParameters(runtime::Decoder& decoder, const Sharding& sharding)
-      : decoder_(decoder),
-        sharding_(sharding),
-        order_(static_cast<int>(decoder.groups().size()), decoder.config().tie_word_embeddings) {}
+  ShardedParameters(runtime::Decoder& decoder, const Sharding& sharding);
   void MakeBuckets();
   void ListSlices();
   void InstallHooks();
 
   absl::Status Apply(const GatherOrder::Actions& actions, int use);
   absl::Status BeforeBackward(int group);
-  void AfterBackward(int group);
+  absl::Status AfterBackward(int group);
   // Starts what can go on.
   void Advance();
   // Waits until at most `most` groups' whole gradients are on their way, and none of `group`.
@@ -107,8 +103,14 @@ class ShardedParameters {
   std::vector<runtime::OptimizerSlice> slices_;
   std::vector<OwnedRun> runs_;
   StateMemory plan_;
+  GroupLayout layout_;
   GatherOrder order_;
-  bool last_ = false;
+  // Of the step, by group: backwards that have begun, that are over, and that there will be.
+  struct Backwards {
+    int begun = 0, over = 0;
+  };
+  std::vector<Backwards> backwards_;
+  int micro_batches_ = 0;
   std::deque<Reduction> reductions_;  // in the order in which they were started
   absl::Status failed_;               // the first error since Finish
 };

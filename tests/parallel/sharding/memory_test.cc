@@ -21,7 +21,8 @@ std::vector<std::vector<BucketSize>> Groups(const char* sharding, int ranks) {
 }
 
 StateMemory Plan(const char* sharding, int ranks, bool tied = false) {
-  return PlanMemory(Groups(sharding, ranks), tied, /*compute_bytes=*/2, /*state_bytes=*/4,
+  return PlanMemory(Groups(sharding, ranks), {.groups = 4, .tied = tied}, /*compute_bytes=*/2,
+                    /*state_bytes=*/4,
                     /*same_type=*/false);
 }
 
@@ -55,7 +56,7 @@ TEST(StateMemory, NoMoreThanTwoGroupsAreWholeAtATime) {
 }
 
 TEST(GatherOrder, OneAheadInBothDirectionsAndTheLastBlockStays) {
-  GatherOrder order(4, /*tied=*/false);
+  GatherOrder order({.groups = 4});
   order.Begin(true);
   EXPECT_THAT(order.BeforeForward(0).gather, ElementsAre(0, 1));
   EXPECT_THAT(order.AfterForward(0).free, ElementsAre(0));
@@ -72,11 +73,28 @@ TEST(GatherOrder, OneAheadInBothDirectionsAndTheLastBlockStays) {
   EXPECT_THAT(order.AfterBackward(1).free, ElementsAre(1));
   EXPECT_THAT(order.BeforeBackward(0).gather, IsEmpty());  // rows are not needed for their gradients
   EXPECT_THAT(order.AfterBackward(0).free, IsEmpty());
+  EXPECT_THAT(order.BeforeForward(0).gather, ElementsAre(0, 1));  // the next micro-batch
+  EXPECT_THAT(order.End().free, ElementsAre(0, 1));
+}
+
+TEST(GatherOrder, PartsOfAPipelineInterleaveMicroBatches) {
+  GatherOrder order({.groups = 2, .embedding = false, .head = false});
+  order.Begin(true);
+  for (int micro_batch = 0; micro_batch < 2; ++micro_batch) {
+    EXPECT_THAT(order.BeforeForward(0).gather, ElementsAre(0, 1));
+    EXPECT_THAT(order.AfterForward(0).free, ElementsAre(0));
+    EXPECT_THAT(order.BeforeForward(1).gather, IsEmpty());
+    EXPECT_THAT(order.AfterForward(1).free, ElementsAre(1));
+  }
+  EXPECT_THAT(order.BeforeBackward(1).gather, ElementsAre(1, 0));
+  EXPECT_THAT(order.AfterBackward(1).free, ElementsAre(1));
+  EXPECT_THAT(order.BeforeBackward(0).gather, IsEmpty());
+  EXPECT_THAT(order.AfterBackward(0).free, ElementsAre(0));
   EXPECT_THAT(order.End().free, IsEmpty());
 }
 
 TEST(GatherOrder, ATiedEmbeddingComesBackForTheHead) {
-  GatherOrder order(3, /*tied=*/true);
+  GatherOrder order({.groups = 3, .tied = true});
   order.Begin(true);
   order.BeforeForward(0);
   order.AfterForward(0);
@@ -90,6 +108,7 @@ TEST(GatherOrder, ATiedEmbeddingComesBackForTheHead) {
   order.AfterBackward(1);
   EXPECT_THAT(order.AfterBackward(0).free, ElementsAre(0));
   // Forward only: the embedding's second use asks for nothing new.
+  order.End();
   order.Begin(false);
   order.BeforeForward(0);
   order.AfterForward(0);
