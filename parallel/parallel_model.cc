@@ -4,11 +4,14 @@
 #include <cmath>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
+#include "moe/moe_layer.h"
 #include "parallel/global_sums.h"
 #include "parallel/memory_share.h"
+#include "runtime/checkpoint/hf_folder.h"
 #include "runtime/ops/ops.h"
 
 namespace cohort::parallel {
@@ -55,64 +58,62 @@ absl::StatusOr<std::unique_ptr<ParallelModel>> ParallelModel::Create(
   COHORT_ASSIGN_OR_RETURN(const int64_t memory, ShareOfFreeMemory(device, *world));
   COHORT_ASSIGN_OR_RETURN(MeshCommunicators groups, Connect(mesh, std::move(world)));
   std::unique_ptr<ParallelModel> model(new ParallelModel(std::move(groups), options, std::move(source)));
-  model->strategies_ = MakeStrategies(model->groups_);
-  runtime::DecoderOptions decoder = {.compute = options.compute,
-                                     .trainable = true,
-                                     .recompute = options.recompute,
-                                     .memory_limit = memory,
-                                     .experts = {}};
-  for (const auto& strategy : model->strategies_) strategy->Configure(decoder);
+  runtime::DecoderOptions decoder = {
+      .compute = options.compute,
+      .trainable = true,
+      .recompute = options.recompute,
+      .allocate = false,
+      .experts = moe::MakeMoeFactory(std::make_shared<moe::ExpertGroup>(model->groups_.expert))};
   COHORT_ASSIGN_OR_RETURN(model->decoder_, runtime::Decoder::Create(config, device, decoder));
-  model->decoder_->SetHooks(
-      {.before_forward = {},
-       .after_forward = {},
-       .before_backward = {},
-       .after_backward = [raw = model.get()](int group) { return raw->GroupReady(group); }});
-  model->ListParameters();
+  COHORT_ASSIGN_OR_RETURN(model->parameters_, ShardedParameters::Create(*model->decoder_, options.sharding,
+                                                                        model->groups_, memory));
+  model->ListState();
   return model;
 }
 
-size_t ParallelModel::StrategyIndex(runtime::Placement placement) const {
-  for (size_t i = 0; i < strategies_.size(); ++i) {
-    if (strategies_[i]->placement() == placement) return i;
-  }
-  COHORT_CHECK(false, "no strategy for placement %d", static_cast<int>(placement));
+void ParallelModel::Initialize(uint64_t seed) {
+  const absl::Status status = parameters_->SetWhole([&](runtime::ParameterGroup& group) {
+    group.Initialize(seed);
+    return absl::OkStatus();
+  });
+  COHORT_CHECK(status.ok(), "values that are drawn cannot fail");
 }
 
-void ParallelModel::ListParameters() {
-  // Every rank of a strategy's replicas could write a parameter; each writes a run of about equal size.
-  std::vector<int64_t> total(strategies_.size(), 0), before(strategies_.size(), 0);
+absl::Status ParallelModel::LoadWeights(const std::string& folder) {
+  COHORT_ASSIGN_OR_RETURN(const runtime::HfFolder weights, runtime::HfFolder::Open(folder));
+  std::vector<runtime::NamedParameter> all;
+  for (runtime::ParameterGroup& group : decoder_->groups()) {
+    for (const auto& parameter : group.parameters()) all.push_back({parameter->name, parameter.get()});
+  }
+  COHORT_RETURN_IF_ERROR(CheckParameters(weights, decoder_->config(), all));
+  return parameters_->SetWhole([&](runtime::ParameterGroup& group) {
+    std::vector<runtime::NamedParameter> some;
+    for (const auto& parameter : group.parameters()) some.push_back({parameter->name, parameter.get()});
+    return CopyParameters(weights, some);
+  });
+}
+
+void ParallelModel::ListState() {
+  // Every rank that holds the same optimizer state could write it; each writes a run of about equal size.
+  absl::flat_hash_map<runtime::Placement, int64_t> total, before;
+  const auto size = [](const runtime::StateEntry& entry) { return entry.parameter->elements(); };
+  for (const OwnedRun& run : parameters_->runs()) {
+    state_.push_back({run.parameter->name, run.parameter, run.slice, run.offset, false});
+  }
   for (runtime::ParameterGroup& group : decoder_->groups()) {
     for (const auto& parameter : group.parameters()) {
-      total[StrategyIndex(parameter->placement)] += parameter->value.size();
+      if (parameter->buffer) state_.push_back({parameter->name, parameter.get(), -1, 0, false});
     }
   }
-  const auto add = [&](runtime::Parameter& parameter, int slice, int64_t offset) {
-    const size_t s = StrategyIndex(parameter.placement);
+  for (const runtime::StateEntry& entry : state_) total[entry.parameter->placement] += size(entry);
+  for (runtime::StateEntry& entry : state_) {
+    const ReplicaGroup& group = parameters_->GroupOf(entry.parameter->placement);
+    int64_t& begin = before[entry.parameter->placement];
+    const int64_t copies = group.copies();
     const int64_t writer =
-        std::min<int64_t>(before[s] * strategies_[s]->replicas() / std::max<int64_t>(total[s], 1),
-                          strategies_[s]->replicas() - 1);
-    before[s] += parameter.value.size();
-    state_.push_back({parameter.name, &parameter, slice, offset, writer == strategies_[s]->replica()});
-  };
-  for (runtime::ParameterGroup& group : decoder_->groups()) {
-    for (const runtime::ParameterBucket& bucket : group.buckets()) {
-      const bool separate = bucket.value.raw() != bucket.master.raw();
-      int64_t offset = 0;
-      for (runtime::Parameter* parameter : bucket.parameters) {
-        add(*parameter, static_cast<int>(slices_.size()), offset);
-        offset += parameter->value.size();
-      }
-      slices_.push_back({.name = absl::StrCat(group.name(), "/", StrategyOf(bucket.placement).name(), "/",
-                                              bucket.decay ? "decay" : "no_decay"),
-                         .master = bucket.master,
-                         .grad = bucket.grad,
-                         .value = separate ? bucket.value : Tensor(),
-                         .decay = bucket.decay});
-    }
-    for (const auto& parameter : group.parameters()) {
-      if (parameter->buffer) add(*parameter, -1, 0);
-    }
+        std::min(begin * copies / std::max<int64_t>(total[entry.parameter->placement], 1), copies - 1);
+    begin += size(entry);
+    entry.writes = writer == group.copy();
   }
 }
 
@@ -145,14 +146,6 @@ absl::StatusOr<std::vector<Samples>> ParallelModel::Fetch(const Share& share, in
   return rounds;
 }
 
-absl::Status ParallelModel::GroupReady(int group) {
-  if (!last_round_) return absl::OkStatus();
-  for (const runtime::ParameterBucket& bucket : decoder_->groups()[group].buckets()) {
-    StrategyOf(bucket.placement).GradientsReady(bucket);
-  }
-  return absl::OkStatus();
-}
-
 absl::StatusOr<runtime::StepResult> ParallelModel::ComputeGradients(int64_t step) {
   const Share share = ShareOf(options_.global_batch);
   COHORT_ASSIGN_OR_RETURN(std::vector<Samples> rounds, Fetch(share, step, /*held_out=*/false));
@@ -162,36 +155,31 @@ absl::StatusOr<runtime::StepResult> ParallelModel::ComputeGradients(int64_t step
   const LossScale scale = {.tokens = static_cast<double>(std::max<int64_t>(predicted, 1)),
                            .sequences = static_cast<double>(options_.global_batch)};
 
-  for (runtime::ParameterGroup& group : decoder_->groups()) group.ZeroGrad();
+  parameters_->BeginStep(static_cast<int>(rounds.size()));
   runtime::StepResult result;
   absl::Status status;
   for (size_t round = 0; round < rounds.size() && status.ok(); ++round) {
-    last_round_ = round + 1 == rounds.size();
     auto sums = decoder_->ForwardBackward(rounds[round].tokens, scale);
     status = sums.status();
     if (sums.ok()) AddSums(*sums, result.sums);
   }
-  for (const auto& strategy : strategies_) status.Update(strategy->FinishGradients());
+  status.Update(parameters_->Finish());
   COHORT_RETURN_IF_ERROR(status);
   COHORT_RETURN_IF_ERROR(SumOverRanks(*groups_.world, result.sums));
   return result;
 }
 
 absl::StatusOr<double> ParallelModel::GradientNorm() {
-  // Each distinct parameter counts on one of its replicas; the sum then has the same bits on all ranks.
-  runtime::Device& device = decoder_->device();
-  const Tensor squares = Tensor::Zeros(device, {1}, DataType::kF64);
-  for (runtime::ParameterGroup& group : decoder_->groups()) {
-    for (const runtime::ParameterBucket& bucket : group.buckets()) {
-      if (StrategyOf(bucket.placement).replica() == 0) device.ops().SumSquares(bucket.grad, squares);
-    }
-  }
+  // Each element counts on one of the ranks that hold it; the sum then has the same bits on all ranks.
+  const Tensor squares = Tensor::Zeros(decoder_->device(), {1}, DataType::kF64);
+  parameters_->AddSquares(squares);
   double total = ToHost(squares)[0];
   COHORT_RETURN_IF_ERROR(SumOverRanks(*groups_.world, absl::MakeSpan(&total, 1)));
   return std::sqrt(total);
 }
 
 absl::Status ParallelModel::AfterStep(const runtime::StepResult& result) {
+  COHORT_RETURN_IF_ERROR(parameters_->Publish());
   decoder_->UpdateBalance(result.sums.expert_load);
   return absl::OkStatus();
 }
@@ -212,8 +200,12 @@ absl::StatusOr<runtime::Trainable::Evaluation> ParallelModel::Evaluate(int64_t s
                         .rounds = 1,
                         .micro_batch = share.micro_batch};
     COHORT_ASSIGN_OR_RETURN(const std::vector<Samples> samples, Fetch(part, 0, /*held_out=*/true));
-    COHORT_ASSIGN_OR_RETURN(const LossSums round_sums, decoder_->Evaluate(samples[0].tokens));
-    AddSums(round_sums, sums);
+    parameters_->BeginEvaluation();
+    const absl::StatusOr<LossSums> round_sums = decoder_->Evaluate(samples[0].tokens);
+    absl::Status status = round_sums.status();
+    status.Update(parameters_->Finish());
+    COHORT_RETURN_IF_ERROR(status);
+    AddSums(*round_sums, sums);
     bytes += samples[0].bytes;
   }
   COHORT_RETURN_IF_ERROR(SumOverRanks(*groups_.world, sums));

@@ -7,7 +7,7 @@
 
 #include "parallel/batch_source.h"
 #include "parallel/mesh_communicators.h"
-#include "parallel/strategy.h"
+#include "parallel/sharding/sharded_parameters.h"
 #include "runtime/model/decoder.h"
 #include "runtime/train/trainable.h"
 
@@ -18,6 +18,7 @@ struct ParallelOptions {
   bool recompute = false;
   int64_t global_batch = 1;  // sequences in a step over all ranks; any number
   int64_t micro_batch = 0;   // sequences that a rank computes at once; 0: its whole share
+  Sharding sharding = {};  // of parameters, gradients and optimizer state over ranks that hold the same ones
 };
 
 // The global batch is divided over the data axis: each rank takes a run of sample indices, in micro-batches
@@ -27,19 +28,27 @@ struct ParallelOptions {
 // later ones fail with the communicator's error, which names it.
 class ParallelModel final : public runtime::Trainable {
  public:
-  // Collective. Makes the model's part of this rank; its values are set afterwards (Decoder::Initialize, or
+  // Collective. Makes the model's part of this rank; its values are set afterwards (Initialize, LoadWeights, or
   // from a checkpoint). Frees nothing of `device`, which outlives it.
   static absl::StatusOr<std::unique_ptr<ParallelModel>> Create(
       const runtime::ModelConfig& config, runtime::Device& device, const ParallelOptions& options,
       const Mesh& mesh, std::shared_ptr<comm::Communicator> world, std::unique_ptr<BatchSource> source);
 
+  // Its parameters' tensors are defined where they are not split, or while a group is used.
   runtime::Decoder& decoder() { return *decoder_; }
+  ShardedParameters& parameters() { return *parameters_; }
+
+  // Every rank keeps its pieces of what one rank alone would begin with.
+  void Initialize(uint64_t seed);
+  // The same from the weights of a Hugging Face folder. Every rank decides for itself: ranks that train together must
+  // agree on the result.
+  absl::Status LoadWeights(const std::string& folder);
 
   int rank() const override { return groups_.world->rank(); }
   int world() const override { return groups_.world->size(); }
   absl::StatusOr<runtime::StepResult> ComputeGradients(int64_t step) override;
   absl::StatusOr<double> GradientNorm() override;
-  const std::vector<runtime::OptimizerSlice>& slices() override { return slices_; }
+  const std::vector<runtime::OptimizerSlice>& slices() override { return parameters_->slices(); }
   absl::Status AfterStep(const runtime::StepResult& result) override;
   absl::StatusOr<Evaluation> Evaluate(int64_t sequences) override;
   const std::vector<runtime::StateEntry>& state() override { return state_; }
@@ -57,23 +66,18 @@ class ParallelModel final : public runtime::Trainable {
 
   ParallelModel(MeshCommunicators groups, const ParallelOptions& options, std::unique_ptr<BatchSource> source)
       : groups_(std::move(groups)), options_(options), source_(std::move(source)) {}
-  void ListParameters();
-  size_t StrategyIndex(runtime::Placement placement) const;
-  Strategy& StrategyOf(runtime::Placement placement) const { return *strategies_[StrategyIndex(placement)]; }
+  void ListState();
   Share ShareOf(int64_t sequences) const;
   // This rank's micro-batches; an error where any rank had one.
   absl::StatusOr<std::vector<Samples>> Fetch(const Share& share, int64_t step, bool held_out);
-  absl::Status GroupReady(int group);
 
   MeshCommunicators groups_;
   const ParallelOptions options_;
   std::unique_ptr<BatchSource> source_;
   std::unique_ptr<runtime::Decoder> decoder_;
-  std::vector<std::unique_ptr<Strategy>>
-      strategies_;  // after the decoder: they finish before its memory goes
-  std::vector<runtime::OptimizerSlice> slices_;
+  std::unique_ptr<ShardedParameters>
+      parameters_;  // after the decoder: it ends what is under way before that goes
   std::vector<runtime::StateEntry> state_;
-  bool last_round_ = false;  // of the step: gradients that come in now are complete on this rank
 };
 
 }  // namespace cohort::parallel

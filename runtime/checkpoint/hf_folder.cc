@@ -179,9 +179,7 @@ absl::Status CheckParameters(const HfFolder& weights, const ModelConfig& config,
                                                  absl::StrJoin(problems, "; ")));
 }
 
-absl::Status LoadParameters(const HfFolder& weights, const ModelConfig& config,
-                            absl::Span<const NamedParameter> parameters) {
-  COHORT_RETURN_IF_ERROR(CheckParameters(weights, config, parameters));
+absl::Status CopyParameters(const HfFolder& weights, absl::Span<const NamedParameter> parameters) {
   for (const auto& [name, parameter] : parameters) {
     COHORT_ASSIGN_OR_RETURN(const Tensor values, weights.Read(name));
     Ops& ops = parameter->value.device().ops();
@@ -192,6 +190,12 @@ absl::Status LoadParameters(const HfFolder& weights, const ModelConfig& config,
     parameter->value.device().Synchronize();  // before the mapping may go
   }
   return absl::OkStatus();
+}
+
+absl::Status LoadParameters(const HfFolder& weights, const ModelConfig& config,
+                            absl::Span<const NamedParameter> parameters) {
+  COHORT_RETURN_IF_ERROR(CheckParameters(weights, config, parameters));
+  return CopyParameters(weights, parameters);
 }
 
 absl::Status LoadWeights(const std::string& folder, Decoder& decoder) {

@@ -47,7 +47,11 @@ struct NamedParameter {
 absl::Status CheckParameters(const HfFolder& weights, const ModelConfig& config,
                              absl::Span<const NamedParameter> parameters);
 
-// CheckParameters, then each parameter's value and master from its tensor, converted to their types.
+// Each parameter's value and master from its tensor, converted to their types; of parameters that CheckParameters
+// passed.
+absl::Status CopyParameters(const HfFolder& weights, absl::Span<const NamedParameter> parameters);
+
+// Both, one after the other.
 absl::Status LoadParameters(const HfFolder& weights, const ModelConfig& config,
                             absl::Span<const NamedParameter> parameters);
 

@@ -115,6 +115,9 @@ void ApplyDefaults(cohort::v1::TrainConfig& config, const ConfigFacts& facts) {
 
   cohort::v1::ParallelSection& parallel = *config.mutable_parallel();
   COHORT_DEFAULT(parallel, expert, 1);
+  const bool whole_hosts = facts.ranks_on_host > 0 && facts.ranks % facts.ranks_on_host == 0;
+  COHORT_DEFAULT(parallel, shard, whole_hosts ? facts.ranks_on_host : 1);
+  COHORT_DEFAULT(parallel, sharding, "ddp");
   COHORT_DEFAULT(parallel, timeout_seconds, absl::ToDoubleSeconds(comm::policy::kTimeout));
 
   cohort::v1::CheckpointSection& checkpoint = *config.mutable_checkpoint();

@@ -106,6 +106,7 @@ absl::Status CheckRanges(const cohort::v1::TrainConfig& config) {
       {"train.threads", train.threads(), 1, config_policy::kMaxThreads},
       {"schedule.warmup_steps", schedule.warmup_steps(), 0, train.steps()},
       {"parallel.expert", config.parallel().expert(), 1},
+      {"parallel.shard", config.parallel().shard(), 1},
       {"checkpoint.every", config.checkpoint().every(), 0},
       {"checkpoint.keep", config.checkpoint().keep(), 1},
       {"checkpoint.shard_megabytes", config.checkpoint().shard_megabytes(), 1, int64_t{1} << 30},
@@ -163,6 +164,8 @@ absl::Status CheckDivisions(const cohort::v1::TrainConfig& config, const ModelCo
                             const ConfigFacts& facts) {
   const int64_t expert = config.parallel().expert();
   COHORT_RETURN_IF_ERROR(CheckDivides("parallel.expert", expert, "the number of ranks", facts.ranks));
+  COHORT_RETURN_IF_ERROR(
+      CheckDivides("parallel.shard", config.parallel().shard(), "the number of ranks", facts.ranks));
   if (expert > 1 && model.num_experts == 0) {
     return Bad("parallel.expert",
                absl::StrCat("is ", expert, "; a ", model.model_type, " model has no experts"));

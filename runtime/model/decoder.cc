@@ -116,9 +116,13 @@ absl::Status DecoderImpl::Build() {
                                        config_.tie_word_embeddings ? embedding_ : nullptr, tensor(),
                                        groups_.back());
   }
-  COHORT_RETURN_IF_ERROR(CheckMemory());
+  if (options_.allocate) COHORT_RETURN_IF_ERROR(CheckMemory());
   for (ParameterGroup& group : groups_) {
-    group.Allocate(device_, options_.compute, options_.trainable);
+    if (options_.allocate) {
+      group.Allocate(device_, options_.compute, options_.trainable);
+    } else {
+      group.Partition(device_);
+    }
     for (const auto& parameter : group.parameters()) {
       const bool fresh = by_name_.emplace(parameter->name, parameter.get()).second;
       COHORT_CHECK(fresh, "two parameters are called %s", parameter->name.c_str());

@@ -29,6 +29,9 @@ struct DecoderOptions {
   // Bytes that it may take: parameters, and where trainable their masters, gradients and AdamW's two moments.
   // More is RESOURCE_EXHAUSTED, before anything is allocated. 0: what the device has free.
   int64_t memory_limit = 0;
+  // false: the parameters' buckets stay without flat tensors, and memory_limit is not looked at. Who asked for it makes
+  // them, and renews them around each use (ParameterHooks); Initialize is theirs too, group by group.
+  bool allocate = true;
   // Feed-forward of sparse blocks. Required where the config has experts.
   FeedForwardFactory experts = {};
   // Which layers are here. Tied embeddings need the first and the last.

@@ -66,10 +66,18 @@ Split SplitOver(const TensorGroup& tensor, int dim) {
   return {.dim = dim, .part = tensor.rank(), .parts = tensor.size()};
 }
 
+int64_t Parameter::elements() const { return SizeOfShape(shape); }
+
+int64_t ParameterBucket::size() const {
+  int64_t size = 0;
+  for (const Parameter* parameter : parameters) size += parameter->elements();
+  return size;
+}
+
 void ParameterBucket::Bind() {
   int64_t offset = 0;
   for (Parameter* parameter : parameters) {
-    const int64_t size = SizeOfShape(parameter->shape);
+    const int64_t size = parameter->elements();
     const auto part = [&](const Tensor& flat) {
       return flat.defined() ? flat.Slice(offset, offset + size).View(parameter->shape) : Tensor();
     };
@@ -131,12 +139,11 @@ int64_t ParameterGroup::StateBytes(const Device& device, DataType compute, bool 
   return bytes;
 }
 
-void ParameterGroup::Allocate(Device& device, DataType compute, bool trainable) {
+void ParameterGroup::Partition(Device& device) {
   COHORT_CHECK(buckets_.empty(), "%s is allocated twice", name_.c_str());
-  const DataType state = device.state_dtype();
   for (const auto& parameter : parameters_) {
     if (parameter->buffer) {
-      parameter->value = parameter->master = Tensor::Zeros(device, parameter->shape, state);
+      parameter->value = parameter->master = Tensor::Zeros(device, parameter->shape, device.state_dtype());
       continue;
     }
     auto bucket = std::find_if(buckets_.begin(), buckets_.end(), [&](const ParameterBucket& other) {
@@ -149,9 +156,13 @@ void ParameterGroup::Allocate(Device& device, DataType compute, bool trainable) 
     }
     bucket->parameters.push_back(parameter.get());
   }
+}
+
+void ParameterGroup::Allocate(Device& device, DataType compute, bool trainable) {
+  Partition(device);
+  const DataType state = device.state_dtype();
   for (ParameterBucket& bucket : buckets_) {
-    int64_t size = 0;
-    for (const Parameter* parameter : bucket.parameters) size += SizeOfShape(parameter->shape);
+    const int64_t size = bucket.size();
     bucket.value = Tensor::Empty(device, {size}, compute);
     if (trainable) {
       bucket.master = compute == state ? bucket.value : Tensor::Empty(device, {size}, state);

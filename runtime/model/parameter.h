@@ -44,6 +44,8 @@ struct Parameter {
   // grad.
   bool buffer = false;
 
+  int64_t elements() const;
+
   // Views into the group's flat tensors, set by ParameterGroup::Allocate.
   Tensor value;  // compute type: what layers multiply by
   Tensor
@@ -57,6 +59,8 @@ struct ParameterBucket {
   bool decay;
   std::vector<Parameter*> parameters;
   Tensor value, master, grad;  // [size], parameters in order; grad and master undefined for inference
+
+  int64_t size() const;  // elements of the parameters
 
   // Makes each parameter's tensors views of the flat ones; again after a flat one was replaced. An undefined
   // flat tensor leaves its views undefined.
@@ -84,7 +88,9 @@ class ParameterGroup {
 
   // Bytes that Allocate will take, and where trainable an optimizer's two moments of state type.
   int64_t StateBytes(const Device& device, DataType compute, bool trainable) const;
-  // Makes the flat tensors. trainable: with master and grad.
+  // Makes the buckets, without flat tensors, and the buffers: for an owner that makes them itself.
+  void Partition(Device& device);
+  // Partition, and the flat tensors. trainable: with master and grad.
   void Allocate(Device& device, DataType compute, bool trainable);
   // Values drawn as each parameter's init says: Philox of (seed, hash of the name, element index in the whole
   // parameter), so that they do not depend on which rank holds what.

@@ -76,6 +76,7 @@ struct Training {
   int expert = 1;
   ParallelOptions options = {
       .compute = DataType::kF32, .recompute = false, .global_batch = 8, .micro_batch = 0};
+  int shard = 1;
   int steps = 20;
 };
 
@@ -89,7 +90,7 @@ inline std::unique_ptr<ParallelModel> MakeModel(const Training& run, comm::Commu
                                                 std::unique_ptr<BatchSource> source = nullptr) {
   runtime::SetCpuThreads(1);
   runtime::Device& device = runtime::CpuDevice();
-  auto mesh = MakeMesh({.expert = run.expert}, world);
+  auto mesh = MakeMesh({.shard = run.shard, .expert = run.expert}, world);
   EXPECT_TRUE(mesh.ok()) << mesh.status();
   if (source == nullptr) source = std::make_unique<TestSource>(device, run.config.vocab_size);
   std::shared_ptr<comm::Communicator> borrowed(&world, [](comm::Communicator*) {});
@@ -97,7 +98,7 @@ inline std::unique_ptr<ParallelModel> MakeModel(const Training& run, comm::Commu
       ParallelModel::Create(run.config, device, run.options, *mesh, std::move(borrowed), std::move(source));
   EXPECT_TRUE(model.ok()) << model.status();
   if (!model.ok()) return nullptr;
-  (*model)->decoder().Initialize(5);
+  (*model)->Initialize(5);
   return *std::move(model);
 }
 

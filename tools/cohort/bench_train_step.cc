@@ -39,7 +39,11 @@ struct TrainStepFlags {
   int64_t micro_batch = 8;
   int steps = 3;
   int expert = 1;
+  int shard = 0;                                // 0: the ranks of a host
+  std::vector<std::string> sharding = {"ddp"};  // several: in turns
+  std::string secondary, gather_codec, reduce_codec;
   bool recompute = false;
+  bool no_alone = false;
 };
 
 // Random tokens, all sequences of one length: what a step costs does not depend on what they say.
@@ -81,9 +85,10 @@ class RandomTokens final : public parallel::BatchSource {
 class Stepper {
  public:
   static absl::StatusOr<Stepper> Create(const runtime::ModelConfig& config, const TrainStepFlags& flags,
-                                        std::shared_ptr<comm::Communicator> world, int expert) {
+                                        std::shared_ptr<comm::Communicator> world, parallel::MeshShape shape,
+                                        const parallel::Sharding& sharding) {
     Stepper stepper;
-    COHORT_ASSIGN_OR_RETURN(const parallel::Mesh mesh, parallel::MakeMesh({.expert = expert}, *world));
+    COHORT_ASSIGN_OR_RETURN(const parallel::Mesh mesh, parallel::MakeMesh(shape, *world));
     const int ranks = world->size();
     COHORT_ASSIGN_OR_RETURN(
         stepper.model_,
@@ -91,14 +96,17 @@ class Stepper {
                                         {.compute = *ParseDataType(flags.bench->dtype),
                                          .recompute = flags.recompute,
                                          .global_batch = flags.batch * ranks,
-                                         .micro_batch = flags.micro_batch},
+                                         .micro_batch = flags.micro_batch,
+                                         .sharding = sharding},
                                         mesh, std::move(world),
                                         std::make_unique<RandomTokens>(flags.sequence, config.vocab_size)));
-    stepper.model_->decoder().Initialize(1);
+    stepper.model_->Initialize(1);
     stepper.optimizer_ = runtime::OptimizerState::For(stepper.model_->slices());
     stepper.tokens_ = flags.batch * ranks * flags.sequence;
     return stepper;
   }
+
+  const parallel::StateMemory& memory() const { return model_->parameters().plan(); }
 
   absl::StatusOr<double> TokensPerSecond() {
     COHORT_RETURN_IF_ERROR(model_->Barrier());
@@ -119,19 +127,36 @@ class Stepper {
   int64_t tokens_ = 0;
 };
 
+// One arrangement of the same ranks, and how fast it was.
+struct Variant {
+  std::string sharding;
+  Stepper stepper;
+  std::vector<double> speeds;
+};
+
 absl::Status BenchTrainStep(const TrainStepFlags& flags) {
   COHORT_ASSIGN_OR_RETURN(const runtime::ModelConfig config, BenchModel(*flags.bench, kShape));
   COHORT_ASSIGN_OR_RETURN(auto world, JoinWorld(absl::Minutes(5)));
   SetBenchThreads(*flags.bench);
-  COHORT_ASSIGN_OR_RETURN(Stepper all, Stepper::Create(config, flags, world, flags.expert));
+  const parallel::MeshShape shape = {.shard = flags.shard > 0 ? flags.shard : world->topology().local_size(),
+                                     .expert = flags.expert};
+  std::vector<Variant> variants;
+  for (const std::string& name : flags.sharding) {
+    COHORT_ASSIGN_OR_RETURN(
+        const parallel::Sharding sharding,
+        parallel::ParseSharding(name, flags.secondary, flags.gather_codec, flags.reduce_codec));
+    COHORT_ASSIGN_OR_RETURN(Stepper stepper, Stepper::Create(config, flags, world, shape, sharding));
+    variants.push_back({.sharding = name, .stepper = std::move(stepper), .speeds = {}});
+  }
   // With more than one rank, rank 0 also trains alone, in turns, while the others wait in the barrier.
   std::unique_ptr<Stepper> alone;
-  if (world->size() > 1 && world->rank() == 0) {
-    COHORT_ASSIGN_OR_RETURN(Stepper single, Stepper::Create(config, flags, comm::Communicator::Single(), 1));
+  if (world->size() > 1 && world->rank() == 0 && !flags.no_alone) {
+    COHORT_ASSIGN_OR_RETURN(Stepper single,
+                            Stepper::Create(config, flags, comm::Communicator::Single(), {}, {}));
     alone = std::make_unique<Stepper>(std::move(single));
   }
   const DataType dtype = *ParseDataType(flags.bench->dtype);
-  std::vector<double> speeds, alone_speeds, rates;
+  std::vector<double> alone_speeds, rates;
   for (int step = -1; step < flags.steps; ++step) {  // the first one warms up
     double rate = 0, alone_speed = 0;
     if (world->rank() == 0) {
@@ -140,37 +165,60 @@ absl::Status BenchTrainStep(const TrainStepFlags& flags) {
         COHORT_ASSIGN_OR_RETURN(alone_speed, alone->TokensPerSecond());
       }
     }
-    COHORT_ASSIGN_OR_RETURN(const double speed, all.TokensPerSecond());
+    for (Variant& variant : variants) {
+      COHORT_ASSIGN_OR_RETURN(const double speed, variant.stepper.TokensPerSecond());
+      if (step < 0) continue;
+      variant.speeds.push_back(speed);
+      if (world->rank() == 0) {
+        std::fprintf(stderr, "step %d, %s: %.0f tokens/s\n", step + 1, variant.sharding.c_str(), speed);
+      }
+    }
     if (step < 0) continue;
     rates.push_back(rate);
-    speeds.push_back(speed);
     alone_speeds.push_back(alone_speed);
-    if (world->rank() == 0) std::fprintf(stderr, "step %d: %.0f tokens/s\n", step + 1, speed);
   }
   if (world->rank() != 0) return absl::OkStatus();
-  const double tokens_per_s = Median(speeds), gemm = Median(rates) * world->size();
-  const double flops = tokens_per_s * config.TrainFlopsPerToken(flags.sequence);
-  nlohmann::ordered_json row = BenchRow("train-step", config, *flags.bench);
-  row.update({{"ranks", world->size()},
-              {"sequence_length", flags.sequence},
-              {"batch", flags.batch},
-              {"micro_batch", flags.micro_batch},
-              {"tokens_per_s", tokens_per_s},
-              {"model_flops_per_s", flops},
-              {"gemm_flops_per_s", gemm},
-              {"mfu", flops / gemm}});
   std::printf("%s, %.0f million parameters, %d rank(s) of %d thread(s), %d x %d tokens a rank\n",
               config.model_type.c_str(), static_cast<double>(config.NumParameters()) / 1e6, world->size(),
               runtime::CpuThreads(), static_cast<int>(flags.batch), static_cast<int>(flags.sequence));
-  std::printf("  %.0f tokens/s, %.1f GFLOP/s of the model; matrix products alone %.1f GFLOP/s; share %.3f\n",
-              tokens_per_s, flops / 1e9, gemm / 1e9, flops / gemm);
-  if (alone != nullptr) {
-    row["one_rank_tokens_per_s"] = Median(alone_speeds);
-    row["scaling"] = tokens_per_s / Median(alone_speeds);
-    std::printf("  one rank alone, in turns: %.0f tokens/s; %d ranks are %.2f times as fast\n",
-                Median(alone_speeds), world->size(), tokens_per_s / Median(alone_speeds));
+  const double gemm = Median(rates) * world->size(), first = Median(variants.front().speeds);
+  std::vector<nlohmann::ordered_json> rows;
+  for (const Variant& variant : variants) {
+    const double tokens_per_s = Median(variant.speeds);
+    const double flops = tokens_per_s * config.TrainFlopsPerToken(flags.sequence);
+    nlohmann::ordered_json row = BenchRow("train-step", config, *flags.bench);
+    row.update({{"ranks", world->size()},
+                {"sequence_length", flags.sequence},
+                {"batch", flags.batch},
+                {"micro_batch", flags.micro_batch},
+                {"sharding", variant.sharding},
+                {"shard", shape.shard},
+                {"state_peak_bytes", variant.stepper.memory().peak},
+                {"tokens_per_s", tokens_per_s},
+                {"model_flops_per_s", flops},
+                {"gemm_flops_per_s", gemm},
+                {"mfu", flops / gemm}});
+    std::printf(
+        "  %.0f tokens/s, %.1f GFLOP/s of the model; matrix products alone %.1f GFLOP/s; share %.3f\n",
+        tokens_per_s, flops / 1e9, gemm / 1e9, flops / gemm);
+    if (world->size() > 1) {
+      std::printf("  sharding %s over neighbours of %d: %s\n", variant.sharding.c_str(), shape.shard,
+                  variant.stepper.memory().DebugString().c_str());
+    }
+    if (variants.size() > 1) {
+      row["against_first"] = tokens_per_s / first;
+      std::printf("  %.2f times as fast as %s, in turns\n", tokens_per_s / first,
+                  variants.front().sharding.c_str());
+    }
+    if (alone != nullptr) {
+      row["one_rank_tokens_per_s"] = Median(alone_speeds);
+      row["scaling"] = tokens_per_s / Median(alone_speeds);
+      std::printf("  one rank alone, in turns: %.0f tokens/s; %d ranks are %.2f times as fast\n",
+                  Median(alone_speeds), world->size(), tokens_per_s / Median(alone_speeds));
+    }
+    rows.push_back(std::move(row));
   }
-  return WriteRows({row}, flags.bench->json);
+  return WriteRows(rows, flags.bench->json);
 }
 
 }  // namespace
@@ -194,7 +242,16 @@ void AddBenchTrainStep(CLI::App& bench, const Selected& selected) {
       ->capture_default_str();
   app->add_option("--expert", flags->expert, "Under mpirun: ranks among which experts are divided")
       ->capture_default_str();
+  app->add_option("--sharding", flags->sharding,
+                  "How state is split over ranks, as parallel.sharding; several (a,b) take turns")
+      ->delimiter(',')
+      ->capture_default_str();
+  app->add_option("--shard", flags->shard, "Neighbours of the shard axis; default: the ranks of a host");
+  app->add_option("--secondary", flags->secondary, "As parallel.secondary");
+  app->add_option("--gather-codec", flags->gather_codec, "As parallel.gather_codec");
+  app->add_option("--reduce-codec", flags->reduce_codec, "As parallel.reduce_codec");
   app->add_flag("--recompute", flags->recompute, "Recompute activations in the backward");
+  app->add_flag("--no-alone", flags->no_alone, "Under mpirun: do not train on one rank alone in turns");
   app->callback([=] { selected([=] { return BenchTrainStep(*flags); }); });
 }
 

@@ -68,6 +68,21 @@ absl::StatusOr<Data> OpenData(const v1::TrainConfig& config) {
   return data;
 }
 
+absl::StatusOr<parallel::Sharding> ShardingOf(const v1::ParallelSection& section) {
+  return parallel::ParseSharding(section.sharding(), section.secondary(), section.gather_codec(),
+                                 section.reduce_codec());
+}
+
+// Whether the ranks can be arranged as the configuration says.
+absl::Status CheckSharding(const v1::ParallelSection& section, int ranks) {
+  const absl::StatusOr<parallel::Sharding> sharding = ShardingOf(section);
+  absl::Status status = sharding.status();
+  if (sharding.ok()) status = parallel::Resolve(*sharding, section.shard(), ranks).status();
+  return status.ok() ? status
+                     : absl::Status(status.code(), absl::StrCat("parallel.sharding is '", section.sharding(),
+                                                                "': ", status.message()));
+}
+
 absl::StatusOr<ResolvedConfig> Resolve(v1::TrainConfig config, const comm::Communicator& world) {
   runtime::ConfigFacts facts{.ranks = world.size(),
                              .ranks_on_host = RanksOnHost(world),
@@ -79,7 +94,9 @@ absl::StatusOr<ResolvedConfig> Resolve(v1::TrainConfig config, const comm::Commu
     COHORT_ASSIGN_OR_RETURN(const auto tokenizer, runtime::Tokenizer::Load(tokenizer_path));
     facts.tokenizer_size = tokenizer->vocab_size();
   }
-  return runtime::ResolveConfig(std::move(config), facts);
+  COHORT_ASSIGN_OR_RETURN(ResolvedConfig resolved, runtime::ResolveConfig(std::move(config), facts));
+  COHORT_RETURN_IF_ERROR(CheckSharding(resolved.config.parallel(), world.size()));
+  return resolved;
 }
 
 runtime::StepLoopOptions LoopOptions(const v1::TrainConfig& config, bool evaluate) {
@@ -146,8 +163,11 @@ class TrainRun {
  private:
   absl::Status MakeModel() {
     runtime::Device& device = runtime::CpuDevice();
-    COHORT_ASSIGN_OR_RETURN(const parallel::Mesh mesh,
-                            parallel::MakeMesh({.expert = config_.parallel().expert()}, *world_));
+    const v1::ParallelSection& section = config_.parallel();
+    COHORT_ASSIGN_OR_RETURN(
+        const parallel::Mesh mesh,
+        parallel::MakeMesh({.shard = section.shard(), .expert = section.expert()}, *world_));
+    COHORT_ASSIGN_OR_RETURN(const parallel::Sharding sharding, ShardingOf(section));
     const auto compute = ParseDataType(config_.train().dtype());
     COHORT_CHECK(compute.has_value(), "a validated config has dtype %s", config_.train().dtype().c_str());
     COHORT_ASSIGN_OR_RETURN(
@@ -155,9 +175,15 @@ class TrainRun {
                                                 {.compute = *compute,
                                                  .recompute = config_.train().recompute(),
                                                  .global_batch = config_.train().global_batch(),
-                                                 .micro_batch = config_.train().micro_batch()},
+                                                 .micro_batch = config_.train().micro_batch(),
+                                                 .sharding = sharding},
                                                 mesh, world_,
                                                 MakeLoaderSource(data_.training, data_.held_out, device)));
+    if (!model_->parameters().whole()) {
+      return absl::UnimplementedError(absl::StrCat(
+          "parallel.sharding is ", section.sharding(),
+          ", and checkpoints cannot hold optimizer state that is split over ranks yet; use ddp"));
+    }
     optimizer_ = runtime::OptimizerState::For(model_->slices());
     return absl::OkStatus();
   }
@@ -186,10 +212,9 @@ class TrainRun {
       COHORT_RETURN_IF_ERROR(CheckResume(saved, *latest));
       state_ = saved;
     } else if (!config_.model().path().empty() && HasWeights(config_.model().path())) {
-      COHORT_RETURN_IF_ERROR(
-          AgreeStatus(*model_, runtime::LoadWeights(config_.model().path(), model_->decoder())));
+      COHORT_RETURN_IF_ERROR(AgreeStatus(*model_, model_->LoadWeights(config_.model().path())));
     } else {
-      model_->decoder().Initialize(config_.seed());
+      model_->Initialize(config_.seed());
     }
     return absl::OkStatus();
   }

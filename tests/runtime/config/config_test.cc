@@ -58,7 +58,7 @@ TEST(DefaultsTest, AsTheSchemasCommentsSay) {
                 "optimizer: {name: adamw, lr: 3e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8,\n"
                 "  weight_decay: 0.1}\n"
                 "schedule: {decay: cosine, warmup_steps: 10, min_lr_ratio: 0.1, wsd_decay_ratio: 0.2}\n"
-                "parallel: {expert: 1, timeout_seconds: 120}\n"
+                "parallel: {expert: 1, timeout_seconds: 120, shard: 2, sharding: ddp}\n"
                 "checkpoint: {every: 0, keep: 2, resume: true, shard_megabytes: 2048}\n"
                 "metrics: {tensorboard: true, log_every: 10, trace_steps: 0}\n",
                 "f", expected)

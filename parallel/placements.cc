@@ -1,0 +1,18 @@
+#include "parallel/placements.h"
+
+namespace cohort::parallel {
+namespace {
+
+constexpr PlacementRow kPlacements[] = {
+    {runtime::Placement::kReplicated, "data", &MeshCommunicators::stage, [](const MeshShape&) { return 1; }},
+    {runtime::Placement::kExpert, "expert", &MeshCommunicators::expert_data,
+     [](const MeshShape& shape) { return shape.expert; }},
+    {runtime::Placement::kTensor, "tensor", &MeshCommunicators::tensor_replicas,
+     [](const MeshShape& shape) { return shape.tensor; }},
+};
+
+}  // namespace
+
+absl::Span<const PlacementRow> Placements() { return kPlacements; }
+
+}  // namespace cohort::parallel

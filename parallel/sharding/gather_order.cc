@@ -1,0 +1,64 @@
+#include "parallel/sharding/gather_order.h"
+
+#include "comm/check.h"
+
+namespace cohort::parallel {
+
+void GatherOrder::Need(int group, Actions& actions) {
+  if (whole_[group]) return;
+  whole_[group] = true;
+  actions.gather.push_back(group);
+}
+
+void GatherOrder::Release(int group, Actions& actions) {
+  if (!whole_[group]) return;
+  whole_[group] = false;
+  actions.free.push_back(group);
+}
+
+void GatherOrder::Begin(bool training) {
+  for (size_t group = 0; group < whole_.size(); ++group) {
+    COHORT_CHECK(!whole_[group], "group %zu is still whole when a step begins", group);
+  }
+  training_ = training;
+  forward_ = -1;
+}
+
+GatherOrder::Actions GatherOrder::BeforeForward(int group) {
+  Actions actions;
+  Need(group, actions);
+  const bool for_the_head = layout_.tied && group == 0 && forward_ == layout_.last_block();
+  if (for_the_head) return actions;
+  forward_ = group;
+  if (layout_.tied && group == layout_.last_block()) Need(0, actions);
+  if (group + 1 < layout_.groups) Need(group + 1, actions);
+  return actions;
+}
+
+GatherOrder::Actions GatherOrder::AfterForward(int group) {
+  Actions actions;
+  const bool used_again_soon = training_ && layout_.head && group == layout_.last_block();
+  if (!used_again_soon) Release(group, actions);
+  return actions;
+}
+
+GatherOrder::Actions GatherOrder::BeforeBackward(int group) {
+  Actions actions;
+  if (group >= layout_.first_block() || layout_.tied) Need(group, actions);
+  if (group > layout_.first_block()) Need(group - 1, actions);
+  return actions;
+}
+
+GatherOrder::Actions GatherOrder::AfterBackward(int group) {
+  Actions actions;
+  Release(group, actions);
+  return actions;
+}
+
+GatherOrder::Actions GatherOrder::End() {
+  Actions actions;
+  for (int group = 0; group < layout_.groups; ++group) Release(group, actions);
+  return actions;
+}
+
+}  // namespace cohort::parallel

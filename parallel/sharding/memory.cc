@@ -1,0 +1,100 @@
+#include "parallel/sharding/memory.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_format.h"
+
+namespace cohort::parallel {
+namespace {
+
+struct GroupBytes {
+  int64_t whole = 0;     // parameters that are gathered for a use
+  int64_t gradient = 0;  // gradients that are made whole and then reduced
+};
+
+// Runs the hooks of a micro-batch over counters, as the engine does over tensors.
+class HookCounters {
+ public:
+  HookCounters(const std::vector<GroupBytes>& groups, const GroupLayout& layout)
+      : groups_(groups), layout_(layout), order_(layout) {}
+
+  void Run(StateMemory& memory) {
+    order_.Begin(/*training=*/true);
+    for (int group = 0; group <= layout_.last_block(); ++group) {
+      Apply(order_.BeforeForward(group));
+      Apply(order_.AfterForward(group));
+    }
+    const int last = layout_.groups - 1;
+    if (layout_.head) Apply(order_.BeforeForward(last));
+    if (layout_.tied) BeforeBackward(0);
+    for (int group = last; group >= 0; --group) {
+      if (group > 0 || !layout_.tied) BeforeBackward(group);
+      Apply(order_.AfterBackward(group));
+      on_their_way_.push_back(group);
+    }
+    memory.gathered = most_gathered_;
+    memory.reducing = most_reducing_;
+    memory.peak = memory.resident() + most_;
+  }
+
+ private:
+  void Apply(const GatherOrder::Actions& actions) {
+    for (const int group : actions.free) gathered_ -= groups_[group].whole;
+    for (const int group : actions.gather) gathered_ += groups_[group].whole;
+    Look();
+  }
+  void BeforeBackward(int group) {
+    while (on_their_way_.size() > 1) {  // all but the latest have arrived before another is made
+      reducing_ -= groups_[on_their_way_.front()].gradient;
+      on_their_way_.erase(on_their_way_.begin());
+    }
+    reducing_ += groups_[group].gradient;
+    Apply(order_.BeforeBackward(group));
+  }
+  void Look() {
+    most_gathered_ = std::max(most_gathered_, gathered_);
+    most_reducing_ = std::max(most_reducing_, reducing_);
+    most_ = std::max(most_, gathered_ + reducing_);
+  }
+
+  const std::vector<GroupBytes>& groups_;
+  const GroupLayout layout_;
+  GatherOrder order_;
+  std::vector<int> on_their_way_;
+  int64_t gathered_ = 0, reducing_ = 0, most_gathered_ = 0, most_reducing_ = 0, most_ = 0;
+};
+
+}  // namespace
+
+std::string StateMemory::DebugString() const {
+  const auto mb = [](int64_t bytes) { return static_cast<double>(bytes) / 1e6; };
+  return absl::StrFormat(
+      "parameters %.2f MB (and %.2f gathered), gradients %.2f MB (and %.2f before they are reduced), "
+      "optimizer state "
+      "%.2f MB; at most %.2f MB at a time",
+      mb(parameters), mb(gathered), mb(gradients), mb(reducing), mb(optimizer), mb(peak));
+}
+
+StateMemory PlanMemory(const std::vector<std::vector<BucketSize>>& groups, const GroupLayout& layout,
+                       int64_t compute_bytes, int64_t state_bytes, bool same_type) {
+  StateMemory memory;
+  std::vector<GroupBytes> bytes(groups.size());
+  for (size_t group = 0; group < groups.size(); ++group) {
+    for (const BucketSize& bucket : groups[group]) {
+      const ShardTree tree(bucket.splits);
+      const Splits& splits = bucket.splits;
+      const auto held = [&](int level) { return tree.RangeOf(level, bucket.rank, bucket.elements).size(); };
+      memory.parameters += held(splits.parameters) * compute_bytes;
+      if (splits.keeps_secondary()) memory.parameters += held(splits.secondary) * compute_bytes;
+      memory.gradients += held(splits.gradients) * state_bytes;
+      if (splits.optimizer > splits.gradients) memory.gradients += held(splits.optimizer) * state_bytes;
+      memory.optimizer += held(splits.optimizer) * state_bytes * (same_type ? 2 : 3);
+      if (splits.parameters > 1) bytes[group].whole += bucket.elements * compute_bytes;
+      if (splits.gradients > 1) bytes[group].gradient += bucket.elements * state_bytes;
+    }
+  }
+  HookCounters(bytes, layout).Run(memory);
+  return memory;
+}
+
+}  // namespace cohort::parallel

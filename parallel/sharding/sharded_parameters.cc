@@ -1,0 +1,272 @@
+#include "parallel/sharding/sharded_parameters.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "comm/check.h"
+#include "runtime/metrics/chrome_trace.h"
+#include "runtime/ops/ops.h"
+
+namespace cohort::parallel {
+
+using runtime::ParameterBucket;
+using runtime::ParameterGroup;
+
+absl::StatusOr<std::unique_ptr<ShardedParameters>> ShardedParameters::Create(runtime::Decoder& decoder,
+                                                                             const Sharding& sharding,
+                                                                             const MeshCommunicators& groups,
+                                                                             int64_t memory_limit) {
+  const MeshShape& shape = groups.mesh.shape();
+  COHORT_ASSIGN_OR_RETURN(const Splits stage, Resolve(sharding, shape.shard * shape.context * shape.tensor,
+                                                      groups.mesh.stage_size()));
+  const bool encodes = sharding.gather_codec || sharding.reduce_codec;
+  if (encodes && decoder.device().state_dtype() != DataType::kF32) {
+    return absl::InvalidArgumentError(absl::StrCat("codecs encode f32 and bf16, and the ",
+                                                   decoder.device().name(), " device has state in ",
+                                                   Name(decoder.device().state_dtype())));
+  }
+  std::unique_ptr<ShardedParameters> made(new ShardedParameters(decoder, sharding));
+  for (const PlacementRow& row : Placements()) {
+    COHORT_ASSIGN_OR_RETURN(auto replicas, ReplicaGroup::Connect(row, stage, groups));
+    made->replicas_.push_back(std::move(replicas));
+  }
+  made->MakeBuckets();
+  if (memory_limit > 0 && made->plan_.peak > memory_limit) {
+    return absl::ResourceExhaustedError(
+        absl::StrFormat("the model is too large: its part on this rank takes %.2f GB (%s), and there are "
+                        "%.2f GB for it on %s; split "
+                        "it further (parallel.sharding), spread it over more hosts, compute in a smaller "
+                        "type, or take a smaller model",
+                        static_cast<double>(made->plan_.peak) / 1e9, made->plan_.DebugString(),
+                        static_cast<double>(memory_limit) / 1e9, decoder.device().name()));
+  }
+  for (const auto& group : made->buckets_) {
+    for (const auto& bucket : group) bucket->Allocate();
+  }
+  made->ListSlices();
+  made->InstallHooks();
+  return made;
+}
+
+ShardedParameters::ShardedParameters(runtime::Decoder& decoder, const Sharding& sharding)
+    : decoder_(decoder),
+      sharding_(sharding),
+      layout_{
+          .groups = static_cast<int>(decoder.groups().size()),
+          .embedding = decoder.part().embedding,
+          .head = decoder.part().head,
+          .tied = decoder.config().tie_word_embeddings && decoder.part().embedding && decoder.part().head},
+      order_(layout_) {}
+
+ShardedParameters::~ShardedParameters() {
+  decoder_.SetHooks({});
+  Finish().IgnoreError();
+}
+
+void ShardedParameters::MakeBuckets() {
+  std::vector<std::vector<BucketSize>> sizes;
+  uint64_t number = 0;
+  for (ParameterGroup& group : decoder_.groups()) {
+    buckets_.emplace_back();
+    sizes.emplace_back();
+    for (const auto& replicas : replicas_) {
+      // Norms and the like travel with the matrices, or, where these are encoded, apart from them.
+      const bool apart = sharding_.gather_codec || sharding_.reduce_codec;
+      std::vector<std::vector<ParameterBucket*>> travel(2);
+      for (ParameterBucket& part : group.buckets()) {
+        if (part.placement == replicas->row->placement) travel[apart && !part.decay].push_back(&part);
+      }
+      for (size_t i = 0; i < travel.size(); ++i) {
+        if (travel[i].empty()) continue;
+        buckets_.back().push_back(
+            std::make_unique<ShardedBucket>(*replicas, travel[i], decoder_.device(), decoder_.compute(),
+                                            memory_, i == 0 ? sharding_.gather_codec : std::nullopt,
+                                            i == 0 ? sharding_.reduce_codec : std::nullopt, ++number));
+        sizes.back().push_back({buckets_.back().back()->elements(), replicas->splits, replicas->rank});
+      }
+    }
+  }
+  const DataType state = decoder_.device().state_dtype();
+  plan_ = PlanMemory(sizes, layout_, static_cast<int64_t>(SizeOf(decoder_.compute())),
+                     static_cast<int64_t>(SizeOf(state)), decoder_.compute() == state);
+}
+
+void ShardedParameters::ListSlices() {
+  for (size_t g = 0; g < buckets_.size(); ++g) {
+    for (const auto& bucket : buckets_[g]) {
+      std::vector<ShardedBucket::Slice> slices = bucket->Slices();
+      for (size_t i = 0; i < slices.size(); ++i) {
+        const ElementRange held = slices[i].of_part;
+        int64_t begin = 0;
+        for (runtime::Parameter* parameter : bucket->parts()[i]->parameters) {
+          const int64_t end = begin + parameter->elements();
+          const int64_t first = std::max(begin, held.begin), last = std::min(end, held.end);
+          if (first < last) {
+            runs_.push_back({.parameter = parameter,
+                             .slice = static_cast<int>(slices_.size()),
+                             .offset = first - held.begin,
+                             .first = first - begin,
+                             .count = last - first});
+          }
+          begin = end;
+        }
+        slices[i].tensors.name = absl::StrCat(decoder_.groups()[g].name(), "/", bucket->group().row->name,
+                                              "/", slices[i].tensors.decay ? "decay" : "no_decay");
+        slices_.push_back(std::move(slices[i].tensors));
+      }
+    }
+  }
+}
+
+void ShardedParameters::InstallHooks() {
+  decoder_.SetHooks({.before_forward = [this](int g) { return Apply(order_.BeforeForward(g), g); },
+                     .after_forward = [this](int g) { return Apply(order_.AfterForward(g), -1); },
+                     .before_backward = [this](int g) { return BeforeBackward(g); },
+                     .after_backward_input = [this](int g) { return Apply(order_.AfterBackward(g), -1); },
+                     .after_backward = [this](int g) { return AfterBackward(g); }});
+}
+
+const ReplicaGroup& ShardedParameters::GroupOf(runtime::Placement placement) const {
+  for (const auto& group : replicas_) {
+    if (group->row->placement == placement) return *group;
+  }
+  COHORT_CHECK(false, "no replica group for placement %d", static_cast<int>(placement));
+}
+
+bool ShardedParameters::whole() const {
+  return std::all_of(replicas_.begin(), replicas_.end(),
+                     [](const auto& group) { return group->splits.optimizer == 1; });
+}
+
+absl::Status ShardedParameters::SetWhole(const std::function<absl::Status(ParameterGroup&)>& set) {
+  for (size_t g = 0; g < buckets_.size(); ++g) {
+    for (const auto& bucket : buckets_[g]) bucket->BeginWhole();
+    const absl::Status status = set(decoder_.groups()[g]);
+    for (const auto& bucket : buckets_[g]) bucket->EndWhole();
+    COHORT_RETURN_IF_ERROR(status);
+  }
+  return absl::OkStatus();
+}
+
+void ShardedParameters::BeginStep(int micro_batches) {
+  micro_batches_ = micro_batches;
+  backwards_.assign(buckets_.size(), {});
+  order_.Begin(/*training=*/true);
+  for (const auto& group : buckets_) {
+    for (const auto& bucket : group) bucket->BeginStep();
+  }
+}
+
+void ShardedParameters::BeginEvaluation() { order_.Begin(/*training=*/false); }
+
+absl::Status ShardedParameters::Apply(const GatherOrder::Actions& actions, int use) {
+  Advance();
+  for (const int group : actions.free) {
+    for (const auto& bucket : buckets_[group]) bucket->FreeWhole();
+  }
+  for (const int group : actions.gather) {
+    for (const auto& bucket : buckets_[group]) bucket->StartGather();
+  }
+  if (use < 0) return absl::OkStatus();
+  const runtime::TraceScope trace("wait for parameters");
+  for (const auto& bucket : buckets_[use]) COHORT_RETURN_IF_ERROR(bucket->WaitGather());
+  return absl::OkStatus();
+}
+
+absl::Status ShardedParameters::BeforeBackward(int group) {
+  ++backwards_[group].begun;
+  AwaitReductions(/*most=*/1, group);
+  for (const auto& bucket : buckets_[group]) bucket->BeginGradient();
+  return Apply(order_.BeforeBackward(group), group);
+}
+
+absl::Status ShardedParameters::AfterBackward(int group) {
+  COHORT_RETURN_IF_ERROR(Apply(order_.AfterBackward(group), -1));
+  Backwards& backwards = backwards_[group];
+  // Where the halves of backwards interleave, gradients leave when those of all that have begun are in.
+  if (++backwards.over < backwards.begun) return absl::OkStatus();
+  for (const auto& bucket : buckets_[group]) {
+    reductions_.push_back({.group = group,
+                           .bucket = bucket.get(),
+                           .last = backwards.over == micro_batches_,
+                           .sum = ShardedBucket::kMicroBatch,
+                           .work = bucket->StartSum(ShardedBucket::kMicroBatch)});
+  }
+  // What can go on goes on at the next hook, which comes at once.
+  return absl::OkStatus();
+}
+
+void ShardedParameters::Advance() {
+  // Ranks start the calls of a communicator in one order, whenever each of them notices that the sum before is over: no
+  // reduction begins a sum that an earlier one has not begun.
+  int begun = ShardedBucket::kDone;
+  for (Reduction& reduction : reductions_) {
+    while (reduction.sum < begun && reduction.sum < ShardedBucket::kDone && reduction.work.Done()) {
+      failed_.Update(reduction.work.Wait());
+      if (reduction.sum == ShardedBucket::kMicroBatch) reduction.bucket->EndGradient();
+      reduction.sum = reduction.last && failed_.ok() ? static_cast<ShardedBucket::Sum>(reduction.sum + 1)
+                                                     : ShardedBucket::kDone;
+      reduction.work = reduction.bucket->StartSum(reduction.sum);
+    }
+    begun = reduction.sum;
+  }
+  while (!reductions_.empty() && reductions_.front().sum == ShardedBucket::kDone) reductions_.pop_front();
+}
+
+void ShardedParameters::AwaitReductions(size_t most, int group) {
+  const runtime::TraceScope trace("wait for gradients");
+  for (;;) {
+    std::vector<int> whole;  // groups whose whole gradients are on their way
+    const Reduction* first = nullptr;
+    bool again = false;
+    for (const Reduction& reduction : reductions_) {
+      if (reduction.sum != ShardedBucket::kMicroBatch) continue;
+      if (first == nullptr) first = &reduction;
+      if (whole.empty() || whole.back() != reduction.group) whole.push_back(reduction.group);
+      again = again || reduction.group == group;
+    }
+    if (first == nullptr || (whole.size() <= most && !again)) return;
+    failed_.Update(first->work.Wait());
+    Advance();
+  }
+}
+
+absl::Status ShardedParameters::Finish() {
+  {
+    const runtime::TraceScope trace("wait for gradients");
+    while (!reductions_.empty()) {
+      failed_.Update(reductions_.front().work.Wait());
+      Advance();
+    }
+  }
+  for (const int group : order_.End().free) {
+    for (const auto& bucket : buckets_[group]) bucket->FreeWhole();
+  }
+  for (const auto& group : buckets_) {
+    for (const auto& bucket : group) bucket->EndGradient();  // of a backward that an error ended
+  }
+  return std::exchange(failed_, absl::OkStatus());
+}
+
+absl::Status ShardedParameters::Publish() {
+  const runtime::TraceScope trace("spread new parameters");
+  std::vector<comm::Work> under_way;
+  for (const auto& group : buckets_) {
+    for (const auto& bucket : group) under_way.push_back(bucket->Publish());
+  }
+  absl::Status status;
+  for (const comm::Work& work : under_way) status.Update(work.Wait());
+  return status;
+}
+
+void ShardedParameters::AddSquares(const runtime::Tensor& squares) const {
+  for (const auto& group : buckets_) {
+    for (const auto& bucket : group) {
+      if (bucket->group().copy() == 0) decoder_.device().ops().SumSquares(bucket->gradient(), squares);
+    }
+  }
+}
+
+}  // namespace cohort::parallel

@@ -1,0 +1,118 @@
+// The engine of the sharding table: owns a model's parameters, gradients and masters, split over ranks, and moves them
+// around the decoder's uses.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "parallel/sharding/gather_order.h"
+#include "parallel/sharding/memory.h"
+#include "parallel/sharding/replica_group.h"
+#include "parallel/sharding/sharded_bucket.h"
+#include "runtime/model/decoder.h"
+
+namespace cohort::parallel {
+
+// A run of a parameter in this rank's optimizer state: elements [first, first + count) of the parameter are
+// [offset, offset + count) of slice `slice`.
+struct OwnedRun {
+  runtime::Parameter* parameter;
+  int slice;
+  int64_t offset;
+  int64_t first, count;
+};
+
+// Gathers are started a group ahead of their use and freed after it; sums of gradients are started when a group's
+// backward is over and go on behind the next ones. A step is
+//
+//   BeginStep; the decoder's forwards and backwards, which may interleave; Finish; the optimizer over slices(); Publish.
+//
+// Every call is made by all ranks of a stage in the same order; errors are the communicator's. One thread.
+class ShardedParameters {
+ public:
+  // Collective. The decoder was made without flat tensors (DecoderOptions::allocate false) and outlives this, which
+  // installs its hooks. RESOURCE_EXHAUSTED where the table says more than `memory_limit` bytes (0: no limit);
+  // INVALID_ARGUMENT where the table does not fit the mesh. Values are undefined until SetWhole.
+  static absl::StatusOr<std::unique_ptr<ShardedParameters>> Create(runtime::Decoder& decoder,
+                                                                   const Sharding& sharding,
+                                                                   const MeshCommunicators& groups,
+                                                                   int64_t memory_limit);
+  ~ShardedParameters();
+
+  // Group by group: `set` finds the values and masters of this group whole, and sets them; then this rank keeps its
+  // pieces. The first error ends it.
+  absl::Status SetWhole(const std::function<absl::Status(runtime::ParameterGroup&)>& set);
+
+  // So many backwards follow.
+  void BeginStep(int micro_batches);
+  // Before the decoder runs forward only.
+  void BeginEvaluation();
+  // Waits for everything under way, frees what is whole; the first error. After each step and evaluation, also after
+  // an error.
+  absl::Status Finish();
+  // Spreads what the optimizer wrote, and waits for it.
+  absl::Status Publish();
+
+  // What this rank updates: a slice for each bucket of parameters, perhaps empty, the same ones in the same order on
+  // all ranks.
+  const std::vector<runtime::OptimizerSlice>& slices() const { return slices_; }
+  const std::vector<OwnedRun>& runs() const { return runs_; }
+  // Adds the squares of the gradients that this rank counts: each element counts on one rank of the stage's.
+  // squares kF64 [1].
+  void AddSquares(const runtime::Tensor& squares) const;
+
+  const ReplicaGroup& GroupOf(runtime::Placement placement) const;
+  // Whether every rank has everything of every placement that it has a part of.
+  bool whole() const;
+
+  const StateMemory& plan() const { return plan_; }
+  MemoryCounter& memory() { return memory_; }
+
+ private:
+  // Gradients on their way.
+  struct Reduction {
+    int group;
+    ShardedBucket* bucket;
+    bool last;  // of the step
+    ShardedBucket::Sum sum;
+    comm::Work work;
+  };
+
+  ShardedParameters(runtime::Decoder& decoder, const Sharding& sharding);
+  void MakeBuckets();
+  void ListSlices();
+  void InstallHooks();
+
+  absl::Status Apply(const GatherOrder::Actions& actions, int use);
+  absl::Status BeforeBackward(int group);
+  absl::Status AfterBackward(int group);
+  // Starts what can go on.
+  void Advance();
+  // Waits until at most `most` groups' whole gradients are on their way, and none of `group`.
+  void AwaitReductions(size_t most, int group);
+
+  runtime::Decoder& decoder_;
+  const Sharding sharding_;
+  std::vector<std::unique_ptr<ReplicaGroup>> replicas_;  // of each placement
+  MemoryCounter memory_;
+  std::vector<std::vector<std::unique_ptr<ShardedBucket>>> buckets_;  // by group
+  std::vector<runtime::OptimizerSlice> slices_;
+  std::vector<OwnedRun> runs_;
+  StateMemory plan_;
+  GroupLayout layout_;
+  GatherOrder order_;
+  // Of the step, by group: backwards that have begun, that are over, and that there will be.
+  struct Backwards {
+    int begun = 0, over = 0;
+  };
+  std::vector<Backwards> backwards_;
+  int micro_batches_ = 0;
+  std::deque<Reduction> reductions_;  // in the order in which they were started
+  absl::Status failed_;               // the first error since Finish
+};
+
+}  // namespace cohort::parallel
