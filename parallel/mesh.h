@@ -43,6 +43,8 @@ struct MeshShape {
 // Sets of axes that mean something together.
 // Ranks with different sequences.
 inline constexpr Axis kBatchAxes[] = {Axis::kReplicate, Axis::kShard};
+// Ranks with parts of the same sequences.
+inline constexpr Axis kSequenceAxes[] = {Axis::kContext, Axis::kTensor};
 // The ranks of one pipeline stage: all hold the same norms and routers.
 inline constexpr Axis kStageAxes[] = {Axis::kReplicate, Axis::kShard, Axis::kContext, Axis::kTensor};
 // The ranks of one stage that hold the same part of its matrices.

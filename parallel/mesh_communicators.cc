@@ -30,6 +30,7 @@ absl::StatusOr<MeshCommunicators> Connect(const Mesh& mesh, std::shared_ptr<comm
   COHORT_RETURN_IF_ERROR(along({Axis::kContext}, groups.context));
   COHORT_RETURN_IF_ERROR(along({Axis::kTensor}, groups.tensor));
   COHORT_RETURN_IF_ERROR(along({Axis::kExpert}, groups.expert));
+  COHORT_RETURN_IF_ERROR(along(kSequenceAxes, groups.sequences));
   COHORT_RETURN_IF_ERROR(along(kStageAxes, groups.stage));
   COHORT_RETURN_IF_ERROR(along(kTensorReplicaAxes, groups.tensor_replicas));
   COHORT_RETURN_IF_ERROR(along({Axis::kExpertData}, groups.expert_data));

@@ -15,6 +15,7 @@ struct MeshCommunicators {
   Mesh mesh;
   std::shared_ptr<comm::Communicator> world;
   std::shared_ptr<comm::Communicator> pipeline, context, tensor, expert;
+  std::shared_ptr<comm::Communicator> sequences;  // along kSequenceAxes
   // Ranks that hold the same parameters: of each placement.
   std::shared_ptr<comm::Communicator> stage;            // Placement::kReplicated: along kStageAxes
   std::shared_ptr<comm::Communicator> tensor_replicas;  // Placement::kTensor: along kTensorReplicaAxes

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <map>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
@@ -11,6 +13,9 @@
 #include "moe/moe_layer.h"
 #include "parallel/global_sums.h"
 #include "parallel/memory_share.h"
+#include "parallel/pipeline/balance.h"
+#include "parallel/pipeline/schedules/schedules.h"
+#include "parallel/tensor/tensor_communicator.h"
 #include "runtime/checkpoint/hf_folder.h"
 #include "runtime/ops/ops.h"
 
@@ -49,6 +54,51 @@ absl::Status CheckOptions(const ParallelOptions& options) {
   return absl::OkStatus();
 }
 
+int SparseBlocks(const runtime::ModelConfig& config, int begin, int end) {
+  int sparse = 0;
+  for (int layer = begin; layer < end; ++layer) sparse += config.IsSparse(layer) ? 1 : 0;
+  return sparse;
+}
+
+// The first block of each stage, and at the end the number of blocks: by the parameters that a token meets, to which
+// the time of a block is about proportional.
+absl::StatusOr<std::vector<int>> StageBlocks(const runtime::ModelConfig& config, int stages) {
+  const auto width = static_cast<double>(config.hidden_size), head_dim = static_cast<double>(config.head_dim);
+  const double attention =
+      width * head_dim * static_cast<double>(2 * config.num_attention_heads + 2 * config.num_key_value_heads);
+  std::vector<double> blocks;
+  for (int layer = 0; layer < config.num_hidden_layers; ++layer) {
+    const int64_t hidden = config.IsSparse(layer)
+                               ? config.moe_intermediate_size * config.num_experts_per_tok +
+                                     config.shared_expert_intermediate_size
+                               : config.intermediate_size;
+    blocks.push_back(attention + 3 * width * static_cast<double>(hidden));
+  }
+  COHORT_ASSIGN_OR_RETURN(
+      const pipeline::StageSplit split,
+      pipeline::BalanceStages(blocks, 0, width * static_cast<double>(config.vocab_size), stages));
+  return split.first_block;
+}
+
+// On one rank nothing is gained by keeping the activations of several micro-batches: each is done with before the next.
+pipeline::Schedule OneAfterTheOther(pipeline::Schedule schedule) {
+  std::vector<pipeline::Action>& actions = schedule.actions[0];
+  std::stable_sort(actions.begin(), actions.end(),
+                   [](const auto& a, const auto& b) { return a.micro_batch < b.micro_batch; });
+  return schedule;
+}
+
+// What is not the same mathematics on this mesh, with the reason.
+absl::Status CheckMesh(const runtime::ModelConfig& config, const Mesh& mesh) {
+  if (mesh.Size(kSequenceAxes) > 1 && config.num_experts > 0 && config.router.capacity_factor > 0) {
+    return absl::InvalidArgumentError(
+        "router.capacity_factor counts the tokens of whole sequences in their order, which parallel.context "
+        "and "
+        "parallel.tensor divide over ranks: set it to 0 (no token is dropped), or both axes to 1");
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ParallelModel>> ParallelModel::Create(
@@ -56,37 +106,92 @@ absl::StatusOr<std::unique_ptr<ParallelModel>> ParallelModel::Create(
     const Mesh& mesh, std::shared_ptr<comm::Communicator> world, std::unique_ptr<BatchSource> source) {
   COHORT_RETURN_IF_ERROR(CheckOptions(options));
   COHORT_ASSIGN_OR_RETURN(const int64_t memory, ShareOfFreeMemory(device, *world));
+  COHORT_RETURN_IF_ERROR(CheckMesh(config, mesh));
   COHORT_ASSIGN_OR_RETURN(MeshCommunicators groups, Connect(mesh, std::move(world)));
-  std::unique_ptr<ParallelModel> model(new ParallelModel(std::move(groups), options, std::move(source)));
-  runtime::DecoderOptions decoder = {
-      .compute = options.compute,
-      .trainable = true,
-      .recompute = options.recompute,
-      .allocate = false,
-      .experts = moe::MakeMoeFactory(std::make_shared<moe::ExpertGroup>(model->groups_.expert))};
-  COHORT_ASSIGN_OR_RETURN(model->decoder_, runtime::Decoder::Create(config, device, decoder));
-  COHORT_ASSIGN_OR_RETURN(model->parameters_, ShardedParameters::Create(*model->decoder_, options.sharding,
-                                                                        model->groups_, memory));
+  std::unique_ptr<ParallelModel> model(
+      new ParallelModel(std::move(groups), options, device, std::move(source)));
+  COHORT_RETURN_IF_ERROR(model->MakeParts(config, memory));
   model->ListState();
   return model;
 }
 
+ParallelModel::ParallelModel(MeshCommunicators groups, const ParallelOptions& options,
+                             runtime::Device& device, std::unique_ptr<BatchSource> source)
+    : groups_(std::move(groups)),
+      options_(options),
+      source_(std::move(source)),
+      device_(device),
+      batch_parts_(groups_, options_.context, device),
+      tensor_(std::make_shared<TensorCommunicator>(groups_.tensor)) {}
+
+absl::Status ParallelModel::MakeParts(const runtime::ModelConfig& config, int64_t memory) {
+  // A schedule of one micro-batch places the stages like one of many.
+  COHORT_ASSIGN_OR_RETURN(const pipeline::Executor* executor, ExecutorOf(1));
+  const pipeline::Schedule& schedule = executor->schedule();
+  COHORT_ASSIGN_OR_RETURN(const std::vector<int> first_block, StageBlocks(config, schedule.stages()));
+  const std::vector<int> mine = schedule.StagesOf(groups_.pipeline->rank());
+  const auto experts = std::make_shared<moe::ExpertGroup>(groups_.expert);
+  for (const int stage : mine) {
+    const runtime::DecoderOptions decoder = {.compute = options_.compute,
+                                             .trainable = true,
+                                             .recompute = options_.recompute,
+                                             .allocate = false,
+                                             .experts = moe::MakeMoeFactory(experts),
+                                             .part = {.first_block = first_block[stage],
+                                                      .last_block = first_block[stage + 1],
+                                                      .embedding = stage == 0,
+                                                      .head = stage + 1 == schedule.stages()},
+                                             .tensor = tensor_};
+    ModelPart part{.stage = stage, .decoder = nullptr, .parameters = nullptr};
+    COHORT_ASSIGN_OR_RETURN(part.decoder, runtime::Decoder::Create(config, device_, decoder));
+    COHORT_ASSIGN_OR_RETURN(part.parameters,
+                            ShardedParameters::Create(*part.decoder, options_.sharding, groups_,
+                                                      memory / static_cast<int64_t>(mine.size())));
+    parts_.push_back(std::move(part));
+  }
+  executor_ = nullptr;  // it knows no stage yet
+  return absl::OkStatus();
+}
+
+absl::StatusOr<pipeline::Executor*> ParallelModel::ExecutorOf(int micro_batches) {
+  if (executor_ != nullptr && executor_->schedule().micro_batches == micro_batches) return executor_.get();
+  const int ranks = groups_.pipeline->size();
+  COHORT_ASSIGN_OR_RETURN(
+      pipeline::Schedule schedule,
+      pipeline::MakeSchedule(
+          ranks == 1 && options_.stages_per_rank == 1 ? "gpipe" : options_.schedule,
+          {.ranks = ranks, .chunks = options_.stages_per_rank, .micro_batches = micro_batches}));
+  if (ranks == 1) schedule = OneAfterTheOther(std::move(schedule));
+  std::map<int, runtime::Decoder*> stages;
+  for (const ModelPart& part : parts_) stages[part.stage] = part.decoder.get();
+  executor_ = std::make_unique<pipeline::Executor>(std::move(schedule), groups_.pipeline, std::move(stages),
+                                                   *tensor_);
+  return executor_.get();
+}
+
 void ParallelModel::Initialize(uint64_t seed) {
-  const absl::Status status = parameters_->SetWhole([&](runtime::ParameterGroup& group) {
-    group.Initialize(seed);
-    return absl::OkStatus();
-  });
-  COHORT_CHECK(status.ok(), "values that are drawn cannot fail");
+  for (ModelPart& part : parts_) {
+    const absl::Status status = part.parameters->SetWhole([&](runtime::ParameterGroup& group) {
+      group.Initialize(seed);
+      return absl::OkStatus();
+    });
+    COHORT_CHECK(status.ok(), "values that are drawn cannot fail");
+  }
 }
 
 absl::Status ParallelModel::LoadWeights(const std::string& folder) {
+  if (groups_.pipeline->size() * groups_.tensor->size() > 1) {
+    return absl::UnimplementedError(
+        "weights cannot be read into parts of a model yet: set parallel.pipeline and "
+        "parallel.tensor to 1, or start from drawn weights");
+  }
   COHORT_ASSIGN_OR_RETURN(const runtime::HfFolder weights, runtime::HfFolder::Open(folder));
   std::vector<runtime::NamedParameter> all;
-  for (runtime::ParameterGroup& group : decoder_->groups()) {
+  for (runtime::ParameterGroup& group : decoder().groups()) {
     for (const auto& parameter : group.parameters()) all.push_back({parameter->name, parameter.get()});
   }
-  COHORT_RETURN_IF_ERROR(CheckParameters(weights, decoder_->config(), all));
-  return parameters_->SetWhole([&](runtime::ParameterGroup& group) {
+  COHORT_RETURN_IF_ERROR(CheckParameters(weights, decoder().config(), all));
+  return parameters().SetWhole([&](runtime::ParameterGroup& group) {
     std::vector<runtime::NamedParameter> some;
     for (const auto& parameter : group.parameters()) some.push_back({parameter->name, parameter.get()});
     return CopyParameters(weights, some);
@@ -97,17 +202,21 @@ void ParallelModel::ListState() {
   // Every rank that holds the same optimizer state could write it; each writes a run of about equal size.
   absl::flat_hash_map<runtime::Placement, int64_t> total, before;
   const auto size = [](const runtime::StateEntry& entry) { return entry.parameter->elements(); };
-  for (const OwnedRun& run : parameters_->runs()) {
-    state_.push_back({run.parameter->name, run.parameter, run.slice, run.offset, false});
-  }
-  for (runtime::ParameterGroup& group : decoder_->groups()) {
-    for (const auto& parameter : group.parameters()) {
-      if (parameter->buffer) state_.push_back({parameter->name, parameter.get(), -1, 0, false});
+  for (ModelPart& part : parts_) {
+    const auto first_slice = static_cast<int>(slices_.size());
+    for (const runtime::OptimizerSlice& slice : part.parameters->slices()) slices_.push_back(slice);
+    for (const OwnedRun& run : part.parameters->runs()) {
+      state_.push_back({run.parameter->name, run.parameter, first_slice + run.slice, run.offset, false});
+    }
+    for (runtime::ParameterGroup& group : part.decoder->groups()) {
+      for (const auto& parameter : group.parameters()) {
+        if (parameter->buffer) state_.push_back({parameter->name, parameter.get(), -1, 0, false});
+      }
     }
   }
   for (const runtime::StateEntry& entry : state_) total[entry.parameter->placement] += size(entry);
   for (runtime::StateEntry& entry : state_) {
-    const ReplicaGroup& group = parameters_->GroupOf(entry.parameter->placement);
+    const ReplicaGroup& group = parameters().GroupOf(entry.parameter->placement);
     int64_t& begin = before[entry.parameter->placement];
     const int64_t copies = group.copies();
     const int64_t writer =
@@ -135,7 +244,7 @@ absl::StatusOr<std::vector<Samples>> ParallelModel::Fetch(const Share& share, in
     const int64_t begin = std::min(share.end, share.begin + round * share.micro_batch);
     const int64_t count = std::min(share.end - begin, share.micro_batch);
     if (count == 0) {
-      rounds.push_back(NoSamples(decoder_->device()));
+      rounds.push_back(NoSamples(device_));
       continue;
     }
     auto samples = held_out ? source_->HeldOut(begin, count) : source_->Training(step, begin, count);
@@ -149,38 +258,74 @@ absl::StatusOr<std::vector<Samples>> ParallelModel::Fetch(const Share& share, in
 absl::StatusOr<runtime::StepResult> ParallelModel::ComputeGradients(int64_t step) {
   const Share share = ShareOf(options_.global_batch);
   COHORT_ASSIGN_OR_RETURN(std::vector<Samples> rounds, Fetch(share, step, /*held_out=*/false));
-  int64_t predicted = 0;
-  for (const Samples& samples : rounds) predicted += PredictedTokens(samples.tokens);
+  std::vector<runtime::TokenBatch> batches;
+  for (const Samples& samples : rounds) {
+    COHORT_ASSIGN_OR_RETURN(runtime::TokenBatch batch, batch_parts_.Of(samples.tokens));
+    batches.push_back(std::move(batch));
+  }
+  int64_t predicted = 0;  // on one of the ranks that share them
+  if (groups_.pipeline->rank() == 0 && batch_parts_.counts()) {
+    for (const Samples& samples : rounds) predicted += PredictedTokens(samples.tokens);
+  }
   COHORT_RETURN_IF_ERROR(SumOverRanks(*groups_.world, absl::MakeSpan(&predicted, 1)));
   const LossScale scale = {.tokens = static_cast<double>(std::max<int64_t>(predicted, 1)),
                            .sequences = static_cast<double>(options_.global_batch)};
 
-  parameters_->BeginStep(static_cast<int>(rounds.size()));
-  runtime::StepResult result;
-  absl::Status status;
-  for (size_t round = 0; round < rounds.size() && status.ok(); ++round) {
-    auto sums = decoder_->ForwardBackward(rounds[round].tokens, scale);
-    status = sums.status();
-    if (sums.ok()) AddSums(*sums, result.sums);
-  }
-  status.Update(parameters_->Finish());
+  COHORT_ASSIGN_OR_RETURN(pipeline::Executor * executor, ExecutorOf(static_cast<int>(batches.size())));
+  for (ModelPart& part : parts_) part.parameters->BeginStep(static_cast<int>(batches.size()));
+  std::vector<LossSums> stages;
+  absl::Status status = executor->Run(batches, scale, stages);
+  status.Update(FinishParts());
   COHORT_RETURN_IF_ERROR(status);
-  COHORT_RETURN_IF_ERROR(SumOverRanks(*groups_.world, result.sums));
+  runtime::StepResult result;
+  COHORT_RETURN_IF_ERROR(SumStages(stages, result.sums));
   return result;
+}
+
+absl::Status ParallelModel::FinishParts() {
+  absl::Status first;
+  for (ModelPart& part : parts_) first.Update(part.parameters->Finish());
+  return first;
+}
+
+absl::Status ParallelModel::SumStages(absl::Span<const LossSums> stages, LossSums& total) {
+  const runtime::ModelConfig& config = decoder().config();
+  total.expert_load.assign(
+      static_cast<size_t>(SparseBlocks(config, 0, static_cast<int>(config.num_hidden_layers))),
+      std::vector<int64_t>(static_cast<size_t>(config.num_experts), 0));
+  for (const ModelPart& part : parts_) {
+    const LossSums& stage = stages[static_cast<size_t>(part.stage)];
+    total.loss += stage.loss;
+    total.aux_loss += stage.aux_loss;
+    total.tokens += stage.tokens;
+    total.dropped += stage.dropped;
+    auto row = static_cast<size_t>(SparseBlocks(config, 0, part.decoder->part().first_block));
+    for (const std::vector<int64_t>& load : stage.expert_load) {
+      std::vector<int64_t>& sum = total.expert_load[row++];
+      std::transform(load.begin(), load.end(), sum.begin(), sum.begin(), std::plus<>());
+    }
+  }
+  return SumOverRanks(*groups_.world, total);
 }
 
 absl::StatusOr<double> ParallelModel::GradientNorm() {
   // Each element counts on one of the ranks that hold it; the sum then has the same bits on all ranks.
-  const Tensor squares = Tensor::Zeros(decoder_->device(), {1}, DataType::kF64);
-  parameters_->AddSquares(squares);
+  const Tensor squares = Tensor::Zeros(device_, {1}, DataType::kF64);
+  for (const ModelPart& part : parts_) part.parameters->AddSquares(squares);
   double total = ToHost(squares)[0];
   COHORT_RETURN_IF_ERROR(SumOverRanks(*groups_.world, absl::MakeSpan(&total, 1)));
   return std::sqrt(total);
 }
 
 absl::Status ParallelModel::AfterStep(const runtime::StepResult& result) {
-  COHORT_RETURN_IF_ERROR(parameters_->Publish());
-  decoder_->UpdateBalance(result.sums.expert_load);
+  const runtime::ModelConfig& config = decoder().config();
+  for (ModelPart& part : parts_) {
+    COHORT_RETURN_IF_ERROR(part.parameters->Publish());
+    const auto load = result.sums.expert_load.begin();
+    const runtime::DecoderPart& blocks = part.decoder->part();
+    part.decoder->UpdateBalance({load + SparseBlocks(config, 0, blocks.first_block),
+                                 load + SparseBlocks(config, 0, blocks.last_block)});
+  }
   return absl::OkStatus();
 }
 
@@ -200,13 +345,18 @@ absl::StatusOr<runtime::Trainable::Evaluation> ParallelModel::Evaluate(int64_t s
                         .rounds = 1,
                         .micro_batch = share.micro_batch};
     COHORT_ASSIGN_OR_RETURN(const std::vector<Samples> samples, Fetch(part, 0, /*held_out=*/true));
-    parameters_->BeginEvaluation();
-    const absl::StatusOr<LossSums> round_sums = decoder_->Evaluate(samples[0].tokens);
-    absl::Status status = round_sums.status();
-    status.Update(parameters_->Finish());
+    COHORT_ASSIGN_OR_RETURN(const runtime::TokenBatch batch, batch_parts_.Of(samples[0].tokens));
+    COHORT_ASSIGN_OR_RETURN(pipeline::Executor * executor, ExecutorOf(1));
+    for (ModelPart& model : parts_) model.parameters->BeginEvaluation();
+    std::vector<LossSums> stages;
+    absl::Status status = executor->Evaluate(batch, stages);
+    status.Update(FinishParts());
     COHORT_RETURN_IF_ERROR(status);
-    AddSums(*round_sums, sums);
-    bytes += samples[0].bytes;
+    for (const LossSums& stage : stages) {
+      sums.loss += stage.loss;
+      sums.tokens += stage.tokens;
+    }
+    if (groups_.pipeline->rank() == 0 && batch_parts_.counts()) bytes += samples[0].bytes;
   }
   COHORT_RETURN_IF_ERROR(SumOverRanks(*groups_.world, sums));
   COHORT_RETURN_IF_ERROR(SumOverRanks(*groups_.world, absl::MakeSpan(&bytes, 1)));

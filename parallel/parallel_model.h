@@ -5,8 +5,10 @@
 #include <string>
 #include <vector>
 
+#include "parallel/batch_parts.h"
 #include "parallel/batch_source.h"
 #include "parallel/mesh_communicators.h"
+#include "parallel/pipeline/executor.h"
 #include "parallel/sharding/sharded_parameters.h"
 #include "runtime/model/decoder.h"
 #include "runtime/train/trainable.h"
@@ -19,10 +21,21 @@ struct ParallelOptions {
   int64_t global_batch = 1;  // sequences in a step over all ranks; any number
   int64_t micro_batch = 0;   // sequences that a rank computes at once; 0: its whole share
   Sharding sharding = {};  // of parameters, gradients and optimizer state over ranks that hold the same ones
+  ContextOptions context = {};    // how context groups share sequences
+  std::string schedule = "1f1b";  // of the pipeline: a row of pipeline/schedules
+  int stages_per_rank = 1;        // of the pipeline
 };
 
-// The global batch is divided over the data axis: each rank takes a run of sample indices, in micro-batches
-// of its own. All ranks make the same number of micro-batches, some perhaps empty, because expert groups
+// A pipeline stage of this rank: its run of layers and their parameters.
+struct ModelPart {
+  int stage;
+  std::unique_ptr<runtime::Decoder> decoder;
+  std::unique_ptr<ShardedParameters>
+      parameters;  // after the decoder: it ends what is under way before that goes
+};
+
+// The global batch is divided over the replicate and shard axes: each takes a run of sample indices, in micro-batches
+// of its own, which the ranks along the other axes share. All ranks make the same number of micro-batches, some perhaps empty, because expert groups
 // exchange tokens in each. Losses, gradients and loads are sums of what every rank divides by the global
 // batch's counts, so every mesh computes the same mathematics. A lost rank makes the call under way and all
 // later ones fail with the communicator's error, which names it.
@@ -34,9 +47,12 @@ class ParallelModel final : public runtime::Trainable {
       const runtime::ModelConfig& config, runtime::Device& device, const ParallelOptions& options,
       const Mesh& mesh, std::shared_ptr<comm::Communicator> world, std::unique_ptr<BatchSource> source);
 
-  // Its parameters' tensors are defined where they are not split, or while a group is used.
-  runtime::Decoder& decoder() { return *decoder_; }
-  ShardedParameters& parameters() { return *parameters_; }
+  // This rank's stages, ascending; without a pipeline one, the whole model. Parameters' tensors are defined where they
+  // are not split, or while a group is used.
+  std::vector<ModelPart>& parts() { return parts_; }
+  // Of the first of them.
+  runtime::Decoder& decoder() { return *parts_.front().decoder; }
+  ShardedParameters& parameters() { return *parts_.front().parameters; }
 
   // Every rank keeps its pieces of what one rank alone would begin with.
   void Initialize(uint64_t seed);
@@ -48,7 +64,7 @@ class ParallelModel final : public runtime::Trainable {
   int world() const override { return groups_.world->size(); }
   absl::StatusOr<runtime::StepResult> ComputeGradients(int64_t step) override;
   absl::StatusOr<double> GradientNorm() override;
-  const std::vector<runtime::OptimizerSlice>& slices() override { return parameters_->slices(); }
+  const std::vector<runtime::OptimizerSlice>& slices() override { return slices_; }
   absl::Status AfterStep(const runtime::StepResult& result) override;
   absl::StatusOr<Evaluation> Evaluate(int64_t sequences) override;
   const std::vector<runtime::StateEntry>& state() override { return state_; }
@@ -64,19 +80,28 @@ class ParallelModel final : public runtime::Trainable {
     int64_t micro_batch;  // sequences of each but the last ones
   };
 
-  ParallelModel(MeshCommunicators groups, const ParallelOptions& options, std::unique_ptr<BatchSource> source)
-      : groups_(std::move(groups)), options_(options), source_(std::move(source)) {}
+  ParallelModel(MeshCommunicators groups, const ParallelOptions& options, runtime::Device& device,
+                std::unique_ptr<BatchSource> source);
+  absl::Status MakeParts(const runtime::ModelConfig& config, int64_t memory);
   void ListState();
+  // The schedule of so many micro-batches, and who runs it.
+  absl::StatusOr<pipeline::Executor*> ExecutorOf(int micro_batches);
   Share ShareOf(int64_t sequences) const;
-  // This rank's micro-batches; an error where any rank had one.
+  // This rank's micro-batches of whole sequences; an error where any rank had one.
   absl::StatusOr<std::vector<Samples>> Fetch(const Share& share, int64_t step, bool held_out);
+  // Adds up what the stages of all ranks did.
+  absl::Status SumStages(absl::Span<const runtime::LossSums> stages, runtime::LossSums& total);
+  absl::Status FinishParts();
 
   MeshCommunicators groups_;
   const ParallelOptions options_;
   std::unique_ptr<BatchSource> source_;
-  std::unique_ptr<runtime::Decoder> decoder_;
-  std::unique_ptr<ShardedParameters>
-      parameters_;  // after the decoder: it ends what is under way before that goes
+  runtime::Device& device_;
+  const BatchParts batch_parts_;
+  std::shared_ptr<runtime::TensorGroup> tensor_;
+  std::vector<ModelPart> parts_;
+  std::unique_ptr<pipeline::Executor> executor_;
+  std::vector<runtime::OptimizerSlice> slices_;  // of all parts
   std::vector<runtime::StateEntry> state_;
 };
 

@@ -79,12 +79,10 @@ absl::Status Executor::FinishSends() {
 }
 
 absl::Status Executor::Run(absl::Span<const TokenBatch> micro_batches, const runtime::LossScale& scale,
-                           const Observer& observer, std::vector<LossSums>& sums) {
+                           std::vector<LossSums>& sums) {
   COHORT_CHECK(static_cast<int>(micro_batches.size()) == schedule_.micro_batches,
                "%zu micro-batches for a schedule of %d", micro_batches.size(), schedule_.micro_batches);
   sums.assign(static_cast<size_t>(schedule_.stages()), {});
-  std::map<int, int> backwards_left;  // of each stage: micro-batches whose gradients are not in yet
-  for (const auto& [stage, decoder] : stages_) backwards_left[stage] = schedule_.micro_batches;
   std::map<std::pair<int, int>, std::unique_ptr<runtime::Decoder::Saved>> saved;  // by (stage, micro-batch)
 
   const auto run = [&](const Action& action) -> absl::Status {
@@ -100,9 +98,6 @@ absl::Status Executor::Run(absl::Span<const TokenBatch> micro_batches, const run
       Give(stage, micro_batch, Direction::kForward, std::move(y));
       return absl::OkStatus();
     }
-    const bool completes = action.kind != ActionKind::kBackwardInput;
-    if (completes) --backwards_left[stage];
-    if (observer.before_backward) observer.before_backward(stage, completes && backwards_left[stage] == 0);
     if (action.kind == ActionKind::kBackwardWeight) {
       return decoder.BackwardWeight(*saved.extract(key).mapped());
     }

@@ -1,7 +1,6 @@
 // Runs a pipeline schedule: this rank's list, action by action.
 #pragma once
 
-#include <functional>
 #include <map>
 #include <memory>
 #include <tuple>
@@ -15,13 +14,6 @@
 #include "runtime/model/decoder.h"
 
 namespace cohort::parallel::pipeline {
-
-// What an executor tells of what it is about to do.
-struct Observer {
-  // Before the gradients of the stage's matrices are computed for a micro-batch (kBackward, kBackwardWeight), and before
-  // kBackwardInput; `last`: no other micro-batch of this step adds to this stage's gradients afterwards.
-  std::function<void(int stage, bool last)> before_backward = {};
-};
 
 // The stages of this rank are the decoder's parts that Schedule::StagesOf names. Activations go to the next stage's
 // rank as soon as they are there; a rank waits only for what its next action needs. Sends are waited for at the end.
@@ -41,7 +33,7 @@ class Executor {
   // One step: all micro-batches, schedule().micro_batches of them, forward and backward. sums[s]: what stage s, of this
   // rank, adds up (empty for others).
   absl::Status Run(absl::Span<const runtime::TokenBatch> micro_batches, const runtime::LossScale& scale,
-                   const Observer& observer, std::vector<runtime::LossSums>& sums);
+                   std::vector<runtime::LossSums>& sums);
   // One micro-batch forward.
   absl::Status Evaluate(const runtime::TokenBatch& micro_batch, std::vector<runtime::LossSums>& sums);
 

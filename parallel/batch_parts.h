@@ -1,0 +1,36 @@
+// Which part of a batch a rank computes, where context or tensor groups share its sequences.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "parallel/mesh_communicators.h"
+#include "parallel/sequence/context_attention.h"
+#include "runtime/model/batch.h"
+
+namespace cohort::parallel {
+
+struct ContextOptions {
+  SplitKind split = SplitKind::kZigzag;  // who holds which tokens
+  ContextWays ways = {};                 // who sends what to whom
+};
+
+// Of batches of whole sequences, which all ranks of a context and of a tensor group have alike. Makes no message; the
+// batches do, when a model computes on them.
+class BatchParts {
+ public:
+  BatchParts(const MeshCommunicators& groups, const ContextOptions& context, runtime::Device& device)
+      : groups_(groups), context_(context), device_(device) {}
+
+  // This rank's tokens of the context group's, and who computes their attention; all tokens of the tensor group's.
+  absl::StatusOr<runtime::TokenBatch> Of(const runtime::TokenBatch& whole) const;
+  // Whether this rank counts what the ranks with parts of the same sequences have alike.
+  bool counts() const { return groups_.sequences->rank() == 0; }
+
+ private:
+  const MeshCommunicators& groups_;  // outlives this
+  const ContextOptions context_;
+  runtime::Device& device_;
+};
+
+}  // namespace cohort::parallel
