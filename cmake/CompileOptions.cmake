@@ -29,6 +29,3 @@ endif()
 # of a room together: a whole build takes a third of the processor time, one edited file more.
 option(COHORT_UNITY "Compile the files of a room in batches" OFF)
 set(COHORT_UNITY_BATCH 10 CACHE STRING "Files of a batch")
-if(COHORT_UNITY)
-  add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Wno-subobject-linkage>)  # a batch is a header to the compiler
-endif()
