@@ -1,0 +1,56 @@
+// Attention of blocks that meet in a ring: ring attention and TokenRing, whatever the plan says.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "parallel/sequence/attention_plan.h"
+#include "parallel/sequence/block_layout.h"
+#include "parallel/sequence/context_group.h"
+#include "runtime/model/spread.h"
+
+namespace cohort::parallel {
+
+// Where the time went, added up over calls.
+struct AttentionSeconds {
+  double compute = 0;  // in the device's operations
+  double waiting = 0;  // for others, with nothing to compute
+};
+
+// Walks the plan of each pass: transfers of a step are under way while it computes. Outputs and gradients of parts are
+// added in the device's state type. One thread; all members of the group make the same calls.
+class RingCore final : public runtime::AttentionCore {
+ public:
+  // The members hold blocks[rank] of the same sequences. Plans are of head_parts 1 over as many ranks. `seconds` may be
+  // null.
+  RingCore(ContextGroup group, const std::vector<BlockLayout>& blocks, AttentionPlan forward,
+           AttentionPlan backward, runtime::Device& device, AttentionSeconds* seconds);
+  ~RingCore() override;
+
+  absl::StatusOr<runtime::Tensor> Forward(const runtime::Tensor& q, const runtime::Tensor& k,
+                                          const runtime::Tensor& v, double scale,
+                                          std::unique_ptr<Saved>* saved) override;
+  absl::Status Backward(const runtime::Tensor& dy, Saved& saved, const runtime::Tensor& dq,
+                        const runtime::Tensor& dk, const runtime::Tensor& dv) override;
+
+ private:
+  friend class RingWalk;
+  // Some keys of a block, as AttentionPart wants them.
+  struct Keys {
+    int64_t begin = 0, end = 0;  // rows of the block
+    runtime::Tensor offsets, positions;
+  };
+  struct Block {
+    Keys all;
+    int64_t tokens() const { return all.end; }
+  };
+  const Keys& KeysOf(const Computation& compute) const;
+
+  const ContextGroup group_;
+  const AttentionPlan forward_, backward_;
+  std::vector<Block> blocks_;
+  Keys earlier_, later_;  // of this rank's own block
+  AttentionSeconds* const seconds_;
+};
+
+}  // namespace cohort::parallel
