@@ -1,7 +1,8 @@
 #include "parallel/sequence/ring_core.h"
 
+#include <time.h>
+
 #include <algorithm>
-#include <chrono>
 #include <map>
 #include <tuple>
 #include <utility>
@@ -45,19 +46,25 @@ Parcel MakeParcel(Device& device, const std::vector<std::pair<Shape, DataType>>&
   return parcel;
 }
 
+// Adds the time of a scope, by one of the system's clocks, to a sum that may be null.
 class Stopwatch {
  public:
-  explicit Stopwatch(double* sum) : sum_(sum), begin_(std::chrono::steady_clock::now()) {}
+  Stopwatch(clockid_t clock, double* sum) : clock_(clock), sum_(sum), begin_(Now()) {}
   ~Stopwatch() {
-    if (sum_ != nullptr)
-      *sum_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+    if (sum_ != nullptr) *sum_ += Now() - begin_;
   }
   Stopwatch(const Stopwatch&) = delete;
   Stopwatch& operator=(const Stopwatch&) = delete;
 
  private:
+  double Now() const {
+    timespec now{};
+    if (sum_ != nullptr) clock_gettime(clock_, &now);
+    return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+  }
+  const clockid_t clock_;
   double* const sum_;
-  const std::chrono::steady_clock::time_point begin_;
+  const double begin_;
 };
 
 using Key = std::tuple<Item, int, int>;
@@ -97,8 +104,13 @@ class RingWalk {
  private:
   bool forward() const { return plan_.pass == Pass::kForward; }
   DataType state() const { return device_.state_dtype(); }
-  double* compute_clock() const { return core_.seconds_ == nullptr ? nullptr : &core_.seconds_->compute; }
-  double* waiting_clock() const { return core_.seconds_ == nullptr ? nullptr : &core_.seconds_->waiting; }
+  // Processor time, so that ranks that share cores can be compared.
+  Stopwatch Computing() const {
+    return {CLOCK_THREAD_CPUTIME_ID, core_.seconds_ == nullptr ? nullptr : &core_.seconds_->compute};
+  }
+  Stopwatch Waiting() const {
+    return {CLOCK_MONOTONIC, core_.seconds_ == nullptr ? nullptr : &core_.seconds_->waiting};
+  }
 
   int Tag(const Transfer& transfer) const {
     const int n = plan_.ranks;
@@ -139,7 +151,7 @@ class RingWalk {
   const Parcel& Own(Item item) {
     Parcel& parcel = here_[{item, own_, -1}];
     if (parcel.memory != nullptr) return parcel;
-    const Stopwatch watch(compute_clock());
+    const Stopwatch watch = Computing();
     parcel = Empty(item, own_);
     std::vector<Tensor> from = {saved_.q};
     if (item == Item::kKeyValue) from = {saved_.k, saved_.v};
@@ -172,16 +184,16 @@ class RingWalk {
     }
     std::map<Key, Parcel> made;
     if (step.compute.has_value()) {
-      const Stopwatch watch(compute_clock());
+      const Stopwatch watch = Computing();
       forward() ? ComputeForward(*step.compute, made) : ComputeBackward(*step.compute, made);
       device_.Synchronize();
     }
     {
-      const Stopwatch watch(waiting_clock());
+      const Stopwatch watch = Waiting();
       COHORT_RETURN_IF_ERROR(WaitForAll(works));
     }
     for (const Key& key : passing) here_.erase(key);
-    const Stopwatch watch(compute_clock());
+    const Stopwatch watch = Computing();
     for (size_t i = 0; i < received.size(); ++i) Take(step.receives[i], std::move(received[i]), made);
     here_.merge(made);
     device_.Synchronize();

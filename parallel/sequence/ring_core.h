@@ -13,8 +13,8 @@ namespace cohort::parallel {
 
 // Where the time went, added up over calls.
 struct AttentionSeconds {
-  double compute = 0;  // in the device's operations
-  double waiting = 0;  // for others, with nothing to compute
+  double compute = 0;  // processor time of the calling thread in the device's operations
+  double waiting = 0;  // for others, with nothing to compute; by the clock
 };
 
 // Walks the plan of each pass: transfers of a step are under way while it computes. Outputs and gradients of parts are
