@@ -35,7 +35,8 @@ class RingBuilder {
         if (!Sees(block, t)) continue;
         if (moves_ == Moves::kQueries) {
           At(here, t).compute = {block, here};
-          Move(t + 1, here, block, {pass_ == Pass::kForward ? Item::kOutput : Item::kQueryGrad, block, here});
+          const Item result = pass_ == Pass::kForward ? Item::kOutput : Item::kQueryGrad;
+          Move(t + 1, here, block, {.item = result, .block = block, .keys = here, .slack = 1});
         } else {
           At(here, t).compute = {here, block};
           gradient_under_way = pass_ == Pass::kBackward;
@@ -91,6 +92,16 @@ class RingBuilder {
 };
 
 }  // namespace
+
+std::vector<Transfer> DueAt(const std::vector<AttentionStep>& steps, size_t step) {
+  std::vector<Transfer> due;
+  for (size_t begun = 0; begun <= step; ++begun) {
+    for (const Transfer& receive : steps[begun].receives) {
+      if (std::min(begun + receive.slack, steps.size() - 1) == step) due.push_back(receive);
+    }
+  }
+  return due;
+}
 
 std::string DebugString(const AttentionWay& way, int ranks) {
   if (way.head_parts == ranks && ranks > 1) return "ulysses";

@@ -75,6 +75,7 @@ struct Transfer {
   int block = -1;  // none for kHeads, kTokens
   int keys = -1;   // kOutput, kQueryGrad
   int peer = 0;
+  int slack = 0;  // it is over so many steps later than its own (with the last step at the latest)
   bool operator==(const Transfer&) const = default;
 };
 
@@ -88,11 +89,15 @@ struct Computation {
 };
 
 // All sends and receives begin with the step and are over when it ends. What is sent was there when it began; what is
-// received is of use in the next step (outputs and gradients are added at the end of this one).
+// received is of use in the next step (outputs and gradients are added at the end of this one). Results on their way
+// home have a step of slack: nothing waits for them but the end.
 struct AttentionStep {
   std::vector<Transfer> sends, receives;
   std::optional<Computation> compute;
 };
+
+// What this rank must have received at the end of a step, in the order in which it is added.
+std::vector<Transfer> DueAt(const std::vector<AttentionStep>& steps, size_t step);
 
 struct AttentionPlan {
   Pass pass = Pass::kForward;

@@ -15,21 +15,21 @@ namespace {
 // Portions of own pairs count apart.
 using Share = std::pair<int, Portion>;  // the other block
 using Shares = std::set<Share>;
-using Key = std::tuple<Item, int, int>;  // item, block, keys
+using Message = std::tuple<Item, int, int>;  // item, block, keys
 
-struct Rank {
+struct PlayedRank {
   size_t step = 0;
   bool posted = false;
-  size_t heads = 0;            // peers whose tokens have arrived
-  std::set<Key> held;          // keys and values, queries
-  std::map<Key, Shares> made;  // outputs and gradients of other blocks
-  Shares queries, keys;        // what own queries (output or dq) and own keys (dk, dv) have
-  bool output_sent = false;    // kTokens
+  size_t heads = 0;                // peers whose tokens have arrived
+  std::set<Message> held;          // keys and values, queries
+  std::map<Message, Shares> made;  // outputs and gradients of other blocks
+  Shares queries, keys;            // what own queries (output or dq) and own keys (dk, dv) have
+  bool output_sent = false;        // kTokens
 };
 
-class Player {
+class PlanPlayer {
  public:
-  Player(const AttentionPlan& plan, const PairTable& pairs)
+  PlanPlayer(const AttentionPlan& plan, const PairTable& pairs)
       : plan_(plan), pairs_(pairs), ranks_(plan.ranks) {}
 
   absl::Status Play() {
@@ -61,13 +61,15 @@ class Player {
     return absl::InternalError(
         absl::StrCat("attention plan, rank ", rank, " at step ", ranks_[rank].step, ": ", what));
   }
-  static Key KeyOf(const Transfer& transfer) { return {transfer.item, transfer.block, transfer.keys}; }
+  static Message MessageOf(const Transfer& transfer) {
+    return {transfer.item, transfer.block, transfer.keys};
+  }
   static bool IsMade(Item item) {
     return item == Item::kOutput || item == Item::kKeyValueGrad || item == Item::kQueryGrad;
   }
 
   absl::StatusOr<bool> Advance(int rank) {
-    Rank& self = ranks_[rank];
+    PlayedRank& self = ranks_[rank];
     if (self.step == plan_.steps[rank].size()) return false;
     const AttentionStep& step = plan_.steps[rank][self.step];
     if (!self.posted) {
@@ -76,32 +78,33 @@ class Player {
       if (step.compute.has_value()) COHORT_RETURN_IF_ERROR(Compute(rank, *step.compute));
       return true;
     }
-    for (const Transfer& receive : step.receives) {
-      if (under_way_[{receive.peer, rank, KeyOf(receive)}].empty()) return false;
+    const std::vector<Transfer> due = DueAt(plan_.steps[rank], self.step);
+    for (const Transfer& receive : due) {
+      if (under_way_[{receive.peer, rank, MessageOf(receive)}].empty()) return false;
     }
-    for (const Transfer& receive : step.receives) COHORT_RETURN_IF_ERROR(Take(rank, receive));
+    for (const Transfer& receive : due) COHORT_RETURN_IF_ERROR(Take(rank, receive));
     self.posted = false;
     ++self.step;
     return true;
   }
 
   absl::Status Post(int rank, const Transfer& send) {
-    Rank& self = ranks_[rank];
+    PlayedRank& self = ranks_[rank];
     if (send.peer < 0 || send.peer >= plan_.ranks || send.peer == rank)
       return Wrong(rank, "sends to no other rank");
     Shares content;
     if (IsMade(send.item)) {
-      const auto made = self.made.find(KeyOf(send));
+      const auto made = self.made.find(MessageOf(send));
       if (made == self.made.end())
         return Wrong(rank, absl::StrCat("sends results of block ", send.block, " it has not"));
       content = std::move(made->second);
       self.made.erase(made);
     } else if (send.item == Item::kTokens) {
       self.output_sent = true;
-    } else if (send.item != Item::kHeads && !self.held.contains(KeyOf(send))) {
+    } else if (send.item != Item::kHeads && !self.held.contains(MessageOf(send))) {
       return Wrong(rank, absl::StrCat("sends block ", send.block, " that it has not"));
     }
-    under_way_[{rank, send.peer, KeyOf(send)}].push_back(std::move(content));
+    under_way_[{rank, send.peer, MessageOf(send)}].push_back(std::move(content));
     return absl::OkStatus();
   }
 
@@ -115,8 +118,8 @@ class Player {
   }
 
   absl::Status Take(int rank, const Transfer& receive) {
-    Rank& self = ranks_[rank];
-    auto& messages = under_way_[{receive.peer, rank, KeyOf(receive)}];
+    PlayedRank& self = ranks_[rank];
+    auto& messages = under_way_[{receive.peer, rank, MessageOf(receive)}];
     if (messages.empty()) return Wrong(rank, "receives one message twice");
     const Shares content = std::move(messages.front());
     messages.pop_front();
@@ -127,9 +130,9 @@ class Player {
     if (receive.item == Item::kHeads) {
       ++self.heads;
     } else if (!IsMade(receive.item)) {
-      self.held.insert(KeyOf(receive));
+      self.held.insert(MessageOf(receive));
     } else if (receive.block != Block(rank)) {
-      return AddTo(rank, self.made[KeyOf(receive)], content);
+      return AddTo(rank, self.made[MessageOf(receive)], content);
     } else {
       return AddTo(rank, receive.item == Item::kKeyValueGrad ? self.keys : self.queries, content);
     }
@@ -137,7 +140,7 @@ class Player {
   }
 
   absl::Status Compute(int rank, const Computation& compute) {
-    Rank& self = ranks_[rank];
+    PlayedRank& self = ranks_[rank];
     const int own = Block(rank), q = compute.queries, k = compute.keys;
     if (q < 0 || q >= pairs_.blocks() || k < 0 || k >= pairs_.blocks() || pairs_(q, k) == 0) {
       return Wrong(
@@ -163,7 +166,7 @@ class Player {
   Item MadeOfQueries() const { return plan_.pass == Pass::kForward ? Item::kOutput : Item::kQueryGrad; }
 
   absl::Status CheckEnd(int rank) const {
-    const Rank& self = ranks_[rank];
+    const PlayedRank& self = ranks_[rank];
     const int own = Block(rank);
     if (!self.made.empty()) return Wrong(rank, "keeps results of another block");
     if (plan_.way.head_parts > 1 && !self.output_sent) return Wrong(rank, "keeps its heads' results");
@@ -186,8 +189,8 @@ class Player {
 
   const AttentionPlan& plan_;
   const PairTable& pairs_;
-  std::vector<Rank> ranks_;
-  std::map<std::tuple<int, int, Key>, std::deque<Shares>> under_way_;  // from, to, what
+  std::vector<PlayedRank> ranks_;
+  std::map<std::tuple<int, int, Message>, std::deque<Shares>> under_way_;  // from, to, what
 };
 
 }  // namespace
@@ -197,7 +200,7 @@ absl::Status CheckAttentionPlan(const AttentionPlan& plan, const PairTable& pair
     return absl::InternalError(
         absl::StrCat("an attention plan of ", plan.blocks(), " blocks and pairs of ", pairs.blocks()));
   }
-  return Player(plan, pairs).Play();
+  return PlanPlayer(plan, pairs).Play();
 }
 
 }  // namespace cohort::parallel

@@ -13,12 +13,12 @@
 namespace cohort::parallel {
 namespace {
 
-constexpr double kNever = std::numeric_limits<double>::infinity();
+constexpr double kNeverOver = std::numeric_limits<double>::infinity();
 
 // When links are free, and when what was sent has arrived.
-class Network {
+class SimulatedNetwork {
  public:
-  Network(const AttentionMachine& machine, int ranks)
+  SimulatedNetwork(const AttentionMachine& machine, int ranks)
       : machine_(machine), ranks_(ranks), free_(2 * ranks, 0) {}
 
   // Sent at `time`; returns when it is there.
@@ -29,11 +29,12 @@ class Network {
       return out = in = std::max({time, out, in}) + seconds;
     }
     const int up = (to - from + ranks_) % ranks_, down = ranks_ - up;
+    const bool upwards = up < down || (up == down && free_[from] <= free_[ranks_ + from]);
     // Link r goes from rank r to the next, link ranks + r to the one before.
     for (int hop = 0, at = from; hop < std::min(up, down); ++hop) {
-      double& link = free_[up <= down ? at : ranks_ + at];
+      double& link = free_[upwards ? at : ranks_ + at];
       time = link = std::max(time, link) + seconds;
-      at = (at + (up <= down ? 1 : ranks_ - 1)) % ranks_;
+      at = (at + (upwards ? 1 : ranks_ - 1)) % ranks_;
     }
     return time;
   }
@@ -93,7 +94,7 @@ absl::StatusOr<AttentionTime> SimulateAttention(const AttentionPlan& plan, const
   using Message = std::tuple<int, int, Item, int, int>;
   std::vector<Rank> ranks(plan.ranks);
   std::map<Message, double> arrivals;
-  Network network(machine, plan.ranks);
+  SimulatedNetwork network(machine, plan.ranks);
   for (;;) {
     // The step that begins first among those that can.
     int next = -1;
@@ -106,11 +107,11 @@ absl::StatusOr<AttentionTime> SimulateAttention(const AttentionPlan& plan, const
         continue;
       }
       double end = rank.computed;
-      for (const Transfer& receive : plan.steps[r][rank.step].receives) {
+      for (const Transfer& receive : DueAt(plan.steps[r], rank.step)) {
         const auto arrival = arrivals.find({receive.peer, r, receive.item, receive.block, receive.keys});
-        end = arrival == arrivals.end() ? kNever : std::max(end, arrival->second);
+        end = arrival == arrivals.end() ? kNeverOver : std::max(end, arrival->second);
       }
-      if (end == kNever) continue;
+      if (end == kNeverOver) continue;
       rank.begin = rank.end = end, rank.begun = false, advanced = true;
       ++rank.step;
     }
@@ -155,7 +156,7 @@ absl::StatusOr<AttentionChoice> ChooseAttention(const TokenSplit& split, const A
     AttentionOption option;
     for (const Pass pass : {Pass::kForward, Pass::kBackward}) {
       AttentionWay fastest;
-      AttentionTime least{kNever};
+      AttentionTime least{kNeverOver};
       for (const Moves moves : {Moves::kKeysAndValues, Moves::kQueries}) {
         if (parts == n && moves == Moves::kQueries) continue;  // nothing moves
         COHORT_ASSIGN_OR_RETURN(const AttentionPlan plan, MakeAttentionPlan(pass, {moves, parts}, n, pairs));

@@ -15,18 +15,18 @@ namespace {
 // The first: tokens alone decide.
 constexpr double kPatience[] = {std::numeric_limits<double>::infinity(), 1, 0.75, 0.5};
 
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t RanksFor(int64_t length, int64_t budget) { return (length + budget - 1) / budget; }
 
-absl::Status CheckInputs(absl::Span<const int64_t> lengths, int ranks, int64_t budget) {
+absl::Status CheckHybridInputs(absl::Span<const int64_t> lengths, int ranks, int64_t budget) {
   if (ranks < 1 || budget < 1) {
     return absl::InvalidArgumentError(absl::StrCat("batches for ", ranks, " ranks of ", budget, " tokens"));
   }
   for (size_t s = 0; s < lengths.size(); ++s) {
     if (lengths[s] < 0)
       return absl::InvalidArgumentError(absl::StrCat("sequence ", s, " has ", lengths[s], " tokens"));
-    if (CeilDiv(lengths[s], budget) > ranks) {
+    if (RanksFor(lengths[s], budget) > ranks) {
       return absl::InvalidArgumentError(absl::StrCat("sequence ", s, " of ", lengths[s], " tokens needs ",
-                                                     CeilDiv(lengths[s], budget), " ranks of ", budget,
+                                                     RanksFor(lengths[s], budget), " ranks of ", budget,
                                                      " tokens, and there are ", ranks));
     }
   }
@@ -42,10 +42,10 @@ struct Slot {
 
 // One plan: groups first, longest first, each where it can begin soonest; then short sequences, costliest first, into
 // waiting time where they fit and else to the rank that is done first (longest processing time first: Graham, 1969).
-class Planner {
+class HybridPlanner {
  public:
-  Planner(absl::Span<const int64_t> lengths, int ranks, int64_t budget, const HybridCosts& costs,
-          double patience)
+  HybridPlanner(absl::Span<const int64_t> lengths, int ranks, int64_t budget, const HybridCosts& costs,
+                double patience)
       : lengths_(lengths),
         budget_(budget),
         costs_(costs),
@@ -56,7 +56,7 @@ class Planner {
     for (size_t s = 0; s < lengths.size(); ++s) total += Seconds(s, 1);
     const double most = patience * total / ranks;
     for (size_t s = 0; s < lengths.size(); ++s) {
-      int64_t group = std::max<int64_t>(1, CeilDiv(lengths[s], budget));
+      int64_t group = std::max<int64_t>(1, RanksFor(lengths[s], budget));
       while (group < std::min<int64_t>(ranks, lengths[s]) && Seconds(s, static_cast<int>(group)) > most)
         ++group;
       group_.push_back(static_cast<int>(group));
@@ -185,11 +185,11 @@ absl::StatusOr<TokenSplit> HybridPlan::Split(int micro_batch, SplitKind kind,
 
 absl::StatusOr<HybridPlan> PlanHybridBatches(absl::Span<const int64_t> lengths, int ranks, int64_t budget,
                                              const HybridCosts& costs) {
-  COHORT_RETURN_IF_ERROR(CheckInputs(lengths, ranks, budget));
+  COHORT_RETURN_IF_ERROR(CheckHybridInputs(lengths, ranks, budget));
   HybridPlan best;
   double least = std::numeric_limits<double>::infinity();
   for (const double patience : kPatience) {
-    HybridPlan plan = Planner(lengths, ranks, budget, costs, patience).Make();
+    HybridPlan plan = HybridPlanner(lengths, ranks, budget, costs, patience).Make();
     const double seconds = SimulateHybrid(plan, lengths, costs).seconds;
     if (seconds < least) least = seconds, best = std::move(plan);
   }
@@ -197,7 +197,7 @@ absl::StatusOr<HybridPlan> PlanHybridBatches(absl::Span<const int64_t> lengths, 
 }
 
 absl::StatusOr<int> StaticContext(absl::Span<const int64_t> lengths, int ranks, int64_t budget) {
-  COHORT_RETURN_IF_ERROR(CheckInputs(lengths, ranks, budget));
+  COHORT_RETURN_IF_ERROR(CheckHybridInputs(lengths, ranks, budget));
   const int64_t longest = lengths.empty() ? 0 : *std::max_element(lengths.begin(), lengths.end());
   for (int context = 1; context <= ranks; ++context) {
     if (ranks % context == 0 && context * budget >= longest) return context;
@@ -207,7 +207,7 @@ absl::StatusOr<int> StaticContext(absl::Span<const int64_t> lengths, int ranks, 
 
 absl::StatusOr<HybridPlan> PlanStaticBatches(absl::Span<const int64_t> lengths, int ranks, int context,
                                              int64_t budget) {
-  COHORT_RETURN_IF_ERROR(CheckInputs(lengths, ranks, budget));
+  COHORT_RETURN_IF_ERROR(CheckHybridInputs(lengths, ranks, budget));
   if (context < 1 || ranks % context != 0) {
     return absl::InvalidArgumentError(absl::StrCat("context groups of ", context, " of ", ranks, " ranks"));
   }

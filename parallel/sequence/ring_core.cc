@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <tuple>
 #include <utility>
 
@@ -67,8 +68,8 @@ class Stopwatch {
   const double begin_;
 };
 
-using Key = std::tuple<Item, int, int>;
-Key KeyOf(const Transfer& transfer) { return {transfer.item, transfer.block, transfer.keys}; }
+using ItemKey = std::tuple<Item, int, int>;
+ItemKey ItemKeyOf(const Transfer& transfer) { return {transfer.item, transfer.block, transfer.keys}; }
 
 struct SavedTensors final : runtime::AttentionCore::Saved {
   Tensor q, k, v, y, lse;
@@ -87,6 +88,7 @@ class RingWalk {
         plan_(plan),
         device_(saved.q.device()),
         own_(core.group_.rank),
+        steps_(plan.steps[own_]),
         saved_(saved),
         dy_(std::move(dy)),
         dq_(std::move(dq)),
@@ -96,9 +98,12 @@ class RingWalk {
         kv_heads_(saved.k.dim(1)),
         width_(saved.q.dim(2)) {}
 
+  // After an error nothing is under way any more either.
   absl::Status Run() {
-    for (const AttentionStep& step : plan_.steps[own_]) COHORT_RETURN_IF_ERROR(Step(step));
-    return absl::OkStatus();
+    absl::Status status;
+    for (size_t i = 0; status.ok() && i < steps_.size(); ++i) status = Step(i);
+    for (const Flight& flight : flights_) status.Update(flight.work.Wait());
+    return status;
   }
 
  private:
@@ -160,29 +165,43 @@ class RingWalk {
     return parcel;
   }
 
-  absl::Status Step(const AttentionStep& step) {
-    std::vector<comm::Work> works;
-    std::vector<Parcel> sent, received;
-    std::vector<Key> passing;  // blocks of others that were here when the step began
+  // A transfer under way, and the memory it needs.
+  struct Flight {
+    comm::Work work;
+    Parcel parcel;
+    std::optional<Transfer> receive;
+    size_t due;  // the step at whose end it is over
+  };
+
+  absl::Status Step(size_t index) {
+    const AttentionStep& step = steps_[index];
+    const auto due = [&](const Transfer& transfer) {
+      return std::min(index + transfer.slack, steps_.size() - 1);
+    };
+    std::vector<ItemKey> passing;  // blocks of others that were here when the step began
     for (const auto& [key, parcel] : here_) {
-      if (std::get<1>(key) != own_ || std::get<0>(key) == Item::kOutput) passing.push_back(key);
+      if (std::get<1>(key) != own_) passing.push_back(key);
     }
     comm::Communicator& comm = *core_.group_.comm;
     for (const Transfer& receive : step.receives) {
-      received.push_back(Empty(receive.item, receive.block));
-      works.push_back(comm.Recv(received.back().memory.get(), received.back().bytes, DataType::kU8,
-                                core_.group_.members[receive.peer], Tag(receive)));
+      Parcel parcel = Empty(receive.item, receive.block);
+      comm::Work work = comm.Recv(parcel.memory.get(), parcel.bytes, DataType::kU8,
+                                  core_.group_.members[receive.peer], Tag(receive));
+      flights_.push_back({std::move(work), std::move(parcel), receive, due(receive)});
     }
+    std::vector<Parcel> sent;
     for (const Transfer& send : step.sends) {
       const bool own = send.block == own_ && (send.item == Item::kKeyValue || send.item == Item::kQuery);
-      sent.push_back(own ? Own(send.item) : here_.at(KeyOf(send)));
+      sent.push_back(own ? Own(send.item) : here_.at(ItemKeyOf(send)));
     }
     device_.Synchronize();
     for (size_t i = 0; i < sent.size(); ++i) {
-      works.push_back(comm.Send(sent[i].memory.get(), sent[i].bytes, DataType::kU8,
-                                core_.group_.members[step.sends[i].peer], Tag(step.sends[i])));
+      const Transfer& send = step.sends[i];
+      comm::Work work = comm.Send(sent[i].memory.get(), sent[i].bytes, DataType::kU8,
+                                  core_.group_.members[send.peer], Tag(send));
+      flights_.push_back({std::move(work), std::move(sent[i]), std::nullopt, due(send)});
     }
-    std::map<Key, Parcel> made;
+    std::map<ItemKey, Parcel> made;
     if (step.compute.has_value()) {
       const Stopwatch watch = Computing();
       forward() ? ComputeForward(*step.compute, made) : ComputeBackward(*step.compute, made);
@@ -190,17 +209,23 @@ class RingWalk {
     }
     {
       const Stopwatch watch = Waiting();
-      COHORT_RETURN_IF_ERROR(WaitForAll(works));
+      for (const Flight& flight : flights_) {
+        if (flight.due == index) COHORT_RETURN_IF_ERROR(flight.work.Wait());
+      }
     }
-    for (const Key& key : passing) here_.erase(key);
+    for (const ItemKey& key : passing) here_.erase(key);
     const Stopwatch watch = Computing();
-    for (size_t i = 0; i < received.size(); ++i) Take(step.receives[i], std::move(received[i]), made);
+    for (Flight& flight : flights_) {
+      if (flight.due == index && flight.receive.has_value())
+        Take(*flight.receive, std::move(flight.parcel), made);
+    }
     here_.merge(made);
     device_.Synchronize();
+    std::erase_if(flights_, [&](const Flight& flight) { return flight.due == index; });
     return absl::OkStatus();
   }
 
-  void Take(const Transfer& receive, Parcel parcel, std::map<Key, Parcel>& made) {
+  void Take(const Transfer& receive, Parcel parcel, std::map<ItemKey, Parcel>& made) {
     runtime::Ops& ops = device_.ops();
     const bool mine = receive.block == own_;
     if (receive.item == Item::kOutput) {
@@ -210,11 +235,11 @@ class RingWalk {
     } else if (receive.item == Item::kKeyValueGrad && mine) {
       ops.Accumulate(parcel[0], 1, dk_);
       ops.Accumulate(parcel[1], 1, dv_);
-    } else if (const auto own = made.find(KeyOf(receive));
+    } else if (const auto own = made.find(ItemKeyOf(receive));
                own != made.end()) {  // gradients: this rank's added
       for (size_t i = 0; i < 2; ++i) ops.Accumulate(parcel[i], 1, own->second[i]);
     } else {
-      here_[KeyOf(receive)] = std::move(parcel);
+      here_[ItemKeyOf(receive)] = std::move(parcel);
     }
   }
 
@@ -236,7 +261,7 @@ class RingWalk {
     return {k.Slice(keys.begin, keys.end), v.Slice(keys.begin, keys.end)};
   }
 
-  void ComputeForward(const Computation& compute, std::map<Key, Parcel>& made) {
+  void ComputeForward(const Computation& compute, std::map<ItemKey, Parcel>& made) {
     const RingCore::Keys& keys = core_.KeysOf(compute);
     const RingCore::Keys& queries = core_.blocks_[compute.queries].all;
     const std::pair<Tensor, Tensor> rows = KeyRows(compute, keys);
@@ -261,7 +286,7 @@ class RingWalk {
     }
   }
 
-  void ComputeBackward(const Computation& compute, std::map<Key, Parcel>& made) {
+  void ComputeBackward(const Computation& compute, std::map<ItemKey, Parcel>& made) {
     const RingCore::Keys& keys = core_.KeysOf(compute);
     const RingCore::Keys& queries = core_.blocks_[compute.queries].all;
     const auto [k, v] = KeyRows(compute, keys);
@@ -270,12 +295,12 @@ class RingWalk {
     if (compute.queries != own_) {
       const Parcel& query = here_.at({Item::kQuery, compute.queries, -1});
       q = query[0], y = query[1], dy = query[2], lse = query[3];
-      const Key key = {Item::kQueryGrad, compute.queries, compute.keys};
+      const ItemKey key = {Item::kQueryGrad, compute.queries, compute.keys};
       made[key] = Zeros(Item::kQueryGrad, compute.queries);
       dq = made[key][0];
     }
     if (compute.keys != own_) {
-      const Key key = {Item::kKeyValueGrad, compute.keys, -1};
+      const ItemKey key = {Item::kKeyValueGrad, compute.keys, -1};
       made[key] = Zeros(Item::kKeyValueGrad, compute.keys);
       dk = made[key][0], dv = made[key][1];
     }
@@ -288,17 +313,19 @@ class RingWalk {
   const AttentionPlan& plan_;
   Device& device_;
   const int own_;
+  const std::vector<AttentionStep>& steps_;
   const SavedTensors& saved_;
   const Tensor dy_, dq_, dk_, dv_;
   const int64_t heads_, kv_heads_, width_;
-  std::map<Key, Parcel> here_;  // blocks of others, results for them, and own blocks once packed
-  bool merged_ = false;         // saved_.y and lse have something
+  std::map<ItemKey, Parcel> here_;  // blocks of others, results for them, and own blocks once packed
+  std::vector<Flight> flights_;
+  bool merged_ = false;  // saved_.y and lse have something
   Tensor part_y_, part_lse_;
 };
 
 namespace {
 
-Tensor Indices(Device& device, const std::vector<int32_t>& values) {
+Tensor RingIndices(Device& device, const std::vector<int32_t>& values) {
   return Tensor::FromHost(device, {static_cast<int64_t>(values.size())}, absl::MakeConstSpan(values));
 }
 
@@ -321,8 +348,8 @@ RingCore::RingCore(ContextGroup group, const std::vector<BlockLayout>& blocks, A
     for (const int64_t offset : block.offsets) {
       offsets.push_back(static_cast<int32_t>(std::clamp(offset, begin, end) - begin));
     }
-    return Keys{begin, end, Indices(device, offsets),
-                Indices(device, {block.positions.begin() + begin, block.positions.begin() + end})};
+    return Keys{begin, end, RingIndices(device, offsets),
+                RingIndices(device, {block.positions.begin() + begin, block.positions.begin() + end})};
   };
   for (const BlockLayout& block : blocks) blocks_.push_back({keys(block, 0, block.tokens())});
   const BlockLayout& own = blocks[group_.rank];

@@ -19,16 +19,16 @@ namespace {
 using runtime::Device;
 using runtime::Tensor;
 
-constexpr SplitKind kKinds[] = {SplitKind::kContiguous, SplitKind::kZigzag, SplitKind::kStriped};
-constexpr double kScale = 0.3;
+constexpr SplitKind kCoreKinds[] = {SplitKind::kContiguous, SplitKind::kZigzag, SplitKind::kStriped};
+constexpr double kCoreScale = 0.3;
 
-struct Heads {
+struct HeadNumbers {
   int64_t queries, keys, width;
 };
 
 // The whole batch, its attention and gradients in f64 on one rank.
-struct Whole {
-  Whole(const std::vector<int64_t>& lengths, const Heads& heads) {
+struct WholeAttention {
+  WholeAttention(const std::vector<int64_t>& lengths, const HeadNumbers& heads) {
     std::vector<int32_t> offsets = {0};
     for (const int64_t length : lengths) offsets.push_back(offsets.back() + static_cast<int32_t>(length));
     const int64_t t = offsets.back();
@@ -45,8 +45,8 @@ struct Whole {
     const Tensor lse = Tensor::Empty(device, {heads.queries, t}, DataType::kF64);
     const Tensor bounds =
         Tensor::FromHost(device, {static_cast<int64_t>(offsets.size())}, absl::MakeConstSpan(offsets));
-    device.ops().Attention(q, k, v, bounds, kScale, y, lse);
-    device.ops().AttentionGrad(dy, q, k, v, y, lse, bounds, kScale, dq, dk, dv);
+    device.ops().Attention(q, k, v, bounds, kCoreScale, y, lse);
+    device.ops().AttentionGrad(dy, q, k, v, y, lse, bounds, kCoreScale, dq, dk, dv);
   }
   static Tensor Empty(const Tensor& like) { return Tensor::Empty(like.device(), like.shape(), like.dtype()); }
 
@@ -55,7 +55,7 @@ struct Whole {
 };
 
 // This rank's rows of a tensor of the whole batch.
-Tensor RowsOf(const Tensor& whole, const std::vector<int32_t>& places, Device& device, DataType dtype) {
+Tensor PickRows(const Tensor& whole, const std::vector<int32_t>& places, Device& device, DataType dtype) {
   const int64_t row = whole.dim(1) * whole.dim(2);
   std::vector<double> values;
   for (const int32_t place : places) {
@@ -67,7 +67,8 @@ Tensor RowsOf(const Tensor& whole, const std::vector<int32_t>& places, Device& d
 
 void ExpectRows(const Tensor& got, const Tensor& whole, const std::vector<int32_t>& places, double tolerance,
                 const std::string& what) {
-  const std::vector<double> want = ToHost(RowsOf(whole, places, runtime::ReferenceDevice(), DataType::kF64)),
+  const std::vector<double> want =
+                                ToHost(PickRows(whole, places, runtime::ReferenceDevice(), DataType::kF64)),
                             have = ToHost(got);
   double largest = 1e-3, worst = 0;
   for (const double value : ToHost(whole)) largest = std::max(largest, std::abs(value));
@@ -80,21 +81,21 @@ void ExpectRows(const Tensor& got, const Tensor& whole, const std::vector<int32_
 }
 
 // `places`: of this rank's tokens in the whole batch.
-void CheckCore(runtime::AttentionCore& core, const Whole& whole, const std::vector<int32_t>& places,
+void CheckCore(runtime::AttentionCore& core, const WholeAttention& whole, const std::vector<int32_t>& places,
                Device& device, const std::string& what) {
   const bool reference = device.kind() == runtime::DeviceKind::kReference;
   const DataType dtype = reference ? DataType::kF64 : DataType::kF32;
   const double tolerance = reference ? 1e-12 : 1e-5;
-  const Tensor q = RowsOf(whole.q, places, device, dtype), k = RowsOf(whole.k, places, device, dtype),
-               v = RowsOf(whole.v, places, device, dtype), dy = RowsOf(whole.dy, places, device, dtype);
-  const auto inference = core.Forward(q, k, v, kScale, nullptr);
+  const Tensor q = PickRows(whole.q, places, device, dtype), k = PickRows(whole.k, places, device, dtype),
+               v = PickRows(whole.v, places, device, dtype), dy = PickRows(whole.dy, places, device, dtype);
+  const auto inference = core.Forward(q, k, v, kCoreScale, nullptr);
   ASSERT_TRUE(inference.ok()) << inference.status() << what;
   ExpectRows(*inference, whole.y, places, tolerance, absl::StrCat("y of inference, ", what));
   std::unique_ptr<runtime::AttentionCore::Saved> saved;
-  const auto y = core.Forward(q, k, v, kScale, &saved);
+  const auto y = core.Forward(q, k, v, kCoreScale, &saved);
   ASSERT_TRUE(y.ok()) << y.status() << what;
   ExpectRows(*y, whole.y, places, tolerance, absl::StrCat("y, ", what));
-  const Tensor dq = Whole::Empty(q), dk = Whole::Empty(k), dv = Whole::Empty(v);
+  const Tensor dq = WholeAttention::Empty(q), dk = WholeAttention::Empty(k), dv = WholeAttention::Empty(v);
   for (const Tensor& gradient : {dq, dk, dv}) device.ops().Fill(gradient, 1e6);  // must not survive
   const absl::Status status = core.Backward(dy, *saved, dq, dk, dv);
   ASSERT_TRUE(status.ok()) << status << what;
@@ -103,17 +104,17 @@ void CheckCore(runtime::AttentionCore& core, const Whole& whole, const std::vect
   ExpectRows(dv, whole.dv, places, tolerance, absl::StrCat("dv, ", what));
 }
 
-std::shared_ptr<comm::Communicator> Share(comm::Communicator& world) {
+std::shared_ptr<comm::Communicator> Unowned(comm::Communicator& world) {
   return std::shared_ptr<comm::Communicator>(&world, [](comm::Communicator*) {});
 }
 
 // Every way with so many head parts that they divide ranks and heads.
-void CheckAllWays(comm::Communicator& world, const std::vector<int64_t>& lengths, const Heads& heads,
+void CheckAllWays(comm::Communicator& world, const std::vector<int64_t>& lengths, const HeadNumbers& heads,
                   Device& device) {
   runtime::SetCpuThreads(1);
-  const Whole whole(lengths, heads);
-  const ContextGroup group = WholeGroup(Share(world));
-  for (const SplitKind kind : kKinds) {
+  const WholeAttention whole(lengths, heads);
+  const ContextGroup group = WholeGroup(Unowned(world));
+  for (const SplitKind kind : kCoreKinds) {
     const auto split = TokenSplit::Create(kind, world.size(), lengths);
     for (int parts = 1; parts <= world.size(); ++parts) {
       if (world.size() % parts != 0 || heads.queries % parts != 0) continue;
@@ -133,13 +134,13 @@ void CheckAllWays(comm::Communicator& world, const std::vector<int64_t>& lengths
   }
 }
 
-const std::vector<int64_t> kLengths = {37, 0, 3, 1, 24, 10};
+const std::vector<int64_t> kCoreLengths = {37, 0, 3, 1, 24, 10};
 
 TEST(AttentionCore, EveryWayIsTheSameMathematicsInDoublePrecision) {
   for (const int ranks : {1, 2, 3, 4}) {
     testing::RunRanks(ranks, [](comm::Communicator& world) {
-      CheckAllWays(world, kLengths, {12, 4, 4}, runtime::ReferenceDevice());
-      CheckAllWays(world, kLengths, {4, 1, 4}, runtime::ReferenceDevice());
+      CheckAllWays(world, kCoreLengths, {12, 4, 4}, runtime::ReferenceDevice());
+      CheckAllWays(world, kCoreLengths, {4, 1, 4}, runtime::ReferenceDevice());
       CheckAllWays(world, {1, 2}, {4, 4, 4}, runtime::ReferenceDevice());  // ranks without a token
       CheckAllWays(world, {}, {4, 2, 4}, runtime::ReferenceDevice());
     });
@@ -157,12 +158,12 @@ TEST(AttentionCore, EveryWayIsTheSameMathematicsInFloat) {
 
 TEST(AttentionCore, PassesMayMoveDifferentThings) {
   testing::RunRanks(3, [](comm::Communicator& world) {
-    const Whole whole(kLengths, {4, 2, 4});
-    const auto split = TokenSplit::Create(SplitKind::kZigzag, 3, kLengths);
+    const WholeAttention whole(kCoreLengths, {4, 2, 4});
+    const auto split = TokenSplit::Create(SplitKind::kZigzag, 3, kCoreLengths);
     for (const Moves forward : {Moves::kKeysAndValues, Moves::kQueries}) {
       const Moves backward = forward == Moves::kQueries ? Moves::kKeysAndValues : Moves::kQueries;
-      const auto core = MakeContextAttention(WholeGroup(Share(world)), *split, {{forward, 1}, {backward, 1}},
-                                             runtime::ReferenceDevice());
+      const auto core = MakeContextAttention(WholeGroup(Unowned(world)), *split,
+                                             {{forward, 1}, {backward, 1}}, runtime::ReferenceDevice());
       CheckCore(**core, whole, split->Places(world.rank()), runtime::ReferenceDevice(), "mixed passes");
     }
   });
@@ -175,11 +176,11 @@ TEST(AttentionCore, GroupsOfHybridBatchesNeedNoCommunicatorsOfTheirOwn) {
     ASSERT_TRUE(plan.ok()) << plan.status();
     for (const int index : plan->Of(world.rank())) {
       const HybridMicroBatch& batch = plan->micro_batches[index];
-      ContextGroup group{Share(world), {}, world.rank() - batch.first_rank};
+      ContextGroup group{Unowned(world), {}, world.rank() - batch.first_rank};
       for (int rank = 0; rank < batch.ranks; ++rank) group.members.push_back(batch.first_rank + rank);
       std::vector<int64_t> own;
       for (const int64_t s : batch.sequences) own.push_back(lengths[s]);
-      const Whole whole(own, {4, 2, 4});
+      const WholeAttention whole(own, {4, 2, 4});
       const auto split = plan->Split(index, SplitKind::kZigzag, lengths);
       for (const int parts : {1, batch.ranks}) {
         if (4 % parts != 0) continue;
@@ -198,7 +199,7 @@ TEST(AttentionCore, ALostRankIsAnErrorOnTheOthers) {
   testing::RunRanks(3,
                     [](comm::Communicator& world) {
                       const auto split = TokenSplit::Create(SplitKind::kStriped, 3, {64});
-                      const auto core = MakeContextAttention(WholeGroup(Share(world)), *split, {},
+                      const auto core = MakeContextAttention(WholeGroup(Unowned(world)), *split, {},
                                                              runtime::ReferenceDevice());
                       const Tensor x = Tensor::Zeros(runtime::ReferenceDevice(),
                                                      {split->tokens(world.rank()), 2, 4}, DataType::kF64);
@@ -227,7 +228,7 @@ TEST(AttentionCore, WhatDoesNotFitIsRefused) {
   testing::RunRanks(2, [](comm::Communicator& world) {
     const AttentionWay ulysses = {Moves::kKeysAndValues, 2};
     const auto split = TokenSplit::Create(SplitKind::kZigzag, 2, {8});
-    const auto core = MakeContextAttention(WholeGroup(Share(world)), *split, {ulysses, ulysses},
+    const auto core = MakeContextAttention(WholeGroup(Unowned(world)), *split, {ulysses, ulysses},
                                            runtime::ReferenceDevice());
     const Tensor x = Tensor::Zeros(runtime::ReferenceDevice(), {4, 3, 4}, DataType::kF64);
     const auto y = (*core)->Forward(x, x, x, 1, nullptr);

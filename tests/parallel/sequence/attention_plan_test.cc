@@ -10,26 +10,26 @@
 namespace cohort::parallel {
 namespace {
 
-constexpr SplitKind kKinds[] = {SplitKind::kContiguous, SplitKind::kZigzag, SplitKind::kStriped};
-constexpr Moves kMoves[] = {Moves::kKeysAndValues, Moves::kQueries};
-constexpr Pass kPasses[] = {Pass::kForward, Pass::kBackward};
-const std::vector<int64_t> kBatches[] = {{}, {1}, {2, 1}, {64}, {17, 0, 3, 1, 40, 5}};
+constexpr SplitKind kPlanKinds[] = {SplitKind::kContiguous, SplitKind::kZigzag, SplitKind::kStriped};
+constexpr Moves kPlanMoves[] = {Moves::kKeysAndValues, Moves::kQueries};
+constexpr Pass kPlanPasses[] = {Pass::kForward, Pass::kBackward};
+const std::vector<int64_t> kPlanBatches[] = {{}, {1}, {2, 1}, {64}, {17, 0, 3, 1, 40, 5}};
 
-AttentionPlan Plan(Pass pass, AttentionWay way, const TokenSplit& split) {
+AttentionPlan PlanOf(Pass pass, AttentionWay way, const TokenSplit& split) {
   return *MakeAttentionPlan(pass, way, split.ranks(), PairTable(split, way.head_parts));
 }
 
 TEST(AttentionPlan, EveryVisiblePairIsComputedOnceAndReachesItsOwner) {
-  for (const SplitKind kind : kKinds) {
+  for (const SplitKind kind : kPlanKinds) {
     for (int ranks = 1; ranks <= 8; ++ranks) {
-      for (const auto& lengths : kBatches) {
+      for (const auto& lengths : kPlanBatches) {
         const auto split = TokenSplit::Create(kind, ranks, lengths);
         for (int parts = 1; parts <= ranks; ++parts) {
           if (ranks % parts != 0) continue;
-          for (const Moves moves : kMoves) {
-            for (const Pass pass : kPasses) {
+          for (const Moves moves : kPlanMoves) {
+            for (const Pass pass : kPlanPasses) {
               const auto status =
-                  CheckAttentionPlan(Plan(pass, {moves, parts}, *split), PairTable(*split, parts));
+                  CheckAttentionPlan(PlanOf(pass, {moves, parts}, *split), PairTable(*split, parts));
               ASSERT_TRUE(status.ok()) << status << ", " << Name(kind) << ", " << parts << " of " << ranks;
             }
           }
@@ -44,7 +44,7 @@ TEST(AttentionPlan, NothingTravelsThatNobodyNeeds) {
   // Block k is needed by those after it, whose queries see it, and block q by those before it.
   for (const auto& [moves, item] :
        {std::pair{Moves::kKeysAndValues, Item::kKeyValue}, {Moves::kQueries, Item::kQuery}}) {
-    const AttentionPlan plan = Plan(Pass::kForward, {moves, 1}, *split);
+    const AttentionPlan plan = PlanOf(Pass::kForward, {moves, 1}, *split);
     int sent = 0;
     for (const auto& steps : plan.steps) {
       for (const auto& step : steps) {
@@ -53,14 +53,14 @@ TEST(AttentionPlan, NothingTravelsThatNobodyNeeds) {
     }
     EXPECT_EQ(sent, 3 + 2 + 1);
   }
-  EXPECT_EQ(Plan(Pass::kForward, {}, *split).steps[0].size(), 1u);  // computes, sends its keys, is done
+  EXPECT_EQ(PlanOf(Pass::kForward, {}, *split).steps[0].size(), 1u);  // computes, sends its keys, is done
 }
 
 TEST(AttentionPlan, TheCheckerFindsWhatIsWrong) {
   const auto split = TokenSplit::Create(SplitKind::kStriped, 4, {64});
   const auto breaks = [&](Pass pass, AttentionWay way, const char* why,
                           const std::function<void(AttentionPlan&)>& hurt) {
-    AttentionPlan plan = Plan(pass, way, *split);
+    AttentionPlan plan = PlanOf(pass, way, *split);
     hurt(plan);
     const auto status = CheckAttentionPlan(plan, PairTable(*split, way.head_parts));
     EXPECT_NE(status.message().find(why), std::string::npos) << why << ", not " << status;
@@ -80,7 +80,7 @@ TEST(AttentionPlan, TheCheckerFindsWhatIsWrong) {
   breaks(Pass::kBackward, mixed, "before it has its heads",
          [](auto& plan) { plan.steps[0].erase(plan.steps[0].begin()); });
   const auto contiguous = TokenSplit::Create(SplitKind::kContiguous, 2, {64});
-  AttentionPlan plan = Plan(Pass::kForward, ring, *contiguous);
+  AttentionPlan plan = PlanOf(Pass::kForward, ring, *contiguous);
   plan.steps[0].push_back({{}, {}, Computation{0, 1}});
   EXPECT_NE(CheckAttentionPlan(plan, PairTable(*contiguous)).message().find("of which they see none"),
             std::string::npos);
@@ -91,7 +91,8 @@ TEST(AttentionPlan, TheCheckerFindsWhatIsWrong) {
 TEST(HeadParts, KeyValueHeadsFollowTheirQueries) {
   const auto kv = [](int64_t heads, int64_t kv_heads, int parts) {
     std::vector<std::vector<int64_t>> result;
-    for (const HeadPart& part : *DivideHeads(heads, kv_heads, parts)) result.push_back(part.kv);
+    const auto divided = DivideHeads(heads, kv_heads, parts);
+    for (const HeadPart& part : *divided) result.push_back(part.kv);
     return result;
   };
   using Lists = std::vector<std::vector<int64_t>>;
@@ -104,16 +105,16 @@ TEST(HeadParts, KeyValueHeadsFollowTheirQueries) {
   EXPECT_NE(DivideHeads(8, 2, 3).status().message().find("must divide the 8 query heads"), std::string::npos);
 }
 
-AttentionTime Time(Pass pass, AttentionWay way, const TokenSplit& split, const AttentionShape& shape,
-                   const AttentionMachine& machine) {
-  return *SimulateAttention(Plan(pass, way, split), split, shape, machine);
+AttentionTime TimeOf(Pass pass, AttentionWay way, const TokenSplit& split, const AttentionShape& shape,
+                     const AttentionMachine& machine) {
+  return *SimulateAttention(PlanOf(pass, way, split), split, shape, machine);
 }
 
 TEST(AttentionTime, BalanceBeatsContiguousByTheShareOfTheLastRank) {
   const AttentionMachine machine{Wiring::kSwitch, 0, 1e15, 1e12};
   for (const int ranks : {2, 4, 8}) {
     const auto seconds = [&](SplitKind kind) {
-      return Time(Pass::kForward, {}, *TokenSplit::Create(kind, ranks, {8192}), {8, 8, 64}, machine)
+      return TimeOf(Pass::kForward, {}, *TokenSplit::Create(kind, ranks, {8192}), {8, 8, 64}, machine)
           .most_compute;
     };
     EXPECT_NEAR(seconds(SplitKind::kContiguous) / seconds(SplitKind::kZigzag), 2 - 1.0 / ranks, 0.01);
@@ -126,12 +127,12 @@ TEST(AttentionTime, BytesAreCountedByHand) {
   const AttentionShape shape{8, 2, 64, 2, 4};
   const AttentionMachine machine{Wiring::kSwitch, 0, 1e9, 1e12};
   const int64_t tokens = 1024;
-  EXPECT_EQ(Time(Pass::kForward, {}, *split, shape, machine).most_sent, 3 * tokens * 2 * 2 * 64 * 2);
-  EXPECT_EQ(Time(Pass::kBackward, {}, *split, shape, machine).most_sent, 3 * tokens * 2 * 2 * 64 * (2 + 4));
-  EXPECT_EQ(Time(Pass::kForward, {Moves::kQueries, 1}, *split, shape, machine).most_sent,
+  EXPECT_EQ(TimeOf(Pass::kForward, {}, *split, shape, machine).most_sent, 3 * tokens * 2 * 2 * 64 * 2);
+  EXPECT_EQ(TimeOf(Pass::kBackward, {}, *split, shape, machine).most_sent, 3 * tokens * 2 * 2 * 64 * (2 + 4));
+  EXPECT_EQ(TimeOf(Pass::kForward, {Moves::kQueries, 1}, *split, shape, machine).most_sent,
             3 * tokens * (8 * 64 * 2 + 8 * 64 * 2 + 8 * 4));
   // Ulysses: 2 query heads and one key/value head, of which two parts have a copy; y comes back.
-  EXPECT_EQ(Time(Pass::kForward, {Moves::kKeysAndValues, 4}, *split, shape, machine).most_sent,
+  EXPECT_EQ(TimeOf(Pass::kForward, {Moves::kKeysAndValues, 4}, *split, shape, machine).most_sent,
             3 * tokens * (2 + 2) * 64 * 2 + 3 * tokens * 2 * 64 * 2);
 }
 
@@ -140,8 +141,8 @@ TEST(AttentionTime, TokenRingUsesBothWaysOfARing) {
   const auto split = TokenSplit::Create(SplitKind::kStriped, 4, {8192});
   const AttentionShape shape{8, 8, 64, 2, 4};
   const AttentionMachine machine{Wiring::kRing, 1e-6, 1e9, 1e15};
-  EXPECT_LT(Time(Pass::kForward, {Moves::kQueries, 1}, *split, shape, machine).seconds,
-            0.9 * Time(Pass::kForward, {}, *split, shape, machine).seconds);
+  EXPECT_LT(TimeOf(Pass::kForward, {Moves::kQueries, 1}, *split, shape, machine).seconds,
+            0.9 * TimeOf(Pass::kForward, {}, *split, shape, machine).seconds);
 }
 
 TEST(AttentionChoice, MovesWhatIsSmall) {

@@ -21,14 +21,14 @@ std::vector<int64_t> MixedLengths(int count, double median, int64_t longest, uin
 }
 
 // Attention costs as much as everything else at 8,192 tokens; moving a token costs a tenth of computing it.
-constexpr HybridCosts kCosts = {1, 1.0 / 4096, 0.1, 0};
+constexpr HybridCosts kHybridCosts = {1, 1.0 / 4096, 0.1, 0};
 
 TEST(HybridBatches, PlansHold) {
   for (const int ranks : {1, 2, 3, 4, 8, 31}) {
     for (const auto& lengths :
          {std::vector<int64_t>{}, std::vector<int64_t>{0, 0}, std::vector<int64_t>{1},
           std::vector<int64_t>{900, 1, 1024, 0, 3, 1000, 512, 512}, MixedLengths(200, 300, 1024 * ranks)}) {
-      const auto plan = PlanHybridBatches(lengths, ranks, 1024, kCosts);
+      const auto plan = PlanHybridBatches(lengths, ranks, 1024, kHybridCosts);
       ASSERT_TRUE(plan.ok()) << plan.status();
       const auto status = CheckHybridPlan(*plan, lengths);
       ASSERT_TRUE(status.ok()) << status << ", " << ranks << " ranks";
@@ -75,13 +75,13 @@ TEST(HybridBatches, BalanceIsCloseToPerfectAndTwiceAStaticMesh) {
     const int64_t budget = 8192;
     std::vector<int64_t> lengths = MixedLengths(600, 1500, budget * ranks, seed);
     lengths.push_back(budget * ranks / 2);  // the tail is there in any case
-    const auto hybrid = PlanHybridBatches(lengths, ranks, budget, kCosts);
+    const auto hybrid = PlanHybridBatches(lengths, ranks, budget, kHybridCosts);
     ASSERT_TRUE(hybrid.ok());
     const auto context = StaticContext(lengths, ranks, budget);
     const auto fixed = PlanStaticBatches(lengths, ranks, *context, budget);
     ASSERT_TRUE(fixed.ok());
-    const HybridTime ours = SimulateHybrid(*hybrid, lengths, kCosts),
-                     theirs = SimulateHybrid(*fixed, lengths, kCosts);
+    const HybridTime ours = SimulateHybrid(*hybrid, lengths, kHybridCosts),
+                     theirs = SimulateHybrid(*fixed, lengths, kHybridCosts);
     EXPECT_GT(ours.busy, 0.95 * ours.seconds) << seed;
     EXPECT_LT(ours.seconds, theirs.seconds) << seed;
     // Where moving dominates, as between hosts at 1 Gbit/s.
@@ -111,7 +111,7 @@ TEST(HybridBatches, TheLossIsTheMeanOverAllTokensOfTheStep) {
   const runtime::LossScale scale = LossScaleOf(predicted);
   EXPECT_EQ(scale.tokens, count);
   EXPECT_EQ(scale.sequences, 7);
-  const auto plan = PlanHybridBatches(lengths, 4, 1024, kCosts);
+  const auto plan = PlanHybridBatches(lengths, 4, 1024, kHybridCosts);
   ASSERT_TRUE(plan.ok());
   for (const SplitKind kind : {SplitKind::kContiguous, SplitKind::kZigzag, SplitKind::kStriped}) {
     double loss = 0;
@@ -134,10 +134,10 @@ TEST(HybridBatches, TheLossIsTheMeanOverAllTokensOfTheStep) {
 }
 
 TEST(HybridBatches, WhatIsWrongIsNamed) {
-  EXPECT_EQ(PlanHybridBatches({10, 5000}, 4, 1024, kCosts).status().message(),
+  EXPECT_EQ(PlanHybridBatches({10, 5000}, 4, 1024, kHybridCosts).status().message(),
             "sequence 1 of 5000 tokens needs 5 ranks of 1024 tokens, and there are 4");
-  EXPECT_FALSE(PlanHybridBatches({-1}, 4, 1024, kCosts).ok());
-  EXPECT_FALSE(PlanHybridBatches({1}, 0, 1024, kCosts).ok());
+  EXPECT_FALSE(PlanHybridBatches({-1}, 4, 1024, kHybridCosts).ok());
+  EXPECT_FALSE(PlanHybridBatches({1}, 0, 1024, kHybridCosts).ok());
   EXPECT_FALSE(PlanStaticBatches({1}, 4, 3, 1024).ok());
   EXPECT_FALSE(PlanStaticBatches({1500}, 4, 1, 1024).ok());
   const std::vector<int64_t> lengths = {1500, 100};

@@ -8,8 +8,8 @@
 namespace cohort::parallel {
 namespace {
 
-constexpr SplitKind kKinds[] = {SplitKind::kContiguous, SplitKind::kZigzag, SplitKind::kStriped};
-const std::vector<int64_t> kBatches[] = {
+constexpr SplitKind kSplitKinds[] = {SplitKind::kContiguous, SplitKind::kZigzag, SplitKind::kStriped};
+const std::vector<int64_t> kSplitBatches[] = {
     {}, {0}, {1}, {1, 1, 1, 1, 1, 1, 1}, {64}, {17, 0, 3, 1, 40, 5}, {2, 2, 2, 100, 7, 7, 7, 31, 0, 1}};
 
 // Pairs by their definition.
@@ -26,9 +26,9 @@ int64_t CountPairs(const TokenSplit& split, int query_rank, int key_rank) {
 }
 
 TEST(TokenSplit, EveryTokenIsHeldOnceInOrderAndEveryPairIsCountedOnce) {
-  for (const SplitKind kind : kKinds) {
+  for (const SplitKind kind : kSplitKinds) {
     for (int ranks = 1; ranks <= 9; ++ranks) {
-      for (const auto& lengths : kBatches) {
+      for (const auto& lengths : kSplitBatches) {
         const auto split = TokenSplit::Create(kind, ranks, lengths);
         ASSERT_TRUE(split.ok()) << split.status();
         std::vector<int> held(split->total_tokens(), 0);
