@@ -15,6 +15,7 @@ void AddBench(CLI::App& app, const Selected& selected) {
   AddBenchTransfer(*bench, selected);
   AddBenchTokens(*bench, selected);
   AddBenchAttention(*bench, selected);
+  AddBenchHybrid(*bench, selected);
   AddBenchDatatype(*bench, selected);
   AddBenchFaults(*bench, selected);
 }

@@ -13,6 +13,7 @@ void AddBenchCollectives(CLI::App& bench, const Selected& selected);
 void AddBenchTransfer(CLI::App& bench, const Selected& selected);
 void AddBenchTokens(CLI::App& bench, const Selected& selected);
 void AddBenchAttention(CLI::App& bench, const Selected& selected);
+void AddBenchHybrid(CLI::App& bench, const Selected& selected);
 void AddBenchDatatype(CLI::App& bench, const Selected& selected);
 void AddBenchFaults(CLI::App& bench, const Selected& selected);
 
