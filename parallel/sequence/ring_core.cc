@@ -76,18 +76,16 @@ struct SavedTensors final : runtime::AttentionCore::Saved {
   double scale = 1;
 };
 
-}  // namespace
-
 // One pass of one rank.
 class RingWalk {
  public:
   // y, lse: forward: written; backward: read. dy undefined in the forward. dq, dk, dv: state, added to.
-  RingWalk(const RingCore& core, const AttentionPlan& plan, const SavedTensors& saved, Tensor dy, Tensor dq,
+  RingWalk(const RingParts& core, const AttentionPlan& plan, const SavedTensors& saved, Tensor dy, Tensor dq,
            Tensor dk, Tensor dv)
       : core_(core),
         plan_(plan),
         device_(saved.q.device()),
-        own_(core.group_.rank),
+        own_(core.group.rank),
         steps_(plan.steps[own_]),
         saved_(saved),
         dy_(std::move(dy)),
@@ -111,10 +109,10 @@ class RingWalk {
   DataType state() const { return device_.state_dtype(); }
   // Processor time, so that ranks that share cores can be compared.
   Stopwatch Computing() const {
-    return {CLOCK_THREAD_CPUTIME_ID, core_.seconds_ == nullptr ? nullptr : &core_.seconds_->compute};
+    return {CLOCK_THREAD_CPUTIME_ID, core_.seconds == nullptr ? nullptr : &core_.seconds->compute};
   }
   Stopwatch Waiting() const {
-    return {CLOCK_MONOTONIC, core_.seconds_ == nullptr ? nullptr : &core_.seconds_->waiting};
+    return {CLOCK_MONOTONIC, core_.seconds == nullptr ? nullptr : &core_.seconds->waiting};
   }
 
   int Tag(const Transfer& transfer) const {
@@ -124,7 +122,7 @@ class RingWalk {
   }
 
   Parcel Empty(Item item, int block) const {
-    const int64_t t = core_.blocks_[block].tokens();
+    const int64_t t = core_.tokens(block);
     const Shape q = {t, heads_, width_}, kv = {t, kv_heads_, width_}, lse = {heads_, t};
     const DataType element = saved_.q.dtype();
     switch (item) {
@@ -182,11 +180,11 @@ class RingWalk {
     for (const auto& [key, parcel] : here_) {
       if (std::get<1>(key) != own_) passing.push_back(key);
     }
-    comm::Communicator& comm = *core_.group_.comm;
+    comm::Communicator& comm = *core_.group.comm;
     for (const Transfer& receive : step.receives) {
       Parcel parcel = Empty(receive.item, receive.block);
       comm::Work work = comm.Recv(parcel.memory.get(), parcel.bytes, DataType::kU8,
-                                  core_.group_.members[receive.peer], Tag(receive));
+                                  core_.group.members[receive.peer], Tag(receive));
       flights_.push_back({std::move(work), std::move(parcel), receive, due(receive)});
     }
     std::vector<Parcel> sent;
@@ -198,7 +196,7 @@ class RingWalk {
     for (size_t i = 0; i < sent.size(); ++i) {
       const Transfer& send = step.sends[i];
       comm::Work work = comm.Send(sent[i].memory.get(), sent[i].bytes, DataType::kU8,
-                                  core_.group_.members[send.peer], Tag(send));
+                                  core_.group.members[send.peer], Tag(send));
       flights_.push_back({std::move(work), std::move(sent[i]), std::nullopt, due(send)});
     }
     std::map<ItemKey, Parcel> made;
@@ -254,7 +252,7 @@ class RingWalk {
   }
 
   // Keys and values of a computation: rows of a block.
-  std::pair<Tensor, Tensor> KeyRows(const Computation& compute, const RingCore::Keys& keys) {
+  std::pair<Tensor, Tensor> KeyRows(const Computation& compute, const RingKeys& keys) {
     const bool mine = compute.keys == own_;
     const Parcel* parcel = mine ? nullptr : &here_.at({Item::kKeyValue, compute.keys, -1});
     const Tensor &k = mine ? saved_.k : (*parcel)[0], &v = mine ? saved_.v : (*parcel)[1];
@@ -262,8 +260,8 @@ class RingWalk {
   }
 
   void ComputeForward(const Computation& compute, std::map<ItemKey, Parcel>& made) {
-    const RingCore::Keys& keys = core_.KeysOf(compute);
-    const RingCore::Keys& queries = core_.blocks_[compute.queries].all;
+    const RingKeys& keys = core_.KeysOf(compute);
+    const RingKeys& queries = core_.blocks[compute.queries];
     const std::pair<Tensor, Tensor> rows = KeyRows(compute, keys);
     const auto part = [&](const Tensor& q, const Tensor& y, const Tensor& lse) {
       device_.ops().AttentionPart(q, rows.first, rows.second, queries.offsets, keys.offsets,
@@ -287,8 +285,8 @@ class RingWalk {
   }
 
   void ComputeBackward(const Computation& compute, std::map<ItemKey, Parcel>& made) {
-    const RingCore::Keys& keys = core_.KeysOf(compute);
-    const RingCore::Keys& queries = core_.blocks_[compute.queries].all;
+    const RingKeys& keys = core_.KeysOf(compute);
+    const RingKeys& queries = core_.blocks[compute.queries];
     const auto [k, v] = KeyRows(compute, keys);
     Tensor dy = dy_, q = saved_.q, y = saved_.y, lse = saved_.lse, dq = dq_;
     Tensor dk = dk_, dv = dv_;
@@ -309,7 +307,7 @@ class RingWalk {
                                     dv.Slice(keys.begin, keys.end));
   }
 
-  const RingCore& core_;
+  const RingParts& core_;
   const AttentionPlan& plan_;
   Device& device_;
   const int own_;
@@ -323,24 +321,33 @@ class RingWalk {
   Tensor part_y_, part_lse_;
 };
 
-namespace {
-
 Tensor RingIndices(Device& device, const std::vector<int32_t>& values) {
   return Tensor::FromHost(device, {static_cast<int64_t>(values.size())}, absl::MakeConstSpan(values));
 }
 
 }  // namespace
 
+const RingKeys& RingParts::KeysOf(const Computation& compute) const {
+  switch (compute.portion) {
+    case Portion::kEarlierKeys:
+      return earlier;
+    case Portion::kLaterKeys:
+      return later;
+    case Portion::kAll:
+      break;
+  }
+  return blocks[compute.keys];
+}
+
 RingCore::RingCore(ContextGroup group, const std::vector<BlockLayout>& blocks, AttentionPlan forward,
                    AttentionPlan backward, Device& device, AttentionSeconds* seconds)
-    : group_(std::move(group)),
+    : parts_{std::move(group), {}, {}, {}, seconds},
       forward_(std::move(forward)),
-      backward_(std::move(backward)),
-      seconds_(seconds) {
+      backward_(std::move(backward)) {
   for (const AttentionPlan* plan : {&forward_, &backward_}) {
-    COHORT_CHECK(plan->ranks == group_.size() && plan->way.head_parts == 1 &&
+    COHORT_CHECK(plan->ranks == parts_.group.size() && plan->way.head_parts == 1 &&
                      blocks.size() == static_cast<size_t>(plan->ranks),
-                 "a ring of %d ranks with a plan of %d and %zu blocks", group_.size(), plan->ranks,
+                 "a ring of %d ranks with a plan of %d and %zu blocks", parts_.group.size(), plan->ranks,
                  blocks.size());
   }
   const auto keys = [&](const BlockLayout& block, int64_t begin, int64_t end) {
@@ -348,40 +355,26 @@ RingCore::RingCore(ContextGroup group, const std::vector<BlockLayout>& blocks, A
     for (const int64_t offset : block.offsets) {
       offsets.push_back(static_cast<int32_t>(std::clamp(offset, begin, end) - begin));
     }
-    return Keys{begin, end, RingIndices(device, offsets),
-                RingIndices(device, {block.positions.begin() + begin, block.positions.begin() + end})};
+    return RingKeys{begin, end, RingIndices(device, offsets),
+                    RingIndices(device, {block.positions.begin() + begin, block.positions.begin() + end})};
   };
-  for (const BlockLayout& block : blocks) blocks_.push_back({keys(block, 0, block.tokens())});
-  const BlockLayout& own = blocks[group_.rank];
+  for (const BlockLayout& block : blocks) parts_.blocks.push_back(keys(block, 0, block.tokens()));
+  const BlockLayout& own = blocks[parts_.group.rank];
   const int64_t middle = MiddleKey(own);
-  earlier_ = keys(own, 0, middle), later_ = keys(own, middle, own.tokens());
-}
-
-RingCore::~RingCore() = default;
-
-const RingCore::Keys& RingCore::KeysOf(const Computation& compute) const {
-  switch (compute.portion) {
-    case Portion::kEarlierKeys:
-      return earlier_;
-    case Portion::kLaterKeys:
-      return later_;
-    case Portion::kAll:
-      break;
-  }
-  return blocks_[compute.keys].all;
+  parts_.earlier = keys(own, 0, middle), parts_.later = keys(own, middle, own.tokens());
 }
 
 absl::StatusOr<Tensor> RingCore::Forward(const Tensor& q, const Tensor& k, const Tensor& v, double scale,
                                          std::unique_ptr<Saved>* saved) {
   Device& device = q.device();
-  COHORT_CHECK(q.dim(0) == blocks_[group_.rank].tokens() && k.dim(0) == q.dim(0),
+  COHORT_CHECK(q.dim(0) == parts_.tokens(parts_.group.rank) && k.dim(0) == q.dim(0),
                "attention of %ld tokens where the split gives this rank %ld", static_cast<long>(q.dim(0)),
-               static_cast<long>(blocks_[group_.rank].tokens()));
+               static_cast<long>(parts_.tokens(parts_.group.rank)));
   auto tensors = std::make_unique<SavedTensors>();
   tensors->q = q, tensors->k = k, tensors->v = v, tensors->scale = scale;
   tensors->y = Tensor::Empty(device, q.shape(), device.state_dtype());
   tensors->lse = Tensor::Empty(device, {q.dim(1), q.dim(0)}, device.state_dtype());
-  COHORT_RETURN_IF_ERROR(RingWalk(*this, forward_, *tensors, {}, {}, {}, {}).Run());
+  COHORT_RETURN_IF_ERROR(RingWalk(parts_, forward_, *tensors, {}, {}, {}, {}).Run());
   if (q.dtype() != device.state_dtype()) {
     const Tensor y = Tensor::Empty(device, q.shape(), q.dtype());
     device.ops().Copy(tensors->y, y);
@@ -403,7 +396,7 @@ absl::Status RingCore::Backward(const Tensor& dy, Saved& saved, const Tensor& dq
     return state;
   };
   const Tensor sums[] = {sum(dq), sum(dk), sum(dv)};
-  COHORT_RETURN_IF_ERROR(RingWalk(*this, backward_, tensors, dy, sums[0], sums[1], sums[2]).Run());
+  COHORT_RETURN_IF_ERROR(RingWalk(parts_, backward_, tensors, dy, sums[0], sums[1], sums[2]).Run());
   const Tensor* const gradients[] = {&dq, &dk, &dv};
   for (int i = 0; i < 3; ++i) {
     if (gradients[i]->raw() != sums[i].raw()) device.ops().Copy(sums[i], *gradients[i]);

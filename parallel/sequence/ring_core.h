@@ -17,6 +17,22 @@ struct AttentionSeconds {
   double waiting = 0;  // for others, with nothing to compute; by the clock
 };
 
+// Keys of a block as AttentionPart wants them: rows [begin, end).
+struct RingKeys {
+  int64_t begin = 0, end = 0;
+  runtime::Tensor offsets, positions;  // [S + 1], [end - begin]
+};
+
+// What both passes of a rank know.
+struct RingParts {
+  ContextGroup group;
+  std::vector<RingKeys> blocks;  // whole
+  RingKeys earlier, later;       // of this rank's own block: Portion
+  AttentionSeconds* seconds = nullptr;
+  const RingKeys& KeysOf(const Computation& compute) const;
+  int64_t tokens(int block) const { return blocks[block].end; }
+};
+
 // Walks the plan of each pass: transfers of a step are under way while it computes. Outputs and gradients of parts are
 // added in the device's state type. One thread; all members of the group make the same calls.
 class RingCore final : public runtime::AttentionCore {
@@ -25,7 +41,6 @@ class RingCore final : public runtime::AttentionCore {
   // null.
   RingCore(ContextGroup group, const std::vector<BlockLayout>& blocks, AttentionPlan forward,
            AttentionPlan backward, runtime::Device& device, AttentionSeconds* seconds);
-  ~RingCore() override;
 
   absl::StatusOr<runtime::Tensor> Forward(const runtime::Tensor& q, const runtime::Tensor& k,
                                           const runtime::Tensor& v, double scale,
@@ -34,23 +49,8 @@ class RingCore final : public runtime::AttentionCore {
                         const runtime::Tensor& dk, const runtime::Tensor& dv) override;
 
  private:
-  friend class RingWalk;
-  // Some keys of a block, as AttentionPart wants them.
-  struct Keys {
-    int64_t begin = 0, end = 0;  // rows of the block
-    runtime::Tensor offsets, positions;
-  };
-  struct Block {
-    Keys all;
-    int64_t tokens() const { return all.end; }
-  };
-  const Keys& KeysOf(const Computation& compute) const;
-
-  const ContextGroup group_;
+  RingParts parts_;
   const AttentionPlan forward_, backward_;
-  std::vector<Block> blocks_;
-  Keys earlier_, later_;  // of this rank's own block
-  AttentionSeconds* const seconds_;
 };
 
 }  // namespace cohort::parallel
