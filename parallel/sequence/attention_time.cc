@@ -15,34 +15,40 @@ namespace {
 
 constexpr double kNeverOver = std::numeric_limits<double>::infinity();
 
-// When links are free, and when what was sent has arrived.
+// When each link has carried what was given to it. A message takes all links of its way at once; links never idle while
+// they have something to carry, in whatever order.
 class SimulatedNetwork {
  public:
   SimulatedNetwork(const AttentionMachine& machine, int ranks)
-      : machine_(machine), ranks_(ranks), free_(2 * ranks, 0) {}
+      : machine_(machine), ranks_(ranks), busy_until_(2 * ranks, 0) {}
 
   // Sent at `time`; returns when it is there.
   double Send(int from, int to, int64_t bytes, double time) {
-    const double seconds = machine_.latency + static_cast<double>(bytes) / machine_.bytes_per_second;
+    const double seconds = static_cast<double>(bytes) / machine_.bytes_per_second;
     if (machine_.wiring == Wiring::kSwitch) {
-      double &out = free_[from], &in = free_[ranks_ + to];
-      return out = in = std::max({time, out, in}) + seconds;
+      return std::max(Carry(from, time, seconds), Carry(ranks_ + to, time, seconds)) + machine_.latency;
     }
     const int up = (to - from + ranks_) % ranks_, down = ranks_ - up;
-    const bool upwards = up < down || (up == down && free_[from] <= free_[ranks_ + from]);
+    const bool upwards = up < down || (up == down && carried_[0] <= carried_[1]);
+    carried_[upwards ? 0 : 1] += seconds;
     // Link r goes from rank r to the next, link ranks + r to the one before.
+    double arrival = time;
     for (int hop = 0, at = from; hop < std::min(up, down); ++hop) {
-      double& link = free_[upwards ? at : ranks_ + at];
-      time = link = std::max(time, link) + seconds;
+      arrival = std::max(arrival, Carry(upwards ? at : ranks_ + at, time, seconds));
       at = (at + (upwards ? 1 : ranks_ - 1)) % ranks_;
     }
-    return time;
+    return arrival + machine_.latency * std::min(up, down);
   }
 
  private:
+  double Carry(int link, double time, double seconds) {
+    return busy_until_[link] = std::max(busy_until_[link], time) + seconds;
+  }
+
   const AttentionMachine& machine_;
   const int ranks_;
-  std::vector<double> free_;
+  std::vector<double> busy_until_;
+  double carried_[2] = {0, 0};  // of a ring, each way: messages that could take either take the other
 };
 
 double PortionOf(const Computation& compute) { return compute.portion == Portion::kAll ? 1 : 0.5; }

@@ -11,9 +11,20 @@
 namespace cohort::parallel {
 namespace {
 
-// Ranks may take longer than the mean for one sequence by this factor before it gets more of them: each is tried.
-// The first: tokens alone decide.
-constexpr double kPatience[] = {std::numeric_limits<double>::infinity(), 1, 0.75, 0.5};
+// What is tried. A sequence may take longer than the mean rank needs for everything by the first before it gets more
+// ranks than its tokens need. With the second, numbers of ranks divide all of them, so that groups tile.
+struct HybridPolicy {
+  double patience;
+  bool tile;
+};
+constexpr double kOfTokensAlone = std::numeric_limits<double>::infinity();
+constexpr HybridPolicy kHybridPolicies[] = {{kOfTokensAlone, false},
+                                            {kOfTokensAlone, true},
+                                            {1, false},
+                                            {1, true},
+                                            {0.5, false},
+                                            {0.5, true},
+                                            {0.25, true}};
 
 int64_t RanksFor(int64_t length, int64_t budget) { return (length + budget - 1) / budget; }
 
@@ -45,7 +56,7 @@ struct Slot {
 class HybridPlanner {
  public:
   HybridPlanner(absl::Span<const int64_t> lengths, int ranks, int64_t budget, const HybridCosts& costs,
-                double patience)
+                HybridPolicy policy)
       : lengths_(lengths),
         budget_(budget),
         costs_(costs),
@@ -54,11 +65,12 @@ class HybridPlanner {
         plan_{ranks, budget, {}} {
     double total = 0;
     for (size_t s = 0; s < lengths.size(); ++s) total += Seconds(s, 1);
-    const double most = patience * total / ranks;
+    const double most = policy.patience * total / ranks;
     for (size_t s = 0; s < lengths.size(); ++s) {
       int64_t group = std::max<int64_t>(1, RanksFor(lengths[s], budget));
       while (group < std::min<int64_t>(ranks, lengths[s]) && Seconds(s, static_cast<int>(group)) > most)
         ++group;
+      while (policy.tile && group > 1 && ranks % group != 0) ++group;
       group_.push_back(static_cast<int>(group));
     }
   }
@@ -188,8 +200,8 @@ absl::StatusOr<HybridPlan> PlanHybridBatches(absl::Span<const int64_t> lengths, 
   COHORT_RETURN_IF_ERROR(CheckHybridInputs(lengths, ranks, budget));
   HybridPlan best;
   double least = std::numeric_limits<double>::infinity();
-  for (const double patience : kPatience) {
-    HybridPlan plan = HybridPlanner(lengths, ranks, budget, costs, patience).Make();
+  for (const HybridPolicy policy : kHybridPolicies) {
+    HybridPlan plan = HybridPlanner(lengths, ranks, budget, costs, policy).Make();
     const double seconds = SimulateHybrid(plan, lengths, costs).seconds;
     if (seconds < least) least = seconds, best = std::move(plan);
   }

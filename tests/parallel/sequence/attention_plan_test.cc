@@ -70,7 +70,9 @@ TEST(AttentionPlan, TheCheckerFindsWhatIsWrong) {
   breaks(Pass::kForward, ring, "that it has not", [](auto& plan) { plan.steps[1][1].compute->keys = 3; });
   breaks(Pass::kForward, ring, "twice", [](auto& plan) { plan.steps[1][1].compute = {1, 1}; });
   breaks(Pass::kForward, ring, "waits for ever", [](auto& plan) { plan.steps[1][0].sends.clear(); });
-  breaks(Pass::kForward, ring, "does not receive", [](auto& plan) { plan.steps[1][0].receives.clear(); });
+  breaks(Pass::kForward, ring, "does not receive", [](auto& plan) {
+    plan.steps[1][0].sends.push_back({Item::kKeyValue, 1, -1, 3});
+  });
   breaks(Pass::kForward, ring, "that it has not", [](auto& plan) { plan.steps[1][0].sends[0].block = 3; });
   breaks(Pass::kForward, token_ring, "keeps results", [](auto& plan) {
     plan.steps[2].back().sends.clear();
