@@ -4,9 +4,9 @@
 namespace cohort::tools {
 
 void AddBench(CLI::App& app, const Selected& selected) {
-  CLI::App* bench = app.add_subcommand(
-      "bench",
-      "Measure this machine: training steps, decoding, serving, collectives, transfers, tokens, datatypes");
+  CLI::App* bench = app.add_subcommand("bench",
+                                       "Measure this machine: training steps, decoding, serving, "
+                                       "collectives, transfers, tokens, attention, datatypes");
   bench->require_subcommand(1);
   AddBenchTrainStep(*bench, selected);
   AddBenchDecode(*bench, selected);
@@ -14,6 +14,8 @@ void AddBench(CLI::App& app, const Selected& selected) {
   AddBenchCollectives(*bench, selected);
   AddBenchTransfer(*bench, selected);
   AddBenchTokens(*bench, selected);
+  AddBenchAttention(*bench, selected);
+  AddBenchHybrid(*bench, selected);
   AddBenchDatatype(*bench, selected);
   AddBenchFaults(*bench, selected);
 }

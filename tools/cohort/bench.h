@@ -12,6 +12,8 @@ void AddBenchServe(CLI::App& bench, const Selected& selected);
 void AddBenchCollectives(CLI::App& bench, const Selected& selected);
 void AddBenchTransfer(CLI::App& bench, const Selected& selected);
 void AddBenchTokens(CLI::App& bench, const Selected& selected);
+void AddBenchAttention(CLI::App& bench, const Selected& selected);
+void AddBenchHybrid(CLI::App& bench, const Selected& selected);
 void AddBenchDatatype(CLI::App& bench, const Selected& selected);
 void AddBenchFaults(CLI::App& bench, const Selected& selected);
 
