@@ -20,7 +20,8 @@ absl::StatusOr<std::shared_ptr<comm::Communicator>> Along(const Mesh& mesh, absl
 }  // namespace
 
 absl::StatusOr<MeshCommunicators> Connect(const Mesh& mesh, std::shared_ptr<comm::Communicator> world) {
-  MeshCommunicators groups{.mesh = mesh};
+  MeshCommunicators groups;
+  groups.mesh = mesh;
   const auto along = [&](absl::Span<const Axis> axes, std::shared_ptr<comm::Communicator>& group) {
     auto made = Along(mesh, axes, *world);
     if (made.ok()) group = *std::move(made);
