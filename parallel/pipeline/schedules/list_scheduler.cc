@@ -47,18 +47,25 @@ class ListScheduler {
     return share;
   }
 
+  // The choice of a rank, of those that all ranks have, that begins first, again and again.
   Schedule Run() {
     const int64_t total = int64_t{3} * schedule_.stages() * request_.micro_batches;
+    std::vector<Choice> choices;
+    for (int rank = 0; rank < request_.ranks; ++rank) choices.push_back(Choose(rank));
     for (int64_t done = 0; done < total; ++done) {
       Choice best;
       int best_rank = -1;
       for (int rank = 0; rank < request_.ranks; ++rank) {
-        const Choice choice = Choose(rank);
-        if (choice.begin < best.begin) best = choice, best_rank = rank;
+        if (choices[rank].begin < best.begin) best = choices[rank], best_rank = rank;
       }
       COHORT_CHECK(best_rank >= 0, "the list scheduler stands still after %lld actions",
                    static_cast<long long>(done));
       Do(best_rank, best);
+      // Nothing else changes for the others than what the stages beside this one may wait for.
+      for (int stage = std::max(0, best.stage - 1); stage <= best.stage + 1; ++stage) {
+        if (stage == schedule_.stages()) break;
+        choices[schedule_.rank_of[stage]] = Choose(schedule_.rank_of[stage]);
+      }
     }
     return std::move(schedule_);
   }
