@@ -16,7 +16,7 @@ struct BestSchedule {
   absl::Status Offer(Schedule candidate, const PipelineCosts& costs);
 };
 
-// Input and weight gradients apart (the heuristic of Qi et al. 2023, section 3.1, as a list scheduler): whenever a rank
+// Input and weight gradients apart (the heuristic of Qi et al. 2023, section 3, as a list scheduler): whenever a rank
 // is free it does, of what can begin first, a gradient of an input, else the forward of its latest stage, and
 // fills gaps with gradients of weights. Several ways to fill gaps are simulated and the fastest is returned.
 //

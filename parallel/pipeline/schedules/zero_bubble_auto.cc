@@ -1,5 +1,5 @@
-// Zero-bubble schedules for given costs and a limit of activations, on both placements: what the list scheduler makes, or
-// the published schedule of that placement where it is better within the limit.
+// Zero-bubble schedules for given costs and a limit of activations, on both placements: what the list scheduler makes,
+// or the published schedule of that placement where it is better within the limit.
 #include <utility>
 
 #include "absl/types/span.h"
