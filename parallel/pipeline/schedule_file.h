@@ -9,11 +9,11 @@
 
 namespace cohort::parallel::pipeline {
 
-// A line a rank, in the order of ranks; on it the rank's actions in the order in which it does them, with commas between
-// them. An action is a stage, a letter (F: forward, I: gradient of the input, W: gradient of the weights, B: both) and a
-// micro-batch: 2F0. The files that PyTorch's pipeline schedules export look the same. Empty cells (idle slots) and blanks mean
-// nothing; a line that is empty or begins with # is skipped. Which stage is on which rank, and how many stages and
-// micro-batches there are, follows from the actions.
+// A line a rank, in the order of ranks; on it the rank's actions in the order in which it does them, with commas
+// between them. An action is a stage, a letter (F: forward, I: gradient of the input, W: gradient of the weights,
+// B: both) and a micro-batch: 2F0. The files that PyTorch's pipeline schedules export look the same. Empty cells (idle
+// slots) and blanks mean nothing; a line that is empty or begins with # is skipped. Which stage is on which rank, and
+// how many stages and micro-batches there are, follows from the actions.
 //
 //   # two stages, three micro-batches
 //   0F0,0F1,0B0,0F2,0B1,0B2

@@ -5,8 +5,8 @@
 
 namespace cohort::parallel::pipeline {
 
-std::vector<Need> NeedsOf(const Action& action, int stages) {
-  std::vector<Need> needs;
+Needs NeedsOf(const Action& action, int stages) {
+  Needs needs;
   switch (action.kind) {
     case ActionKind::kForward:
       if (action.stage > 0) needs.push_back({false, action.stage - 1});
@@ -39,7 +39,7 @@ std::vector<int> Walk(const Schedule& schedule, const std::function<void(int, in
     const std::vector<Action>& list = schedule.actions[rank];
     for (int& next = reached[rank]; next < static_cast<int>(list.size()); ++next) {
       const Action& action = list[next];
-      const std::vector<Need> needs = NeedsOf(action, stages);
+      const Needs needs = NeedsOf(action, stages);
       const bool ready = std::all_of(needs.begin(), needs.end(), [&](const Need& need) {
         return done[need.gradient][at(need.stage, action.micro_batch)];
       });

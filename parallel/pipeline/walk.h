@@ -4,6 +4,7 @@
 #include <functional>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "parallel/pipeline/schedule.h"
 
 namespace cohort::parallel::pipeline {
@@ -16,7 +17,8 @@ struct Need {
 };
 // F: the forward of the stage before. I, B: the forward of the stage itself, and the gradient of the stage after it.
 // W: the gradient of the input of the stage itself.
-std::vector<Need> NeedsOf(const Action& action, int stages);
+using Needs = absl::InlinedVector<Need, 2>;
+Needs NeedsOf(const Action& action, int stages);
 
 // Calls visit(rank, index in its list) for each action, in an order in which every list is in order and everything
 // comes after what it needs. Returns how far each rank came: less than its whole list where ranks wait for each other

@@ -1,5 +1,6 @@
 // cohort plan pipeline: pipeline schedules, ours or a user's, proved and simulated: time, bubble and activations.
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -123,14 +124,18 @@ absl::StatusOr<PlannedPipeline> PlanOfFile(const PipelineFlags& flags) {
   return planned;
 }
 
+double MostActivations(const PlannedPipeline& row) {
+  const std::vector<double>& peaks = row.simulation.peak_activations;
+  return *std::max_element(peaks.begin(), peaks.end());
+}
+
 void PrintPipelines(const std::vector<PlannedPipeline>& rows) {
   std::printf("%-14s %6s %7s %13s %12s %8s %12s\n", "schedule", "ranks", "stages", "micro-batches", "ms",
               "bubble", "activations");
   for (const PlannedPipeline& row : rows) {
-    const std::vector<double>& peaks = row.simulation.peak_activations;
     std::printf("%-14s %6d %7d %13d %12.4g %7.1f%% %12.3g\n", row.name.c_str(), row.schedule.ranks(),
                 row.schedule.stages(), row.schedule.micro_batches, row.simulation.seconds * 1e3,
-                100 * row.simulation.BubbleFraction(), *std::max_element(peaks.begin(), peaks.end()));
+                100 * row.simulation.BubbleFraction(), MostActivations(row));
   }
   std::printf("activations: the most that a rank keeps, in shares of a rank for one micro-batch\n");
 }
@@ -164,8 +169,12 @@ absl::Status PlanPipeline(const PipelineFlags& flags) {
       }
     }
   }
+  // Fastest first, and of equals (but for rounding) the one that keeps least.
   std::stable_sort(rows.begin(), rows.end(), [](const PlannedPipeline& a, const PlannedPipeline& b) {
-    return a.simulation.seconds < b.simulation.seconds;
+    const auto key = [](const PlannedPipeline& row) {
+      return std::pair(std::round(1e12 * row.simulation.seconds), MostActivations(row));
+    };
+    return key(a) < key(b);
   });
   if (rows.empty()) return absl::InvalidArgumentError(absl::StrJoin(refused, "\n"));
   PrintPipelines(rows);

@@ -1,5 +1,5 @@
-// DualPipeV: the order of DualPipe (DeepSeek-AI 2024, DeepSeek-V3 technical report, section 3.2.1), in which forwards of one
-// direction run beside backwards of the other, cut in half as in Sea AI Lab's analysis: the two directions are the two
+// DualPipeV: the order of DualPipe (DeepSeek-AI 2024, DeepSeek-V3 technical report, section 3.2.1), in which forwards
+// of one direction run beside backwards of the other, cut in half as Sea AI Lab proposed: the two directions are the two
 // legs of one V, instead of two copies of the model in opposite directions (Chimera, Li and Hoefler 2021, and DualPipe
 // hold every parameter twice). So no parameter is held twice. Made for at least 2 ranks micro-batches; with
 // fewer, those that are not there are left out.

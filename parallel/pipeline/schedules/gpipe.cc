@@ -1,4 +1,4 @@
-// GPipe (Huang et al. 2019, section 2.3): all forwards, then all backwards. With several stages a rank it is the
+// GPipe (Huang et al. 2019): all forwards, then all backwards. With several stages a rank it is the
 // breadth-first schedule of Lamy-Poirier 2022.
 #include "parallel/pipeline/schedules/rank_list.h"
 #include "parallel/pipeline/schedules/schedules.h"

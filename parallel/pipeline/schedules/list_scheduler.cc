@@ -47,18 +47,25 @@ class ListScheduler {
     return share;
   }
 
+  // The choice of a rank, of those that all ranks have, that begins first, again and again.
   Schedule Run() {
     const int64_t total = int64_t{3} * schedule_.stages() * request_.micro_batches;
+    std::vector<Choice> choices;
+    for (int rank = 0; rank < request_.ranks; ++rank) choices.push_back(Choose(rank));
     for (int64_t done = 0; done < total; ++done) {
       Choice best;
       int best_rank = -1;
       for (int rank = 0; rank < request_.ranks; ++rank) {
-        const Choice choice = Choose(rank);
-        if (choice.begin < best.begin) best = choice, best_rank = rank;
+        if (choices[rank].begin < best.begin) best = choices[rank], best_rank = rank;
       }
       COHORT_CHECK(best_rank >= 0, "the list scheduler stands still after %lld actions",
                    static_cast<long long>(done));
       Do(best_rank, best);
+      // Nothing else changes for the others than what the stages beside this one may wait for.
+      for (int stage = std::max(0, best.stage - 1); stage <= best.stage + 1; ++stage) {
+        if (stage == schedule_.stages()) break;
+        choices[schedule_.rank_of[stage]] = Choose(schedule_.rank_of[stage]);
+      }
     }
     return std::move(schedule_);
   }
@@ -161,6 +168,20 @@ class ListScheduler {
 
 }  // namespace
 
+absl::Status BestSchedule::Offer(Schedule candidate, const PipelineCosts& costs) {
+  COHORT_ASSIGN_OR_RETURN(const Simulation simulation, SimulateSchedule(candidate, costs));
+  const auto& peaks = simulation.peak_activations;
+  const double most = *std::max_element(peaks.begin(), peaks.end());
+  // Times that differ by rounding are equal.
+  const bool faster = simulation.seconds < seconds * (1 - 1e-9);
+  const bool equal = !faster && simulation.seconds <= seconds * (1 + 1e-9);
+  if (!faster && !(equal && most < held)) return absl::OkStatus();
+  schedule = std::move(candidate);
+  seconds = simulation.seconds;
+  held = most;
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Schedule> ListSchedule(Placement placement, const ScheduleRequest& request) {
   for (int rank = 0; rank < request.ranks; ++rank) {
     const double share = ListScheduler(placement, request, {}).Share(rank);
@@ -169,18 +190,14 @@ absl::StatusOr<Schedule> ListSchedule(Placement placement, const ScheduleRequest
         absl::StrFormat("one micro-batch keeps activations of %g on rank %d; the limit is %g", share, rank,
                         request.activation_limit));
   }
-  Schedule best;
-  double seconds = kNever;
+  BestSchedule best;
   for (const double share : kGapShares) {
     for (const bool unblock : {false, true}) {
-      Schedule schedule = ListScheduler(placement, request, {share, unblock}).Run();
-      COHORT_ASSIGN_OR_RETURN(const Simulation simulation, SimulateSchedule(schedule, request.costs));
-      if (simulation.seconds >= seconds) continue;
-      seconds = simulation.seconds;
-      best = std::move(schedule);
+      COHORT_RETURN_IF_ERROR(
+          best.Offer(ListScheduler(placement, request, {share, unblock}).Run(), request.costs));
     }
   }
-  return best;
+  return std::move(best.schedule);
 }
 
 }  // namespace cohort::parallel::pipeline::schedules

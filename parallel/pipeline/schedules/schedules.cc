@@ -19,7 +19,7 @@ constexpr ScheduleGenerator kGenerators[] = {
     {"gpipe", "all forwards, then all backwards", Placement::kLoop, 1, 0, kAny, false, schedules::GPipe},
     {"1f1b", "a backward as soon as it can be, so that few activations are kept", Placement::kLoop, 1, 1,
      kOneStage, false, schedules::OneFOneB},
-    {"interleaved", "1F1B with several stages a rank: a smaller bubble, more messages", Placement::kLoop, 1,
+    {"interleaved", "1F1B with several stages a rank: a smaller bubble, more messages", Placement::kLoop, 2,
      0, kInterleaved, false, schedules::Interleaved},
     {"zb-h1", "1F1B with gradients of weights moved into the bubble; at most as many activations",
      Placement::kLoop, 1, 1, kOneStage, true, schedules::ZeroBubbleH1},

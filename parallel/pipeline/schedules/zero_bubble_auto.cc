@@ -1,5 +1,5 @@
-// Zero-bubble schedules for given costs and a limit of activations, on both placements: what the list scheduler makes, or
-// the published schedule of that placement where it is faster within the limit.
+// Zero-bubble schedules for given costs and a limit of activations, on both placements: what the list scheduler makes,
+// or the published schedule of that placement where it is better within the limit.
 #include <utility>
 
 #include "absl/types/span.h"
@@ -7,7 +7,6 @@
 #include "parallel/pipeline/check.h"
 #include "parallel/pipeline/schedules/list_scheduler.h"
 #include "parallel/pipeline/schedules/schedules.h"
-#include "parallel/pipeline/simulate.h"
 
 namespace cohort::parallel::pipeline::schedules {
 namespace {
@@ -16,18 +15,15 @@ using MakePublished = absl::StatusOr<Schedule> (*)(const ScheduleRequest& reques
 
 absl::StatusOr<Schedule> Fastest(Placement placement, const ScheduleRequest& request,
                                  absl::Span<const MakePublished> published) {
-  COHORT_ASSIGN_OR_RETURN(Schedule best, ListSchedule(placement, request));
-  COHORT_ASSIGN_OR_RETURN(const Simulation listed, SimulateSchedule(best, request.costs));
-  double seconds = listed.seconds;
+  BestSchedule best;
+  COHORT_ASSIGN_OR_RETURN(Schedule listed, ListSchedule(placement, request));
+  COHORT_RETURN_IF_ERROR(best.Offer(std::move(listed), request.costs));
   for (const MakePublished make : published) {
     COHORT_ASSIGN_OR_RETURN(Schedule schedule, make(request));
     if (!CheckSchedule(schedule, {request.activation_limit, request.costs.stages}).ok()) continue;
-    COHORT_ASSIGN_OR_RETURN(const Simulation simulation, SimulateSchedule(schedule, request.costs));
-    if (simulation.seconds >= seconds) continue;
-    seconds = simulation.seconds;
-    best = std::move(schedule);
+    COHORT_RETURN_IF_ERROR(best.Offer(std::move(schedule), request.costs));
   }
-  return best;
+  return std::move(best.schedule);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// ZB-H1 (Qi et al. 2023, "Zero Bubble Pipeline Parallelism", section 2.3): 1F1B with the gradients of weights apart.
+// ZB-H1 (Qi et al. 2023, "Zero Bubble Pipeline Parallelism", section 2): 1F1B with the gradients of weights apart.
 // Rank r owes r of them until the end, where it would be idle otherwise; so all ranks keep as much as 1F1B's first.
 #include <algorithm>
 

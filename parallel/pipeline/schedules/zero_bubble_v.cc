@@ -1,4 +1,4 @@
-// ZB-V (Qi et al. 2024, "Pipeline Parallelism with Controllable Memory", and 2023, section 6): two stages a rank, placed
+// ZB-V (Qi et al. 2023, "Zero Bubble Pipeline Parallelism", the memory-efficient schedule): two stages a rank, placed
 // as a V; no bubble but the first fill where forward, input and weight gradients cost the same, with the activations
 // of 1F1B's first rank on every rank. Nothing is held twice. The order is made for at least 2 ranks - 1
 // micro-batches; with fewer, those that are not there are left out.

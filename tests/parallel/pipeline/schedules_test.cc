@@ -99,8 +99,9 @@ TEST(PipelineSchedules, ActivationsAreThoseOfThePapers) {
   EXPECT_EQ(peak("gpipe", 1), m);
   EXPECT_EQ(peak("1f1b", 1), p);
   EXPECT_EQ(peak("zb-h1", 1), p);
-  EXPECT_LE(peak("zb-v", 2), 2 * p);
-  EXPECT_LE(peak("dualpipe-v", 2), 2 * p + 2);
+  EXPECT_EQ(peak("zb-v", 2), 2 * p);
+  EXPECT_EQ(peak("dualpipe-v", 2), 2 * p + 1);
+  for (const int chunks : {2, 3}) EXPECT_EQ(peak("interleaved", chunks), chunks * p + p - 1);
 }
 
 // More activations buy a smaller bubble, a limit is never exceeded, and what cannot fit is refused.
