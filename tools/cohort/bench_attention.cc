@@ -29,7 +29,7 @@ using parallel::SplitKind;
 using parallel::TokenSplit;
 using runtime::Tensor;
 
-constexpr absl::Duration kPatience = absl::Minutes(5);
+constexpr absl::Duration kAttentionPatience = absl::Minutes(5);
 
 struct AttentionFlags {
   std::vector<int64_t> lengths = {4096};
@@ -44,7 +44,7 @@ struct AttentionContestant {
   AttentionWay way;
   std::shared_ptr<runtime::AttentionCore> core = nullptr;
   std::unique_ptr<parallel::AttentionSeconds> clock = std::make_unique<parallel::AttentionSeconds>();
-  Tensor q, k, v, dy, dq, dk, dv;
+  Tensor q = {}, k = {}, v = {}, dy = {}, dq = {}, dk = {}, dv = {};
   int64_t most_pairs = 0, most_sent = 0;  // of a rank, by the plan
   std::vector<double> seconds = {}, compute = {};
 
@@ -98,7 +98,7 @@ absl::Status Prepare(AttentionContestant& contestant, const std::shared_ptr<comm
 absl::Status BenchAttention(const AttentionFlags& flags) {
   // Ranks may outnumber cores: who does not answer for a while is not lost.
   setenv("COHORT_PEER_SILENCE_MS", "60000", /*overwrite=*/0);
-  COHORT_ASSIGN_OR_RETURN(const auto world, JoinWorld(kPatience));
+  COHORT_ASSIGN_OR_RETURN(const auto world, JoinWorld(kAttentionPatience));
   const int n = world->size();
   if (flags.heads % flags.kv_heads != 0) {
     return absl::InvalidArgumentError(

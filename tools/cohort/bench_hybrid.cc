@@ -41,7 +41,7 @@ struct HybridFlags {
   std::string dtype = "f32", json;
 };
 
-double SecondsSince(std::chrono::steady_clock::time_point begin) {
+double HybridSecondsSince(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
@@ -109,16 +109,16 @@ class MixedBlock {
     for (int i = 0; i < kProbes; ++i) {
       auto begin = std::chrono::steady_clock::now();
       Matrices(kProbeTokens);
-      matrices.push_back(SecondsSince(begin));
+      matrices.push_back(HybridSecondsSince(begin));
       begin = std::chrono::steady_clock::now();
       COHORT_RETURN_IF_ERROR(Attention(*core, kProbeTokens));
-      attention.push_back(SecondsSince(begin));
+      attention.push_back(HybridSecondsSince(begin));
       COHORT_RETURN_IF_ERROR(world_->Barrier().Wait());
       begin = std::chrono::steady_clock::now();
       const comm::Work works[] = {world_->Recv(in.data(), bytes, DataType::kU8, (rank + n - 1) % n),
                                   world_->Send(out.data(), bytes, DataType::kU8, (rank + 1) % n)};
       COHORT_RETURN_IF_ERROR(parallel::WaitForAll(works));
-      moving.push_back(SecondsSince(begin));
+      moving.push_back(HybridSecondsSince(begin));
     }
     double prices[] = {Median(matrices) / kProbeTokens,
                        Median(attention) / (static_cast<double>(kProbeTokens) * (kProbeTokens + 1) / 2),
@@ -177,7 +177,7 @@ absl::Status BenchHybrid(const HybridFlags& flags) {
   };
   COHORT_ASSIGN_OR_RETURN(HybridPlan hybrid, PlanHybridBatches(lengths, n, flags.budget, costs));
   COHORT_ASSIGN_OR_RETURN(const int context, parallel::StaticContext(lengths, n, flags.budget));
-  COHORT_ASSIGN_OR_RETURN(HybridPlan fixed, PlanStaticBatches(lengths, n, context, flags.budget));
+  COHORT_ASSIGN_OR_RETURN(HybridPlan fixed, parallel::PlanStaticBatches(lengths, n, context, flags.budget));
   Row rows[] = {{"static mesh", std::move(fixed)}, {"hybrid", std::move(hybrid)}};
   for (const Row& row : rows) COHORT_RETURN_IF_ERROR(CheckHybridPlan(row.plan, lengths));
 
@@ -189,7 +189,7 @@ absl::Status BenchHybrid(const HybridFlags& flags) {
         COHORT_RETURN_IF_ERROR(block.MicroBatch(row.plan, index, lengths));
       }
       COHORT_RETURN_IF_ERROR(block.AddGradients());
-      double seconds = SecondsSince(begin);
+      double seconds = HybridSecondsSince(begin);
       COHORT_RETURN_IF_ERROR(
           world->AllReduce(&seconds, &seconds, 1, DataType::kF64, comm::ReduceOp::kMax).Wait());
       if (turn >= 0) row.seconds.push_back(seconds);
