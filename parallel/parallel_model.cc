@@ -190,10 +190,10 @@ absl::Status ParallelModel::LoadWeights(const std::string& folder) {
     for (runtime::ParameterGroup& group : part.decoder->groups()) named(group, all);
     outside.push_back(runtime::OutsideOf(part.decoder->part(), part.decoder->config()));
   }
-  COHORT_RETURN_IF_ERROR(
-      CheckParameters(weights, decoder().config(), all, [&](const std::string& name) {
-        return std::all_of(outside.begin(), outside.end(), [&](const auto& is_outside) { return is_outside(name); });
-      }));
+  COHORT_RETURN_IF_ERROR(CheckParameters(weights, decoder().config(), all, [&](const std::string& name) {
+    return std::all_of(outside.begin(), outside.end(),
+                       [&](const auto& is_outside) { return is_outside(name); });
+  }));
   for (ModelPart& part : parts_) {
     COHORT_RETURN_IF_ERROR(part.parameters->SetWhole([&](runtime::ParameterGroup& group) {
       std::vector<runtime::NamedParameter> some;
