@@ -180,43 +180,56 @@ void ParallelModel::Initialize(uint64_t seed) {
 }
 
 absl::Status ParallelModel::LoadWeights(const std::string& folder) {
-  if (groups_.pipeline->size() * groups_.tensor->size() > 1) {
-    return absl::UnimplementedError(
-        "weights cannot be read into parts of a model yet: set parallel.pipeline and "
-        "parallel.tensor to 1, or start from drawn weights");
-  }
   COHORT_ASSIGN_OR_RETURN(const runtime::HfFolder weights, runtime::HfFolder::Open(folder));
+  const auto named = [](runtime::ParameterGroup& group, std::vector<runtime::NamedParameter>& into) {
+    for (const auto& parameter : group.parameters()) into.push_back({parameter->name, parameter.get()});
+  };
   std::vector<runtime::NamedParameter> all;
-  for (runtime::ParameterGroup& group : decoder().groups()) {
-    for (const auto& parameter : group.parameters()) all.push_back({parameter->name, parameter.get()});
+  std::vector<runtime::Elsewhere> outside;  // of each part
+  for (ModelPart& part : parts_) {
+    for (runtime::ParameterGroup& group : part.decoder->groups()) named(group, all);
+    outside.push_back(runtime::OutsideOf(part.decoder->part(), part.decoder->config()));
   }
-  COHORT_RETURN_IF_ERROR(CheckParameters(weights, decoder().config(), all));
-  return parameters().SetWhole([&](runtime::ParameterGroup& group) {
-    std::vector<runtime::NamedParameter> some;
-    for (const auto& parameter : group.parameters()) some.push_back({parameter->name, parameter.get()});
-    return CopyParameters(weights, some);
-  });
+  COHORT_RETURN_IF_ERROR(CheckParameters(weights, decoder().config(), all, [&](const std::string& name) {
+    return std::all_of(outside.begin(), outside.end(),
+                       [&](const auto& is_outside) { return is_outside(name); });
+  }));
+  for (ModelPart& part : parts_) {
+    COHORT_RETURN_IF_ERROR(part.parameters->SetWhole([&](runtime::ParameterGroup& group) {
+      std::vector<runtime::NamedParameter> some;
+      named(group, some);
+      return CopyParameters(weights, some);
+    }));
+  }
+  return absl::OkStatus();
 }
 
 void ParallelModel::ListState() {
   // Every rank that holds the same optimizer state could write it; each writes a run of about equal size.
   absl::flat_hash_map<runtime::Placement, int64_t> total, before;
-  const auto size = [](const runtime::StateEntry& entry) { return entry.parameter->elements(); };
+  const auto size = [](const runtime::StateEntry& entry) { return entry.piece.size(); };
   for (ModelPart& part : parts_) {
     const auto first_slice = static_cast<int>(slices_.size());
     for (const runtime::OptimizerSlice& slice : part.parameters->slices()) slices_.push_back(slice);
     for (const OwnedRun& run : part.parameters->runs()) {
-      state_.push_back({run.parameter->name, run.parameter, first_slice + run.slice, run.offset, false});
+      state_.push_back({run.parameter->piece().Range(run.first, run.first + run.count), run.parameter,
+                        first_slice + run.slice, run.offset, false});
     }
     for (runtime::ParameterGroup& group : part.decoder->groups()) {
       for (const auto& parameter : group.parameters()) {
-        if (parameter->buffer) state_.push_back({parameter->name, parameter.get(), -1, 0, false});
+        if (parameter->buffer) state_.push_back({parameter->piece(), parameter.get(), -1, 0, false});
       }
     }
   }
-  for (const runtime::StateEntry& entry : state_) total[entry.parameter->placement] += size(entry);
+  for (const runtime::StateEntry& entry : state_) {
+    if (entry.slice >= 0) total[entry.parameter->placement] += size(entry);
+  }
   for (runtime::StateEntry& entry : state_) {
     const ReplicaGroup& group = parameters().GroupOf(entry.parameter->placement);
+    if (entry.slice < 0) {  // a buffer is whole on all replicas, however their optimizer's state is split
+      entry.writes = group.rank == 0;
+      continue;
+    }
     int64_t& begin = before[entry.parameter->placement];
     const int64_t copies = group.copies();
     const int64_t writer =
@@ -315,6 +328,11 @@ absl::StatusOr<double> ParallelModel::GradientNorm() {
   double total = ToHost(squares)[0];
   COHORT_RETURN_IF_ERROR(SumOverRanks(*groups_.world, absl::MakeSpan(&total, 1)));
   return std::sqrt(total);
+}
+
+absl::Status ParallelModel::StateRestored() {
+  for (ModelPart& part : parts_) COHORT_RETURN_IF_ERROR(part.parameters->Publish());
+  return absl::OkStatus();
 }
 
 absl::Status ParallelModel::AfterStep(const runtime::StepResult& result) {

@@ -68,6 +68,7 @@ class ParallelModel final : public runtime::Trainable {
   absl::Status AfterStep(const runtime::StepResult& result) override;
   absl::StatusOr<Evaluation> Evaluate(int64_t sequences) override;
   const std::vector<runtime::StateEntry>& state() override { return state_; }
+  absl::Status StateRestored() override;
   absl::Status Barrier() override;
   absl::StatusOr<int64_t> AgreeMax(int64_t value) override;
   absl::StatusOr<std::vector<std::string>> GatherStrings(const std::string& mine) override;

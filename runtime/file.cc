@@ -44,6 +44,12 @@ absl::StatusOr<OutputFile> OutputFile::Open(const std::string& path, int flags) 
 absl::StatusOr<OutputFile> OutputFile::Create(const std::string& path) { return Open(path, O_TRUNC); }
 absl::StatusOr<OutputFile> OutputFile::Append(const std::string& path) { return Open(path, O_APPEND); }
 
+absl::StatusOr<OutputFile> OutputFile::OpenExisting(const std::string& path) {
+  const int fd = open(path.c_str(), O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return ErrnoStatus(errno, "open", path);
+  return OutputFile(path, fd);
+}
+
 OutputFile::OutputFile(OutputFile&& other) noexcept
     : path_(std::move(other.path_)), fd_(std::exchange(other.fd_, -1)) {}
 
@@ -80,6 +86,36 @@ absl::Status OutputFile::WriteWhole(absl::string_view text) {
     return absl::Status(status.code(), absl::StrCat(status.message(), " (and a piece of it is left there)"));
   }
   return status;
+}
+
+absl::Status OutputFile::WriteAt(uint64_t offset, const void* data, size_t bytes) {
+  COHORT_CHECK(fd_ >= 0, "a write to the closed file %s", path_.c_str());
+  const char* at = static_cast<const char*>(data);
+  while (bytes > 0) {
+    const ssize_t written = pwrite(fd_, at, bytes, static_cast<off_t>(offset));
+    if (written < 0) {
+      if (errno == EINTR) continue;
+      return ErrnoStatus(errno, "write", path_);
+    }
+    at += written;
+    offset += static_cast<uint64_t>(written);
+    bytes -= static_cast<size_t>(written);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status OutputFile::Reserve(uint64_t bytes) {
+  const auto length = static_cast<off_t>(bytes);
+  int result = 0;
+  if (bytes > 0) {
+    do result = fallocate(fd_, 0, 0, length);
+    while (result != 0 && errno == EINTR);
+  }
+  // Not every file system can; there WriteAt finds out.
+  if (bytes == 0 || (result != 0 && (errno == EOPNOTSUPP || errno == ENOSYS)))
+    result = ftruncate(fd_, length);
+  if (result != 0) return ErrnoStatus(errno, "write", path_);
+  return absl::OkStatus();
 }
 
 absl::Status OutputFile::Sync() {

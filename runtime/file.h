@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 
 #include "absl/status/status.h"
@@ -21,6 +22,8 @@ class OutputFile {
   static absl::StatusOr<OutputFile> Create(const std::string& path);
   // Adds to what is there. Each Write of at most some kilobytes lands in one piece.
   static absl::StatusOr<OutputFile> Append(const std::string& path);
+  // What is there already, for writes at places of it; several processes may do so at once. NOT_FOUND where it is not.
+  static absl::StatusOr<OutputFile> OpenExisting(const std::string& path);
 
   OutputFile(OutputFile&& other) noexcept;
   OutputFile& operator=(OutputFile&& other) noexcept;
@@ -32,6 +35,11 @@ class OutputFile {
   // All of it, or an error and nothing: what a full disk let through is taken back. For
   // a file opened by Append.
   absl::Status WriteWhole(absl::string_view text);
+  // All of it at this place, or an error. Moves nothing else.
+  absl::Status WriteAt(uint64_t offset, const void* data, size_t bytes);
+  // Makes the file so long, and has the disk set the room aside where the file system can: RESOURCE_EXHAUSTED now
+  // rather than in a later WriteAt.
+  absl::Status Reserve(uint64_t bytes);
   // On the disk when it returns OK.
   absl::Status Sync();
   absl::Status Close();

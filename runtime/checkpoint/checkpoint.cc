@@ -14,8 +14,10 @@
 #include "runtime/checkpoint/checkpoint_folders.h"
 #include "runtime/checkpoint/hf_folder.h"
 #include "runtime/checkpoint/optimizer_files.h"
+#include "runtime/checkpoint/state_plan.h"
 #include "runtime/checkpoint/trainer_state.h"
 #include "runtime/checkpoint/weight_shards.h"
+#include "runtime/ops/ops.h"
 
 namespace cohort::runtime {
 namespace {
@@ -49,59 +51,6 @@ const char* TorchName(DataType dtype) {
   COHORT_CHECK(false, "data type %d has no name in config.json", static_cast<int>(dtype));
 }
 
-std::vector<const StateEntry*> Written(Trainable& trainable) {
-  std::vector<const StateEntry*> entries;
-  for (const StateEntry& entry : trainable.state()) {
-    if (entry.writes) entries.push_back(&entry);
-  }
-  return entries;
-}
-
-// Collective: what every rank writes, rank by rank in the order of its state. The same list on every rank.
-absl::StatusOr<std::vector<PlannedTensor>> GatherTensors(Trainable& trainable) {
-  nlohmann::json mine = nlohmann::json::array();
-  for (const StateEntry* entry : Written(trainable)) {
-    const Tensor& value = entry->parameter->value;
-    mine.push_back(
-        {entry->name, Name(value.dtype()), std::vector<int64_t>(value.shape().begin(), value.shape().end())});
-  }
-  COHORT_ASSIGN_OR_RETURN(
-      const std::vector<std::string> all,
-      trainable.GatherStrings(mine.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)));
-  std::vector<PlannedTensor> tensors;
-  absl::flat_hash_set<std::string> names;
-  for (size_t rank = 0; rank < all.size(); ++rank) {
-    const nlohmann::json list = nlohmann::json::parse(all[rank], nullptr, /*allow_exceptions=*/false);
-    COHORT_CHECK(list.is_array(), "rank %zu announced no list of tensors", rank);
-    for (const nlohmann::json& item : list) {
-      PlannedTensor tensor;
-      tensor.info.name = item[0].get<std::string>();
-      tensor.info.dtype = *ParseDataType(item[1].get<std::string>());
-      for (const nlohmann::json& dim : item[2]) tensor.info.shape.push_back(dim.get<int64_t>());
-      tensor.writer = static_cast<int>(rank);
-      COHORT_CHECK(names.insert(tensor.info.name).second, "tensor %s has two writers",
-                   tensor.info.name.c_str());
-      tensors.push_back(std::move(tensor));
-    }
-  }
-  return tensors;
-}
-
-// This rank's files.
-absl::Status WriteOwnFiles(const std::string& folder, Trainable& trainable, const OptimizerState& optimizer,
-                           absl::Span<const PlannedTensor> tensors, absl::Span<const WeightShard> shards) {
-  absl::flat_hash_map<std::string, Tensor> values;
-  for (const StateEntry* entry : Written(trainable)) values[entry->name] = entry->parameter->value;
-  for (const WeightShard& shard : shards) {
-    if (shard.writer != trainable.rank()) continue;
-    std::vector<Tensor> in_shard;
-    for (size_t i : shard.tensors) in_shard.push_back(values.at(tensors[i].info.name));
-    COHORT_RETURN_IF_ERROR(WriteWeightShard(folder, tensors, shard, in_shard));
-  }
-  COHORT_RETURN_IF_ERROR(WriteOptimizerFile(folder, trainable, optimizer));
-  return SyncFolder(folder);
-}
-
 absl::Status CopyTokenizer(const std::string& tokenizer, const std::string& folder) {
   if (tokenizer.empty()) return absl::OkStatus();
   COHORT_ASSIGN_OR_RETURN(const std::string text, ReadFile(tokenizer));
@@ -117,13 +66,11 @@ absl::Status CopyTokenizer(const std::string& tokenizer, const std::string& fold
 
 // What rank 0 adds when every rank's files are there; then the folder becomes the checkpoint.
 absl::Status FinishAndPublish(const std::string& folder, const SavedTrainerState& state,
-                              const CheckpointOptions& options, DataType dtype,
-                              absl::Span<const PlannedTensor> tensors, absl::Span<const WeightShard> shards) {
+                              const CheckpointOptions& options, const StatePlan& plan) {
   ModelConfig config = options.config;
-  config.torch_dtype = TorchName(dtype);
-  if (shards.size() > 1) {
-    COHORT_RETURN_IF_ERROR(
-        WriteFileDurably(absl::StrCat(folder, "/", kWeightsIndexFile), WeightsIndexJson(tensors, shards)));
+  config.torch_dtype = TorchName(plan.dtype);
+  if (!plan.index.empty()) {
+    COHORT_RETURN_IF_ERROR(WriteFileDurably(absl::StrCat(folder, "/", kWeightsIndexFile), plan.index));
   }
   COHORT_RETURN_IF_ERROR(WriteFileDurably(absl::StrCat(folder, "/config.json"), config.ToJson()));
   COHORT_RETURN_IF_ERROR(CopyTokenizer(options.tokenizer, folder));
@@ -148,17 +95,58 @@ absl::StatusOr<std::string> ResolveTogether(Trainable& trainable, const std::str
   return (fs::path(folder).parent_path() / targets[0]).string();  // an absolute target stays what it is
 }
 
+// Collective: the names of the tensors that any rank has some of.
+absl::StatusOr<absl::flat_hash_set<std::string>> AllNames(Trainable& trainable) {
+  nlohmann::json mine = nlohmann::json::array();
+  for (const StateEntry& entry : trainable.state()) mine.push_back(entry.piece.name);
+  COHORT_ASSIGN_OR_RETURN(
+      const std::vector<std::string> all,
+      trainable.GatherStrings(mine.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)));
+  absl::flat_hash_set<std::string> names;
+  for (const std::string& text : all) {
+    const nlohmann::json list = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+    COHORT_CHECK(list.is_array(), "a rank has no list of tensors");
+    for (const nlohmann::json& name : list) names.insert(name.get<std::string>());
+  }
+  return names;
+}
+
 absl::StatusOr<TrainerState> LoadOwnPart(Trainable& trainable, const ModelConfig& config,
-                                         OptimizerState& optimizer, const std::string& folder) {
+                                         OptimizerState& optimizer, const std::string& folder,
+                                         const absl::flat_hash_set<std::string>& names) {
   COHORT_ASSIGN_OR_RETURN(const SavedTrainerState state,
                           ReadTrainerState(absl::StrCat(folder, "/", kStateFile)));
   COHORT_ASSIGN_OR_RETURN(const HfFolder weights, HfFolder::Open(folder));
   std::vector<NamedParameter> parameters;
-  for (const StateEntry& entry : trainable.state()) parameters.push_back({entry.name, entry.parameter});
-  COHORT_RETURN_IF_ERROR(LoadParameters(weights, config, parameters));
+  for (const StateEntry& entry : trainable.state()) parameters.push_back({entry.piece.name, entry.parameter});
+  COHORT_RETURN_IF_ERROR(CheckParameters(weights, config, parameters,
+                                         [&](const std::string& name) { return names.contains(name); }));
+  for (const StateEntry& entry : trainable.state()) {
+    if (entry.piece.empty()) continue;
+    COHORT_ASSIGN_OR_RETURN(const Tensor values, weights.ReadPiece(entry.piece));
+    const Tensor target = TensorsOf(entry, trainable, optimizer).value;
+    target.device().ops().Copy(values, target);
+    target.device().Synchronize();  // before the mapping goes
+  }
   COHORT_RETURN_IF_ERROR(ReadOptimizerFiles(folder, state.world, trainable, optimizer));
   optimizer.step = state.optimizer_step;
   return state.trainer;
+}
+
+// Collective, all but BeginStepFolder and the clearing up after an error.
+absl::Status WriteAndPublish(Trainable& trainable, const OptimizerState& optimizer, const TrainerState& state,
+                             const CheckpointOptions& options, const std::string& partial) {
+  COHORT_ASSIGN_OR_RETURN(const std::vector<std::string> announced,
+                          trainable.GatherStrings(AnnounceState(trainable)));
+  COHORT_ASSIGN_OR_RETURN(const StatePlan plan, PlanState(announced, options.shard_bytes));
+  COHORT_RETURN_IF_ERROR(AgreeStatus(trainable, CreateStateFiles(partial, plan, trainable.rank())));
+  COHORT_RETURN_IF_ERROR(AgreeStatus(trainable, WriteStatePieces(partial, plan, trainable, optimizer)));
+  absl::Status status;
+  if (trainable.rank() == 0) {
+    status = FinishAndPublish(partial, {state, optimizer.step, trainable.world()}, options, plan);
+    if (status.ok()) RemoveOldOnes(options, state.step);
+  }
+  return AgreeStatus(trainable, status);
 }
 
 }  // namespace
@@ -169,22 +157,9 @@ absl::StatusOr<std::string> SaveCheckpoint(Trainable& trainable, const Optimizer
   const std::string final = absl::StrCat(options.root, "/", StepFolderName(state.step));
   const std::string partial = final + kPartialSuffix;
 
-  absl::Status status = is_root ? BeginStepFolder(options.root, state.step) : absl::OkStatus();
-  COHORT_RETURN_IF_ERROR(AgreeStatus(trainable, status));
-
-  COHORT_ASSIGN_OR_RETURN(const std::vector<PlannedTensor> tensors, GatherTensors(trainable));
-  const std::vector<WeightShard> shards = PlanWeightShards(tensors, options.shard_bytes);
-  status = AgreeStatus(trainable, WriteOwnFiles(partial, trainable, optimizer, tensors, shards));
-
-  if (status.ok()) {
-    if (is_root) {
-      const DataType dtype = tensors.empty() ? DataType::kF32 : tensors[0].info.dtype;
-      const SavedTrainerState saved{state, optimizer.step, trainable.world()};
-      status = FinishAndPublish(partial, saved, options, dtype, tensors, shards);
-      if (status.ok()) RemoveOldOnes(options, state.step);
-    }
-    status = AgreeStatus(trainable, status);
-  }
+  const absl::Status begun = is_root ? BeginStepFolder(options.root, state.step) : absl::OkStatus();
+  COHORT_RETURN_IF_ERROR(AgreeStatus(trainable, begun));
+  const absl::Status status = WriteAndPublish(trainable, optimizer, state, options, partial);
   if (!status.ok()) {
     if (is_root) AbandonStepFolder(options.root, state.step);
     return absl::Status(status.code(), absl::StrCat("the checkpoint of step ", state.step,
@@ -196,8 +171,10 @@ absl::StatusOr<std::string> SaveCheckpoint(Trainable& trainable, const Optimizer
 absl::StatusOr<TrainerState> LoadCheckpoint(Trainable& trainable, const ModelConfig& config,
                                             OptimizerState& optimizer, const std::string& folder) {
   COHORT_ASSIGN_OR_RETURN(const std::string resolved, ResolveTogether(trainable, folder));
-  absl::StatusOr<TrainerState> state = LoadOwnPart(trainable, config, optimizer, resolved);
+  COHORT_ASSIGN_OR_RETURN(const absl::flat_hash_set<std::string> names, AllNames(trainable));
+  absl::StatusOr<TrainerState> state = LoadOwnPart(trainable, config, optimizer, resolved, names);
   COHORT_RETURN_IF_ERROR(AgreeStatus(trainable, state.status()));
+  COHORT_RETURN_IF_ERROR(trainable.StateRestored());
   return state;
 }
 

@@ -2,8 +2,8 @@
 // state beside the weights, written by all ranks together so that a failed or killed save loses nothing.
 //
 //   <root>/step-00000100/config.json, model*.safetensors (+ index), tokenizer*.json
-//                        optimizer-RRRRR-of-NNNNN.safetensors   <name>/master, <name>/m, <name>/v of rank R's
-//                        entries trainer_state.json
+//                        optimizer-RRRRR-of-NNNNN.safetensors   <name>/master, <name>/m, <name>/v: whole tensors
+//                        trainer_state.json
 //   <root>/step-00000200.partial/   a save under way or one that died; the next save removes it
 //   <root>/latest -> step-00000100  replaced atomically, after the folder it names is complete and on the
 //   disk
@@ -42,14 +42,16 @@ struct CheckpointOptions {
   int64_t shard_bytes = checkpoint_policy::kShardBytes;
 };
 
-// Collective. Writes root/step-<state.step> and makes it `latest`; returns its path. The same result on every
+// Collective. Writes root/step-<state.step> and makes it `latest`; returns its path. Ranks may hold any pieces of
+// tensors; those that they write cover each tensor exactly once, else FAILED_PRECONDITION. The same result on every
 // rank: RESOURCE_EXHAUSTED where a disk is full anywhere (training may go on), with every failed rank's
 // message. After an error the earlier checkpoints and `latest` are what they were.
 absl::StatusOr<std::string> SaveCheckpoint(Trainable& trainable, const OptimizerState& optimizer,
                                            const TrainerState& state, const CheckpointOptions& options);
 
 // Collective. Restores the weights, the optimizer's state and the trainer's from `folder` (a checkpoint or a
-// symlink to one), written by any number of ranks. On the arrangement that wrote it, training goes on bit for
+// symlink to one), written by any number of ranks that held any pieces. Each rank reads the pieces of its own state
+// alone. On the arrangement that wrote it, training goes on bit for
 // bit. After an error, which is the same on every rank, the trainable's values are undefined.
 absl::StatusOr<TrainerState> LoadCheckpoint(Trainable& trainable, const ModelConfig& config,
                                             OptimizerState& optimizer, const std::string& folder);

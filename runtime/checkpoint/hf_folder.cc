@@ -12,6 +12,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "comm/check.h"
 #include "runtime/checkpoint/policy.h"
 #include "runtime/checkpoint/weight_shards.h"
@@ -23,6 +24,9 @@ namespace {
 // Tensors that some checkpoints carry though every runtime computes them itself.
 constexpr absl::string_view kHarmlessSuffixes[] = {"rotary_emb.inv_freq"};
 constexpr char kHead[] = "lm_head.weight";
+constexpr char kEmbedding[] = "model.embed_tokens.weight";
+constexpr char kFinalNorm[] = "model.norm.weight";
+constexpr char kBlockPrefix[] = "model.layers.";
 
 bool Exists(const std::string& path) {
   struct stat info;
@@ -139,27 +143,49 @@ absl::StatusOr<Tensor> HfFolder::Read(const std::string& name) const {
   return files_[it->second].Read(name);
 }
 
+absl::StatusOr<Tensor> HfFolder::ReadPiece(const Piece& piece) const {
+  const auto it = file_of_.find(piece.name);
+  if (it == file_of_.end())
+    return absl::NotFoundError(absl::StrCat(folder_, " has no tensor '", piece.name, "'"));
+  return files_[it->second].ReadPiece(piece);
+}
+
+Elsewhere OutsideOf(const DecoderPart& part, const ModelConfig& config) {
+  const int64_t blocks = config.num_hidden_layers;
+  const int64_t first = part.first_block, last = part.last_block < 0 ? blocks : part.last_block;
+  return [=, embedding = part.embedding, head = part.head](const std::string& name) {
+    if (name == kEmbedding) return !embedding;
+    if (name == kFinalNorm || name == kHead) return !head;
+    absl::string_view rest = name;
+    if (!absl::ConsumePrefix(&rest, kBlockPrefix)) return false;
+    int64_t block;
+    if (!absl::SimpleAtoi(rest.substr(0, rest.find('.')), &block)) return false;
+    return block >= 0 && block < blocks && (block < first || block >= last);
+  };
+}
+
 absl::Status CheckParameters(const HfFolder& weights, const ModelConfig& config,
-                             absl::Span<const NamedParameter> parameters) {
+                             absl::Span<const NamedParameter> parameters, const Elsewhere& elsewhere) {
   std::vector<std::string> missing, misshapen, mistyped, unexpected;
   absl::flat_hash_set<std::string> known, expert_patterns;
   for (const auto& [name, parameter] : parameters) {
-    known.insert(name);
+    if (!known.insert(name).second) continue;  // another piece of it
     if (parameter->placement == Placement::kExpert) {
       if (auto expert = ParseExpertName(name)) expert_patterns.insert(expert->pattern);
     }
     const TensorInfo* info = weights.Find(name);
     if (info == nullptr) {
       missing.push_back(name);
-    } else if (info->shape != parameter->shape) {
-      misshapen.push_back(
-          absl::StrCat(name, " is ", ShapeText(info->shape), " instead of ", ShapeText(parameter->shape)));
+    } else if (info->shape != parameter->full_shape) {
+      misshapen.push_back(absl::StrCat(name, " is ", ShapeText(info->shape), " instead of ",
+                                       ShapeText(parameter->full_shape)));
     } else if (!IsFloat(info->dtype)) {
       mistyped.push_back(absl::StrCat(name, " is ", SafetensorsName(info->dtype)));
     }
   }
   for (const std::string& name : weights.names()) {
     if (known.contains(name) || (name == kHead && config.tie_word_embeddings)) continue;
+    if (elsewhere && elsewhere(name)) continue;
     if (std::any_of(std::begin(kHarmlessSuffixes), std::end(kHarmlessSuffixes),
                     [&](absl::string_view suffix) { return absl::EndsWith(name, suffix); })) {
       continue;
@@ -181,11 +207,14 @@ absl::Status CheckParameters(const HfFolder& weights, const ModelConfig& config,
 
 absl::Status CopyParameters(const HfFolder& weights, absl::Span<const NamedParameter> parameters) {
   for (const auto& [name, parameter] : parameters) {
-    COHORT_ASSIGN_OR_RETURN(const Tensor values, weights.Read(name));
+    Piece piece = parameter->piece();
+    piece.name = name;
+    if (piece.empty()) continue;
+    COHORT_ASSIGN_OR_RETURN(const Tensor values, weights.ReadPiece(piece));
     Ops& ops = parameter->value.device().ops();
-    ops.Copy(values, parameter->value);
+    ops.Copy(values, parameter->value.View({piece.size()}));
     if (parameter->master.defined() && parameter->master.raw() != parameter->value.raw()) {
-      ops.Copy(values, parameter->master);
+      ops.Copy(values, parameter->master.View({piece.size()}));
     }
     parameter->value.device().Synchronize();  // before the mapping may go
   }
@@ -193,8 +222,8 @@ absl::Status CopyParameters(const HfFolder& weights, absl::Span<const NamedParam
 }
 
 absl::Status LoadParameters(const HfFolder& weights, const ModelConfig& config,
-                            absl::Span<const NamedParameter> parameters) {
-  COHORT_RETURN_IF_ERROR(CheckParameters(weights, config, parameters));
+                            absl::Span<const NamedParameter> parameters, const Elsewhere& elsewhere) {
+  COHORT_RETURN_IF_ERROR(CheckParameters(weights, config, parameters, elsewhere));
   return CopyParameters(weights, parameters);
 }
 
@@ -204,7 +233,7 @@ absl::Status LoadWeights(const std::string& folder, Decoder& decoder) {
   for (ParameterGroup& group : decoder.groups()) {
     for (const auto& parameter : group.parameters()) parameters.push_back({parameter->name, parameter.get()});
   }
-  return LoadParameters(weights, decoder.config(), parameters);
+  return LoadParameters(weights, decoder.config(), parameters, OutsideOf(decoder.part(), decoder.config()));
 }
 
 }  // namespace cohort::runtime

@@ -1,6 +1,7 @@
 // Weights in the Hugging Face layout: model.safetensors, or shards with model.safetensors.index.json.
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -23,8 +24,9 @@ class HfFolder {
   const std::string& folder() const { return folder_; }
   std::vector<std::string> names() const;  // sorted
   const TensorInfo* Find(const std::string& name) const;
-  // As SafetensorsFile::Read.
+  // As SafetensorsFile's.
   absl::StatusOr<Tensor> Read(const std::string& name) const;
+  absl::StatusOr<Tensor> ReadPiece(const Piece& piece) const;
 
  private:
   HfFolder() = default;
@@ -41,22 +43,30 @@ struct NamedParameter {
   Parameter* parameter;
 };
 
-// Whether the folder has a tensor of the right shape and a float type for every parameter and, but for known
-// harmless ones (rotary_emb.inv_freq, the head of tied embeddings, experts below num_experts of the
-// parameters that other ranks hold), none besides. INVALID_ARGUMENT lists everything that is wrong.
-absl::Status CheckParameters(const HfFolder& weights, const ModelConfig& config,
-                             absl::Span<const NamedParameter> parameters);
+// Tensors of the model that other ranks hold and check, by name.
+using Elsewhere = std::function<bool(const std::string& name)>;
+// Those of the blocks, and the embedding and head, that a part of a model has not.
+Elsewhere OutsideOf(const DecoderPart& part, const ModelConfig& config);
 
-// Each parameter's value and master from its tensor, converted to their types; of parameters that CheckParameters
-// passed.
+// Whether the folder has a tensor of the right (whole) shape and a float type for every parameter and, but for known
+// harmless ones (rotary_emb.inv_freq, the head of tied embeddings, experts below num_experts of the
+// parameters that other ranks hold) and those `elsewhere`, none besides. INVALID_ARGUMENT lists everything that is
+// wrong.
+absl::Status CheckParameters(const HfFolder& weights, const ModelConfig& config,
+                             absl::Span<const NamedParameter> parameters,
+                             const Elsewhere& elsewhere = nullptr);
+
+// Each parameter's value and master from the piece of its tensor that is here, converted to their types; of parameters
+// that CheckParameters passed. Reads no more than these pieces.
 absl::Status CopyParameters(const HfFolder& weights, absl::Span<const NamedParameter> parameters);
 
 // Both, one after the other.
 absl::Status LoadParameters(const HfFolder& weights, const ModelConfig& config,
-                            absl::Span<const NamedParameter> parameters);
+                            absl::Span<const NamedParameter> parameters,
+                            const Elsewhere& elsewhere = nullptr);
 
-// The decoder's parameters from a folder; the ones that live on this rank. Every rank decides for itself:
-// ranks that train together must agree on the result.
+// The decoder's parameters from a folder; the ones, and the parts of them, that live on this rank. Every rank decides
+// for itself: ranks that train together must agree on the result.
 absl::Status LoadWeights(const std::string& folder, Decoder& decoder);
 
 }  // namespace cohort::runtime

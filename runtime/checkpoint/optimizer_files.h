@@ -1,5 +1,5 @@
-// The optimizer's state in a checkpoint: one safetensors file a rank, whole tensors by parameter name, so
-// that any number of ranks can read what any number wrote.
+// The optimizer's state read from a checkpoint: safetensors files of whole tensors by parameter name (state_plan.h
+// writes them), so that any ranks can read what any others wrote.
 #pragma once
 
 #include <string>
@@ -10,13 +10,9 @@
 
 namespace cohort::runtime {
 
-// Writes <name>/master, <name>/m and <name>/v of the entries that this rank writes into
-// folder/optimizer-RRRRR-of-NNNNN.safetensors, even where there are none. On the disk when it returns OK.
-absl::Status WriteOptimizerFile(const std::string& folder, Trainable& trainable,
-                                const OptimizerState& optimizer);
-
-// Fills master, m and v of this rank's entries from the files of the `world` ranks that wrote the checkpoint.
-// NOT_FOUND where a file is missing; INVALID_ARGUMENT names the tensor that is missing or has another shape.
+// Fills master, m and v of this rank's entries from the files of the `world` ranks that wrote the checkpoint, and reads
+// no more of them than that. NOT_FOUND where a file is missing; INVALID_ARGUMENT names the tensor that is missing or has
+// another shape.
 absl::Status ReadOptimizerFiles(const std::string& folder, int world, Trainable& trainable,
                                 OptimizerState& optimizer);
 

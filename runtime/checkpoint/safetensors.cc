@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "comm/check.h"
 #include "runtime/checkpoint/policy.h"
 #include "runtime/checkpoint/safetensors_header.h"
@@ -100,6 +101,32 @@ absl::StatusOr<Tensor> SafetensorsFile::Read(absl::string_view name) const {
   Tensor copy = Tensor::Empty(CpuDevice(), info.shape, info.dtype);
   std::memcpy(copy.raw(), data, copy.bytes());
   return copy;
+}
+
+absl::StatusOr<Tensor> SafetensorsFile::ReadPiece(const Piece& piece) const {
+  const auto it = index_.find(piece.name);
+  if (it == index_.end())
+    return absl::NotFoundError(absl::StrCat(path_, " has no tensor '", piece.name, "'"));
+  const TensorInfo& info = tensors_[it->second];
+  if (info.shape != piece.full) {
+    return absl::InvalidArgumentError(absl::StrCat(path_, ": tensor '", piece.name, "' is [",
+                                                   absl::StrJoin(info.shape, ","), "] instead of [",
+                                                   absl::StrJoin(piece.full, ","), "]"));
+  }
+  const size_t element = SizeOf(info.dtype);
+  char* data = static_cast<char*>(mapping_.get()) + offsets_[it->second];
+  Tensor values;
+  ForEachRun(piece, [&](const PieceRun& run) {
+    char* from = data + static_cast<size_t>(run.full) * element;
+    if (run.count == piece.size() && reinterpret_cast<uintptr_t>(from) % element == 0) {
+      values = Tensor::Wrap(CpuDevice(), mapping_, from, {run.count}, info.dtype);
+      return;
+    }
+    if (!values.defined()) values = Tensor::Empty(CpuDevice(), {piece.size()}, info.dtype);
+    std::memcpy(static_cast<char*>(values.raw()) + static_cast<size_t>(run.offset) * element, from,
+                static_cast<size_t>(run.count) * element);
+  });
+  return values.defined() ? values : Tensor::Empty(CpuDevice(), {0}, info.dtype);
 }
 
 absl::StatusOr<SafetensorsWriter> SafetensorsWriter::Create(

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "runtime/file.h"
+#include "runtime/model/piece.h"
 #include "runtime/tensor.h"
 
 namespace cohort::runtime {
@@ -44,6 +45,9 @@ class SafetensorsFile {
   // aligned to its elements, else a copy. The mapping lives as long as its tensors. NOT_FOUND where
   // there is none of this name.
   absl::StatusOr<Tensor> Read(absl::string_view name) const;
+  // The same of a piece of tensor piece.name, [piece.size()]: a copy also where the piece is of several runs. Nothing
+  // else of the file is looked at. INVALID_ARGUMENT where the tensor's shape is not piece.full.
+  absl::StatusOr<Tensor> ReadPiece(const Piece& piece) const;
 
  private:
   SafetensorsFile() = default;

@@ -25,20 +25,12 @@ uint64_t HashOfName(const std::string& name) {
 // The part of a parameter that is here, drawn run by run: a run is what lies together in the whole parameter.
 void DrawNormal(const Parameter& parameter, const Tensor& target, uint64_t seed) {
   const uint64_t hash = HashOfName(parameter.name);
-  const auto dim = static_cast<size_t>(parameter.split_dim);
-  int64_t inner = 1, outer = 1;
-  for (size_t i = 0; i < parameter.shape.size(); ++i) {
-    if (i < dim) outer *= parameter.shape[i];
-    if (i > dim) inner *= parameter.shape[i];
-  }
-  int64_t run = parameter.shape[dim] * inner, stride = parameter.full_shape[dim] * inner;
-  if (run == stride) run = stride = target.size(), outer = 1;
   const Tensor flat = target.View({target.size()});
-  for (int64_t i = 0; i < outer; ++i) {
-    target.device().ops().FillNormal(
-        flat.Slice(i * run, (i + 1) * run), seed ^ (hash & 0xffffffff00000000u), static_cast<uint32_t>(hash),
-        static_cast<uint64_t>(i * stride + parameter.split_begin * inner), parameter.stddev);
-  }
+  ForEachRun(parameter.piece(), [&](const PieceRun& run) {
+    target.device().ops().FillNormal(flat.Slice(run.offset, run.offset + run.count),
+                                     seed ^ (hash & 0xffffffff00000000u), static_cast<uint32_t>(hash),
+                                     static_cast<uint64_t>(run.full), parameter.stddev);
+  });
 }
 
 Tensor StackOf(const std::vector<Parameter*>& stack, Tensor Parameter::*member) {
@@ -72,6 +64,11 @@ int64_t ParameterBucket::size() const {
   int64_t size = 0;
   for (const Parameter* parameter : parameters) size += parameter->elements();
   return size;
+}
+
+Piece Parameter::piece() const {
+  const int64_t extent = shape.empty() ? 1 : shape[static_cast<size_t>(split_dim)];
+  return Piece::Box(name, full_shape, split_dim, split_begin, split_begin + extent);
 }
 
 void ParameterBucket::Bind() {

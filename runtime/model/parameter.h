@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "runtime/model/piece.h"
 #include "runtime/tensor.h"
 
 namespace cohort::runtime {
@@ -51,6 +52,9 @@ struct Parameter {
   Tensor
       master;   // state type: what the optimizer updates; the same memory as value where the types are equal
   Tensor grad;  // state type: layers accumulate into it; undefined in a model made for inference
+
+  // What is here, as a piece of the whole.
+  Piece piece() const;
 };
 
 // A run of parameters in a group with one placement and one decay: a flat tensor of each kind.

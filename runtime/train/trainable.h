@@ -19,15 +19,16 @@ struct OptimizerSlice {
   bool decay = true;
 };
 
-// A parameter, or the part of one, that this rank writes to a checkpoint and reads from it. `slice` and
-// `offset` say where its optimizer state lies: elements [offset, offset + size) of that slice; slice -1: a
-// buffer, which has no optimizer state.
+// A piece of a parameter whose state is here. Its values, and where it is optimised its master and moments, lie in
+// elements [offset, offset + piece.size()) of that slice (and of the optimizer's tensors of that slice); slice -1: a
+// buffer, which is state in itself, in parameter->value.
 struct StateEntry {
-  std::string name;  // the parameter's, as on disk
+  Piece piece;  // its name is the parameter's, as on disk
   Parameter* parameter;
   int slice;
   int64_t offset;
-  bool writes;  // whether this rank is the one that writes it (each name has exactly one writer in the world)
+  // Whether this rank writes it to a checkpoint. What all ranks write covers each tensor exactly once.
+  bool writes;
 };
 
 struct StepResult {
@@ -61,7 +62,10 @@ class Trainable {
   };
   virtual absl::StatusOr<Evaluation> Evaluate(int64_t sequences) = 0;
 
+  // What a checkpoint restores here: each rank reads its own pieces, also those that another one writes.
   virtual const std::vector<StateEntry>& state() = 0;
+  // After the state was restored: makes the values known to whoever uses them, as after a step.
+  virtual absl::Status StateRestored() { return absl::OkStatus(); }
   virtual absl::Status Barrier() = 0;
   // The largest of `value` over the ranks: how they agree that somebody failed or was told to stop.
   virtual absl::StatusOr<int64_t> AgreeMax(int64_t value) = 0;

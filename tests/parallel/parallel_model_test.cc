@@ -35,15 +35,16 @@ TEST(ParallelModel, EveryParameterHasOneWriterAndItsOptimizerState) {
       std::vector<std::string> written;
       std::vector<int64_t> covered(model->slices().size(), 0);
       for (const runtime::StateEntry& entry : model->state()) {
-        if (entry.writes) written.push_back(entry.name);
-        EXPECT_EQ(model->decoder().Find(entry.name), entry.parameter);
-        EXPECT_EQ(entry.slice < 0, entry.parameter->buffer) << entry.name;
+        if (entry.writes) written.push_back(entry.piece.name);
+        EXPECT_EQ(model->decoder().Find(entry.piece.name), entry.parameter);
+        EXPECT_EQ(entry.slice < 0, entry.parameter->buffer) << entry.piece.name;
         if (entry.slice < 0) continue;
         // The slice's elements there are the parameter's own memory.
         const runtime::OptimizerSlice& slice = model->slices()[entry.slice];
         EXPECT_EQ(slice.master.data<float>() + entry.offset, entry.parameter->master.data<float>())
-            << entry.name;
-        EXPECT_EQ(slice.grad.data<float>() + entry.offset, entry.parameter->grad.data<float>()) << entry.name;
+            << entry.piece.name;
+        EXPECT_EQ(slice.grad.data<float>() + entry.offset, entry.parameter->grad.data<float>())
+            << entry.piece.name;
         covered[entry.slice] += entry.parameter->value.size();
       }
       for (size_t i = 0; i < covered.size(); ++i) EXPECT_EQ(covered[i], model->slices()[i].master.size());
@@ -60,7 +61,7 @@ TEST(ParallelModel, EveryParameterHasOneWriterAndItsOptimizerState) {
       const auto whole = MakeModel(Mixture(1, 1), *alone);
       EXPECT_EQ(writers.size(), whole->state().size());
       for (const runtime::StateEntry& entry : whole->state())
-        EXPECT_EQ(writers.count(entry.name), 1u) << entry.name;
+        EXPECT_EQ(writers.count(entry.piece.name), 1u) << entry.piece.name;
     });
   }
 }

@@ -67,7 +67,7 @@ class FakeTrainable final : public Trainable {
                          same ? Tensor() : bucket.value, bucket.decay});
     }
     for (const auto& parameter : group_.parameters()) {
-      StateEntry entry{parameter->name, parameter.get(), -1, 0, rank == 0};
+      StateEntry entry{parameter->piece(), parameter.get(), -1, 0, rank == 0};
       if (parameter->placement == Placement::kExpert) entry.writes = rank < split;
       int slice = 0;
       for (ParameterBucket& bucket : group_.buckets()) {
@@ -86,7 +86,7 @@ class FakeTrainable final : public Trainable {
   // Distinct values everywhere, a function of (salt, name, element). Master and value differ on purpose.
   void Fill(double salt) {
     Each([&](const StateEntry& entry, const std::string& kind, const Tensor& tensor) {
-      for (int64_t i = 0; i < tensor.size(); ++i) Set(tensor, i, Expected(salt, entry.name + kind, i));
+      for (int64_t i = 0; i < tensor.size(); ++i) Set(tensor, i, Expected(salt, entry.piece.name + kind, i));
     });
     optimizer.step = static_cast<int64_t>(salt);
   }
@@ -97,8 +97,8 @@ class FakeTrainable final : public Trainable {
       const std::vector<double> values = ToHost(tensor);
       for (int64_t i = 0; i < tensor.size(); ++i) {
         Tensor rounded = Tensor::FromHost(CpuDevice(), {1}, tensor.dtype(),
-                                          std::vector<double>{Expected(salt, entry.name + kind, i)});
-        if (values[i] != ToHost(rounded)[0]) difference = entry.name + kind;
+                                          std::vector<double>{Expected(salt, entry.piece.name + kind, i)});
+        if (values[i] != ToHost(rounded)[0]) difference = entry.piece.name + kind;
       }
     });
     if (optimizer.step != static_cast<int64_t>(salt)) difference = "optimizer.step";

@@ -115,6 +115,51 @@ TEST_F(LoadParametersTest, AFailedLoadChangesNothing) {
   EXPECT_EQ(ToHost(Of("w").master), before);
 }
 
+TEST_F(LoadParametersTest, BoxesGetTheirPartOfTheWholeTensor) {
+  tensors_ = {Named("rows", {3, 4}, 0), Named("columns", {3, 4}, 100), Named("middle", {2, 3, 2}, 200)};
+  for (int part = 0; part < 4; ++part) {
+    ParameterGroup group("block");
+    const Split rows = {.dim = 0, .part = part, .parts = 4};  // the first has none
+    const Split columns = {.dim = 1, .part = part, .parts = 4};
+    group.Add("rows", {3, 4}, Init::kNormal, 0.02, true, Placement::kTensor, rows);
+    group.Add("columns", {3, 4}, Init::kNormal, 0.02, true, Placement::kTensor, columns);
+    group.Add("middle", {2, 3, 2}, Init::kNormal, 0.02, true, Placement::kTensor, columns);
+    group.Allocate(CpuDevice(), DataType::kBF16, /*trainable=*/true);
+    parameters_.clear();
+    for (const auto& parameter : group.parameters())
+      parameters_.push_back({parameter->name, parameter.get()});
+    ASSERT_TRUE(Load().ok()) << Load();
+    const std::vector<double> first = {4.0 * (part - 1), 4.0 * part - 3, 4.0 * part - 2, 4.0 * part - 1};
+    EXPECT_EQ(ToHost(Of("rows").value), part == 0 ? std::vector<double>() : first);
+    EXPECT_THAT(ToHost(Of("columns").master), ElementsAre(100 + part, 104 + part, 108 + part));
+    if (part == 0) {
+      EXPECT_THAT(ToHost(Of("middle").master), ElementsAre());
+    } else {
+      EXPECT_THAT(ToHost(Of("middle").master),
+                  ElementsAre(198 + 2 * part, 199 + 2 * part, 204 + 2 * part, 205 + 2 * part));
+    }
+  }
+}
+
+TEST(OutsideOfTest, BlocksEmbeddingAndHeadOfOtherParts) {
+  ModelConfig config;
+  config.num_hidden_layers = 4;
+  const Elsewhere middle =
+      OutsideOf({.first_block = 1, .last_block = 3, .embedding = false, .head = false}, config);
+  for (const char* name : {"model.layers.0.mlp.up_proj.weight", "model.layers.3.input_layernorm.weight",
+                           "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"}) {
+    EXPECT_TRUE(middle(name)) << name;
+  }
+  for (const char* name : {"model.layers.1.mlp.up_proj.weight", "model.layers.2.x", "model.layers.4.x",
+                           "model.layers.-1.x", "model.layers.x", "other"}) {
+    EXPECT_FALSE(middle(name)) << name;
+  }
+  const Elsewhere all = OutsideOf({}, config);
+  for (const char* name :
+       {"model.layers.0.x", "model.layers.3.x", "model.norm.weight", "model.embed_tokens.weight"})
+    EXPECT_FALSE(all(name)) << name;
+}
+
 class HfFolderTest : public ::testing::Test {
  protected:
   void PutIndex(const std::string& text) {
