@@ -17,6 +17,6 @@ inline constexpr double kOverlap = 0.8;
 // How wrong a prediction may be that was compared with no measured step. Assumed, not measured.
 inline constexpr double kAssumedError = 0.25;
 // Pipelines of up to so many actions (stages x micro-batches) are simulated before they are ranked at the end.
-inline constexpr double kSimulatedActions = 20'000;
+inline constexpr double kSimulatedActions = 4'000;
 
 }  // namespace cohort::parallel::planner::policy
