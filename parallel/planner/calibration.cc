@@ -22,7 +22,8 @@ struct TwoParts {
   double computing = 0, communication = 0;
 };
 
-absl::StatusOr<std::vector<TwoParts>> Predict(const ModelCost& model, const Work& work, const Cluster& cluster,
+absl::StatusOr<std::vector<TwoParts>> Predict(const ModelCost& model, const Work& work,
+                                              const Cluster& cluster,
                                               const std::vector<MeasuredStep>& steps) {
   MeshPricer pricer(model, work, cluster);
   std::vector<TwoParts> predicted;
@@ -45,7 +46,8 @@ void Fit(const std::vector<TwoParts>& predicted, const std::vector<MeasuredStep>
          double* communication) {
   double xx = 0, xy = 0, yy = 0, x1 = 0, y1 = 0, zz = 0, z1 = 0;
   for (size_t i = 0; i < steps.size(); ++i) {
-    const double x = predicted[i].computing / steps[i].seconds, y = predicted[i].communication / steps[i].seconds;
+    const double x = predicted[i].computing / steps[i].seconds,
+                 y = predicted[i].communication / steps[i].seconds;
     xx += x * x, xy += x * y, yy += y * y, x1 += x, y1 += y;
     zz += (x + y) * (x + y), z1 += x + y;
   }
@@ -105,7 +107,8 @@ Cluster Calibration::Apply(Cluster cluster) const {
 
 absl::StatusOr<Calibration> Calibrate(const ModelCost& model, const Work& work, const Cluster& cluster,
                                       const std::vector<MeasuredStep>& steps) {
-  Calibration calibration{.error = policy::kAssumedError};
+  Calibration calibration;
+  calibration.error = policy::kAssumedError;
   if (steps.empty()) return calibration;
   COHORT_ASSIGN_OR_RETURN(calibration, FitAll(model, work, cluster, steps));
   calibration.steps = static_cast<int>(steps.size());

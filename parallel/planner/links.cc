@@ -26,7 +26,8 @@ int LinkPrices::OnOneHost(GroupShape group) const {
   const int host = ranks_per_host_, block = group.size * group.stride;
   if (block <= host) {
     if (host % block == 0) return group.size;
-    return std::max(1, std::gcd(host, block) / group.stride);  // what is left over on hosts forms groups across them
+    return std::max(
+        1, std::gcd(host, block) / group.stride);  // what is left over on hosts forms groups across them
   }
   return std::clamp(host / group.stride, 1, group.size);
 }
@@ -42,7 +43,8 @@ comm::Machine LinkPrices::MachineOf(GroupShape group, int size) const {
   std::vector<comm::HostMap::Place> places(size);
   for (int i = 0; i < size; ++i) {
     const size_t local = static_cast<size_t>(i % together) * group.stride % ranks.size();
-    places[i] = {i / together, machine_.hosts->socket_of(ranks[local]), machine_.hosts->numa_of(ranks[local])};
+    places[i] = {i / together, machine_.hosts->socket_of(ranks[local]),
+                 machine_.hosts->numa_of(ranks[local])};
   }
   comm::Machine machine = machine_;
   machine.hosts = std::make_shared<const comm::HostMap>(places);
@@ -68,7 +70,8 @@ double LinkPrices::Cheapest(comm::Operation operation, GroupShape group, int ran
   double best = HUGE_VAL;
   for (const comm::Algorithm& algorithm : comm::Algorithms()) {
     if (algorithm.operation != operation) continue;
-    if (algorithm.by_host && (machine.hosts->num_hosts() == 1 || machine.hosts->most_on_a_host() == 1)) continue;
+    if (algorithm.by_host && (machine.hosts->num_hosts() == 1 || machine.hosts->most_on_a_host() == 1))
+      continue;
     const auto price = comm::PriceOf(algorithm, machine, count, kPricedElementBytes, kReplayedMessages);
     if (price.ok()) best = std::min(best, price->seconds);
   }

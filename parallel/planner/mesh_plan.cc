@@ -120,7 +120,8 @@ absl::StatusOr<Choices> ParseChoices(absl::string_view text) {
   Choices choices;
   std::set<absl::string_view> said;
   for (const absl::string_view item : absl::StrSplit(text, absl::ByAnyChar(", \t"), absl::SkipEmpty())) {
-    const std::pair<absl::string_view, absl::string_view> pair = absl::StrSplit(item, absl::MaxSplits('=', 1));
+    const std::pair<absl::string_view, absl::string_view> pair =
+        absl::StrSplit(item, absl::MaxSplits('=', 1));
     if (item.find('=') == absl::string_view::npos) {
       return BadChoice("'", item, "' of a mesh: write key=value, as pipeline=2,sharding=zero-1");
     }

@@ -23,8 +23,8 @@ ModelCost::ModelCost(const runtime::ModelConfig& config, int64_t sequence_length
   const int64_t shared = 3 * width * config.shared_expert_intermediate_size;
   const int64_t router = width * config.num_experts;
   // Half of the full product: 2 x 2 S / 2 H C.
-  const double scores = 2.0 * static_cast<double>(sequence_length) *
-                        static_cast<double>(config.num_attention_heads * head);
+  const double scores =
+      2.0 * static_cast<double>(sequence_length) * static_cast<double>(config.num_attention_heads * head);
   const auto at = [this](Layer layer) -> LayerCost& { return layers_[static_cast<int>(layer)]; };
   at(Layer::kEmbedding).parameters = {0, embedding, 0};
   at(Layer::kDense) = {{norms, attention + dense, 0}, 2.0 * static_cast<double>(attention + dense), scores};
@@ -32,9 +32,8 @@ ModelCost::ModelCost(const runtime::ModelConfig& config, int64_t sequence_length
       {norms + router + shared, attention, config.num_experts * expert},
       2.0 * static_cast<double>(attention + router + shared + config.num_experts_per_tok * expert),
       scores};
-  at(Layer::kHead) = {{width, config.tie_word_embeddings ? 0 : embedding, 0},
-                      2.0 * static_cast<double>(embedding),
-                      0};
+  at(Layer::kHead) = {
+      {width, config.tie_word_embeddings ? 0 : embedding, 0}, 2.0 * static_cast<double>(embedding), 0};
   for (int block = 0; block < config.num_hidden_layers; ++block) {
     blocks_.push_back(config.IsSparse(block) ? Layer::kSparse : Layer::kDense);
   }
@@ -80,8 +79,8 @@ double ModelCost::KeptBytes(Layer layer, double tokens, int tensor, int compute_
   }
   bytes += tokens * row;
   if (layer == Layer::kDense) {
-    return bytes + tokens * (width + 3.0 * static_cast<double>(config_.intermediate_size) / tensor) *
-                       compute_bytes;
+    return bytes +
+           tokens * (width + 3.0 * static_cast<double>(config_.intermediate_size) / tensor) * compute_bytes;
   }
   // The router's input and probabilities, and for each choice its weight and place, what an expert gets, computes and
   // gives back.
@@ -107,7 +106,8 @@ double ModelCost::WorkingBytes(Layer layer, double tokens, int tensor, int compu
            tokens * (width * compute_bytes + kStatisticBytes);
   }
   // The gradient that goes in, and the one that comes out, of the widest thing.
-  const double inner = layer == Layer::kDense ? static_cast<double>(config_.intermediate_size) / tensor : width;
+  const double inner =
+      layer == Layer::kDense ? static_cast<double>(config_.intermediate_size) / tensor : width;
   const double gradients = tokens * (2 * width + inner) * compute_bytes;
   return gradients + (recompute ? KeptBytes(layer, tokens, tensor, compute_bytes, false) : 0);
 }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <set>
 #include <tuple>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -15,7 +16,8 @@ namespace cohort::parallel::planner {
 namespace {
 
 constexpr char kDoesNotFit[] = "do not fit into a rank's memory";
-constexpr char kOddSpan[] = "shard spans that are neither a part of a host nor whole hosts (not tried on many ranks)";
+constexpr char kOddSpan[] =
+    "shard spans that are neither a part of a host nor whole hosts (not tried on many ranks)";
 
 struct NamedSharding {
   std::string name;
@@ -45,7 +47,8 @@ std::vector<int> DivisorsOf(int number) {
 std::vector<int64_t> MicroBatchesToTry(const Choices& choices, int64_t local) {
   if (choices.micro_batch.has_value()) return {*choices.micro_batch};
   std::vector<int64_t> sizes;
-  for (int64_t size = 1; size < local && sizes.size() + 1 < policy::kMicroBatches; size *= 2) sizes.push_back(size);
+  for (int64_t size = 1; size < local && sizes.size() + 1 < policy::kMicroBatches; size *= 2)
+    sizes.push_back(size);
   sizes.push_back(local);
   return sizes;
 }
@@ -119,12 +122,17 @@ class Search {
         continue;
       }
       // The same arrangement by another name, or with a shard axis that nothing is split over.
-      if (!tried_.insert({shape.pipeline, shape.context, shape.tensor, shape.expert, splits->parameters,
-                          splits->secondary, splits->gradients, splits->optimizer})
+      if (!tried_
+               .insert({shape.pipeline, shape.context, shape.tensor, shape.expert, splits->parameters,
+                        splits->secondary, splits->gradients, splits->optimizer})
                .second) {
         continue;
       }
-      TrySharding({.shape = shape, .sharding_name = row.name, .sharding = row.sharding});
+      MeshPlan plan;
+      plan.shape = shape;
+      plan.sharding_name = row.name;
+      plan.sharding = row.sharding;
+      TrySharding(std::move(plan));
     }
   }
 
@@ -167,8 +175,8 @@ class Search {
 
   absl::Status Finish() {
     for (PlannedMesh& found : found_) {
-      const double actions = static_cast<double>(found.plan.shape.pipeline) * found.plan.chunks *
-                             found.price.micro_batches;
+      const double actions =
+          static_cast<double>(found.plan.shape.pipeline) * found.plan.chunks * found.price.micro_batches;
       if (found.plan.shape.pipeline == 1 || actions > policy::kSimulatedActions) continue;
       COHORT_ASSIGN_OR_RETURN(found.price, pricer_.Simulate(found.plan));
     }
@@ -187,10 +195,10 @@ class Search {
         PlannedMesh priced{plan, pricer_.Price(plan)};
         const bool fits = Fits(priced.price);
         std::optional<PlannedMesh>& best = ranking_.data_parallel;
-        const bool better = !best.has_value() || fits > ranking_.data_parallel_fits ||
-                            (fits == ranking_.data_parallel_fits &&
-                             (fits ? Faster(priced, *best)
-                                   : priced.price.memory.total() < best->price.memory.total()));
+        const bool better =
+            !best.has_value() || (fits && !ranking_.data_parallel_fits) ||
+            (fits == ranking_.data_parallel_fits &&
+             (fits ? Faster(priced, *best) : priced.price.memory.total() < best->price.memory.total()));
         if (!better) continue;
         ranking_.data_parallel_fits = fits;
         best = std::move(priced);
@@ -200,11 +208,12 @@ class Search {
 
   absl::Status NothingFound() const {
     if (smallest_.has_value()) {
-      return absl::ResourceExhaustedError(absl::StrFormat(
-          "no mesh of %d ranks fits: a rank has %.3g GB, and of %d plans the smallest, %s, needs %.3g GB; use more "
-          "ranks, or a shorter sequence",
-          pricer_.ranks(), static_cast<double>(cluster_.memory) / 1e9, ranking_.priced,
-          smallest_->plan.DebugString(), smallest_->price.memory.total() / 1e9));
+      return absl::ResourceExhaustedError(
+          absl::StrFormat("no mesh of %d ranks fits: a rank has %.3g GB, and of %d plans the smallest, %s, "
+                          "needs %.3g GB; use more "
+                          "ranks, or a shorter sequence",
+                          pricer_.ranks(), static_cast<double>(cluster_.memory) / 1e9, ranking_.priced,
+                          smallest_->plan.DebugString(), smallest_->price.memory.total() / 1e9));
     }
     std::vector<std::string> reasons;
     for (const auto& [reason, number] : ranking_.refused) {
@@ -246,7 +255,8 @@ std::vector<MeshShape> LegalShapes(const ModelCost& model, const MeshPricer& pri
   const std::vector<int> one = {1};
   for (const int pipeline : DivisorsOf(ranks)) {
     const int stage = ranks / pipeline;
-    const std::vector<int> experts = model.config().num_experts == 0 && !choices.expert ? one : DivisorsOf(stage);
+    const std::vector<int> experts =
+        model.config().num_experts == 0 && !choices.expert ? one : DivisorsOf(stage);
     for (const int tensor : DivisorsOf(stage)) {
       for (const int context : DivisorsOf(stage / tensor)) {
         for (const int shard : DivisorsOf(stage / tensor / context)) {
@@ -279,21 +289,23 @@ std::string MeshRanking::Why(const Cluster& cluster) const {
   std::string text = absl::StrFormat("A step takes %.4g s, %.0f%% of it computing", time.total(),
                                      100 * time.compute / time.total());
   if (cluster.memory > 0) {
-    absl::StrAppend(&text, absl::StrFormat("; the fullest rank needs %.3g GB of %.3g", first.price.memory.total() / 1e9,
-                                           static_cast<double>(cluster.memory) / 1e9));
+    absl::StrAppend(
+        &text, absl::StrFormat("; the fullest rank needs %.3g GB of %.3g", first.price.memory.total() / 1e9,
+                               static_cast<double>(cluster.memory) / 1e9));
   }
   absl::StrAppend(&text, ".\n");
   if (best.size() > 1) {
-    absl::StrAppend(&text, absl::StrFormat("The runner-up (%s) takes %.1f%% longer, %s.\n",
-                                           best[1].plan.DebugString(),
-                                           100 * (best[1].seconds() / first.seconds() - 1),
-                                           Difference(time, best[1].price.time)));
+    absl::StrAppend(
+        &text, absl::StrFormat("The runner-up (%s) takes %.1f%% longer, %s.\n", best[1].plan.DebugString(),
+                               100 * (best[1].seconds() / first.seconds() - 1),
+                               Difference(time, best[1].price.time)));
   }
   if (data_parallel.has_value() && data_parallel->plan.DebugString() == first.plan.DebugString()) {
     absl::StrAppend(&text, "It is data parallelism alone.\n");
   } else if (data_parallel.has_value() && !data_parallel_fits) {
-    absl::StrAppend(&text, absl::StrFormat("Data parallelism alone does not fit: it needs %.3g GB on every rank.\n",
-                                           data_parallel->price.memory.total() / 1e9));
+    absl::StrAppend(&text,
+                    absl::StrFormat("Data parallelism alone does not fit: it needs %.3g GB on every rank.\n",
+                                    data_parallel->price.memory.total() / 1e9));
   } else if (data_parallel.has_value()) {
     absl::StrAppend(&text, absl::StrFormat("Data parallelism alone takes %.2f times as long, %s.\n",
                                            data_parallel->seconds() / first.seconds(),
@@ -301,14 +313,17 @@ std::string MeshRanking::Why(const Cluster& cluster) const {
   }
   const int alike = Indistinguishable();
   if (measured_steps == 0) {
-    absl::StrAppend(&text, absl::StrFormat("Compared with no measured step: an error of %.0f%% is assumed", 100 * error));
+    absl::StrAppend(
+        &text, absl::StrFormat("Compared with no measured step: an error of %.0f%% is assumed", 100 * error));
   } else {
-    absl::StrAppend(&text, absl::StrFormat("Scaled by %d measured steps, with an error of %.0f%%%s", measured_steps,
-                                           100 * error, measured_steps == 1 ? " (assumed)" : ""));
+    absl::StrAppend(&text,
+                    absl::StrFormat("Scaled by %d measured steps, with an error of %.0f%%%s", measured_steps,
+                                    100 * error, measured_steps == 1 ? " (assumed)" : ""));
   }
-  absl::StrAppend(&text, alike > 1 ? absl::StrFormat("; within it, the first %d of the ranking cannot be told apart.",
-                                                     alike)
-                                   : std::string("; no other of the ranking comes within it."));
+  absl::StrAppend(
+      &text, alike > 1
+                 ? absl::StrFormat("; within it, the first %d of the ranking cannot be told apart.", alike)
+                 : std::string("; no other of the ranking comes within it."));
   return text;
 }
 

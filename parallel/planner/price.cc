@@ -81,7 +81,8 @@ absl::Status MeshPricer::Check(const MeshPlan& plan) const {
   const runtime::ModelConfig& config = model_.config();
   const int64_t used = static_cast<int64_t>(shape.pipeline) * shape.shard * shape.context * shape.tensor;
   if (ranks() % used != 0) {
-    return Illegal("axes that do not divide the ranks: ", shape.DebugString(), " are ", used, " of ", ranks());
+    return Illegal("axes that do not divide the ranks: ", shape.DebugString(), " are ", used, " of ",
+                   ranks());
   }
   const int stage = ranks() / shape.pipeline;
   if (stage % shape.expert != 0) {
@@ -218,15 +219,15 @@ MeshPricer::LayerTimes MeshPricer::TimesOf(Layer layer, const MeshPlan& plan, co
     times.tensor_forward = times.tensor_backward = pairs * (gather + scatter);
     if (layer == Layer::kEmbedding) times.tensor_forward = scatter, times.tensor_backward = gather;
     if (layer == Layer::kHead) {
-      times.tensor_forward = gather + links_.Seconds(Operation::kAllReduce, group,
-                                                     tokens * shape.tensor * kStateBytes);
+      times.tensor_forward =
+          gather + links_.Seconds(Operation::kAllReduce, group, tokens * shape.tensor * kStateBytes);
       times.tensor_backward = scatter;
     }
   }
   if (shape.context > 1 && block) {
     // A ring: keys and values go round; their gradients, in the state type, with them in the backward.
-    const double elements = tokens * 2 *
-                            static_cast<double>(config.num_key_value_heads * config.head_dim) / shape.tensor;
+    const double elements =
+        tokens * 2 * static_cast<double>(config.num_key_value_heads * config.head_dim) / shape.tensor;
     const GroupShape ring{shape.context, shape.tensor};
     const double step = cost.attention_flops * rows / cluster_.flops / shape.context * cluster_.overlap;
     const double there = links_.Send(ring, elements * compute_bytes);
@@ -237,7 +238,8 @@ MeshPricer::LayerTimes MeshPricer::TimesOf(Layer layer, const MeshPlan& plan, co
     times.context_hidden = steps * (there + back) - times.context_forward - times.context_backward;
   }
   if (shape.expert > 1 && layer == Layer::kSparse) {
-    const double sent = rows * static_cast<double>(config.num_experts_per_tok * config.hidden_size) * compute_bytes;
+    const double sent =
+        rows * static_cast<double>(config.num_experts_per_tok * config.hidden_size) * compute_bytes;
     const double exchange = links_.Seconds(Operation::kAllToAll, {shape.expert, 1}, sent);
     times.expert_forward = times.expert_backward = 2 * exchange;
   }
@@ -262,8 +264,8 @@ MeshPricer::LayerTimes MeshPricer::TimesOf(Layer layer, const MeshPlan& plan, co
                                         elements / splits.optimizer * kStateBytes);
     times.publish += Moves(Operation::kAllGather, splits, stride, splits.parameters, splits.optimizer,
                            elements * compute_bytes);
-    times.update += elements / splits.optimizer * kUpdateMoves * kStateBytes *
-                    cluster_.machine.local_seconds_per_byte;
+    times.update +=
+        elements / splits.optimizer * kUpdateMoves * kStateBytes * cluster_.machine.local_seconds_per_byte;
   }
   return times;
 }
@@ -324,10 +326,11 @@ MeshPricer::Slot MeshPricer::SlotOf(const std::array<int, kNumLayers>& layers, c
     slot.forward += number * (times.forward + times.tensor_forward + times.context_forward +
                               times.expert_forward + gather_exposed);
     slot.weight += number * times.backward / 2;
-    slot.input += number * (times.backward / 2 + times.tensor_backward + times.context_backward +
-                            times.expert_backward + back_exposed +
-                            again * (times.forward + times.tensor_forward + times.context_forward +
-                                     times.expert_forward));
+    slot.input +=
+        number *
+        (times.backward / 2 + times.tensor_backward + times.context_backward + times.expert_backward +
+         back_exposed +
+         again * (times.forward + times.tensor_forward + times.context_forward + times.expert_forward));
   }
   slot.time.gathers = gathers + first_gather;
   slot.time.reductions = reductions + last_reduction;
@@ -341,7 +344,7 @@ StepMemory MeshPricer::MemoryOf(const RankLoad& load, const MeshPlan& plan, cons
   const double compute_bytes = work_.compute_bytes;
   StepMemory memory;
   double whole[2] = {}, gradient[2] = {};  // of the two largest groups: one in use, one ahead or on its way
-  const auto keep_two = [](double (&largest)[2], double bytes, int number) {
+  const auto keep_two = [](double(&largest)[2], double bytes, int number) {
     for (int i = 0; i < std::min(number, 2); ++i) {
       if (bytes > largest[0]) {
         largest[1] = largest[0], largest[0] = bytes;
@@ -370,17 +373,18 @@ StepMemory MeshPricer::MemoryOf(const RankLoad& load, const MeshPlan& plan, cons
       if (splits.optimizer > splits.gradients) {
         memory.gradients += number * elements / splits.optimizer * kStateBytes;
       }
-      memory.optimizer += number * elements / splits.optimizer * kStateBytes * (compute_bytes == kStateBytes ? 2 : 3);
+      memory.optimizer +=
+          number * elements / splits.optimizer * kStateBytes * (compute_bytes == kStateBytes ? 2 : 3);
       if (splits.parameters > 1) gathered += elements * compute_bytes;
       if (splits.gradients > 1) reducing += elements * kStateBytes;
     }
     keep_two(whole, gathered, number);
     keep_two(gradient, reducing, number);
-    const double kept = model_.KeptBytes(layer, resolved.tokens, plan.shape.tensor, work_.compute_bytes, plan.recompute);
+    const double kept =
+        model_.KeptBytes(layer, resolved.tokens, plan.shape.tensor, work_.compute_bytes, plan.recompute);
     memory.activations += number * kept * (layer == Layer::kHead ? 1 : in_flight);
-    memory.working = std::max(memory.working,
-                              model_.WorkingBytes(layer, resolved.tokens, plan.shape.tensor,
-                                                  work_.compute_bytes, plan.recompute));
+    memory.working = std::max(memory.working, model_.WorkingBytes(layer, resolved.tokens, plan.shape.tensor,
+                                                                  work_.compute_bytes, plan.recompute));
   }
   memory.gathered = whole[0] + whole[1];
   memory.reducing = gradient[0] + gradient[1];
@@ -415,10 +419,11 @@ MeshPrice MeshPricer::PriceResolved(const MeshPlan& plan, const Resolved& resolv
       if (plan.schedule == "interleaved") open /= plan.chunks;
       if (plan.schedule == "zb-h1") open = std::max(0.0, slot.forward + slot.input - slot.weight);
       if (plan.schedule == "zb-v") {
-        open = std::max({slot.forward, slot.input, slot.weight}) - std::min({slot.forward, slot.input, slot.weight});
+        open = std::max({slot.forward, slot.input, slot.weight}) -
+               std::min({slot.forward, slot.input, slot.weight});
       }
-      time.bubble = (pipeline - 1) * (open * resolved.loads->mean_share +
-                                      2 * plan.chunks * HopSeconds(plan, resolved));
+      time.bubble =
+          (pipeline - 1) * (open * resolved.loads->mean_share + 2 * plan.chunks * HopSeconds(plan, resolved));
     }
     const double total = time.total();
     if (total > slowest) slowest = total, price.time = time;
@@ -432,16 +437,18 @@ absl::StatusOr<MeshPrice> MeshPricer::Simulate(const MeshPlan& plan) {
   const Resolved resolved = Resolve(plan);
   MeshPrice price = PriceResolved(plan, resolved);
   if (plan.shape.pipeline == 1) return price;
-  pipeline::ScheduleRequest request{.ranks = plan.shape.pipeline,
-                                    .chunks = plan.chunks,
-                                    .micro_batches = resolved.micro_batches};
+  pipeline::ScheduleRequest request;
+  request.ranks = plan.shape.pipeline;
+  request.chunks = plan.chunks;
+  request.micro_batches = resolved.micro_batches;
   for (const std::array<int, kNumLayers>& layers : resolved.loads->of_stage) {
     const Slot slot = SlotOf(layers, plan, resolved, false);
     request.costs.stages.push_back({slot.forward, slot.input, slot.weight, 1, 1});
   }
   request.costs.transfer = {0, 1, HopSeconds(plan, resolved)};
   COHORT_ASSIGN_OR_RETURN(const pipeline::Schedule schedule, pipeline::MakeSchedule(plan.schedule, request));
-  COHORT_ASSIGN_OR_RETURN(const pipeline::Simulation run, pipeline::SimulateSchedule(schedule, request.costs));
+  COHORT_ASSIGN_OR_RETURN(const pipeline::Simulation run,
+                          pipeline::SimulateSchedule(schedule, request.costs));
   price.time.bubble = std::max(0.0, run.seconds - *std::max_element(run.busy.begin(), run.busy.end()));
   price.simulated = true;
   return price;

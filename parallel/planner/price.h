@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "comm/operation.h"
 #include "parallel/planner/cluster.h"
 #include "parallel/planner/links.h"
 #include "parallel/planner/mesh_plan.h"
@@ -15,16 +17,16 @@
 namespace cohort::parallel::planner {
 
 // X(field, name, what it is). Seconds of a step of the slowest rank; they add up to the step.
-#define COHORT_STEP_PARTS(X)                                                                 \
-  X(compute, "compute", "matrix products and attention, forward and backward")               \
-  X(recompute, "recompute", "forwards that are computed again")                              \
-  X(tensor, "tensor", "gathers and reduce-scatters of tokens in tensor groups")              \
+#define COHORT_STEP_PARTS(X)                                                                  \
+  X(compute, "compute", "matrix products and attention, forward and backward")                \
+  X(recompute, "recompute", "forwards that are computed again")                               \
+  X(tensor, "tensor", "gathers and reduce-scatters of tokens in tensor groups")               \
   X(context, "context", "keys and values on their way, as far as attention does not hide it") \
-  X(expert, "expert", "tokens to their experts and back")                                    \
-  X(gathers, "gathers", "parameters gathered around their use, as far as not hidden")        \
-  X(reductions, "reductions", "gradients reduced, as far as the backward does not hide it")  \
-  X(publish, "publish", "new values from where they were computed to where they are kept")   \
-  X(optimizer, "optimizer", "the update")                                                    \
+  X(expert, "expert", "tokens to their experts and back")                                     \
+  X(gathers, "gathers", "parameters gathered around their use, as far as not hidden")         \
+  X(reductions, "reductions", "gradients reduced, as far as the backward does not hide it")   \
+  X(publish, "publish", "new values from where they were computed to where they are kept")    \
+  X(optimizer, "optimizer", "the update")                                                     \
   X(bubble, "bubble", "a pipeline that fills and drains, and its messages")
 
 struct StepTime {
@@ -100,10 +102,10 @@ class MeshPricer {
     std::array<int, kNumLayers> layers = {};
   };
   struct PipelineLoads {
-    std::vector<RankLoad> distinct;                      // each kind once, of the lowest rank
+    std::vector<RankLoad> distinct;                     // each kind once, of the lowest rank
     std::vector<std::array<int, kNumLayers>> of_stage;  // by stage
-    int heaviest = 0;                                    // index in `distinct`
-    double mean_share = 1;  // FLOPs of the mean rank over those of the heaviest
+    int heaviest = 0;                                   // index in `distinct`
+    double mean_share = 1;                              // FLOPs of the mean rank over those of the heaviest
   };
   // A plan, resolved.
   struct Resolved {
