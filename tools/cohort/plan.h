@@ -9,5 +9,6 @@ namespace cohort::tools {
 void AddPlanTopology(CLI::App& plan, const Selected& selected);
 void AddPlanCollectives(CLI::App& plan, const Selected& selected);
 void AddPlanPipeline(CLI::App& plan, const Selected& selected);
+void AddPlanMesh(CLI::App& plan, const Selected& selected);
 
 }  // namespace cohort::tools

@@ -1,0 +1,337 @@
+#include "parallel/planner/planner.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+#include <tuple>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "comm/check.h"
+#include "parallel/planner/policy.h"
+
+namespace cohort::parallel::planner {
+namespace {
+
+constexpr char kDoesNotFit[] = "do not fit into a rank's memory";
+constexpr char kOddSpan[] =
+    "shard spans that are neither a part of a host nor whole hosts (not tried on many ranks)";
+
+struct NamedSharding {
+  std::string name;
+  Sharding sharding;
+};
+
+std::vector<NamedSharding> ShardingsToTry(const Choices& choices) {
+  std::vector<NamedSharding> rows;
+  if (choices.sharding.has_value()) {
+    rows.push_back({*choices.sharding, choices.Complete(1).sharding});
+    return rows;
+  }
+  for (const ShardingRow& row : ShardingRows()) {
+    if (!row.sharding.gather_codec && !row.sharding.reduce_codec) rows.push_back({row.name, row.sharding});
+  }
+  return rows;
+}
+
+std::vector<int> DivisorsOf(int number) {
+  std::vector<int> divisors;
+  for (int i = 1; i <= number; ++i) {
+    if (number % i == 0) divisors.push_back(i);
+  }
+  return divisors;
+}
+
+std::vector<int64_t> MicroBatchesToTry(const Choices& choices, int64_t local) {
+  if (choices.micro_batch.has_value()) return {*choices.micro_batch};
+  std::vector<int64_t> sizes;
+  for (int64_t size = 1; size < local && sizes.size() + 1 < policy::kMicroBatches; size *= 2)
+    sizes.push_back(size);
+  sizes.push_back(local);
+  return sizes;
+}
+
+std::vector<std::string> SchedulesToTry(const Choices& choices, int pipeline) {
+  if (pipeline == 1) return {"1f1b"};
+  if (choices.schedule.has_value()) return {*choices.schedule};
+  return {"1f1b", "interleaved", "zb-h1", "zb-v"};
+}
+
+// "reason: numbers" without the numbers.
+std::string ReasonOf(const absl::Status& status) {
+  const absl::string_view message = status.message();
+  return std::string(message.substr(0, message.find(':')));
+}
+
+bool Faster(const PlannedMesh& a, const PlannedMesh& b) { return a.seconds() < b.seconds(); }
+
+// Goes through plans and keeps the best.
+class Search {
+ public:
+  Search(const ModelCost& model, const Work& work, const Cluster& cluster, const Choices& choices)
+      : cluster_(cluster), choices_(choices), model_(model), pricer_(model, work, cluster) {}
+
+  absl::StatusOr<MeshRanking> Run() {
+    struct Bounded {
+      MeshShape shape;
+      double least;
+    };
+    std::vector<Bounded> shapes;
+    for (const MeshShape& shape : LegalShapes(model_, pricer_, choices_, &ranking_.refused)) {
+      shapes.push_back({shape, pricer_.LeastSeconds(shape)});
+    }
+    ranking_.meshes = static_cast<int64_t>(shapes.size());
+    std::stable_sort(shapes.begin(), shapes.end(),
+                     [](const Bounded& a, const Bounded& b) { return a.least < b.least; });
+    for (size_t i = 0; i < shapes.size(); ++i) {
+      if (found_.size() == kFound && shapes[i].least > found_.back().seconds()) {
+        ranking_.bounded = static_cast<int64_t>(shapes.size() - i);
+        break;
+      }
+      Try(shapes[i].shape);
+    }
+    if (found_.empty()) return NothingFound();
+    COHORT_RETURN_IF_ERROR(Finish());
+    PriceDataParallel();
+    return std::move(ranking_);
+  }
+
+ private:
+  // More than are asked for: the simulation may change their order.
+  static constexpr size_t kFound = 2 * policy::kKeptPlans;
+
+  bool Fits(const MeshPrice& price) const {
+    return cluster_.memory == 0 || price.memory.total() <= static_cast<double>(cluster_.memory);
+  }
+
+  void Try(const MeshShape& shape) {
+    const int stage = pricer_.ranks() / shape.pipeline;
+    const int span = shape.shard * shape.context * shape.tensor;
+    const int host = cluster_.machine.hosts->most_on_a_host();
+    if (shape.shard > 1 && !choices_.shard.has_value() && pricer_.ranks() > policy::kEverySpanUpTo &&
+        host % span != 0 && span % host != 0) {
+      ++ranking_.refused[kOddSpan];
+      return;
+    }
+    for (const NamedSharding& row : ShardingsToTry(choices_)) {
+      const auto splits = Resolve(row.sharding, span, stage);
+      if (!splits.ok()) {
+        ++ranking_.refused["shardings that are not legal"];
+        continue;
+      }
+      // The same arrangement by another name, or with a shard axis that nothing is split over.
+      if (!tried_
+               .insert({shape.pipeline, shape.context, shape.tensor, shape.expert, splits->parameters,
+                        splits->secondary, splits->gradients, splits->optimizer})
+               .second) {
+        continue;
+      }
+      MeshPlan plan;
+      plan.shape = shape;
+      plan.sharding_name = row.name;
+      plan.sharding = row.sharding;
+      TrySharding(std::move(plan));
+    }
+  }
+
+  void TrySharding(MeshPlan plan) {
+    const int64_t local = pricer_.LocalBatch(plan.shape);
+    for (const int64_t size : MicroBatchesToTry(choices_, local)) {
+      plan.micro_batch = size;
+      for (const std::string& schedule : SchedulesToTry(choices_, plan.shape.pipeline)) {
+        plan.schedule = schedule;
+        plan.chunks = ChunksOf(schedule);
+        const absl::Status legal = pricer_.Check(plan);
+        if (!legal.ok()) {
+          ++ranking_.refused[ReasonOf(legal)];
+          continue;
+        }
+        // Computing again only takes longer: for what does not fit otherwise.
+        for (const bool recompute : {false, true}) {
+          if (choices_.recompute.has_value() && *choices_.recompute != recompute) continue;
+          plan.recompute = recompute;
+          if (Consider(plan)) break;
+        }
+      }
+    }
+  }
+
+  // Whether it fits.
+  bool Consider(const MeshPlan& plan) {
+    ++ranking_.priced;
+    PlannedMesh priced{plan, pricer_.Price(plan)};
+    if (!Fits(priced.price)) {
+      ++ranking_.refused[kDoesNotFit];
+      if (!smallest_ || priced.price.memory.total() < smallest_->price.memory.total()) smallest_ = priced;
+      return false;
+    }
+    if (found_.size() == kFound && !Faster(priced, found_.back())) return true;
+    found_.insert(std::upper_bound(found_.begin(), found_.end(), priced, Faster), priced);
+    if (found_.size() > kFound) found_.pop_back();
+    return true;
+  }
+
+  absl::Status Finish() {
+    for (PlannedMesh& found : found_) {
+      const double actions =
+          static_cast<double>(found.plan.shape.pipeline) * found.plan.chunks * found.price.micro_batches;
+      if (found.plan.shape.pipeline == 1 || actions > policy::kSimulatedActions) continue;
+      COHORT_ASSIGN_OR_RETURN(found.price, pricer_.Simulate(found.plan));
+    }
+    std::stable_sort(found_.begin(), found_.end(), Faster);
+    if (found_.size() > policy::kKeptPlans) found_.resize(policy::kKeptPlans);
+    ranking_.best = std::move(found_);
+    return absl::OkStatus();
+  }
+
+  void PriceDataParallel() {
+    for (const int64_t size : MicroBatchesToTry({}, pricer_.LocalBatch({}))) {
+      for (const bool recompute : {false, true}) {
+        MeshPlan plan;
+        plan.micro_batch = size;
+        plan.recompute = recompute;
+        PlannedMesh priced{plan, pricer_.Price(plan)};
+        const bool fits = Fits(priced.price);
+        std::optional<PlannedMesh>& best = ranking_.data_parallel;
+        const bool better =
+            !best.has_value() || (fits && !ranking_.data_parallel_fits) ||
+            (fits == ranking_.data_parallel_fits &&
+             (fits ? Faster(priced, *best) : priced.price.memory.total() < best->price.memory.total()));
+        if (!better) continue;
+        ranking_.data_parallel_fits = fits;
+        best = std::move(priced);
+      }
+    }
+  }
+
+  absl::Status NothingFound() const {
+    if (smallest_.has_value()) {
+      return absl::ResourceExhaustedError(
+          absl::StrFormat("no mesh of %d ranks fits: a rank has %.3g GB, and of %d plans the smallest, %s, "
+                          "needs %.3g GB; use more "
+                          "ranks, or a shorter sequence",
+                          pricer_.ranks(), static_cast<double>(cluster_.memory) / 1e9, ranking_.priced,
+                          smallest_->plan.DebugString(), smallest_->price.memory.total() / 1e9));
+    }
+    std::vector<std::string> reasons;
+    for (const auto& [reason, number] : ranking_.refused) {
+      reasons.push_back(absl::StrCat(number, " ", reason));
+    }
+    return absl::InvalidArgumentError(
+        absl::StrCat("no mesh of ", pricer_.ranks(), " ranks is legal",
+                     reasons.empty() ? ": the axes that are chosen do not divide them"
+                                     : absl::StrCat("; refused: ", absl::StrJoin(reasons, "; "))));
+  }
+
+  const Cluster& cluster_;
+  const Choices& choices_;
+  const ModelCost& model_;
+  MeshPricer pricer_;
+  MeshRanking ranking_;
+  std::vector<PlannedMesh> found_;  // fastest first
+  std::optional<PlannedMesh> smallest_;
+  std::set<std::tuple<int, int, int, int, int, int, int, int>> tried_;
+};
+
+// The part in which b takes most longer than a.
+std::string Difference(const StepTime& a, const StepTime& b) {
+  const StepPart* most = &StepParts()[0];
+  for (const StepPart& part : StepParts()) {
+    if (b.*part.seconds - a.*part.seconds > b.*most->seconds - a.*most->seconds) most = &part;
+  }
+  return absl::StrFormat("most in %s, %.4g s against %.4g", most->name, b.*most->seconds, a.*most->seconds);
+}
+
+}  // namespace
+
+std::vector<MeshShape> LegalShapes(const ModelCost& model, const MeshPricer& pricer, const Choices& choices,
+                                   std::map<std::string, int64_t>* refused) {
+  std::vector<MeshShape> shapes;
+  MeshPlan plan;
+  MeshShape& shape = plan.shape;
+  const int ranks = pricer.ranks();
+  const std::vector<int> one = {1};
+  for (const int pipeline : DivisorsOf(ranks)) {
+    const int stage = ranks / pipeline;
+    const std::vector<int> experts =
+        model.config().num_experts == 0 && !choices.expert ? one : DivisorsOf(stage);
+    for (const int tensor : DivisorsOf(stage)) {
+      for (const int context : DivisorsOf(stage / tensor)) {
+        for (const int shard : DivisorsOf(stage / tensor / context)) {
+          for (const int expert : experts) {
+            shape = {pipeline, shard, context, tensor, expert};
+            if (!choices.Allow(shape)) continue;
+            const absl::Status legal = pricer.Check(plan);
+            if (legal.ok()) {
+              shapes.push_back(shape);
+            } else {
+              ++(*refused)[ReasonOf(legal)];
+            }
+          }
+        }
+      }
+    }
+  }
+  return shapes;
+}
+
+int MeshRanking::Indistinguishable() const {
+  int number = 0;
+  for (const PlannedMesh& one : best) number += one.seconds() <= best[0].seconds() * (1 + error) ? 1 : 0;
+  return number;
+}
+
+std::string MeshRanking::Why(const Cluster& cluster) const {
+  const PlannedMesh& first = best[0];
+  const StepTime& time = first.price.time;
+  std::string text = absl::StrFormat("A step takes %.4g s, %.0f%% of it computing", time.total(),
+                                     100 * time.compute / time.total());
+  if (cluster.memory > 0) {
+    absl::StrAppend(
+        &text, absl::StrFormat("; the fullest rank needs %.3g GB of %.3g", first.price.memory.total() / 1e9,
+                               static_cast<double>(cluster.memory) / 1e9));
+  }
+  absl::StrAppend(&text, ".\n");
+  if (best.size() > 1) {
+    absl::StrAppend(
+        &text, absl::StrFormat("The runner-up (%s) takes %.1f%% longer, %s.\n", best[1].plan.DebugString(),
+                               100 * (best[1].seconds() / first.seconds() - 1),
+                               Difference(time, best[1].price.time)));
+  }
+  if (data_parallel.has_value() && data_parallel->plan.DebugString() == first.plan.DebugString()) {
+    absl::StrAppend(&text, "It is data parallelism alone.\n");
+  } else if (data_parallel.has_value() && !data_parallel_fits) {
+    absl::StrAppend(&text,
+                    absl::StrFormat("Data parallelism alone does not fit: it needs %.3g GB on every rank.\n",
+                                    data_parallel->price.memory.total() / 1e9));
+  } else if (data_parallel.has_value()) {
+    absl::StrAppend(&text, absl::StrFormat("Data parallelism alone takes %.2f times as long, %s.\n",
+                                           data_parallel->seconds() / first.seconds(),
+                                           Difference(time, data_parallel->price.time)));
+  }
+  const int alike = Indistinguishable();
+  if (measured_steps == 0) {
+    absl::StrAppend(
+        &text, absl::StrFormat("Compared with no measured step: an error of %.0f%% is assumed", 100 * error));
+  } else {
+    absl::StrAppend(&text,
+                    absl::StrFormat("Scaled by %d measured steps, with an error of %.0f%%%s", measured_steps,
+                                    100 * error, measured_steps == 1 ? " (assumed)" : ""));
+  }
+  absl::StrAppend(
+      &text, alike > 1
+                 ? absl::StrFormat("; within it, the first %d of the ranking cannot be told apart.", alike)
+                 : std::string("; no other of the ranking comes within it."));
+  return text;
+}
+
+absl::StatusOr<MeshRanking> RankMeshes(const ModelCost& model, const Work& work, const Cluster& cluster,
+                                       const Choices& choices) {
+  COHORT_ASSIGN_OR_RETURN(MeshRanking ranking, Search(model, work, cluster, choices).Run());
+  ranking.error = policy::kAssumedError;
+  return ranking;
+}
+
+}  // namespace cohort::parallel::planner

@@ -1,0 +1,60 @@
+// Which mesh trains a model fastest on a cluster: every legal one is priced, and those that fit are ranked. Pure.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "parallel/planner/cluster.h"
+#include "parallel/planner/mesh_plan.h"
+#include "parallel/planner/model_cost.h"
+#include "parallel/planner/price.h"
+
+namespace cohort::parallel::planner {
+
+struct PlannedMesh {
+  MeshPlan plan;
+  MeshPrice price;
+
+  double seconds() const { return price.time.total(); }
+};
+
+struct MeshRanking {
+  // Those that fit, fastest first; never empty; at most policy::kKeptPlans.
+  std::vector<PlannedMesh> best;
+  // Copies of the whole model that differ in their data only: the fastest, or, where it does not fit, the smallest.
+  std::optional<PlannedMesh> data_parallel;
+  bool data_parallel_fits = false;
+
+  int64_t meshes = 0;  // legal shapes
+  int64_t priced = 0;  // plans: shapes with a sharding, a schedule, a micro-batch size, recomputation or not
+  // Legal shapes that were not priced because computing alone takes them longer than the best ones found take in all.
+  int64_t bounded = 0;
+  // Shapes and plans that were refused, by reason.
+  std::map<std::string, int64_t> refused;
+
+  // How wrong these seconds may be, relatively, and from how many measured steps that is known; 0: it is assumed.
+  double error = 0;
+  int measured_steps = 0;
+
+  // Ranked plans whose difference from the best is within the error; the best among them.
+  int Indistinguishable() const;
+  // Why the first one: what it saves against the runner-up and against data parallelism, and how sure that is.
+  std::string Why(const Cluster& cluster) const;
+};
+
+// `choices` fixes what is said in it. Shardings with codecs are priced only where they are chosen, because they
+// change the numbers that are computed. INVALID_ARGUMENT: no mesh is legal, with the reasons. RESOURCE_EXHAUSTED: none
+// fits; says what the smallest needs. Takes well under a second for 10,000 ranks.
+absl::StatusOr<MeshRanking> RankMeshes(const ModelCost& model, const Work& work, const Cluster& cluster,
+                                       const Choices& choices = {});
+
+// Every shape whose axes divide the ranks and the model, the slowest axis varying slowest; others are counted in
+// `refused` by reason.
+std::vector<MeshShape> LegalShapes(const ModelCost& model, const MeshPricer& pricer, const Choices& choices,
+                                   std::map<std::string, int64_t>* refused);
+
+}  // namespace cohort::parallel::planner

@@ -1,0 +1,141 @@
+#include "tools/cohort/plan_mesh_report.h"
+
+#include <algorithm>
+#include <iterator>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "comm/check.h"
+#include "nlohmann/json.hpp"
+#include "tools/cohort/svg.h"
+
+namespace cohort::tools {
+namespace {
+
+using parallel::planner::Cluster;
+using parallel::planner::MeshRanking;
+using parallel::planner::PlannedMesh;
+using parallel::planner::StepPart;
+using parallel::planner::StepParts;
+using parallel::planner::Work;
+
+double TokensPerSecond(const PlannedMesh& mesh, const Work& work) {
+  return static_cast<double>(work.global_batch) * static_cast<double>(work.sequence_length) / mesh.seconds();
+}
+
+// An axis a line, with its ranks.
+std::string Arrangement(const MeshRanking& ranking, const Cluster& cluster) {
+  std::vector<int> host_of;
+  for (int rank = 0; rank < cluster.ranks(); ++rank) host_of.push_back(cluster.machine.hosts->host_of(rank));
+  const auto mesh = parallel::Mesh::Create(ranking.best[0].plan.shape, host_of);
+  COHORT_CHECK(mesh.ok(), "a planned mesh that cannot be: %s", mesh.status().ToString().c_str());
+  return mesh->DebugString();
+}
+
+nlohmann::ordered_json RowOf(const PlannedMesh& mesh, const Work& work) {
+  nlohmann::ordered_json row;
+  row["mesh"] = mesh.plan.DebugString();
+  row["seconds"] = mesh.seconds();
+  row["tokens_per_second"] = TokensPerSecond(mesh, work);
+  row["micro_batches"] = mesh.price.micro_batches;
+  row["simulated"] = mesh.price.simulated;
+  for (const StepPart& part : StepParts()) row["parts"][part.name] = mesh.price.time.*part.seconds;
+  row["hidden"] = mesh.price.time.hidden;
+  const parallel::planner::StepMemory& memory = mesh.price.memory;
+  row["bytes"] = {{"parameters", memory.parameters}, {"gathered", memory.gathered},
+                  {"gradients", memory.gradients},   {"reducing", memory.reducing},
+                  {"optimizer", memory.optimizer},   {"activations", memory.activations},
+                  {"working", memory.working},       {"total", memory.total()}};
+  return row;
+}
+
+}  // namespace
+
+std::string MeshText(const MeshRanking& ranking, const Cluster& cluster, const Work& work) {
+  const PlannedMesh& best = ranking.best[0];
+  std::string text = absl::StrFormat("%d ranks on %d hosts, %.4g TFLOP/s each\n", cluster.ranks(),
+                                     cluster.machine.hosts->num_hosts(), cluster.flops / 1e12);
+  absl::StrAppend(&text, "chosen: ", best.plan.DebugString(), "\n", Arrangement(ranking, cluster));
+  if (text.back() != '\n') text += '\n';
+  absl::StrAppend(&text, "sharding: ", best.plan.sharding.DebugString(), "; ", best.price.micro_batches,
+                  " micro-batches of up to ", best.plan.micro_batch, " sequences\n", ranking.Why(cluster),
+                  "\n\n");
+  absl::StrAppendFormat(&text, "%10s %12s", "s", "tokens/s");
+  for (const StepPart& part : StepParts()) absl::StrAppendFormat(&text, " %10s", part.name);
+  absl::StrAppendFormat(&text, " %8s %8s %8s  %s\n", "state GB", "act. GB", "all GB", "mesh");
+  for (const PlannedMesh& mesh : ranking.best) {
+    absl::StrAppendFormat(&text, "%10.4g %12.5g", mesh.seconds(), TokensPerSecond(mesh, work));
+    for (const StepPart& part : StepParts()) {
+      absl::StrAppendFormat(&text, " %10.3g", mesh.price.time.*part.seconds);
+    }
+    const parallel::planner::StepMemory& memory = mesh.price.memory;
+    absl::StrAppendFormat(&text, " %8.3g %8.3g %8.3g  %s\n",
+                          (memory.parameters + memory.gradients + memory.optimizer) / 1e9,
+                          memory.activations / 1e9, memory.total() / 1e9, mesh.plan.DebugString());
+  }
+  absl::StrAppendFormat(&text, "\n%d legal meshes, %d plans of them priced", ranking.meshes, ranking.priced);
+  if (ranking.bounded > 0) {
+    absl::StrAppendFormat(&text, "; %d meshes were not, as computing alone takes them longer",
+                          ranking.bounded);
+  }
+  text += '\n';
+  for (const auto& [reason, number] : ranking.refused) {
+    absl::StrAppendFormat(&text, "refused %d: %s\n", number, reason);
+  }
+  return text;
+}
+
+std::string MeshJson(const MeshRanking& ranking, const Cluster& cluster, const Work& work) {
+  nlohmann::ordered_json json;
+  json["ranks"] = cluster.ranks();
+  json["hosts"] = cluster.machine.hosts->num_hosts();
+  json["rank_flops"] = cluster.flops;
+  json["rank_bytes"] = cluster.memory;
+  json["why"] = ranking.Why(cluster);
+  json["error"] = ranking.error;
+  json["measured_steps"] = ranking.measured_steps;
+  for (const PlannedMesh& mesh : ranking.best) json["ranking"].push_back(RowOf(mesh, work));
+  if (ranking.data_parallel.has_value()) {
+    json["data_parallel"] = RowOf(*ranking.data_parallel, work);
+    json["data_parallel"]["fits"] = ranking.data_parallel_fits;
+  }
+  json["legal_meshes"] = ranking.meshes;
+  json["priced_plans"] = ranking.priced;
+  json["bounded_meshes"] = ranking.bounded;
+  json["refused"] = nlohmann::ordered_json::object();
+  for (const auto& [reason, number] : ranking.refused) json["refused"][reason] = number;
+  return json.dump(2) + "\n";
+}
+
+std::string MeshFigure(const std::string& title, const MeshRanking& ranking) {
+  constexpr double kWidth = 960, kLeft = 20, kBar = 18, kRow = 44, kTop = 70, kRoom = 780;
+  const double height = kTop + kRow * static_cast<double>(ranking.best.size()) + 20;
+  double longest = 0;
+  for (const PlannedMesh& mesh : ranking.best) longest = std::max(longest, mesh.seconds());
+  std::string figure = svg::Begin(kWidth, height);
+  figure += svg::Text(kLeft, 24, "start", title, 15);
+  const auto colour = [](size_t part) { return svg::kColours[part % std::size(svg::kColours)]; };
+  double x = kLeft;
+  for (size_t i = 0; i < StepParts().size(); ++i) {
+    figure += svg::Rectangle(x, 40, 10, 10, absl::StrCat("fill=\"", colour(i), "\""));
+    figure += svg::Text(x + 14, 49, "start", StepParts()[i].name, 11);
+    x += 92;
+  }
+  double y = kTop;
+  for (const PlannedMesh& mesh : ranking.best) {
+    figure += svg::Text(kLeft, y + 10, "start", mesh.plan.DebugString(), 11);
+    x = kLeft;
+    for (size_t i = 0; i < StepParts().size(); ++i) {
+      const double width = mesh.price.time.*StepParts()[i].seconds / longest * kRoom;
+      if (width <= 0) continue;
+      figure += svg::Rectangle(x, y + 14, width, kBar, absl::StrCat("fill=\"", colour(i), "\""));
+      x += width;
+    }
+    figure += svg::Text(x + 6, y + 27, "start", svg::TimeText(mesh.seconds()), 11);
+    y += kRow;
+  }
+  return figure + svg::kEnd;
+}
+
+}  // namespace cohort::tools
