@@ -52,7 +52,8 @@ absl::StatusOr<Cluster> ReadCluster(const MeshFlags& flags, int* rank) {
   if (flags.cluster.empty()) {
     COHORT_ASSIGN_OR_RETURN(const auto world, JoinWorld(absl::Minutes(1)));
     *rank = world->rank();
-    COHORT_ASSIGN_OR_RETURN(cluster, RunningCluster(*world, runtime::CpuDevice(), compute));
+    COHORT_ASSIGN_OR_RETURN(
+        cluster, parallel::planner::RunningCluster(*world, runtime::CpuDevice(), compute));
     if (flags.tflops > 0) cluster.flops = flags.tflops * 1e12;
     if (flags.memory_gb > 0) cluster.memory = std::llround(flags.memory_gb * 1e9);
   } else {
