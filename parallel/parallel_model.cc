@@ -13,8 +13,7 @@
 #include "moe/moe_layer.h"
 #include "parallel/global_sums.h"
 #include "parallel/memory_share.h"
-#include "parallel/pipeline/balance.h"
-#include "parallel/pipeline/schedules/schedules.h"
+#include "parallel/pipeline/schedule_file.h"
 #include "parallel/tensor/tensor_communicator.h"
 #include "runtime/checkpoint/hf_folder.h"
 #include "runtime/ops/ops.h"
@@ -60,34 +59,6 @@ int SparseBlocks(const runtime::ModelConfig& config, int begin, int end) {
   return sparse;
 }
 
-// The first block of each stage, and at the end the number of blocks: by the parameters that a token meets, to which
-// the time of a block is about proportional.
-absl::StatusOr<std::vector<int>> StageBlocks(const runtime::ModelConfig& config, int stages) {
-  const auto width = static_cast<double>(config.hidden_size), head_dim = static_cast<double>(config.head_dim);
-  const double attention =
-      width * head_dim * static_cast<double>(2 * config.num_attention_heads + 2 * config.num_key_value_heads);
-  std::vector<double> blocks;
-  for (int layer = 0; layer < config.num_hidden_layers; ++layer) {
-    const int64_t hidden = config.IsSparse(layer)
-                               ? config.moe_intermediate_size * config.num_experts_per_tok +
-                                     config.shared_expert_intermediate_size
-                               : config.intermediate_size;
-    blocks.push_back(attention + 3 * width * static_cast<double>(hidden));
-  }
-  COHORT_ASSIGN_OR_RETURN(
-      const pipeline::StageSplit split,
-      pipeline::BalanceStages(blocks, 0, width * static_cast<double>(config.vocab_size), stages));
-  return split.first_block;
-}
-
-// On one rank nothing is gained by keeping the activations of several micro-batches: each is done with before the next.
-pipeline::Schedule OneAfterTheOther(pipeline::Schedule schedule) {
-  std::vector<pipeline::Action>& actions = schedule.actions[0];
-  std::stable_sort(actions.begin(), actions.end(),
-                   [](const auto& a, const auto& b) { return a.micro_batch < b.micro_batch; });
-  return schedule;
-}
-
 // What is not the same mathematics on this mesh, with the reason.
 absl::Status CheckMesh(const runtime::ModelConfig& config, const Mesh& mesh) {
   if (mesh.Size(kSequenceAxes) > 1 && config.num_experts > 0 && config.router.capacity_factor > 0) {
@@ -125,11 +96,9 @@ ParallelModel::ParallelModel(MeshCommunicators groups, const ParallelOptions& op
       tensor_(std::make_shared<TensorCommunicator>(groups_.tensor)) {}
 
 absl::Status ParallelModel::MakeParts(const runtime::ModelConfig& config, int64_t memory) {
-  // A schedule of one micro-batch places the stages like one of many.
-  COHORT_ASSIGN_OR_RETURN(const pipeline::Executor* executor, ExecutorOf(1));
-  const pipeline::Schedule& schedule = executor->schedule();
-  COHORT_ASSIGN_OR_RETURN(const std::vector<int> first_block, StageBlocks(config, schedule.stages()));
-  const std::vector<int> mine = schedule.StagesOf(groups_.pipeline->rank());
+  COHORT_RETURN_IF_ERROR(MakePlan(config));
+  const std::vector<int>& first_block = plan_->first_block();
+  const std::vector<int> mine = plan_->StagesOf(groups_.pipeline->rank());
   const auto experts = std::make_shared<moe::ExpertGroup>(groups_.expert);
   for (const int stage : mine) {
     const runtime::DecoderOptions decoder = {.compute = options_.compute,
@@ -140,7 +109,7 @@ absl::Status ParallelModel::MakeParts(const runtime::ModelConfig& config, int64_
                                              .part = {.first_block = first_block[stage],
                                                       .last_block = first_block[stage + 1],
                                                       .embedding = stage == 0,
-                                                      .head = stage + 1 == schedule.stages()},
+                                                      .head = stage + 1 == plan_->stages()},
                                              .tensor = tensor_};
     ModelPart part{.stage = stage, .decoder = nullptr, .parameters = nullptr};
     COHORT_ASSIGN_OR_RETURN(part.decoder, runtime::Decoder::Create(config, device_, decoder));
@@ -149,24 +118,27 @@ absl::Status ParallelModel::MakeParts(const runtime::ModelConfig& config, int64_
                                                       memory / static_cast<int64_t>(mine.size())));
     parts_.push_back(std::move(part));
   }
-  executor_ = nullptr;  // it knows no stage yet
+  std::map<int, runtime::Decoder*> stages;
+  for (const ModelPart& part : parts_) stages[part.stage] = part.decoder.get();
+  executor_ =
+      std::make_unique<pipeline::Executor>(plan_->rank_of(), groups_.pipeline, std::move(stages), *tensor_);
   return absl::OkStatus();
 }
 
-absl::StatusOr<pipeline::Executor*> ParallelModel::ExecutorOf(int micro_batches) {
-  if (executor_ != nullptr && executor_->schedule().micro_batches == micro_batches) return executor_.get();
-  const int ranks = groups_.pipeline->size();
-  COHORT_ASSIGN_OR_RETURN(
-      pipeline::Schedule schedule,
-      pipeline::MakeSchedule(
-          ranks == 1 && options_.stages_per_rank == 1 ? "gpipe" : options_.schedule,
-          {.ranks = ranks, .chunks = options_.stages_per_rank, .micro_batches = micro_batches}));
-  if (ranks == 1) schedule = OneAfterTheOther(std::move(schedule));
-  std::map<int, runtime::Decoder*> stages;
-  for (const ModelPart& part : parts_) stages[part.stage] = part.decoder.get();
-  executor_ = std::make_unique<pipeline::Executor>(std::move(schedule), groups_.pipeline, std::move(stages),
-                                                   *tensor_);
-  return executor_.get();
+absl::Status ParallelModel::MakePlan(const runtime::ModelConfig& config) {
+  absl::StatusOr<PipelinePlan> plan =
+      PipelinePlan::Create(config, options_.schedule, groups_.pipeline->size(), options_.stages_per_rank,
+                           static_cast<int>(ShareOf(options_.global_batch).rounds), options_.block_costs);
+  COHORT_RETURN_IF_ERROR(AgreeOnSuccess(*groups_.world, plan.status(), "planning its pipeline"));
+  plan_ = std::make_unique<const PipelinePlan>(*std::move(plan));
+  // Ranks that follow different lists would wait for each other for ever. A file may differ between hosts.
+  if (!plan_->from_file()) return absl::OkStatus();
+  const std::string mine = pipeline::ScheduleText(plan_->schedule());
+  COHORT_ASSIGN_OR_RETURN(const std::vector<std::string> all, GatherStrings(mine));
+  const auto other = std::find_if(all.begin(), all.end(), [&](const auto& text) { return text != all[0]; });
+  if (other == all.end()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("the pipeline schedule ", options_.schedule, " of rank ",
+                                                 other - all.begin(), " is not that of rank 0"));
 }
 
 void ParallelModel::Initialize(uint64_t seed) {
@@ -284,10 +256,9 @@ absl::StatusOr<runtime::StepResult> ParallelModel::ComputeGradients(int64_t step
   const LossScale scale = {.tokens = static_cast<double>(std::max<int64_t>(predicted, 1)),
                            .sequences = static_cast<double>(options_.global_batch)};
 
-  COHORT_ASSIGN_OR_RETURN(pipeline::Executor * executor, ExecutorOf(static_cast<int>(batches.size())));
   for (ModelPart& part : parts_) part.parameters->BeginStep(static_cast<int>(batches.size()));
   std::vector<LossSums> stages;
-  absl::Status status = executor->Run(batches, scale, stages);
+  absl::Status status = executor_->Run(plan_->schedule(), batches, scale, stages, trace_);
   status.Update(FinishParts());
   COHORT_RETURN_IF_ERROR(status);
   runtime::StepResult result;
@@ -364,10 +335,9 @@ absl::StatusOr<runtime::Trainable::Evaluation> ParallelModel::Evaluate(int64_t s
                         .micro_batch = share.micro_batch};
     COHORT_ASSIGN_OR_RETURN(const std::vector<Samples> samples, Fetch(part, 0, /*held_out=*/true));
     COHORT_ASSIGN_OR_RETURN(const runtime::TokenBatch batch, batch_parts_.Of(samples[0].tokens));
-    COHORT_ASSIGN_OR_RETURN(pipeline::Executor * executor, ExecutorOf(1));
     for (ModelPart& model : parts_) model.parameters->BeginEvaluation();
     std::vector<LossSums> stages;
-    absl::Status status = executor->Evaluate(batch, stages);
+    absl::Status status = executor_->Evaluate(batch, stages);
     status.Update(FinishParts());
     COHORT_RETURN_IF_ERROR(status);
     for (const LossSums& stage : stages) {

@@ -9,6 +9,7 @@
 #include "parallel/batch_source.h"
 #include "parallel/mesh_communicators.h"
 #include "parallel/pipeline/executor.h"
+#include "parallel/pipeline_plan.h"
 #include "parallel/sharding/sharded_parameters.h"
 #include "runtime/model/decoder.h"
 #include "runtime/train/trainable.h"
@@ -22,8 +23,9 @@ struct ParallelOptions {
   int64_t micro_batch = 0;   // sequences that a rank computes at once; 0: its whole share
   Sharding sharding = {};  // of parameters, gradients and optimizer state over ranks that hold the same ones
   ContextOptions context = {};    // how context groups share sequences
-  std::string schedule = "1f1b";  // of the pipeline: a row of pipeline/schedules
-  int stages_per_rank = 1;        // of the pipeline
+  std::string schedule = "1f1b";  // of the pipeline: a row of pipeline/schedules, or a file (schedule_file.h)
+  int stages_per_rank = 1;        // of the pipeline; a file says it itself
+  BlockCosts block_costs = {};    // by which blocks are dealt to the stages
 };
 
 // A pipeline stage of this rank: its run of layers and their parameters.
@@ -53,6 +55,11 @@ class ParallelModel final : public runtime::Trainable {
   // Of the first of them.
   runtime::Decoder& decoder() { return *parts_.front().decoder; }
   ShardedParameters& parameters() { return *parts_.front().parameters; }
+
+  const PipelinePlan& plan() const { return *plan_; }
+  pipeline::Executor& executor() { return *executor_; }
+  // ComputeGradients adds what the pipeline did on this rank; null: nowhere.
+  void TracePipeline(pipeline::ExecutorTrace* trace) { trace_ = trace; }
 
   // Every rank keeps its pieces of what one rank alone would begin with.
   void Initialize(uint64_t seed);
@@ -85,8 +92,7 @@ class ParallelModel final : public runtime::Trainable {
                 std::unique_ptr<BatchSource> source);
   absl::Status MakeParts(const runtime::ModelConfig& config, int64_t memory);
   void ListState();
-  // The schedule of so many micro-batches, and who runs it.
-  absl::StatusOr<pipeline::Executor*> ExecutorOf(int micro_batches);
+  absl::Status MakePlan(const runtime::ModelConfig& config);
   Share ShareOf(int64_t sequences) const;
   // This rank's micro-batches of whole sequences; an error where any rank had one.
   absl::StatusOr<std::vector<Samples>> Fetch(const Share& share, int64_t step, bool held_out);
@@ -101,7 +107,9 @@ class ParallelModel final : public runtime::Trainable {
   const BatchParts batch_parts_;
   std::shared_ptr<runtime::TensorGroup> tensor_;
   std::vector<ModelPart> parts_;
+  std::unique_ptr<const PipelinePlan> plan_;
   std::unique_ptr<pipeline::Executor> executor_;
+  pipeline::ExecutorTrace* trace_ = nullptr;
   std::vector<runtime::OptimizerSlice> slices_;  // of all parts
   std::vector<runtime::StateEntry> state_;
 };

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,42 +17,45 @@
 namespace cohort::parallel::pipeline {
 namespace {
 
-absl::Status Wrong(int rank, int index, const Action& action, const std::string& what) {
-  return absl::InvalidArgumentError(
-      absl::StrCat("rank ", rank, ", action ", index, " (", action.DebugString(), "): ", what));
+using Fault = std::optional<ScheduleFault>;
+
+Fault Wrong(int rank, int index, const Action& action, const std::string& what) {
+  return ScheduleFault{
+      rank, absl::StrCat("rank ", rank, ", action ", index, " (", action.DebugString(), "): ", what)};
 }
 
-absl::Status CheckPlacement(const Schedule& schedule) {
+Fault CheckPlacement(const Schedule& schedule) {
   if (schedule.stages() < 1 || schedule.ranks() < 1 || schedule.micro_batches < 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("a schedule has stages, ranks and micro-batches, 1 or more of each; here are ",
-                     schedule.stages(), ", ", schedule.ranks(), " and ", schedule.micro_batches));
+    return ScheduleFault{
+        -1, absl::StrCat("a schedule has stages, ranks and micro-batches, 1 or more of each; here are ",
+                         schedule.stages(), ", ", schedule.ranks(), " and ", schedule.micro_batches)};
   }
   std::vector<bool> used(schedule.ranks());
   for (int stage = 0; stage < schedule.stages(); ++stage) {
     const int rank = schedule.rank_of[stage];
     if (rank < 0 || rank >= schedule.ranks()) {
-      return absl::InvalidArgumentError(absl::StrCat("stage ", stage, " is on rank ", rank,
-                                                     ", but the ranks are 0 to ", schedule.ranks() - 1));
+      return ScheduleFault{-1, absl::StrCat("stage ", stage, " is on rank ", rank,
+                                            ", but the ranks are 0 to ", schedule.ranks() - 1)};
     }
     used[rank] = true;
   }
   const auto idle = std::find(used.begin(), used.end(), false);
-  if (idle == used.end()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("rank ", idle - used.begin(),
-                                                 " has no stage: ", schedule.stages(), " stages do not fill ",
-                                                 schedule.ranks(), " ranks"));
+  if (idle == used.end()) return std::nullopt;
+  const auto rank = static_cast<int>(idle - used.begin());
+  return ScheduleFault{rank, absl::StrCat("rank ", rank, " has no stage: ", schedule.stages(),
+                                          " stages do not fill ", schedule.ranks(), " ranks")};
 }
 
 // Every action once, on the rank of its stage.
-absl::Status CheckActions(const Schedule& schedule) {
+Fault CheckActions(const Schedule& schedule) {
   const int64_t forwards = static_cast<int64_t>(schedule.stages()) * schedule.micro_batches;
   int64_t actions = 0;
   for (const auto& list : schedule.actions) actions += static_cast<int64_t>(list.size());
-  if (actions < 2 * forwards) {  // also keeps the tables below as small as the lists
-    return absl::InvalidArgumentError(absl::StrCat(
-        schedule.stages(), " stages and ", schedule.micro_batches, " micro-batches need ", 2 * forwards,
-        " actions or more, a forward and a backward of each; the lists have ", actions));
+  if (actions < forwards) {  // keeps the tables below as small as the lists
+    return ScheduleFault{
+        -1, absl::StrCat(schedule.stages(), " stages and ", schedule.micro_batches, " micro-batches need ",
+                         2 * forwards, " actions or more, a forward and a backward of each; the lists have ",
+                         actions)};
   }
   std::vector<std::array<bool, kNumActionKinds>> seen(forwards);
   for (int rank = 0; rank < schedule.ranks(); ++rank) {
@@ -94,10 +98,11 @@ absl::Status CheckActions(const Schedule& schedule) {
       if (input && !weight) missing = "gradient of the weights (W)";
     }
     if (missing == nullptr) continue;
-    return absl::InvalidArgumentError(absl::StrCat("rank ", schedule.rank_of[stage], " has no ", missing,
-                                                   " of stage ", stage, ", micro-batch ", micro_batch));
+    const int rank = schedule.rank_of[stage];
+    return ScheduleFault{rank, absl::StrCat("rank ", rank, " has no ", missing, " of stage ", stage,
+                                            ", micro-batch ", micro_batch)};
   }
-  return absl::OkStatus();
+  return std::nullopt;
 }
 
 // Where a rank stands, and the first thing that it still waits for.
@@ -122,11 +127,11 @@ Wait WaitOf(const Schedule& schedule, const std::vector<int>& reached, int rank)
   COHORT_CHECK(false, "rank %d stands still without a reason", rank);
 }
 
-absl::Status CheckOrder(const Schedule& schedule) {
+Fault CheckOrder(const Schedule& schedule) {
   const std::vector<int> reached = Walk(schedule, [](int, int) {});
   int rank = 0;
   while (rank < schedule.ranks() && reached[rank] == static_cast<int>(schedule.actions[rank].size())) ++rank;
-  if (rank == schedule.ranks()) return absl::OkStatus();
+  if (rank == schedule.ranks()) return std::nullopt;
   // From a rank that waits to the one that it waits for, until one comes again: those wait for each other.
   std::vector<int> chain;
   while (std::find(chain.begin(), chain.end(), rank) == chain.end()) {
@@ -144,14 +149,14 @@ absl::Status CheckOrder(const Schedule& schedule) {
         wait.action.micro_batch,
         owner == member ? ", which comes later in the same list" : absl::StrCat(", of rank ", owner)));
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat(chain.size() == 1 ? "wrong order: " : "deadlock: ", absl::StrJoin(waits, "; ")));
+  return ScheduleFault{chain.front(), absl::StrCat(chain.size() == 1 ? "wrong order: " : "deadlock: ",
+                                                   absl::StrJoin(waits, "; "))};
 }
 
-absl::Status CheckMemory(const Schedule& schedule, const MemoryLimit& limit) {
+Fault CheckMemory(const Schedule& schedule, const MemoryLimit& limit) {
   if (!limit.costs.empty() && static_cast<int>(limit.costs.size()) != schedule.stages()) {
-    return absl::InvalidArgumentError(absl::StrCat("costs of ", limit.costs.size(), " stages, but ",
-                                                   schedule.stages(), " stages in the schedule"));
+    return ScheduleFault{-1, absl::StrCat("costs of ", limit.costs.size(), " stages, but ", schedule.stages(),
+                                          " stages in the schedule")};
   }
   const std::vector<PeakActivations> peaks = FindPeakActivations(schedule, limit.costs);
   for (int rank = 0; rank < schedule.ranks(); ++rank) {
@@ -161,16 +166,21 @@ absl::Status CheckMemory(const Schedule& schedule, const MemoryLimit& limit) {
                  absl::StrFormat("the rank would hold activations of %g here; the limit is %g", peak.held,
                                  limit.activations));
   }
-  return absl::OkStatus();
+  return std::nullopt;
 }
 
 }  // namespace
 
-absl::Status CheckSchedule(const Schedule& schedule, const MemoryLimit& limit) {
-  COHORT_RETURN_IF_ERROR(CheckPlacement(schedule));
-  COHORT_RETURN_IF_ERROR(CheckActions(schedule));
-  COHORT_RETURN_IF_ERROR(CheckOrder(schedule));
+std::optional<ScheduleFault> FindFault(const Schedule& schedule, const MemoryLimit& limit) {
+  if (Fault fault = CheckPlacement(schedule)) return fault;
+  if (Fault fault = CheckActions(schedule)) return fault;
+  if (Fault fault = CheckOrder(schedule)) return fault;
   return CheckMemory(schedule, limit);
+}
+
+absl::Status CheckSchedule(const Schedule& schedule, const MemoryLimit& limit) {
+  const Fault fault = FindFault(schedule, limit);
+  return fault ? absl::InvalidArgumentError(fault->what) : absl::OkStatus();
 }
 
 bool WeightGradientsAscend(const Schedule& schedule) {

@@ -1,6 +1,6 @@
 #include "parallel/pipeline/executor.h"
 
-#include <tuple>
+#include <algorithm>
 
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
@@ -15,9 +15,10 @@ using runtime::TokenBatch;
 
 namespace {
 
-// Micro-batches of a step never share a tag, nor do the two directions.
-int Tag(int stage, int micro_batch, int stages, bool backward) {
-  return (micro_batch * stages + stage) * 2 + (backward ? 1 : 0);
+using Clock = std::chrono::steady_clock;
+
+double SecondsSince(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
 absl::Status Where(const absl::Status& status, const Action& action) {
@@ -28,114 +29,189 @@ absl::Status Where(const absl::Status& status, const Action& action) {
 
 }  // namespace
 
-int Executor::Next(int stage, Direction direction) const {
-  const int next = direction == Direction::kForward ? stage + 1 : stage - 1;
-  return next < schedule_.stages() ? next : -1;
+struct Executor::Step {
+  absl::Span<const TokenBatch> micro_batches;
+  const runtime::LossScale& scale;
+  std::vector<LossSums>& sums;
+  std::map<std::pair<int, int>, std::unique_ptr<runtime::Decoder::Saved>> saved =
+      {};                             // by (stage, micro-batch)
+  std::vector<Message> awaited = {};  // from other ranks, in the order in which they are needed
+  size_t posted = 0;                  // of these
+  Clock::time_point began = Clock::now();
+  double ready = 0;  // when the action under way had what it needs
+};
+
+int Executor::SourceOf(const Message& message) const {
+  const int from = message.direction == Direction::kForward ? message.stage - 1 : message.stage + 1;
+  return from < stages() ? from : -1;
 }
 
-absl::StatusOr<Tensor> Executor::Take(int stage, int micro_batch, Direction direction,
-                                      const TokenBatch& batch) {
-  const int from = direction == Direction::kForward ? stage - 1 : stage + 1;
-  if (from < 0 || from >= schedule_.stages()) return Tensor();
-  if (schedule_.rank_of[from] == rank()) {
-    const auto found = kept_.find({stage, micro_batch, direction});
-    COHORT_CHECK(found != kept_.end(), "stage %d wants what no stage here has made for micro-batch %d", stage,
-                 micro_batch);
+// Micro-batches of a step never share a tag, nor do the two directions.
+int Executor::TagOf(const Message& message) const {
+  return (message.micro_batch * stages() + message.stage) * 2 +
+         (message.direction == Direction::kBackward ? 1 : 0);
+}
+
+bool Executor::InputOf(const Action& action, Message& message) const {
+  if (action.kind == ActionKind::kBackwardWeight) return false;
+  message = {action.stage, action.micro_batch,
+             action.kind == ActionKind::kForward ? Direction::kForward : Direction::kBackward};
+  return SourceOf(message) >= 0;
+}
+
+void Executor::PostReceives(Step& step, size_t count) {
+  while (receives_.size() < count && step.posted < step.awaited.size()) {
+    const Message& message = step.awaited[step.posted++];
+    runtime::Decoder& decoder = *stages_.at(message.stage);
+    const TokenBatch& batch = step.micro_batches[static_cast<size_t>(message.micro_batch)];
+    const int64_t rows = runtime::RowsOf(batch.num_tokens(), tensor_.rank(), tensor_.size()).size();
+    Tensor tensor = Tensor::Empty(decoder.device(), {rows, decoder.config().hidden_size}, decoder.compute());
+    comm::Work work = ranks_->Recv(tensor.raw(), static_cast<size_t>(tensor.size()), tensor.dtype(),
+                                   rank_of_[static_cast<size_t>(SourceOf(message))], TagOf(message));
+    receives_.push_back({message, std::move(tensor), std::move(work)});
+  }
+}
+
+absl::StatusOr<Tensor> Executor::Take(const Message& message, Step& step) {
+  const int from = SourceOf(message);
+  if (from < 0) return Tensor();
+  if (rank_of_[static_cast<size_t>(from)] == rank()) {
+    const auto found = kept_.find(message);
+    COHORT_CHECK(found != kept_.end(), "stage %d wants what no stage here has made for micro-batch %d",
+                 message.stage, message.micro_batch);
     return std::move(kept_.extract(found).mapped());
   }
+  PostReceives(step, static_cast<size_t>(receives_ahead_) + 1);
+  COHORT_CHECK(receives_.front().message == message, "stage %d takes a message before its turn",
+               message.stage);
   const runtime::TraceScope trace("wait for a stage");
-  runtime::Decoder& decoder = *stages_.at(stage);
-  const int64_t rows = runtime::RowsOf(batch.num_tokens(), tensor_.rank(), tensor_.size()).size();
-  const Tensor taken =
-      Tensor::Empty(decoder.device(), {rows, decoder.config().hidden_size}, decoder.compute());
-  COHORT_RETURN_IF_ERROR(
-      ranks_
-          ->Recv(taken.raw(), static_cast<size_t>(taken.size()), taken.dtype(), schedule_.rank_of[from],
-                 Tag(stage, micro_batch, schedule_.stages(), direction == Direction::kBackward))
-          .Wait());
+  // What fails stays: its buffer is still the communicator's.
+  COHORT_RETURN_IF_ERROR(receives_.front().work.Wait());
+  Tensor taken = std::move(receives_.front().tensor);
+  receives_.pop_front();
   return taken;
 }
 
-void Executor::Give(int stage, int micro_batch, Direction direction, Tensor made) {
-  const int next = Next(stage, direction);
-  if (next < 0) return;
-  if (schedule_.rank_of[next] == rank()) {
-    kept_[{next, micro_batch, direction}] = std::move(made);
+void Executor::Give(const Message& message, Tensor made) {
+  if (message.stage < 0 || message.stage >= stages()) return;
+  const int peer = rank_of_[static_cast<size_t>(message.stage)];
+  if (peer == rank()) {
+    kept_[message] = std::move(made);
     return;
   }
   made.device().Synchronize();
   comm::Work work =
-      ranks_->Send(made.raw(), static_cast<size_t>(made.size()), made.dtype(), schedule_.rank_of[next],
-                   Tag(next, micro_batch, schedule_.stages(), direction == Direction::kBackward));
-  sends_.push_back({std::move(made), std::move(work)});
+      ranks_->Send(made.raw(), static_cast<size_t>(made.size()), made.dtype(), peer, TagOf(message));
+  sends_.push_back({message, std::move(made), std::move(work)});
 }
 
-absl::Status Executor::FinishSends() {
-  absl::Status first;
-  for (InFlight& send : sends_) first.Update(send.work.Wait());
-  sends_.clear();
+void Executor::DropSends() {
+  std::erase_if(sends_, [](const InFlight& send) { return send.work.Done(); });
+}
+
+absl::Status Executor::FinishMessages(absl::Status status) {
+  if (!status.ok() && ranks_->size() > 1) ranks_->Abort(status);
+  for (std::deque<InFlight>* all : {&sends_, &receives_}) {
+    for (InFlight& message : *all) status.Update(message.work.Wait());
+    all->clear();
+  }
   kept_.clear();
-  return first;
+  return status;
 }
 
-absl::Status Executor::Run(absl::Span<const TokenBatch> micro_batches, const runtime::LossScale& scale,
-                           std::vector<LossSums>& sums) {
-  COHORT_CHECK(static_cast<int>(micro_batches.size()) == schedule_.micro_batches,
-               "%zu micro-batches for a schedule of %d", micro_batches.size(), schedule_.micro_batches);
-  sums.assign(static_cast<size_t>(schedule_.stages()), {});
-  std::map<std::pair<int, int>, std::unique_ptr<runtime::Decoder::Saved>> saved;  // by (stage, micro-batch)
-
-  const auto run = [&](const Action& action) -> absl::Status {
-    const int stage = action.stage, micro_batch = action.micro_batch;
-    runtime::Decoder& decoder = *stages_.at(stage);
-    const TokenBatch& batch = micro_batches[static_cast<size_t>(micro_batch)];
-    const auto key = std::make_pair(stage, micro_batch);
-    if (action.kind == ActionKind::kForward) {
-      COHORT_ASSIGN_OR_RETURN(const Tensor x, Take(stage, micro_batch, Direction::kForward, batch));
+absl::Status Executor::Do(const Action& action, Step& step) {
+  const int stage = action.stage, micro_batch = action.micro_batch;
+  runtime::Decoder& decoder = *stages_.at(stage);
+  const auto key = std::make_pair(stage, micro_batch);
+  Tensor input;
+  Message message{};
+  if (InputOf(action, message)) {
+    COHORT_ASSIGN_OR_RETURN(input, Take(message, step));
+  }
+  PostReceives(step, static_cast<size_t>(receives_ahead_));
+  step.ready = SecondsSince(step.began);
+  Tensor made;
+  switch (action.kind) {
+    case ActionKind::kForward: {
       LossSums part;
-      COHORT_ASSIGN_OR_RETURN(Tensor y, decoder.Forward(batch, scale, x, &saved[key], &part));
-      AddSums(part, sums[static_cast<size_t>(stage)]);
-      Give(stage, micro_batch, Direction::kForward, std::move(y));
+      COHORT_ASSIGN_OR_RETURN(made, decoder.Forward(step.micro_batches[static_cast<size_t>(micro_batch)],
+                                                    step.scale, input, &step.saved[key], &part));
+      AddSums(part, step.sums[static_cast<size_t>(stage)]);
+      Give({stage + 1, micro_batch, Direction::kForward}, std::move(made));
       return absl::OkStatus();
     }
-    if (action.kind == ActionKind::kBackwardWeight) {
-      return decoder.BackwardWeight(*saved.extract(key).mapped());
+    case ActionKind::kBackwardWeight:
+      return decoder.BackwardWeight(*step.saved.extract(key).mapped());
+    case ActionKind::kBackward: {
+      COHORT_ASSIGN_OR_RETURN(made, decoder.Backward(input, *step.saved.extract(key).mapped()));
+      break;
     }
-    COHORT_ASSIGN_OR_RETURN(const Tensor dy, Take(stage, micro_batch, Direction::kBackward, batch));
-    Tensor dx;
-    if (action.kind == ActionKind::kBackward) {
-      COHORT_ASSIGN_OR_RETURN(dx, decoder.Backward(dy, *saved.extract(key).mapped()));
-    } else {
-      COHORT_ASSIGN_OR_RETURN(dx, decoder.BackwardInput(dy, *saved.at(key)));
+    case ActionKind::kBackwardInput: {
+      COHORT_ASSIGN_OR_RETURN(made, decoder.BackwardInput(input, *step.saved.at(key)));
+      break;
     }
-    Give(stage, micro_batch, Direction::kBackward, std::move(dx));
-    return absl::OkStatus();
-  };
-
-  absl::Status status;
-  for (const Action& action : schedule_.actions[static_cast<size_t>(rank())]) {
-    status = Where(run(action), action);
-    if (!status.ok()) break;
   }
-  status.Update(FinishSends());
+  Give({stage - 1, micro_batch, Direction::kBackward}, std::move(made));
+  return absl::OkStatus();
+}
+
+absl::Status Executor::Run(const Schedule& schedule, absl::Span<const TokenBatch> micro_batches,
+                           const runtime::LossScale& scale, std::vector<LossSums>& sums,
+                           ExecutorTrace* trace) {
+  COHORT_CHECK(static_cast<int>(micro_batches.size()) == schedule.micro_batches,
+               "%zu micro-batches for a schedule of %d", micro_batches.size(), schedule.micro_batches);
+  COHORT_CHECK(schedule.rank_of == rank_of_, "a schedule of %d stages that are elsewhere", schedule.stages());
+  sums.assign(static_cast<size_t>(stages()), {});
+  Step step{.micro_batches = micro_batches, .scale = scale, .sums = sums};
+  const std::vector<Action>& list = schedule.actions[static_cast<size_t>(rank())];
+  for (const Action& action : list) {
+    Message message{};
+    if (InputOf(action, message) && rank_of_[static_cast<size_t>(SourceOf(message))] != rank()) {
+      step.awaited.push_back(message);
+    }
+  }
+  runtime::Device& device = stages_.begin()->second->device();
+  const auto before = static_cast<int64_t>(device.allocated_bytes());
+  absl::Status status;
+  for (const Action& action : list) {
+    status = Where(Do(action, step), action);
+    if (!status.ok()) break;
+    if (trace != nullptr) {
+      device.Synchronize();
+      trace->line.push_back({action, step.ready, SecondsSince(step.began)});
+    }
+    DropSends();
+    if (trace != nullptr) trace->kept.push_back(static_cast<int64_t>(device.allocated_bytes()) - before);
+  }
+  status = FinishMessages(std::move(status));
+  if (trace != nullptr) trace->seconds = SecondsSince(step.began);
   return status;
 }
 
 absl::Status Executor::Evaluate(const TokenBatch& micro_batch, std::vector<LossSums>& sums) {
-  sums.assign(static_cast<size_t>(schedule_.stages()), {});
-  absl::Status status;
-  for (const auto& [stage, decoder] :
-       stages_) {  // ascending: a stage of this rank never waits for a later one here
-    absl::StatusOr<Tensor> x = Take(stage, 0, Direction::kForward, micro_batch);
-    if (x.ok()) {
-      x = decoder->Forward(micro_batch, runtime::LossScale(), *x, nullptr, &sums[static_cast<size_t>(stage)]);
-    }
-    status = x.status();
-    if (!status.ok()) break;
-    Give(stage, 0, Direction::kForward, *std::move(x));
+  sums.assign(static_cast<size_t>(stages()), {});
+  const runtime::LossScale scale;
+  Step step{.micro_batches = absl::MakeConstSpan(&micro_batch, 1), .scale = scale, .sums = sums};
+  const auto run = [&](int stage, runtime::Decoder& decoder) -> absl::Status {
+    const Message message{stage, 0, Direction::kForward};
+    COHORT_ASSIGN_OR_RETURN(const Tensor x, Take(message, step));
+    COHORT_ASSIGN_OR_RETURN(
+        Tensor y, decoder.Forward(micro_batch, scale, x, nullptr, &sums[static_cast<size_t>(stage)]));
+    Give({stage + 1, 0, Direction::kForward}, std::move(y));
+    return absl::OkStatus();
+  };
+  // Ascending: a stage of this rank never waits for a later one here.
+  for (const auto& [stage, decoder] : stages_) {
+    const Message message{stage, 0, Direction::kForward};
+    const int from = SourceOf(message);
+    if (from >= 0 && rank_of_[static_cast<size_t>(from)] != rank()) step.awaited.push_back(message);
   }
-  status.Update(FinishSends());
-  return status;
+  absl::Status status;
+  for (const auto& [stage, decoder] : stages_) {
+    status = run(stage, *decoder);
+    if (!status.ok()) break;
+  }
+  return FinishMessages(std::move(status));
 }
 
 }  // namespace cohort::parallel::pipeline

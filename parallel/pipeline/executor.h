@@ -1,6 +1,9 @@
 // Runs a pipeline schedule: this rank's list, action by action.
 #pragma once
 
+#include <chrono>
+#include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <tuple>
@@ -11,55 +14,91 @@
 #include "absl/types/span.h"
 #include "comm/communicator.h"
 #include "parallel/pipeline/schedule.h"
+#include "parallel/pipeline/simulate.h"
 #include "runtime/model/decoder.h"
 
 namespace cohort::parallel::pipeline {
 
-// The stages of this rank are the decoder's parts that Schedule::StagesOf names. Activations go to the next stage's
-// rank as soon as they are there; a rank waits only for what its next action needs. Sends are waited for at the end.
-// One thread; errors are the communicator's or the decoders'.
+// What a run did on this rank, for whoever holds it against the simulator and the memory model.
+struct ExecutorTrace {
+  // In the order of the list: seconds since the run began; an action begins when all it needs is here.
+  std::vector<TimedAction> line;
+  // Bytes of the device after each action, more than before the run: activations, and messages that wait.
+  std::vector<int64_t> kept;
+  double seconds = 0;  // until the last message was out of this rank's hands
+};
+
+// Receives are posted this many messages ahead of the one that an action waits for, so that they arrive while the rank
+// computes: in the steady state of all schedules the next two are one of each direction. Each holds a buffer.
+inline constexpr int kReceivesAhead = 2;
+
+// The stages of this rank are the decoder's parts that `rank_of` places here. Activations go to the next stage's rank as
+// soon as they are there, and their memory goes back when that rank has them; a rank waits only for what its next
+// action needs. One thread. Errors are the communicator's or the decoders'; after the first, messages of this step are
+// lost and others still wait for them, so all ranks of the pipeline fail with it, now and in later calls.
 class Executor {
  public:
-  // `ranks`: the schedule's, in its numbering; its messages are this object's alone. The decoders outlive this.
-  Executor(Schedule schedule, std::shared_ptr<comm::Communicator> ranks,
+  // `rank_of`: by stage, in the numbering of `ranks`, whose messages are this object's alone. The decoders outlive
+  // this.
+  Executor(std::vector<int> rank_of, std::shared_ptr<comm::Communicator> ranks,
            std::map<int, runtime::Decoder*> stages, runtime::TensorGroup& tensor)
-      : schedule_(std::move(schedule)),
-        ranks_(std::move(ranks)),
-        stages_(std::move(stages)),
-        tensor_(tensor) {}
+      : rank_of_(std::move(rank_of)), ranks_(std::move(ranks)), stages_(std::move(stages)), tensor_(tensor) {}
 
-  const Schedule& schedule() const { return schedule_; }
+  // Messages posted ahead, instead of kReceivesAhead; 0: each when it is needed.
+  void SetReceivesAhead(int messages) { receives_ahead_ = messages; }
 
-  // One step: all micro-batches, schedule().micro_batches of them, forward and backward. sums[s]: what stage s, of this
-  // rank, adds up (empty for others).
-  absl::Status Run(absl::Span<const runtime::TokenBatch> micro_batches, const runtime::LossScale& scale,
-                   std::vector<runtime::LossSums>& sums);
+  // One step: all micro-batches of `schedule`, which is proved and places the stages as here, forward and backward.
+  // sums[s]: what stage s, of this rank, adds up (empty for others). trace: null where nobody asks.
+  absl::Status Run(const Schedule& schedule, absl::Span<const runtime::TokenBatch> micro_batches,
+                   const runtime::LossScale& scale, std::vector<runtime::LossSums>& sums,
+                   ExecutorTrace* trace = nullptr);
   // One micro-batch forward.
   absl::Status Evaluate(const runtime::TokenBatch& micro_batch, std::vector<runtime::LossSums>& sums);
 
  private:
+  enum class Direction : uint8_t { kForward, kBackward };
+  // What goes into `stage`: activations, or the gradient of what it made.
+  struct Message {
+    int stage;
+    int micro_batch;
+    Direction direction;
+    bool operator==(const Message&) const = default;
+    auto operator<=>(const Message&) const = default;
+  };
   struct InFlight {
+    Message message;
     runtime::Tensor tensor;
     comm::Work work;
   };
-  enum class Direction : uint8_t { kForward, kBackward };
+  struct Step;  // what one Run works on
 
   int rank() const { return ranks_->rank(); }
-  // The stage that takes what `stage` makes; -1: none.
-  int Next(int stage, Direction direction) const;
-  // The activations or gradients that go into `stage`: [t, D], from this rank's own hands or another's.
-  absl::StatusOr<runtime::Tensor> Take(int stage, int micro_batch, Direction direction,
-                                       const runtime::TokenBatch& batch);
-  void Give(int stage, int micro_batch, Direction direction, runtime::Tensor made);
-  absl::Status FinishSends();
+  int stages() const { return static_cast<int>(rank_of_.size()); }
+  // The stage that makes it; -1: it is nobody's.
+  int SourceOf(const Message& message) const;
+  int TagOf(const Message& message) const;
+  // What an action takes from another stage; false: nothing.
+  bool InputOf(const Action& action, Message& message) const;
 
-  const Schedule schedule_;
+  absl::Status Do(const Action& action, Step& step);
+  // Posts receives until `count` are under way, or none is left.
+  void PostReceives(Step& step, size_t count);
+  // [t, D], from this rank's own hands or another's; undefined where nobody makes it.
+  absl::StatusOr<runtime::Tensor> Take(const Message& message, Step& step);
+  void Give(const Message& message, runtime::Tensor made);
+  // Lets go of what has been received.
+  void DropSends();
+  // Waits for all messages; tells the others of an error.
+  absl::Status FinishMessages(absl::Status status);
+
+  const std::vector<int> rank_of_;
   const std::shared_ptr<comm::Communicator> ranks_;
   const std::map<int, runtime::Decoder*> stages_;
   runtime::TensorGroup& tensor_;
-  // Between two stages of this rank, by (stage that takes it, micro-batch, direction).
-  std::map<std::tuple<int, int, Direction>, runtime::Tensor> kept_;
-  std::vector<InFlight> sends_;
+  int receives_ahead_ = kReceivesAhead;
+  std::map<Message, runtime::Tensor> kept_;  // between two stages of this rank
+  std::deque<InFlight> receives_;            // in the order in which they are needed
+  std::deque<InFlight> sends_;
 };
 
 }  // namespace cohort::parallel::pipeline

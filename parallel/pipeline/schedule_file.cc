@@ -50,12 +50,14 @@ struct Home {
 absl::StatusOr<Schedule> ParseSchedule(absl::string_view text, absl::string_view path) {
   Schedule schedule;
   std::map<int, Home> homes;  // by stage
+  std::vector<int> lines;     // by rank
   int number = 0;
   for (absl::string_view line : absl::StrSplit(text, '\n')) {
     ++number;
     line = absl::StripAsciiWhitespace(line);
     if (line.empty() || line.front() == '#') continue;
     const int rank = schedule.ranks();
+    lines.push_back(number);
     std::vector<Action>& list = schedule.actions.emplace_back();
     for (absl::string_view cell : absl::StrSplit(line, ',')) {
       cell = absl::StripAsciiWhitespace(cell);
@@ -92,8 +94,10 @@ absl::StatusOr<Schedule> ParseSchedule(absl::string_view text, absl::string_view
     }
     schedule.rank_of.push_back(home.rank);
   }
-  const absl::Status proved = CheckSchedule(schedule);
-  if (!proved.ok()) return absl::InvalidArgumentError(absl::StrCat(path, ": ", proved.message()));
+  if (const std::optional<ScheduleFault> fault = FindFault(schedule)) {
+    const std::string line = fault->rank < 0 ? "" : absl::StrCat(":", lines[fault->rank]);
+    return absl::InvalidArgumentError(absl::StrCat(path, line, ": ", fault->what));
+  }
   return schedule;
 }
 

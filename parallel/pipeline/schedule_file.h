@@ -19,7 +19,7 @@ namespace cohort::parallel::pipeline {
 //   0F0,0F1,0B0,0F2,0B1,0B2
 //   1F0,1B0,1F1,1B1,1F2,1B2
 //
-// INVALID_ARGUMENT: `path` and line of what cannot be read; or `path` and what CheckSchedule says.
+// INVALID_ARGUMENT: `path` and line of what cannot be read, or of the rank at which FindFault (check.h) finds one.
 absl::StatusOr<Schedule> ParseSchedule(absl::string_view text, absl::string_view path);
 
 std::string ScheduleText(const Schedule& schedule);

@@ -40,7 +40,8 @@ TEST(PipelineCheck, EveryActionOnce) {
   const std::vector<Action> second = {{F, 1, 0}, {B, 1, 0}};
   EXPECT_EQ(Said(Two(1, {{F, 0, 0}, {B, 0, 0}}, second)), "");
   EXPECT_EQ(Said(Two(1, {{F, 0, 0}, {I, 0, 0}, {W, 0, 0}}, second)), "");
-  EXPECT_THAT(Said(Two(1, {{F, 0, 0}}, second)), HasSubstr("need 4 actions or more"));
+  EXPECT_THAT(Said(Two(1, {{F, 0, 0}}, second)),
+              HasSubstr("rank 0 has no backward (B, or I and W) of stage 0, micro-batch 0"));
   EXPECT_THAT(Said(Two(1, {{F, 0, 0}, {W, 0, 0}}, second)),
               HasSubstr("rank 0 has no gradient of the input (I) of stage 0, micro-batch 0"));
   EXPECT_THAT(Said(Two(1, {{F, 0, 0}, {I, 0, 0}}, second)),
@@ -189,7 +190,19 @@ TEST(PipelineScheduleFile, BrokenFilesAreRefusedWithTheirLine) {
   EXPECT_THAT(said("0F0,0B0\n,,\n"), HasSubstr("mine.csv:2: rank 1 has no action"));
   EXPECT_THAT(said("# nothing\n"), HasSubstr("mine.csv: empty"));
   EXPECT_THAT(said(""), HasSubstr("mine.csv: empty"));
-  EXPECT_THAT(said("0B0,0F0\n"), HasSubstr("mine.csv: wrong order: rank 0, action 0 (0B0)"));
+  // What the checker finds, with the line of the rank.
+  EXPECT_THAT(said("# mine\n0B0,0F0\n"), HasSubstr("mine.csv:2: wrong order: rank 0, action 0 (0B0)"));
+  EXPECT_THAT(said("0F0,0B0\n\n1F0,\n"), HasSubstr("mine.csv:3: rank 1 has no backward (B, or I and W) of "
+                                                   "stage 1, micro-batch 0"));
+  EXPECT_THAT(said("0F0,0I0\n1F0,1B0\n"), HasSubstr("mine.csv:1: rank 0 has no gradient of the weights (W)"));
+  EXPECT_THAT(said("0F0,0B0\n1F0,1B0,1F0\n"),
+              HasSubstr("mine.csv:2: rank 1, action 2 (1F0): is there twice"));
+  EXPECT_THAT(said("0F0,0B0\n1F0,1B0,1W0\n"),
+              HasSubstr("mine.csv:2: rank 1, action 2 (1W0): the backward is"));
+  EXPECT_THAT(said("# a\n0F0,0B0,0F1,0B1\n1F0,1F1,1B0,1B1\n"),
+              HasSubstr("mine.csv:2: deadlock: rank 0, action 1 (0B0): waits for the gradient of stage 1"));
+  EXPECT_THAT(said("0F0,0B0,0F2,0B2\n1F0,1B0,1F2,1B2\n"),
+              HasSubstr("mine.csv:1: rank 0 has no forward (F) of stage 0, micro-batch 1"));
   EXPECT_THAT(said("0F0,0B0,0F900000,0B900000\n"), HasSubstr("need 1800002 actions or more"));
 }
 
