@@ -92,7 +92,7 @@ Fault CheckActions(const Schedule& schedule) {
     const int micro_batch = static_cast<int>(i % schedule.micro_batches);
     const char* missing = nullptr;
     if (!had(ActionKind::kForward)) missing = "forward (F)";
-    if (!had(ActionKind::kBackward)) {
+    if (missing == nullptr && !had(ActionKind::kBackward)) {
       const bool input = had(ActionKind::kBackwardInput), weight = had(ActionKind::kBackwardWeight);
       if (!input) missing = weight ? "gradient of the input (I)" : "backward (B, or I and W)";
       if (input && !weight) missing = "gradient of the weights (W)";

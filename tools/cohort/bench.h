@@ -14,6 +14,7 @@ void AddBenchTransfer(CLI::App& bench, const Selected& selected);
 void AddBenchTokens(CLI::App& bench, const Selected& selected);
 void AddBenchAttention(CLI::App& bench, const Selected& selected);
 void AddBenchHybrid(CLI::App& bench, const Selected& selected);
+void AddBenchPipeline(CLI::App& bench, const Selected& selected);
 void AddBenchDatatype(CLI::App& bench, const Selected& selected);
 void AddBenchFaults(CLI::App& bench, const Selected& selected);
 

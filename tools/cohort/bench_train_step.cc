@@ -17,6 +17,7 @@
 #include "runtime/random/philox.h"
 #include "tools/cohort/bench.h"
 #include "tools/cohort/bench_model.h"
+#include "tools/cohort/random_tokens.h"
 #include "tools/cohort/world.h"
 
 namespace cohort::tools {
@@ -44,41 +45,6 @@ struct TrainStepFlags {
   std::string secondary, gather_codec, reduce_codec;
   bool recompute = false;
   bool no_alone = false;
-};
-
-// Random tokens, all sequences of one length: what a step costs does not depend on what they say.
-class RandomTokens final : public parallel::BatchSource {
- public:
-  RandomTokens(int64_t sequence, int64_t vocabulary) : sequence_(sequence), vocabulary_(vocabulary) {}
-
-  absl::StatusOr<parallel::Samples> Training(int64_t step, int64_t begin, int64_t count) override {
-    const int64_t size = count * sequence_;
-    std::vector<int32_t> tokens(size), targets(size), positions(size), offsets(count + 1);
-    uint64_t state = static_cast<uint64_t>(step * 1000003 + begin) * 0x9e3779b97f4a7c15u + 1;
-    for (int64_t i = 0; i < size; ++i) {
-      state = state * 6364136223846793005u + 1442695040888963407u;
-      tokens[i] = static_cast<int32_t>((state >> 33) % static_cast<uint64_t>(vocabulary_));
-      positions[i] = static_cast<int32_t>(i % sequence_);
-      targets[i > 0 ? i - 1 : size - 1] = tokens[i];
-    }
-    for (int64_t s = 0; s <= count; ++s) offsets[s] = static_cast<int32_t>(s * sequence_);
-    runtime::Device& device = runtime::CpuDevice();
-    using runtime::Tensor;
-    parallel::Samples samples;
-    samples.tokens = {.tokens = Tensor::FromHost(device, {size}, absl::Span<const int32_t>(tokens)),
-                      .targets = Tensor::FromHost(device, {size}, absl::Span<const int32_t>(targets)),
-                      .positions = Tensor::FromHost(device, {size}, absl::Span<const int32_t>(positions)),
-                      .offsets = Tensor::FromHost(device, {count + 1}, absl::Span<const int32_t>(offsets)),
-                      .host_offsets = offsets};
-    return samples;
-  }
-  int64_t held_out() const override { return 0; }
-  absl::StatusOr<parallel::Samples> HeldOut(int64_t, int64_t) override {
-    return absl::UnimplementedError("a benchmark holds nothing out");
-  }
-
- private:
-  const int64_t sequence_, vocabulary_;
 };
 
 // A model over some ranks and its optimizer; one step of both, timed.

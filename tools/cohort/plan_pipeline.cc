@@ -189,7 +189,8 @@ absl::Status PlanPipeline(const PipelineFlags& flags) {
   const std::string title = absl::StrFormat(
       "%s: %d stages on %d ranks, %d micro-batches", flags.file.empty() ? best.name : "schedule",
       best.schedule.stages(), best.schedule.ranks(), best.schedule.micro_batches);
-  return runtime::WriteFileDurably(flags.svg, PipelineFigure(title, best.schedule, best.simulation));
+  const PipelinePanel panel = {title, &best.schedule, &best.simulation};
+  return runtime::WriteFileDurably(flags.svg, PipelineFigure({&panel, 1}));
 }
 
 }  // namespace

@@ -39,7 +39,7 @@ double OpacityOf(const std::vector<int>& stages, int stage) {
   return 1 - 0.6 * static_cast<double>(chunk) / static_cast<double>(stages.size() - 1);
 }
 
-std::string Legend(const parallel::pipeline::Schedule& schedule) {
+std::string Legend(const parallel::pipeline::Schedule& schedule, double top) {
   bool used[parallel::pipeline::kNumActionKinds] = {};
   bool chunks = false;
   for (const auto& list : schedule.actions) {
@@ -51,32 +51,33 @@ std::string Legend(const parallel::pipeline::Schedule& schedule) {
   std::string text;
   for (int kind = 0; kind < parallel::pipeline::kNumActionKinds; ++kind) {
     if (!used[kind]) continue;
-    text += svg::Rectangle(x, 42, 14, 14, absl::StrCat("fill=\"", kActionColours[kind], "\""));
-    text += svg::Text(x + 20, 54, "start", kNamesOfKinds[kind]);
+    text += svg::Rectangle(x, top + 42, 14, 14, absl::StrCat("fill=\"", kActionColours[kind], "\""));
+    text += svg::Text(x + 20, top + 54, "start", kNamesOfKinds[kind]);
     x += 140;
   }
-  if (chunks) text += svg::Text(x, 54, "start", "paler: a later stage of the same rank");
+  if (chunks) text += svg::Text(x, top + 54, "start", "paler: a later stage of the same rank");
   return text;
 }
 
-}  // namespace
+double HeightOf(const PipelinePanel& panel) { return kTitle + kRow * panel.schedule->ranks() + kAxis; }
 
-std::string PipelineFigure(const std::string& title, const parallel::pipeline::Schedule& schedule,
-                           const parallel::pipeline::Simulation& simulation) {
-  const double right = kFigureWidth - kNumbers, bottom = kTitle + kRow * schedule.ranks();
-  const double whole = std::max(simulation.seconds, 1e-12);
+std::string Panel(const PipelinePanel& panel, double begin, double whole) {
+  const parallel::pipeline::Schedule& schedule = *panel.schedule;
+  const parallel::pipeline::Simulation& simulation = *panel.simulation;
+  const double right = kFigureWidth - kNumbers, first = begin + kTitle,
+               bottom = first + kRow * schedule.ranks();
   const auto x_of = [&](double seconds) { return kNames + (right - kNames) * seconds / whole; };
-  std::string figure = svg::Begin(kFigureWidth, bottom + kAxis);
-  figure += svg::Text(kNames, 28, "start", title, 15) + Legend(schedule);
-  figure += svg::Text(right + 12, 54, "start", "busy") + svg::Text(right + 62, 54, "start", "kept");
+  std::string figure = svg::Text(kNames, begin + 28, "start", panel.title, 15) + Legend(schedule, begin) +
+                       svg::Text(right + 12, begin + 54, "start", "busy") +
+                       svg::Text(right + 62, begin + 54, "start", "kept");
   const double step = TickStep(whole);
   for (int tick = 0; tick * step <= whole * (1 + 1e-9); ++tick) {
     const double x = x_of(tick * step);
-    figure += svg::Line(x, kTitle, x, bottom, "stroke=\"#ddd\"");
+    figure += svg::Line(x, first, x, bottom, "stroke=\"#ddd\"");
     figure += svg::Text(x, bottom + 18, "middle", tick == 0 ? "0" : svg::TimeText(tick * step));
   }
   for (int rank = 0; rank < schedule.ranks(); ++rank) {
-    const double top = kTitle + kRow * rank, middle = top + kRow / 2 + 4;
+    const double top = first + kRow * rank, middle = top + kRow / 2 + 4;
     const std::vector<int> stages = schedule.StagesOf(rank);
     figure += svg::Text(kNames - 10, middle, "end", absl::StrCat("rank ", rank));
     for (const TimedAction& timed : simulation.timeline[rank]) {
@@ -90,15 +91,33 @@ std::string PipelineFigure(const std::string& title, const parallel::pipeline::S
       if (width < kDigitRoom + kMoreDigits * static_cast<double>(number.size() - 1)) continue;
       figure += svg::Text(x + width / 2, middle, "middle", number, 11);
     }
-    figure += svg::Text(right + 12, middle, "start",
-                        absl::StrFormat("%.0f%%", 100 * simulation.busy[rank] / whole));
+    figure += svg::Text(
+        right + 12, middle, "start",
+        absl::StrFormat("%.0f%%", 100 * simulation.busy[rank] / std::max(simulation.seconds, 1e-12)));
     figure +=
         svg::Text(right + 62, middle, "start", absl::StrFormat("%.3g", simulation.peak_activations[rank]));
   }
   figure += svg::Line(kNames, bottom, right, bottom, "stroke=\"#222\"");
-  figure += svg::Text((kNames + right) / 2, bottom + 42, "middle",
-                      absl::StrFormat("%s, of which ranks are idle for %.1f%%",
-                                      svg::TimeText(simulation.seconds), 100 * simulation.BubbleFraction()));
+  return figure +
+         svg::Text((kNames + right) / 2, bottom + 42, "middle",
+                   absl::StrFormat("%s, of which ranks are idle for %.1f%%",
+                                   svg::TimeText(simulation.seconds), 100 * simulation.BubbleFraction()));
+}
+
+}  // namespace
+
+std::string PipelineFigure(absl::Span<const PipelinePanel> panels) {
+  double whole = 1e-12, height = 0;
+  for (const PipelinePanel& panel : panels) {
+    whole = std::max(whole, panel.simulation->seconds);
+    height += HeightOf(panel);
+  }
+  std::string figure = svg::Begin(kFigureWidth, height);
+  double top = 0;
+  for (const PipelinePanel& panel : panels) {
+    figure += Panel(panel, top, whole);
+    top += HeightOf(panel);
+  }
   return figure + svg::kEnd;
 }
 
