@@ -42,10 +42,6 @@ Schedule OneAfterTheOther(Schedule schedule) {
   return schedule;
 }
 
-bool IsFile(const std::string& schedule) {
-  return absl::StrContains(schedule, '/') || absl::StrContains(schedule, '.');
-}
-
 absl::StatusOr<Schedule> ScheduleOfFile(const std::string& path, int ranks, int micro_batches) {
   COHORT_ASSIGN_OR_RETURN(const std::string text, runtime::ReadFile(path));
   COHORT_ASSIGN_OR_RETURN(Schedule schedule, pipeline::ParseSchedule(text, path));
@@ -63,10 +59,14 @@ absl::StatusOr<Schedule> ScheduleOfFile(const std::string& path, int ranks, int 
 
 }  // namespace
 
+bool IsScheduleFile(const std::string& schedule) {
+  return absl::StrContains(schedule, '/') || absl::StrContains(schedule, '.');
+}
+
 absl::StatusOr<PipelinePlan> PipelinePlan::Create(const runtime::ModelConfig& config,
                                                   const std::string& schedule, int ranks, int stages_per_rank,
                                                   int micro_batches, const BlockCosts& costs) {
-  const bool from_file = IsFile(schedule);
+  const bool from_file = IsScheduleFile(schedule);
   absl::StatusOr<Schedule> made;
   if (from_file) {
     made = ScheduleOfFile(schedule, ranks, micro_batches);

@@ -18,6 +18,9 @@ struct BlockCosts {
   double embedding = 0, head = 0;   // counted where `blocks` is given
 };
 
+// Whether this names a file and not a row of pipeline/schedules: it has a dot or a slash.
+bool IsScheduleFile(const std::string& schedule);
+
 class PipelinePlan {
  public:
   // `schedule`: a row of pipeline/schedules, or a file (pipeline/schedule_file.h), which says by itself how many stages

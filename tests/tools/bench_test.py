@@ -3,6 +3,7 @@
 import json
 import shutil
 import unittest
+import xml.etree.ElementTree
 
 from harness import CohortTest
 
@@ -84,6 +85,27 @@ class BenchTest(CohortTest):
         self.assertEqual([row["who"] for row in rows], ["forwarding", "all-to-all-v"])
         self.assertEqual([row["rows_crossing"] for row in rows], [0, 0])
         self.assertIn("multiple of the 3 ranks", self.fails("bench", "tokens", "--experts", 7, ranks=3))
+
+    def test_pipeline(self):
+        (self.folder / "own.csv").write_text("0F0,0F1,0F2,0B0,0B1,0B2\n1F0,1B0,1F1,1B1,1F2,1I2,1W2\n")
+        rows = self.rows("pipeline", "--schedules", "interleaved,zb-h1,zb-v,own.csv", "--micro-batches", 3, "--sequence", 32,
+                         "--turns", 2, "--svg", "pipeline.svg", *SMALL, "--set", "model.num_hidden_layers=5", ranks=2)
+        self.assertEqual([(row["schedule"], row["stages"]) for row in rows],
+                         [("interleaved", 4), ("zb-h1", 2), ("zb-v", 4), ("own.csv", 2)])
+        for row in rows:
+            self.assertGreater(row["step_s"], 0)
+            self.assertTrue(0 <= row["simulated_bubble"] < 1 and 0 <= row["bubble"] < 1, row)
+            for stage in row["costs"]:
+                self.assertGreater(min(stage["forward_s"], stage["input_s"]), 0)
+        texts = [node.text for node in xml.etree.ElementTree.parse(self.folder / "pipeline.svg").iter()
+                 if node.tag.endswith("text")]
+        for title in ("zb-v, measured (kept: MB)", "zb-v, simulated (kept: MB)"):
+            self.assertIn(title, texts)
+        # One rank has one of every stage.
+        self.assertEqual(len(self.rows("pipeline", "--schedules", "1f1b,interleaved", "--turns", 1, "--sequence", 16, *SMALL)), 2)
+        self.assertIn("6 pipeline stages for 5 blocks",
+                      self.fails("bench", "pipeline", "--schedules", "interleaved", "--stages-per-rank", 3, *SMALL, "--set",
+                                 "model.num_hidden_layers=5", ranks=2))
 
     def test_transfer_refuses_what_makes_no_sense(self):
         self.assertIn("mpirun -np 2", self.fails("bench", "transfer"))
