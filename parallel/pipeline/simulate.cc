@@ -29,6 +29,19 @@ double SecondsOf(ActionKind kind, const StageCosts& stage) {
   COHORT_CHECK(false, "no such action: %d", static_cast<int>(kind));
 }
 
+absl::Status CheckActionTimes(const Schedule& schedule, const std::vector<std::vector<double>>& times) {
+  if (times.empty()) return absl::OkStatus();
+  bool fits = times.size() == schedule.actions.size();
+  for (size_t rank = 0; fits && rank < times.size(); ++rank) {
+    fits = times[rank].size() == schedule.actions[rank].size() &&
+           std::all_of(times[rank].begin(), times[rank].end(),
+                       [](double time) { return time >= 0 && std::isfinite(time); });
+  }
+  if (fits) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      "times of actions: there must be one for each action of each rank, finite and 0 or more");
+}
+
 }  // namespace
 
 absl::Status CheckCosts(const PipelineCosts& costs, int stages, int ranks) {
@@ -72,6 +85,7 @@ double Simulation::BubbleOverBusy() const {
 absl::StatusOr<Simulation> SimulateSchedule(const Schedule& schedule, const PipelineCosts& costs) {
   COHORT_RETURN_IF_ERROR(CheckSchedule(schedule));
   COHORT_RETURN_IF_ERROR(CheckCosts(costs, schedule.stages(), schedule.ranks()));
+  COHORT_RETURN_IF_ERROR(CheckActionTimes(schedule, costs.actions));
   const int stages = schedule.stages(), ranks = schedule.ranks();
   Simulation result;
   result.busy.resize(ranks);
@@ -96,7 +110,9 @@ absl::StatusOr<Simulation> SimulateSchedule(const Schedule& schedule, const Pipe
       begin = std::max(begin, arrival[need.gradient][at(need.stage, action.micro_batch)]);
     }
     const StageCosts stage = costs.stages.empty() ? StageCosts{} : costs.stages[action.stage];
-    const double took = SecondsOf(action.kind, stage) / (costs.speeds.empty() ? 1 : costs.speeds[rank]);
+    const double took = costs.actions.empty()
+                            ? SecondsOf(action.kind, stage) / (costs.speeds.empty() ? 1 : costs.speeds[rank])
+                            : costs.actions[rank][index];
     const double end = begin + took;
     line.push_back({action, begin, end});
     result.busy[rank] += took;

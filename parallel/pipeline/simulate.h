@@ -15,6 +15,9 @@ struct PipelineCosts {
   std::vector<StageCosts> stages = {};  // by stage; empty: a second for each of the three
   TransferCosts transfer = {};
   std::vector<double> speeds = {};  // by rank, 2: in half the time; empty: 1
+  // What each action really took, by rank in the order of its list, instead of what stages and speeds say: a step that
+  // was measured is replayed. Empty: nothing was.
+  std::vector<std::vector<double>> actions = {};
 };
 
 // INVALID_ARGUMENT: of another number of stages or ranks, negative or not finite.
@@ -39,7 +42,8 @@ struct Simulation {
 };
 
 // Each action begins when its rank is through with the one before it and what it needs has arrived; B costs both
-// gradients and passes its result on at its end. Errors: those of CheckSchedule and CheckCosts.
+// gradients and passes its result on at its end. Errors: those of CheckSchedule and CheckCosts, and of
+// costs.actions that do not fit.
 absl::StatusOr<Simulation> SimulateSchedule(const Schedule& schedule, const PipelineCosts& costs = {});
 
 }  // namespace cohort::parallel::pipeline

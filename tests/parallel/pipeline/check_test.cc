@@ -144,6 +144,18 @@ TEST(PipelineSimulate, TimesAreAsCountedByHand) {
   EXPECT_THAT(simulation.peak_activations, ElementsAre(2, 1));
 }
 
+TEST(PipelineSimulate, AMeasuredStepIsReplayed) {
+  const Schedule schedule = *MakeSchedule("1f1b", {2, 1, 2});  // 0F0 0F1 0B0 0B1 / 1F0 1B0 1F1 1B1
+  PipelineCosts costs;
+  costs.actions = {{1, 2, 1, 1}, {4, 1, 1, 3}};
+  const Simulation simulation = *SimulateSchedule(schedule, costs);
+  EXPECT_EQ(simulation.timeline[0][2].begin, 6);  // 1F0 from 1 to 5, 1B0 to 6
+  EXPECT_EQ(simulation.seconds, 11);              // 1F1 to 7, 1B1 to 10, 0B1
+  EXPECT_THAT(simulation.busy, ElementsAre(5, 9));
+  costs.actions[1].pop_back();
+  EXPECT_THAT(SimulateSchedule(schedule, costs).status().message(), HasSubstr("one for each action"));
+}
+
 TEST(PipelineSimulate, MessagesOfALinkQueue) {
   const Schedule schedule = *MakeSchedule("gpipe", {2, 1, 3});
   PipelineCosts costs;
