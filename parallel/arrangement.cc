@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
 #include "parallel/pipeline/schedules/schedules.h"
+#include "parallel/pipeline_plan.h"
 #include "parallel/sequence/attention_plan.h"
 
 namespace cohort::parallel {
@@ -25,6 +26,8 @@ absl::Status CheckHeads(int tensor, const runtime::ModelConfig& model) {
 }
 
 absl::Status CheckStages(const v1::ParallelSection& section, const Arrangement& arrangement, int blocks) {
+  if (IsScheduleFile(arrangement.schedule))
+    return absl::OkStatus();  // read, and held against the model, with the plan
   const int64_t stages = int64_t{arrangement.shape.pipeline} * arrangement.stages_per_rank;
   if (stages > blocks) {
     return absl::InvalidArgumentError(absl::StrCat(

@@ -16,7 +16,7 @@ struct Arrangement {
   MeshShape shape = {};
   Sharding sharding = {};  // of parameters, gradients and optimizer state over ranks that hold the same ones
   ContextOptions context = {};    // how context groups share sequences
-  std::string schedule = "1f1b";  // of the pipeline: a row of pipeline/schedules
+  std::string schedule = "1f1b";  // of the pipeline: a row of pipeline/schedules, or a file
   int stages_per_rank = 1;        // of the pipeline
 };
 
