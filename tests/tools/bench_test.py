@@ -102,7 +102,8 @@ class BenchTest(CohortTest):
         for title in ("zb-v, measured (kept: MB)", "zb-v, simulated (kept: MB)"):
             self.assertIn(title, texts)
         # One rank has one of every stage.
-        self.assertEqual(len(self.rows("pipeline", "--schedules", "1f1b,interleaved", "--turns", 1, "--sequence", 16, *SMALL)), 2)
+        self.assertEqual(len(self.rows("pipeline", "--schedules", "1f1b,interleaved", "--turns", 1, "--sequence", 16,
+                                       "--measured-costs", *SMALL)), 2)
         self.assertIn("6 pipeline stages for 5 blocks",
                       self.fails("bench", "pipeline", "--schedules", "interleaved", "--stages-per-rank", 3, *SMALL, "--set",
                                  "model.num_hidden_layers=5", ranks=2))

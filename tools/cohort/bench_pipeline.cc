@@ -43,6 +43,7 @@ constexpr const char* kNarrow[] = {"model.vocab_size=1024", "model.hidden_size=5
                                    "model.num_attention_heads=8", "model.head_dim=64",
                                    "model.intermediate_size=1408"};
 constexpr int kBlocksPerRank = 4;
+constexpr int kWarmups = 2, kBlockTurns = 3;
 
 struct PipelineBenchFlags {
   std::shared_ptr<BenchFlags> bench = std::make_shared<BenchFlags>();
@@ -50,7 +51,7 @@ struct PipelineBenchFlags {
   int stages_per_rank = 2, micro_batches = 8, turns = 9;
   int64_t sequences = 1, sequence = 128;
   int receives_ahead = parallel::pipeline::kReceivesAhead;
-  bool recompute = false;
+  bool recompute = false, measured_costs = false;
   std::string svg;
 };
 
@@ -81,6 +82,7 @@ int StagesPerRank(const std::string& name, int wanted) {
 }
 
 absl::StatusOr<PipelineRow> MakeRow(const PipelineBenchFlags& flags, const std::string& name,
+                                    int stages_per_rank, const parallel::BlockCosts& block_costs,
                                     const runtime::ModelConfig& config, const parallel::Mesh& mesh,
                                     const std::shared_ptr<comm::Communicator>& world) {
   PipelineRow row{.name = name, .model = nullptr};
@@ -92,11 +94,44 @@ absl::StatusOr<PipelineRow> MakeRow(const PipelineBenchFlags& flags, const std::
                       .global_batch = flags.micro_batches * flags.sequences,
                       .micro_batch = flags.sequences,
                       .schedule = name,
-                      .stages_per_rank = StagesPerRank(name, flags.stages_per_rank)},
+                      .stages_per_rank = stages_per_rank,
+                      .block_costs = block_costs},
                      mesh, world, std::make_unique<RandomTokens>(flags.sequence, config.vocab_size)));
   row.model->Initialize(1);
   row.model->executor().SetReceivesAhead(flags.receives_ahead);
   return row;
+}
+
+absl::StatusOr<MeasuredStep> RunStep(PipelineRow& row, int64_t step, comm::Communicator& stages) {
+  row.trace = {};
+  row.model->TracePipeline(&row.trace);
+  COHORT_RETURN_IF_ERROR(row.model->ComputeGradients(step).status());
+  return GatherTraces(stages, row.schedule(), row.trace);
+}
+
+// What each block takes, from a pipeline whose stages have one each. Embedding and head are in the first and the last.
+absl::StatusOr<parallel::BlockCosts> MeasureBlocks(const PipelineBenchFlags& flags,
+                                                   const runtime::ModelConfig& config,
+                                                   const parallel::Mesh& mesh,
+                                                   const std::shared_ptr<comm::Communicator>& world,
+                                                   comm::Communicator& stages) {
+  const auto blocks = static_cast<int>(config.num_hidden_layers);
+  if (blocks % stages.size() != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--measured-costs runs stages of one block each: ", blocks,
+        " blocks (model.num_hidden_layers) cannot be dealt evenly to ", stages.size(), " ranks"));
+  }
+  COHORT_ASSIGN_OR_RETURN(PipelineRow row,
+                          MakeRow(flags, "gpipe", blocks / stages.size(), {}, config, mesh, world));
+  for (int turn = -kWarmups; turn < kBlockTurns; ++turn) {
+    COHORT_ASSIGN_OR_RETURN(MeasuredStep step, RunStep(row, turn + kWarmups, stages));
+    if (turn >= 0) row.steps.push_back(std::move(step));
+  }
+  parallel::BlockCosts costs;
+  for (const StageCosts& block : CostsOf(row.schedule(), row.steps)) {
+    costs.blocks.push_back(block.forward + block.input + block.weight);
+  }
+  return costs;
 }
 
 absl::Status Evaluate(PipelineRow& row) {
@@ -145,7 +180,11 @@ void PrintRows(const std::vector<PipelineRow>& rows) {
       "same for all micro-batches;\nreplayed: from what each action of a step took, so that what is left are "
       "messages and the executor\n");
   for (const PipelineRow& row : rows) {
-    std::printf("%s, ms of each stage:", row.name.c_str());
+    const std::vector<int>& first = row.model->plan().first_block();
+    std::printf("%s, blocks of each stage:", row.name.c_str());
+    for (size_t stage = 0; stage + 1 < first.size(); ++stage)
+      std::printf(" %d", first[stage + 1] - first[stage]);
+    std::printf("; ms:");
     for (const StageCosts& stage : row.costs.stages) {
       std::printf(" %.2f + %.2f", stage.forward * 1e3, stage.input * 1e3);
       if (stage.weight > 0) std::printf(" + %.2f", stage.weight * 1e3);
@@ -219,20 +258,22 @@ absl::Status BenchPipeline(PipelineBenchFlags flags) {
   // In the pipeline's numbering.
   COHORT_ASSIGN_OR_RETURN(const std::unique_ptr<comm::Communicator> stages,
                           world->Split(0, mesh.Coordinate(parallel::Axis::kPipeline, world->rank())));
+  parallel::BlockCosts block_costs;
+  if (flags.measured_costs) {
+    COHORT_ASSIGN_OR_RETURN(block_costs, MeasureBlocks(flags, config, mesh, world, *stages));
+  }
   std::vector<PipelineRow> rows;
   for (const std::string& name : flags.schedules) {
-    COHORT_ASSIGN_OR_RETURN(PipelineRow row, MakeRow(flags, name, config, mesh, world));
+    COHORT_ASSIGN_OR_RETURN(PipelineRow row, MakeRow(flags, name, StagesPerRank(name, flags.stages_per_rank),
+                                                     block_costs, config, mesh, world));
     rows.push_back(std::move(row));
   }
   const size_t message = static_cast<size_t>(flags.sequences * flags.sequence * config.hidden_size) *
                          SizeOf(*ParseDataType(flags.bench->dtype));
   COHORT_ASSIGN_OR_RETURN(const auto transfer, MeasureTransfers(*stages, message));
-  for (int turn = -2; turn < flags.turns; ++turn) {  // the first two warm up
+  for (int turn = -kWarmups; turn < flags.turns; ++turn) {
     for (PipelineRow& row : rows) {
-      row.trace = {};
-      row.model->TracePipeline(&row.trace);
-      COHORT_RETURN_IF_ERROR(row.model->ComputeGradients(turn + 2).status());
-      COHORT_ASSIGN_OR_RETURN(MeasuredStep step, GatherTraces(*stages, row.schedule(), row.trace));
+      COHORT_ASSIGN_OR_RETURN(MeasuredStep step, RunStep(row, turn + kWarmups, *stages));
       if (turn >= 0) row.steps.push_back(std::move(step));
     }
   }
