@@ -10,6 +10,16 @@ namespace cohort::parallel {
 
 using runtime::Tensor;
 
+namespace {
+
+// A shift of the lattice, whose errors within a block go together, is what QSDP's proof of convergence asks of weights
+// (Markov et al., 2023, section 4); where the codec's wire has no room for it, each element is rounded at random.
+comm::Rounding GatherRounding(comm::CodecKind codec) {
+  return comm::GetCodec(codec).shifts() ? comm::Rounding::kShift : comm::Rounding::kStochastic;
+}
+
+}  // namespace
+
 ShardedBucket::ShardedBucket(const ReplicaGroup& group, std::vector<runtime::ParameterBucket*> parts,
                              runtime::Device& device, DataType compute, MemoryCounter& memory,
                              std::optional<comm::CodecKind> gather, std::optional<comm::CodecKind> reduce,
@@ -107,8 +117,7 @@ void ShardedBucket::StartGather() {
   if (gather_codec_ && !refill) {
     gather_ = comm::QuantizedAllGather(*move.ranks, source.raw(), whole_.raw(), parts, compute_,
                                        {.codec = *gather_codec_,
-                                        .rounding = comm::Rounding::kStochastic,
-                                        .seed = 2 * number_,
+ XX
                                         .step = encoded_++});
   } else {
     gather_ = move.ranks->AllGather(source.raw(), whole_.raw(), parts, compute_);

@@ -88,12 +88,13 @@ class ShardedParameters {
   void InstallHooks();
 
   absl::Status Apply(const GatherOrder::Actions& actions, int use);
+  absl::Status BeforeForward(int group);
   absl::Status BeforeBackward(int group);
   absl::Status AfterBackward(int group);
   // Starts what can go on.
   void Advance();
-  // Waits until at most `most` groups' whole gradients are on their way, and none of `group`.
-  void AwaitReductions(size_t most, int group);
+  // Waits for the sums of these groups' whole gradients, and frees them.
+  void EndGradients(const std::vector<int>& groups);
 
   runtime::Decoder& decoder_;
   const Sharding sharding_;
@@ -105,6 +106,7 @@ class ShardedParameters {
   StateMemory plan_;
   GroupLayout layout_;
   GatherOrder order_;
+  GradientOrder gradients_;
   // Of the step, by group: backwards that have begun, that are over, and that there will be.
   struct Backwards {
     int begun = 0, over = 0;
