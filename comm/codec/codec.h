@@ -15,12 +15,12 @@ namespace cohort::comm {
 // X(enumerator, name, bits of an element, elements of a block, floats before them, codes of a block's extent, largest
 // error of nearest rounding as a part of the block's largest magnitude, description). Before the elements lies the scale,
 // and with two floats what code zero stands for. Codes reach from minus to plus the extent, or from 0 to it.
-#define COHORT_CODECS(X)                                                                                    \
-  X(kInt8, "int8", 8, policy::kCodecBlock, 1, 127, 0.5 / 127, "whole multiples -127..127 of the scale")    \
-  X(kInt4, "int4", 4, policy::kCodecBlock, 1, 7, 0.5 / 7, "whole multiples -7..7 of the scale")            \
-  X(kFp8, "fp8", 8, policy::kCodecBlock, 1, 448, 16.0 / 448,                                                \
-    "multiples by e4m3 floats: small values of a block keep their digits")                                  \
-  X(kMinMax8, "minmax8", 8, policy::kCodecBucket, 2, 255, 1.0 / 255,                                        \
+#define COHORT_CODECS(X)                                                                                \
+  X(kInt8, "int8", 8, policy::kCodecBlock, 1, 127, 0.5 / 127, "whole multiples -127..127 of the scale") \
+  X(kInt4, "int4", 4, policy::kCodecBlock, 1, 7, 0.5 / 7, "whole multiples -7..7 of the scale")         \
+  X(kFp8, "fp8", 8, policy::kCodecBlock, 1, 448, 16.0 / 448,                                            \
+    "multiples by e4m3 floats: small values of a block keep their digits")                              \
+  X(kMinMax8, "minmax8", 8, policy::kCodecBucket, 2, 255, 1.0 / 255,                                    \
     "256 even steps from the smallest to the largest value (QSDP)")
 
 enum class CodecKind : uint8_t {

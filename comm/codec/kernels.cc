@@ -278,19 +278,21 @@ struct MinMax8 {
 template <typename Format>
 COHORT_INLINE BlockHeader Encode(const float* values, Rounding rounding, const BlockCounter& random,
                                  std::byte* payload) {
-  if constexpr (std::is_same_v<Format, MinMax8>) return MinMax8::Encode(values, rounding, random, payload);
-  else return EncodeScaled<Format>(values, rounding, random, payload);
+  if constexpr (std::is_same_v<Format, MinMax8>)
+    return MinMax8::Encode(values, rounding, random, payload);
+  else
+    return EncodeScaled<Format>(values, rounding, random, payload);
 }
 
-#define COHORT_LEVEL(level, attribute)                                                              \
-  template <typename Format>                                                                        \
-  attribute BlockHeader Encode##level(const float* values, Rounding rounding,                       \
-                                      const BlockCounter& random, std::byte* payload) {             \
-    return Encode<Format>(values, rounding, random, payload);                                       \
-  }                                                                                                 \
-  template <typename Format, bool add>                                                              \
-  attribute void Decode##level(const BlockHeader& header, const std::byte* payload, float* values) { \
-    Format::template Load<add>(header, reinterpret_cast<const uint8_t*>(payload), values);          \
+#define COHORT_LEVEL(level, attribute)                                                                    \
+  template <typename Format>                                                                              \
+  attribute BlockHeader Encode##level(const float* values, Rounding rounding, const BlockCounter& random, \
+                                      std::byte* payload) {                                               \
+    return Encode<Format>(values, rounding, random, payload);                                             \
+  }                                                                                                       \
+  template <typename Format, bool add>                                                                    \
+  attribute void Decode##level(const BlockHeader& header, const std::byte* payload, float* values) {      \
+    Format::template Load<add>(header, reinterpret_cast<const uint8_t*>(payload), values);                \
   }
 
 COHORT_LEVEL(Baseline, )

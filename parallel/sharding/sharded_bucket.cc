@@ -117,7 +117,8 @@ void ShardedBucket::StartGather() {
   if (gather_codec_ && !refill) {
     gather_ = comm::QuantizedAllGather(*move.ranks, source.raw(), whole_.raw(), parts, compute_,
                                        {.codec = *gather_codec_,
- XX
+                                        .rounding = GatherRounding(*gather_codec_),
+                                        .seed = 2 * number_,
                                         .step = encoded_++});
   } else {
     gather_ = move.ranks->AllGather(source.raw(), whole_.raw(), parts, compute_);

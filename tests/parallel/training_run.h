@@ -45,12 +45,13 @@ class TestSource final : public BatchSource {
   absl::StatusOr<Samples> Training(int64_t step, int64_t begin, int64_t count) override {
     if (step == fail_at_step)
       return absl::DataLossError("the training data ends in the middle of a document");
-    return Make(1000 + step * 100, begin, count);
+    return Make(1000 + (repeat ? 0 : step * 100), begin, count);
   }
   int64_t held_out() const override { return 7; }
   absl::StatusOr<Samples> HeldOut(int64_t begin, int64_t count) override { return Make(0, begin, count); }
 
   int64_t fail_at_step = -1;
+  bool repeat = false;  // every step brings the batch of the first
 
  private:
   Samples Make(int64_t first, int64_t begin, int64_t count) {

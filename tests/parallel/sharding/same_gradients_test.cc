@@ -103,7 +103,10 @@ std::vector<Trained> TrainAll(const Training& run,
           Training row = run;
           row.options.sharding = shardings[i].second;
           const std::string what = absl::StrCat(shardings[i].first, " on ", run.ranks, " ranks");
-          const auto model = MakeModel(row, world);
+          // One batch again and again: what is learned shows in a few steps.
+          auto source = std::make_unique<TestSource>(runtime::CpuDevice(), run.config.vocab_size);
+          source->repeat = true;
+          const auto model = MakeModel(row, world, std::move(source));
           ASSERT_NE(model, nullptr) << what;
           Optimizer optimizer(*model);
           model->parameters().memory().ResetPeak();
