@@ -1,6 +1,7 @@
 #include "parallel/sharding/sharded_bucket.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "comm/check.h"
 #include "comm/codec/quantized_collectives.h"
@@ -104,14 +105,19 @@ void ShardedBucket::EndWhole() {
   Bind();
 }
 
-void ShardedBucket::StartGather() {
+void ShardedBucket::BeginGather() {
   if (!group_.gather.moves()) return;
   COHORT_CHECK(!whole_.defined(), "parameters are gathered that are whole");
+  whole_ = memory_.Empty(device_, elements_, compute_, StateKind::kParameters);
+  gathering_ = true;
+  gather_ = comm::Work();
+}
+
+void ShardedBucket::StartGather() {
+  if (!gathering_) return;
   const bool refill = secondary_valid_;
   const ShardMove& move = refill ? group_.refill : group_.gather;
   const Tensor& source = refill ? secondary_ : value_;
-  whole_ = memory_.Empty(device_, elements_, compute_, StateKind::kParameters);
-  gathering_ = true;
   const std::vector<size_t> parts = PartsOf(move);
   device_.Synchronize();
   if (gather_codec_ && !refill) {
@@ -148,15 +154,17 @@ void ShardedBucket::FreeWhole() {
   Bind();
 }
 
-comm::Work ShardedBucket::Publish() {
+void ShardedBucket::StartPublish() {
   secondary_valid_ = false;
   const ShardMove& move = group_.publish;
-  if (!move.moves()) return comm::Work();
+  if (!move.moves()) return;
   device_.Synchronize();
   // Never encoded: these are the parameters themselves.
-  return move.ranks->AllGather(Within(value_, move.coarse, move.fine).raw(), value_.raw(), PartsOf(move),
-                               compute_);
+  publish_ = move.ranks->AllGather(Within(value_, move.coarse, move.fine).raw(), value_.raw(), PartsOf(move),
+                                   compute_);
 }
+
+absl::Status ShardedBucket::WaitPublished() { return std::exchange(publish_, comm::Work()).Wait(); }
 
 void ShardedBucket::BeginStep() {
   accumulated_ = false;

@@ -168,11 +168,31 @@ absl::Status ShardedParameters::Apply(const GatherOrder::Actions& actions, int u
     for (const auto& bucket : buckets_[group]) bucket->FreeWhole();
   }
   for (const int group : actions.gather) {
-    for (const auto& bucket : buckets_[group]) bucket->StartGather();
+    for (const auto& bucket : buckets_[group]) {
+      bucket->BeginGather();
+      gathers_.push_back({group, bucket.get()});
+    }
   }
-  if (use < 0) return absl::OkStatus();
+  if (use < 0) return StartGathers(use);
   const runtime::TraceScope trace("wait for parameters");
-  for (const auto& bucket : buckets_[use]) COHORT_RETURN_IF_ERROR(bucket->WaitGather());
+  COHORT_RETURN_IF_ERROR(StartGathers(use));
+  for (const auto& bucket : buckets_[use]) {
+    COHORT_RETURN_IF_ERROR(bucket->WaitPublished());
+    COHORT_RETURN_IF_ERROR(bucket->WaitGather());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ShardedParameters::StartGathers(int use) {
+  const auto needed = [&] {
+    return std::any_of(gathers_.begin(), gathers_.end(), [&](const Gather& g) { return g.group == use; });
+  };
+  while (!gathers_.empty() && (gathers_.front().bucket->PublishDone() || needed())) {
+    ShardedBucket& bucket = *gathers_.front().bucket;
+    gathers_.pop_front();
+    COHORT_RETURN_IF_ERROR(bucket.WaitPublished());
+    bucket.StartGather();
+  }
   return absl::OkStatus();
 }
 
@@ -242,6 +262,10 @@ absl::Status ShardedParameters::Finish() {
       Advance();
     }
   }
+  for (const auto& group : buckets_) {
+    for (const auto& bucket : group) failed_.Update(bucket->WaitPublished());
+  }
+  gathers_.clear();
   for (const int group : order_.End().free) {
     for (const auto& bucket : buckets_[group]) bucket->FreeWhole();
   }
@@ -252,15 +276,10 @@ absl::Status ShardedParameters::Finish() {
   return std::exchange(failed_, absl::OkStatus());
 }
 
-absl::Status ShardedParameters::Publish() {
-  const runtime::TraceScope trace("spread new parameters");
-  std::vector<comm::Work> under_way;
+void ShardedParameters::StartPublish() {
   for (const auto& group : buckets_) {
-    for (const auto& bucket : group) under_way.push_back(bucket->Publish());
+    for (const auto& bucket : group) bucket->StartPublish();
   }
-  absl::Status status;
-  for (const comm::Work& work : under_way) status.Update(work.Wait());
-  return status;
 }
 
 void ShardedParameters::AddSquares(const runtime::Tensor& squares) const {

@@ -29,7 +29,8 @@ struct OwnedRun {
 // Gathers are started a group ahead of their use and freed after it; sums of gradients are started when a group's
 // backward is over and go on behind the next ones. A step is
 //
-//   BeginStep; the decoder's forwards and backwards, which may interleave; Finish; the optimizer over slices(); Publish.
+//   BeginStep; the decoder's forwards and backwards, which may interleave; Finish; the optimizer over slices();
+//   StartPublish, which goes on behind the next forward.
 //
 // Every call is made by all ranks of a stage in the same order; errors are the communicator's. One thread.
 class ShardedParameters {
@@ -54,8 +55,9 @@ class ShardedParameters {
   // Waits for everything under way, frees what is whole; the first error. After each step and evaluation, also after
   // an error.
   absl::Status Finish();
-  // Spreads what the optimizer wrote, and waits for it.
-  absl::Status Publish();
+  // Starts to spread what the optimizer wrote, in the order of the next forward, each group of which waits for its own
+  // values. Errors are those of that forward, or of Finish.
+  void StartPublish();
 
   // What this rank updates: a slice for each bucket of parameters, perhaps empty, the same ones in the same order on
   // all ranks.
@@ -93,6 +95,8 @@ class ShardedParameters {
   absl::Status AfterBackward(int group);
   // Starts what can go on.
   void Advance();
+  // Starts gathers, in their order, of which new values are there; waits for these up to those of group `use`.
+  absl::Status StartGathers(int use);
   // Waits for the sums of these groups' whole gradients, and frees them.
   void EndGradients(const std::vector<int>& groups);
 
@@ -114,7 +118,12 @@ class ShardedParameters {
   std::vector<Backwards> backwards_;
   int micro_batches_ = 0;
   std::deque<Reduction> reductions_;  // in the order in which they were started
-  absl::Status failed_;               // the first error since Finish
+  struct Gather {
+    int group;
+    ShardedBucket* bucket;
+  };
+  std::deque<Gather> gathers_;  // that new values have not come for
+  absl::Status failed_;         // the first error since Finish
 };
 
 }  // namespace cohort::parallel
