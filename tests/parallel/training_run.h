@@ -79,6 +79,7 @@ struct Training {
       .compute = DataType::kF32, .recompute = false, .global_batch = 8, .micro_batch = 0};
   int shard = 1;
   int steps = 20;
+  bool repeat = false;  // one batch again and again: what is learned shows in a few steps
 };
 
 struct Report {
@@ -93,7 +94,11 @@ inline std::unique_ptr<ParallelModel> MakeModel(const Training& run, comm::Commu
   runtime::Device& device = runtime::CpuDevice();
   auto mesh = MakeMesh({.shard = run.shard, .expert = run.expert}, world);
   EXPECT_TRUE(mesh.ok()) << mesh.status();
-  if (source == nullptr) source = std::make_unique<TestSource>(device, run.config.vocab_size);
+  if (source == nullptr) {
+    auto test_source = std::make_unique<TestSource>(device, run.config.vocab_size);
+    test_source->repeat = run.repeat;
+    source = std::move(test_source);
+  }
   std::shared_ptr<comm::Communicator> borrowed(&world, [](comm::Communicator*) {});
   auto model =
       ParallelModel::Create(run.config, device, run.options, *mesh, std::move(borrowed), std::move(source));

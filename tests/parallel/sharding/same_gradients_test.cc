@@ -103,10 +103,7 @@ std::vector<Trained> TrainAll(const Training& run,
           Training row = run;
           row.options.sharding = shardings[i].second;
           const std::string what = absl::StrCat(shardings[i].first, " on ", run.ranks, " ranks");
-          // One batch again and again: what is learned shows in a few steps.
-          auto source = std::make_unique<TestSource>(runtime::CpuDevice(), run.config.vocab_size);
-          source->repeat = true;
-          const auto model = MakeModel(row, world, std::move(source));
+          const auto model = MakeModel(row, world);
           ASSERT_NE(model, nullptr) << what;
           Optimizer optimizer(*model);
           model->parameters().memory().ResetPeak();
@@ -189,7 +186,7 @@ class SameGradients : public ::testing::TestWithParam<Case> {};
 
 TEST_P(SameGradients, AsOneRank) {
   const Case& c = GetParam();
-  Training run = {.config = runtime::TinyConfig(c.family)};
+  Training run = {.config = runtime::TinyConfig(c.family), .repeat = true};
   run.config.num_hidden_layers = 3;
   run.config.tie_word_embeddings = c.tied;
   run.options.global_batch = c.global_batch;
