@@ -24,7 +24,7 @@ Slice ScheduleBuilder::Scratch(size_t count) {
 
 Slice ScheduleBuilder::Wire(size_t count) {
   const Slice slice{Buffer::kWire, schedule_.wire_count, count};
-  schedule_.wire_count += (count + policy::kCodecBlock - 1) / policy::kCodecBlock * policy::kCodecBlock;
+  schedule_.wire_count += (count + policy::kCodecBucket - 1) / policy::kCodecBucket * policy::kCodecBucket;
   return slice;
 }
 
@@ -114,7 +114,7 @@ absl::Status CheckSlice(const Schedule& schedule, size_t step, const char* which
   if (slice.buffer == Buffer::kInput && which[0] == 'd' && slice.count > 0) {
     return absl::InternalError(absl::StrFormat("step %d writes to the input", step));
   }
-  if (slice.buffer == Buffer::kWire && slice.offset % policy::kCodecBlock != 0) {
+  if (slice.buffer == Buffer::kWire && slice.offset % policy::kCodecBucket != 0) {
     return absl::InternalError(absl::StrFormat("step %d: the %s begins inside a codec's block", step, which));
   }
   return absl::OkStatus();

@@ -302,14 +302,18 @@ absl::StatusOr<double> ParallelModel::GradientNorm() {
 }
 
 absl::Status ParallelModel::StateRestored() {
-  for (ModelPart& part : parts_) COHORT_RETURN_IF_ERROR(part.parameters->Publish());
-  return absl::OkStatus();
+  absl::Status status;
+  for (ModelPart& part : parts_) {
+    part.parameters->StartPublish();
+    status.Update(part.parameters->Finish());
+  }
+  return status;
 }
 
 absl::Status ParallelModel::AfterStep(const runtime::StepResult& result) {
   const runtime::ModelConfig& config = decoder().config();
   for (ModelPart& part : parts_) {
-    COHORT_RETURN_IF_ERROR(part.parameters->Publish());
+    part.parameters->StartPublish();
     const auto load = result.sums.expert_load.begin();
     const runtime::DecoderPart& blocks = part.decoder->part();
     part.decoder->UpdateBalance({load + SparseBlocks(config, 0, blocks.first_block),

@@ -4,8 +4,10 @@
 #include <bit>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 #include "comm/philox.h"
+#include "comm/policy.h"
 
 namespace cohort::comm::codec {
 namespace {
@@ -15,22 +17,35 @@ constexpr uint32_t kInfinity = 0x7f800000u;
 // Adding it to a float below 2^22 rounds it to a whole number, to even, which then are the sum's low bits.
 constexpr float kRounder = 0x1.8p23f;
 
+struct Numbers {
+  PhiloxKey key;
+  uint32_t stream, step, purpose;
+
+  COHORT_INLINE explicit Numbers(const BlockCounter& at)
+      : key{static_cast<uint32_t>(at.seed), static_cast<uint32_t>(at.seed >> 32)},
+        stream(at.stream),
+        step(static_cast<uint32_t>(at.step)),
+        purpose(static_cast<uint32_t>(kRoundingPurpose) << 16 |
+                (static_cast<uint32_t>(at.step >> 32) & 0xffffu)) {}
+  COHORT_INLINE PhiloxCounter At(uint32_t call) const {
+    return Philox4x32({call, stream, step, purpose}, key);
+  }
+};
+
 // Sixteen random bits for each element, four words a counter. An element's words are a fixed place in the block.
+template <size_t kBlock>
 COHORT_INLINE void Draw(const BlockCounter& at, uint16_t* random) {
   constexpr uint32_t kCalls = kBlock / 8;
-  const auto key0 = static_cast<uint32_t>(at.seed), key1 = static_cast<uint32_t>(at.seed >> 32);
-  const auto step_low = static_cast<uint32_t>(at.step);
-  const uint32_t purpose =
-      static_cast<uint32_t>(kRoundingPurpose) << 16 | (static_cast<uint32_t>(at.step >> 32) & 0xffffu);
+  const Numbers numbers(at);
   uint32_t words[4][kCalls];
   for (uint32_t call = 0; call < kCalls; ++call) {
-    const PhiloxCounter drawn =
-        Philox4x32({at.block * kCalls + call, at.stream, step_low, purpose}, {key0, key1});
+    const PhiloxCounter drawn = numbers.At(at.block * kCalls + call);
     for (int word = 0; word < 4; ++word) words[word][call] = drawn[word];
   }
   std::memcpy(random, words, sizeof(words));
 }
 
+template <size_t kBlock>
 COHORT_INLINE uint32_t LargestBits(const float* values) {
   uint32_t largest = 0;
   for (size_t i = 0; i < kBlock; ++i) {
@@ -56,6 +71,7 @@ COHORT_INLINE uint32_t QuantizeWhole(float value, const uint16_t* random) {
 }
 
 struct Int8 {
+  static constexpr size_t kBlock = policy::kCodecBlock;
   static constexpr float kLargest = 127;
   static constexpr size_t kBytes = kBlock;
   template <bool stochastic>
@@ -66,7 +82,9 @@ struct Int8 {
     }
   }
   template <bool add>
-  static COHORT_INLINE void Load(float scale, const uint8_t* __restrict in, float* __restrict values) {
+  static COHORT_INLINE void Load(const BlockHeader& header, const uint8_t* __restrict in,
+                                 float* __restrict values) {
+    const float scale = header.scale;
     for (size_t i = 0; i < kBlock; ++i) {
       const float value = static_cast<float>(static_cast<int8_t>(in[i])) * scale;
       values[i] = add ? values[i] + value : value;
@@ -76,6 +94,7 @@ struct Int8 {
 
 // Element i of the first half of a block shares a byte with element i of the second.
 struct Int4 {
+  static constexpr size_t kBlock = policy::kCodecBlock;
   static constexpr float kLargest = 7;
   static constexpr size_t kBytes = kBlock / 2;
   template <bool stochastic>
@@ -89,7 +108,9 @@ struct Int4 {
     }
   }
   template <bool add>
-  static COHORT_INLINE void Load(float scale, const uint8_t* __restrict in, float* __restrict values) {
+  static COHORT_INLINE void Load(const BlockHeader& header, const uint8_t* __restrict in,
+                                 float* __restrict values) {
+    const float scale = header.scale;
     constexpr size_t kHalf = kBlock / 2;
     for (size_t i = 0; i < kHalf; ++i) {
       const float value = static_cast<float>((static_cast<int32_t>(in[i] & 0xf) ^ 8) - 8) * scale;
@@ -104,6 +125,7 @@ struct Int4 {
 
 // e4m3 of the OCP 8-bit floating point specification: exponent bias 7, no infinities, largest 448 (0x7e).
 struct Fp8 {
+  static constexpr size_t kBlock = policy::kCodecBlock;
   static constexpr float kLargest = 448;
   static constexpr size_t kBytes = kBlock;
   template <bool stochastic>
@@ -128,7 +150,9 @@ struct Fp8 {
     }
   }
   template <bool add>
-  static COHORT_INLINE void Load(float scale, const uint8_t* __restrict in, float* __restrict values) {
+  static COHORT_INLINE void Load(const BlockHeader& header, const uint8_t* __restrict in,
+                                 float* __restrict values) {
+    const float scale = header.scale;
     for (size_t i = 0; i < kBlock; ++i) {
       const uint32_t code = in[i] & 0x7fu, sign = (in[i] & 0x80u) << 24;
       const uint32_t normal = (code << 20) + ((127u - 7u) << 23);
@@ -140,47 +164,135 @@ struct Fp8 {
   }
 };
 
+constexpr float kMost = std::numeric_limits<float>::max();
 // The smallest magnitude whose inverse is finite for sure.
 constexpr float kSmallestNormal = 0x1p-126f;
+// What smaller ones are multiplied by before they are divided by.
+constexpr float kLift = 0x1p64f;
 
+// Of a codec whose header is the scale.
 template <typename Format>
-COHORT_INLINE float Encode(const float* values, const BlockCounter* random, std::byte* payload) {
+COHORT_INLINE BlockHeader EncodeScaled(const float* values, Rounding rounding, const BlockCounter& random,
+                                       std::byte* payload) {
+  constexpr size_t kBlock = Format::kBlock;
   auto* out = reinterpret_cast<uint8_t*>(payload);
-  const uint32_t largest = LargestBits(values);
+  const uint32_t largest = LargestBits<kBlock>(values);
   if (largest >= kInfinity || largest == 0) {
     for (size_t i = 0; i < Format::kBytes; ++i) out[i] = 0;
-    return largest == 0 ? 0.0f : std::numeric_limits<float>::quiet_NaN();
+    return {largest == 0 ? 0.0f : std::numeric_limits<float>::quiet_NaN(), 0};
   }
   float scale = std::bit_cast<float>(largest) / Format::kLargest;
   // The largest float's scale, rounded up, would come back as an infinity.
-  if (scale * Format::kLargest > std::numeric_limits<float>::max()) {
+  if (scale * Format::kLargest > kMost) {
     scale = std::bit_cast<float>(std::bit_cast<uint32_t>(scale) - 1);
   }
   float lifted[kBlock];
   float factor = 1 / scale;
   if (scale < kSmallestNormal) {
-    for (size_t i = 0; i < kBlock; ++i) lifted[i] = values[i] * 0x1p64f;
+    for (size_t i = 0; i < kBlock; ++i) lifted[i] = values[i] * kLift;
     values = lifted;
-    factor = scale > 0 ? 1 / (scale * 0x1p64f) : 0;
+    factor = scale > 0 ? 1 / (scale * kLift) : 0;
   }
   uint16_t drawn[kBlock];
-  if (random != nullptr) {
-    Draw(*random, drawn);
+  if (rounding == Rounding::kStochastic) {
+    Draw<kBlock>(random, drawn);
     Format::template Store<true>(values, factor, drawn, out);
   } else {
     Format::template Store<false>(values, factor, drawn, out);
   }
-  return scale;
+  return {scale, 0};
 }
 
-#define COHORT_LEVEL(level, attribute)                                                                 \
-  template <typename Format>                                                                           \
-  attribute float Encode##level(const float* values, const BlockCounter* random, std::byte* payload) { \
-    return Encode<Format>(values, random, payload);                                                    \
-  }                                                                                                    \
-  template <typename Format, bool add>                                                                 \
-  attribute void Decode##level(float scale, const std::byte* payload, float* values) {                 \
-    Format::template Load<add>(scale, reinterpret_cast<const uint8_t*>(payload), values);              \
+// Codes 0..255 are base + (code - 127.5) scale; unshifted, the base is the middle of the block.
+struct MinMax8 {
+  static constexpr size_t kBlock = policy::kCodecBucket;
+  static constexpr float kHalf = 127.5f;
+
+  template <bool stochastic>
+  static COHORT_INLINE void Store(const float* __restrict values, float middle, float factor, float at_zero,
+                                  const uint16_t* __restrict random, uint8_t* __restrict out) {
+    for (size_t i = 0; i < kBlock; ++i) {
+      float code = (values[i] - middle) * factor + at_zero;
+      if constexpr (stochastic) code += Dither(random[i]);
+      code = code > 0.0f ? code : 0.0f;
+      code = code < 255.0f ? code : 255.0f;
+      out[i] = static_cast<uint8_t>(std::bit_cast<uint32_t>(code + kRounder));
+    }
+  }
+  template <bool add>
+  static COHORT_INLINE void Load(const BlockHeader& header, const uint8_t* __restrict in,
+                                 float* __restrict values) {
+    const float scale = header.scale, base = header.base;
+    for (size_t i = 0; i < kBlock; ++i) {
+      const float value = (static_cast<float>(static_cast<int32_t>(in[i])) - kHalf) * scale + base;
+      values[i] = add ? values[i] + value : value;
+    }
+  }
+
+  static COHORT_INLINE BlockHeader Encode(const float* values, Rounding rounding, const BlockCounter& random,
+                                          std::byte* payload) {
+    auto* out = reinterpret_cast<uint8_t*>(payload);
+    float low = values[0], high = values[0];
+    for (size_t i = 0; i < kBlock; ++i) {
+      low = values[i] < low ? values[i] : low;
+      high = values[i] > high ? values[i] : high;
+    }
+    const uint32_t largest = LargestBits<kBlock>(values);
+    if (largest >= kInfinity) {
+      for (size_t i = 0; i < kBlock; ++i) out[i] = 0;
+      constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+      return {kNan, kNan};
+    }
+    // Halves first: the difference of the largest floats is none.
+    float middle = low * 0.5f + high * 0.5f, scale = high / 255.0f - low / 255.0f;
+    if (kHalf * scale + middle > kMost || middle - kHalf * scale < -kMost) {
+      scale = std::bit_cast<float>(std::bit_cast<uint32_t>(scale) - 1);
+    }
+    float base = middle, at_zero = kHalf;
+    if (rounding == Rounding::kShift && std::bit_cast<float>(largest) < kMost / 2) {
+      // Uniform in (-1/2, 1/2), of 24 bits.
+      const float shift =
+          (static_cast<float>(Numbers(random).At(random.block)[0] >> 8) + 0.5f) * 0x1p-24f - 0.5f;
+      base = middle + shift * scale;
+      at_zero = kHalf - shift;
+    }
+    float lifted[kBlock];
+    float factor = 1 / scale;
+    if (scale < kSmallestNormal) {
+      for (size_t i = 0; i < kBlock; ++i) lifted[i] = values[i] * kLift;
+      values = lifted;
+      middle *= kLift;
+      factor = scale > 0 ? 1 / (scale * kLift) : 0;
+    }
+    uint16_t drawn[kBlock];
+    if (rounding == Rounding::kStochastic) {
+      Draw<kBlock>(random, drawn);
+      Store<true>(values, middle, factor, at_zero, drawn, out);
+    } else {
+      Store<false>(values, middle, factor, at_zero, drawn, out);
+    }
+    return {scale, base};
+  }
+};
+
+template <typename Format>
+COHORT_INLINE BlockHeader Encode(const float* values, Rounding rounding, const BlockCounter& random,
+                                 std::byte* payload) {
+  if constexpr (std::is_same_v<Format, MinMax8>)
+    return MinMax8::Encode(values, rounding, random, payload);
+  else
+    return EncodeScaled<Format>(values, rounding, random, payload);
+}
+
+#define COHORT_LEVEL(level, attribute)                                                                    \
+  template <typename Format>                                                                              \
+  attribute BlockHeader Encode##level(const float* values, Rounding rounding, const BlockCounter& random, \
+                                      std::byte* payload) {                                               \
+    return Encode<Format>(values, rounding, random, payload);                                             \
+  }                                                                                                       \
+  template <typename Format, bool add>                                                                    \
+  attribute void Decode##level(const BlockHeader& header, const std::byte* payload, float* values) {      \
+    Format::template Load<add>(header, reinterpret_cast<const uint8_t*>(payload), values);                \
   }
 
 COHORT_LEVEL(Baseline, )
@@ -212,6 +324,8 @@ Kernels FindKernels(CodecKind kind, ProcessorLevel level) {
       return Choose<Int4>(level);
     case CodecKind::kFp8:
       return Choose<Fp8>(level);
+    case CodecKind::kMinMax8:
+      return Choose<MinMax8>(level);
   }
   return {};
 }

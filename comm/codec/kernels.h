@@ -5,24 +5,27 @@
 #include <cstdint>
 
 #include "comm/codec/codec.h"
-#include "comm/policy.h"
 #include "comm/processor.h"
 
 namespace cohort::comm::codec {
 
-inline constexpr size_t kBlock = policy::kCodecBlock;
+// What precedes a block's elements on the wire; codecs of one float have the scale alone.
+struct BlockHeader {
+  float scale, base;
+};
 
-// Encodes kBlock floats: the scale, and kBlock * bits / 8 bytes. `random` is null for rounding to nearest, else the
-// counter of the block's random numbers. All levels give the same bits.
+// Encodes a codec's block of floats: its header, and block * bits / 8 bytes. `random`: the counter of the block's random
+// numbers, not looked at for rounding to nearest. All levels give the same bits.
 struct BlockCounter {
   uint64_t seed;
   uint64_t step;
   uint32_t stream;
   uint32_t block;
 };
-using EncodeBlock = float (*)(const float* values, const BlockCounter* random, std::byte* payload);
-// Decodes kBlock elements to `values`, or adds them to it.
-using DecodeBlock = void (*)(float scale, const std::byte* payload, float* values);
+using EncodeBlock = BlockHeader (*)(const float* values, Rounding rounding, const BlockCounter& random,
+                                    std::byte* payload);
+// Decodes a block to `values`, or adds it to them.
+using DecodeBlock = void (*)(const BlockHeader& header, const std::byte* payload, float* values);
 
 struct Kernels {
   EncodeBlock encode;

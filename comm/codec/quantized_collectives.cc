@@ -44,6 +44,11 @@ absl::Status GroupCommunicator::AddCodec(const QuantizedCall& call, Run::Argumen
         absl::StrFormat("step %d of a codec: below 2^48 is needed", options.step));
   }
   arguments->codec = &GetCodec(options.codec);
+  if (options.rounding == Rounding::kShift && !arguments->codec->shifts()) {
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "%s as %s with a shifted lattice: its wire has no room for the shift; round to nearest or at random",
+        Name(call.operation), arguments->codec->name));
+  }
   arguments->signature.codec = static_cast<uint8_t>(1 + static_cast<int>(options.codec));
   arguments->encoding = {options.rounding, options.seed, options.step, static_cast<uint32_t>(rank())};
   if (options.feedback == nullptr) return absl::OkStatus();

@@ -28,7 +28,7 @@ class ErrorFeedback {
 struct QuantizedOptions {
   CodecKind codec = CodecKind::kInt8;
   Rounding rounding = Rounding::kNearest;
-  // For stochastic rounding. `step` should differ from call to call.
+  // For rounding at random. `step` should differ from call to call.
   uint64_t seed = 0;
   uint64_t step = 0;
   ErrorFeedback* feedback = nullptr;

@@ -14,10 +14,10 @@ namespace {
 
 using namespace algorithms;
 
-// Nearly equal parts that end where blocks do.
+// Nearly equal parts that end where blocks do, of any codec.
 Cuts BlockCuts(size_t count, int parts) {
-  Cuts cuts = EqualCuts((count + policy::kCodecBlock - 1) / policy::kCodecBlock, parts);
-  for (size_t& cut : cuts) cut = std::min(count, cut * policy::kCodecBlock);
+  Cuts cuts = EqualCuts((count + policy::kCodecBucket - 1) / policy::kCodecBucket, parts);
+  for (size_t& cut : cuts) cut = std::min(count, cut * policy::kCodecBucket);
   return cuts;
 }
 

@@ -1,5 +1,8 @@
 #include "parallel/sharding/gather_order.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "comm/check.h"
 
 namespace cohort::parallel {
@@ -60,5 +63,22 @@ GatherOrder::Actions GatherOrder::End() {
   for (int group = 0; group < layout_.groups; ++group) Release(group, actions);
   return actions;
 }
+
+std::vector<int> GradientOrder::AllBut(size_t latest) {
+  const auto stay = leaving_.end() - static_cast<std::ptrdiff_t>(std::min(latest, leaving_.size()));
+  std::vector<int> gone(leaving_.begin(), stay);
+  leaving_.erase(leaving_.begin(), stay);
+  return gone;
+}
+
+std::vector<int> GradientOrder::BeforeForward(int) { return AllBut(1); }
+
+std::vector<int> GradientOrder::BeforeBackward(int group) {
+  const bool head = layout_.head && group == layout_.groups - 1;
+  const bool again = !leaving_.empty() && leaving_.back() == group;
+  return AllBut(head || again ? 0 : 1);
+}
+
+std::vector<int> GradientOrder::End() { return std::exchange(leaving_, {}); }
 
 }  // namespace cohort::parallel

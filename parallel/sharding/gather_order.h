@@ -1,7 +1,8 @@
-// When parameter groups are whole: which gathers start and which groups are freed at each of the decoder's hooks. A pure
-// value, run by the engine and by what predicts its memory.
+// When parameter groups and their gradients are whole: which gathers start, which sums must be over and what is freed at
+// each of the decoder's hooks. Pure values, run by the engine and by what predicts its memory.
 #pragma once
 
+#include <cstddef>
 #include <vector>
 
 namespace cohort::parallel {
@@ -46,6 +47,30 @@ class GatherOrder {
   std::vector<bool> whole_;
   bool training_ = false;
   int forward_ = -1;  // the last group whose forward began
+};
+
+// Whole gradients of a group leave when its backward is over, and their sum goes on behind what comes next. Their memory
+// goes at a hook that does not depend on how fast the network was, so that what a rank holds is known beforehand: at the
+// next use but one, or, where the head's backward or its own comes first, before that. So beside the gradients that
+// are being made there are those of one other group at most, and none beside the head's; and the embedding's have all of
+// the next micro-batch's forward for their sum.
+class GradientOrder {
+ public:
+  explicit GradientOrder(const GroupLayout& layout) : layout_(layout) {}
+
+  // The groups whose sums must be over before this use, and whose whole gradients then go.
+  std::vector<int> BeforeForward(int group);
+  std::vector<int> BeforeBackward(int group);
+  // The sum of this group's starts.
+  void AfterBackward(int group) { leaving_.push_back(group); }
+  // Everything: after a step, and after an error.
+  std::vector<int> End();
+
+ private:
+  std::vector<int> AllBut(size_t latest);
+
+  GroupLayout layout_;
+  std::vector<int> leaving_;  // in the order in which they left
 };
 
 }  // namespace cohort::parallel

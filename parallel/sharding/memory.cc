@@ -12,46 +12,51 @@ struct GroupBytes {
   int64_t gradient = 0;  // gradients that are made whole and then reduced
 };
 
-// Runs the hooks of a micro-batch over counters, as the engine does over tensors.
+// Runs the hooks of micro-batches over counters, as the engine does over tensors.
 class HookCounters {
  public:
   HookCounters(const std::vector<GroupBytes>& groups, const GroupLayout& layout)
-      : groups_(groups), layout_(layout), order_(layout) {}
+      : groups_(groups), layout_(layout), parameters_(layout), gradients_(layout) {}
 
   void Run(StateMemory& memory) {
-    order_.Begin(/*training=*/true);
-    for (int group = 0; group <= layout_.last_block(); ++group) {
-      Apply(order_.BeforeForward(group));
-      Apply(order_.AfterForward(group));
-    }
-    const int last = layout_.groups - 1;
-    if (layout_.head) Apply(order_.BeforeForward(last));
-    if (layout_.tied) BeforeBackward(0);
-    for (int group = last; group >= 0; --group) {
-      if (group > 0 || !layout_.tied) BeforeBackward(group);
-      Apply(order_.AfterBackward(group));
-      on_their_way_.push_back(group);
-    }
+    parameters_.Begin(/*training=*/true);
+    // The second one begins while gradients of the first are on their way.
+    for (int micro_batch = 0; micro_batch < 2; ++micro_batch) RunMicroBatch();
     memory.gathered = most_gathered_;
     memory.reducing = most_reducing_;
     memory.peak = memory.resident() + most_;
   }
 
  private:
+  void RunMicroBatch() {
+    for (int group = 0; group <= layout_.last_block(); ++group) {
+      BeforeForward(group);
+      Apply(parameters_.AfterForward(group));
+    }
+    const int last = layout_.groups - 1;
+    if (layout_.head) BeforeForward(last);
+    if (layout_.tied) BeforeBackward(0);
+    for (int group = last; group >= 0; --group) {
+      if (group > 0 || !layout_.tied) BeforeBackward(group);
+      Apply(parameters_.AfterBackward(group));
+      gradients_.AfterBackward(group);
+    }
+  }
+  void BeforeForward(int group) {
+    Free(gradients_.BeforeForward(group));
+    Apply(parameters_.BeforeForward(group));
+  }
+  void BeforeBackward(int group) {
+    Free(gradients_.BeforeBackward(group));
+    reducing_ += groups_[group].gradient;
+    Apply(parameters_.BeforeBackward(group));
+  }
+  void Free(const std::vector<int>& gradients) {
+    for (const int group : gradients) reducing_ -= groups_[group].gradient;
+  }
   void Apply(const GatherOrder::Actions& actions) {
     for (const int group : actions.free) gathered_ -= groups_[group].whole;
     for (const int group : actions.gather) gathered_ += groups_[group].whole;
-    Look();
-  }
-  void BeforeBackward(int group) {
-    while (on_their_way_.size() > 1) {  // all but the latest have arrived before another is made
-      reducing_ -= groups_[on_their_way_.front()].gradient;
-      on_their_way_.erase(on_their_way_.begin());
-    }
-    reducing_ += groups_[group].gradient;
-    Apply(order_.BeforeBackward(group));
-  }
-  void Look() {
     most_gathered_ = std::max(most_gathered_, gathered_);
     most_reducing_ = std::max(most_reducing_, reducing_);
     most_ = std::max(most_, gathered_ + reducing_);
@@ -59,8 +64,8 @@ class HookCounters {
 
   const std::vector<GroupBytes>& groups_;
   const GroupLayout layout_;
-  GatherOrder order_;
-  std::vector<int> on_their_way_;
+  GatherOrder parameters_;
+  GradientOrder gradients_;
   int64_t gathered_ = 0, reducing_ = 0, most_gathered_ = 0, most_reducing_ = 0, most_ = 0;
 };
 

@@ -31,7 +31,8 @@ struct StateMemory {
   std::string DebugString() const;
 };
 
-// groups[g]: the buckets of group g of `layout`. One micro-batch at a time. Bytes of an element in the compute type and of one of state.
+// groups[g]: the buckets of group g of `layout`. Backwards do not interleave (in two halves they keep more whole
+// gradients). Bytes of an element in the compute type and of one of state.
 StateMemory PlanMemory(const std::vector<std::vector<BucketSize>>& groups, const GroupLayout& layout,
                        int64_t compute_bytes, int64_t state_bytes, bool same_type);
 

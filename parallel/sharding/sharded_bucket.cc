@@ -1,6 +1,7 @@
 #include "parallel/sharding/sharded_bucket.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "comm/check.h"
 #include "comm/codec/quantized_collectives.h"
@@ -9,6 +10,16 @@
 namespace cohort::parallel {
 
 using runtime::Tensor;
+
+namespace {
+
+// A shift of the lattice, whose errors within a block go together, is what QSDP's proof of convergence asks of weights
+// (Markov et al., 2023, section 4); where the codec's wire has no room for it, each element is rounded at random.
+comm::Rounding GatherRounding(comm::CodecKind codec) {
+  return comm::GetCodec(codec).shifts() ? comm::Rounding::kShift : comm::Rounding::kStochastic;
+}
+
+}  // namespace
 
 ShardedBucket::ShardedBucket(const ReplicaGroup& group, std::vector<runtime::ParameterBucket*> parts,
                              runtime::Device& device, DataType compute, MemoryCounter& memory,
@@ -94,20 +105,25 @@ void ShardedBucket::EndWhole() {
   Bind();
 }
 
-void ShardedBucket::StartGather() {
+void ShardedBucket::BeginGather() {
   if (!group_.gather.moves()) return;
   COHORT_CHECK(!whole_.defined(), "parameters are gathered that are whole");
+  whole_ = memory_.Empty(device_, elements_, compute_, StateKind::kParameters);
+  gathering_ = true;
+  gather_ = comm::Work();
+}
+
+void ShardedBucket::StartGather() {
+  if (!gathering_) return;
   const bool refill = secondary_valid_;
   const ShardMove& move = refill ? group_.refill : group_.gather;
   const Tensor& source = refill ? secondary_ : value_;
-  whole_ = memory_.Empty(device_, elements_, compute_, StateKind::kParameters);
-  gathering_ = true;
   const std::vector<size_t> parts = PartsOf(move);
   device_.Synchronize();
   if (gather_codec_ && !refill) {
     gather_ = comm::QuantizedAllGather(*move.ranks, source.raw(), whole_.raw(), parts, compute_,
                                        {.codec = *gather_codec_,
-                                        .rounding = comm::Rounding::kStochastic,
+                                        .rounding = GatherRounding(*gather_codec_),
                                         .seed = 2 * number_,
                                         .step = encoded_++});
   } else {
@@ -138,15 +154,17 @@ void ShardedBucket::FreeWhole() {
   Bind();
 }
 
-comm::Work ShardedBucket::Publish() {
+void ShardedBucket::StartPublish() {
   secondary_valid_ = false;
   const ShardMove& move = group_.publish;
-  if (!move.moves()) return comm::Work();
+  if (!move.moves()) return;
   device_.Synchronize();
   // Never encoded: these are the parameters themselves.
-  return move.ranks->AllGather(Within(value_, move.coarse, move.fine).raw(), value_.raw(), PartsOf(move),
-                               compute_);
+  publish_ = move.ranks->AllGather(Within(value_, move.coarse, move.fine).raw(), value_.raw(), PartsOf(move),
+                                   compute_);
 }
+
+absl::Status ShardedBucket::WaitPublished() { return std::exchange(publish_, comm::Work()).Wait(); }
 
 void ShardedBucket::BeginStep() {
   accumulated_ = false;

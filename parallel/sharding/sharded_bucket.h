@@ -46,11 +46,15 @@ class ShardedBucket {
   void EndWhole();
 
   // ---- Values ----
+  // Starts to spread what the optimizer wrote. Until that is over the values are used by nothing but it.
+  void StartPublish();
+  bool PublishDone() const { return publish_.Done(); }
+  absl::Status WaitPublished();
+  // A gather: its memory is taken; once new values are spread it starts, and after WaitGather the parts' values are whole.
+  void BeginGather();
   void StartGather();
-  absl::Status WaitGather();  // the parts' values are whole
-  void FreeWhole();           // waits for a gather that nobody waited for
-  // Spreads what the optimizer wrote.
-  comm::Work Publish();
+  absl::Status WaitGather();
+  void FreeWhole();  // waits for a gather that was started and that nobody waited for
 
   // ---- Gradients ----
   void BeginStep();
@@ -100,7 +104,7 @@ class ShardedBucket {
   bool accumulated_ = false;  // gradient_ holds earlier micro-batches of this step
   runtime::Tensor whole_, whole_gradient_;
   bool gathering_ = false;
-  comm::Work gather_;
+  comm::Work gather_, publish_;
 };
 
 }  // namespace cohort::parallel

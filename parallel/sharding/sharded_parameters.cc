@@ -58,7 +58,8 @@ ShardedParameters::ShardedParameters(runtime::Decoder& decoder, const Sharding& 
           .embedding = decoder.part().embedding,
           .head = decoder.part().head,
           .tied = decoder.config().tie_word_embeddings && decoder.part().embedding && decoder.part().head},
-      order_(layout_) {}
+      order_(layout_),
+      gradients_(layout_) {}
 
 ShardedParameters::~ShardedParameters() {
   decoder_.SetHooks({});
@@ -121,7 +122,7 @@ void ShardedParameters::ListSlices() {
 }
 
 void ShardedParameters::InstallHooks() {
-  decoder_.SetHooks({.before_forward = [this](int g) { return Apply(order_.BeforeForward(g), g); },
+  decoder_.SetHooks({.before_forward = [this](int g) { return BeforeForward(g); },
                      .after_forward = [this](int g) { return Apply(order_.AfterForward(g), -1); },
                      .before_backward = [this](int g) { return BeforeBackward(g); },
                      .after_backward_input = [this](int g) { return Apply(order_.AfterBackward(g), -1); },
@@ -133,11 +134,6 @@ const ReplicaGroup& ShardedParameters::GroupOf(runtime::Placement placement) con
     if (group->row->placement == placement) return *group;
   }
   COHORT_CHECK(false, "no replica group for placement %d", static_cast<int>(placement));
-}
-
-bool ShardedParameters::whole() const {
-  return std::all_of(replicas_.begin(), replicas_.end(),
-                     [](const auto& group) { return group->splits.optimizer == 1; });
 }
 
 absl::Status ShardedParameters::SetWhole(const std::function<absl::Status(ParameterGroup&)>& set) {
@@ -167,17 +163,42 @@ absl::Status ShardedParameters::Apply(const GatherOrder::Actions& actions, int u
     for (const auto& bucket : buckets_[group]) bucket->FreeWhole();
   }
   for (const int group : actions.gather) {
-    for (const auto& bucket : buckets_[group]) bucket->StartGather();
+    for (const auto& bucket : buckets_[group]) {
+      bucket->BeginGather();
+      gathers_.push_back({group, bucket.get()});
+    }
   }
-  if (use < 0) return absl::OkStatus();
+  if (use < 0) return StartGathers(use);
   const runtime::TraceScope trace("wait for parameters");
-  for (const auto& bucket : buckets_[use]) COHORT_RETURN_IF_ERROR(bucket->WaitGather());
+  COHORT_RETURN_IF_ERROR(StartGathers(use));
+  for (const auto& bucket : buckets_[use]) {
+    COHORT_RETURN_IF_ERROR(bucket->WaitPublished());
+    COHORT_RETURN_IF_ERROR(bucket->WaitGather());
+  }
   return absl::OkStatus();
+}
+
+absl::Status ShardedParameters::StartGathers(int use) {
+  const auto needed = [&] {
+    return std::any_of(gathers_.begin(), gathers_.end(), [&](const Gather& g) { return g.group == use; });
+  };
+  while (!gathers_.empty() && (gathers_.front().bucket->PublishDone() || needed())) {
+    ShardedBucket& bucket = *gathers_.front().bucket;
+    gathers_.pop_front();
+    COHORT_RETURN_IF_ERROR(bucket.WaitPublished());
+    bucket.StartGather();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ShardedParameters::BeforeForward(int group) {
+  EndGradients(gradients_.BeforeForward(group));
+  return Apply(order_.BeforeForward(group), group);
 }
 
 absl::Status ShardedParameters::BeforeBackward(int group) {
   ++backwards_[group].begun;
-  AwaitReductions(/*most=*/1, group);
+  EndGradients(gradients_.BeforeBackward(group));
   for (const auto& bucket : buckets_[group]) bucket->BeginGradient();
   return Apply(order_.BeforeBackward(group), group);
 }
@@ -194,6 +215,7 @@ absl::Status ShardedParameters::AfterBackward(int group) {
                            .sum = ShardedBucket::kMicroBatch,
                            .work = bucket->StartSum(ShardedBucket::kMicroBatch)});
   }
+  gradients_.AfterBackward(group);
   // What can go on goes on at the next hook, which comes at once.
   return absl::OkStatus();
 }
@@ -205,7 +227,6 @@ void ShardedParameters::Advance() {
   for (Reduction& reduction : reductions_) {
     while (reduction.sum < begun && reduction.sum < ShardedBucket::kDone && reduction.work.Done()) {
       failed_.Update(reduction.work.Wait());
-      if (reduction.sum == ShardedBucket::kMicroBatch) reduction.bucket->EndGradient();
       reduction.sum = reduction.last && failed_.ok() ? static_cast<ShardedBucket::Sum>(reduction.sum + 1)
                                                      : ShardedBucket::kDone;
       reduction.work = reduction.bucket->StartSum(reduction.sum);
@@ -215,22 +236,17 @@ void ShardedParameters::Advance() {
   while (!reductions_.empty() && reductions_.front().sum == ShardedBucket::kDone) reductions_.pop_front();
 }
 
-void ShardedParameters::AwaitReductions(size_t most, int group) {
+void ShardedParameters::EndGradients(const std::vector<int>& groups) {
+  if (groups.empty()) return;
   const runtime::TraceScope trace("wait for gradients");
-  for (;;) {
-    std::vector<int> whole;  // groups whose whole gradients are on their way
-    const Reduction* first = nullptr;
-    bool again = false;
-    for (const Reduction& reduction : reductions_) {
-      if (reduction.sum != ShardedBucket::kMicroBatch) continue;
-      if (first == nullptr) first = &reduction;
-      if (whole.empty() || whole.back() != reduction.group) whole.push_back(reduction.group);
-      again = again || reduction.group == group;
-    }
-    if (first == nullptr || (whole.size() <= most && !again)) return;
-    failed_.Update(first->work.Wait());
-    Advance();
+  for (const Reduction& reduction : reductions_) {
+    const bool ends = std::find(groups.begin(), groups.end(), reduction.group) != groups.end();
+    if (ends && reduction.sum == ShardedBucket::kMicroBatch) failed_.Update(reduction.work.Wait());
   }
+  for (const int group : groups) {
+    for (const auto& bucket : buckets_[group]) bucket->EndGradient();
+  }
+  Advance();
 }
 
 absl::Status ShardedParameters::Finish() {
@@ -241,24 +257,24 @@ absl::Status ShardedParameters::Finish() {
       Advance();
     }
   }
+  for (const auto& group : buckets_) {
+    for (const auto& bucket : group) failed_.Update(bucket->WaitPublished());
+  }
+  gathers_.clear();
   for (const int group : order_.End().free) {
     for (const auto& bucket : buckets_[group]) bucket->FreeWhole();
   }
+  gradients_.End();
   for (const auto& group : buckets_) {
-    for (const auto& bucket : group) bucket->EndGradient();  // of a backward that an error ended
+    for (const auto& bucket : group) bucket->EndGradient();  // also of a backward that an error ended
   }
   return std::exchange(failed_, absl::OkStatus());
 }
 
-absl::Status ShardedParameters::Publish() {
-  const runtime::TraceScope trace("spread new parameters");
-  std::vector<comm::Work> under_way;
+void ShardedParameters::StartPublish() {
   for (const auto& group : buckets_) {
-    for (const auto& bucket : group) under_way.push_back(bucket->Publish());
+    for (const auto& bucket : group) bucket->StartPublish();
   }
-  absl::Status status;
-  for (const comm::Work& work : under_way) status.Update(work.Wait());
-  return status;
 }
 
 void ShardedParameters::AddSquares(const runtime::Tensor& squares) const {

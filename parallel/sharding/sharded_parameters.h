@@ -29,7 +29,8 @@ struct OwnedRun {
 // Gathers are started a group ahead of their use and freed after it; sums of gradients are started when a group's
 // backward is over and go on behind the next ones. A step is
 //
-//   BeginStep; the decoder's forwards and backwards, which may interleave; Finish; the optimizer over slices(); Publish.
+//   BeginStep; the decoder's forwards and backwards, which may interleave; Finish; the optimizer over slices();
+//   StartPublish, which goes on behind the next forward.
 //
 // Every call is made by all ranks of a stage in the same order; errors are the communicator's. One thread.
 class ShardedParameters {
@@ -54,8 +55,9 @@ class ShardedParameters {
   // Waits for everything under way, frees what is whole; the first error. After each step and evaluation, also after
   // an error.
   absl::Status Finish();
-  // Spreads what the optimizer wrote, and waits for it.
-  absl::Status Publish();
+  // Starts to spread what the optimizer wrote, in the order of the next forward, each group of which waits for its own
+  // values. Errors are those of that forward, or of Finish.
+  void StartPublish();
 
   // What this rank updates: a slice for each bucket of parameters, perhaps empty, the same ones in the same order on
   // all ranks.
@@ -66,8 +68,6 @@ class ShardedParameters {
   void AddSquares(const runtime::Tensor& squares) const;
 
   const ReplicaGroup& GroupOf(runtime::Placement placement) const;
-  // Whether every rank has everything of every placement that it has a part of.
-  bool whole() const;
 
   const StateMemory& plan() const { return plan_; }
   MemoryCounter& memory() { return memory_; }
@@ -88,12 +88,15 @@ class ShardedParameters {
   void InstallHooks();
 
   absl::Status Apply(const GatherOrder::Actions& actions, int use);
+  absl::Status BeforeForward(int group);
   absl::Status BeforeBackward(int group);
   absl::Status AfterBackward(int group);
   // Starts what can go on.
   void Advance();
-  // Waits until at most `most` groups' whole gradients are on their way, and none of `group`.
-  void AwaitReductions(size_t most, int group);
+  // Starts gathers, in their order, of which new values are there; waits for these up to those of group `use`.
+  absl::Status StartGathers(int use);
+  // Waits for the sums of these groups' whole gradients, and frees them.
+  void EndGradients(const std::vector<int>& groups);
 
   runtime::Decoder& decoder_;
   const Sharding sharding_;
@@ -105,6 +108,7 @@ class ShardedParameters {
   StateMemory plan_;
   GroupLayout layout_;
   GatherOrder order_;
+  GradientOrder gradients_;
   // Of the step, by group: backwards that have begun, that are over, and that there will be.
   struct Backwards {
     int begun = 0, over = 0;
@@ -112,7 +116,12 @@ class ShardedParameters {
   std::vector<Backwards> backwards_;
   int micro_batches_ = 0;
   std::deque<Reduction> reductions_;  // in the order in which they were started
-  absl::Status failed_;               // the first error since Finish
+  struct Gather {
+    int group;
+    ShardedBucket* bucket;
+  };
+  std::deque<Gather> gathers_;  // that new values have not come for
+  absl::Status failed_;         // the first error since Finish
 };
 
 }  // namespace cohort::parallel

@@ -45,12 +45,13 @@ class TestSource final : public BatchSource {
   absl::StatusOr<Samples> Training(int64_t step, int64_t begin, int64_t count) override {
     if (step == fail_at_step)
       return absl::DataLossError("the training data ends in the middle of a document");
-    return Make(1000 + step * 100, begin, count);
+    return Make(1000 + (repeat ? 0 : step * 100), begin, count);
   }
   int64_t held_out() const override { return 7; }
   absl::StatusOr<Samples> HeldOut(int64_t begin, int64_t count) override { return Make(0, begin, count); }
 
   int64_t fail_at_step = -1;
+  bool repeat = false;  // every step brings the batch of the first
 
  private:
   Samples Make(int64_t first, int64_t begin, int64_t count) {
@@ -78,6 +79,7 @@ struct Training {
       .compute = DataType::kF32, .recompute = false, .global_batch = 8, .micro_batch = 0};
   int shard = 1;
   int steps = 20;
+  bool repeat = false;  // one batch again and again: what is learned shows in a few steps
 };
 
 struct Report {
@@ -92,7 +94,11 @@ inline std::unique_ptr<ParallelModel> MakeModel(const Training& run, comm::Commu
   runtime::Device& device = runtime::CpuDevice();
   auto mesh = MakeMesh({.shard = run.shard, .expert = run.expert}, world);
   EXPECT_TRUE(mesh.ok()) << mesh.status();
-  if (source == nullptr) source = std::make_unique<TestSource>(device, run.config.vocab_size);
+  if (source == nullptr) {
+    auto test_source = std::make_unique<TestSource>(device, run.config.vocab_size);
+    test_source->repeat = run.repeat;
+    source = std::move(test_source);
+  }
   std::shared_ptr<comm::Communicator> borrowed(&world, [](comm::Communicator*) {});
   auto model =
       ParallelModel::Create(run.config, device, run.options, *mesh, std::move(borrowed), std::move(source));

@@ -167,11 +167,6 @@ class TrainRun {
                                                  .stages_per_rank = arrangement.stages_per_rank},
                                                 mesh, world_,
                                                 MakeLoaderSource(data_.training, data_.held_out, device)));
-    if (!model_->parameters().whole()) {
-      return absl::UnimplementedError(absl::StrCat(
-          "parallel.sharding is ", config_.parallel().sharding(),
-          ", and checkpoints cannot hold optimizer state that is split over ranks yet; use ddp"));
-    }
     optimizer_ = runtime::OptimizerState::For(model_->slices());
     return absl::OkStatus();
   }

@@ -72,7 +72,8 @@ TEST(QuantizedCollectivesTest, AllReduceIsNearAndTheSameEverywhere) {
     OnHosts(machine, [](Communicator& group) {
       for (const Codec& codec : Codecs()) {
         for (const size_t count : {size_t{0}, size_t{1}, size_t{255}, size_t{70003}}) {
-          for (const Rounding rounding : {Rounding::kNearest, Rounding::kStochastic}) {
+          for (const Rounding rounding : {Rounding::kNearest, Rounding::kStochastic, Rounding::kShift}) {
+            if (rounding == Rounding::kShift && !codec.shifts()) continue;
             const QuantizedOptions options{codec.kind, rounding, 5, count};
             const std::vector<float> values = Values(group.rank(), count);
             std::vector<float> result(count);
@@ -121,41 +122,44 @@ TEST(QuantizedCollectivesTest, BFloat16) {
 }
 
 TEST(QuantizedCollectivesTest, ReduceScatterAllGatherAllToAll) {
+  const auto run = [](Communicator& group, const QuantizedOptions& options) {
+    const int size = group.size(), own = group.rank();
+    std::vector<size_t> counts(size), offsets(size + 1, 0);
+    for (int rank = 0; rank < size; ++rank) counts[rank] = rank == 1 ? 0 : 700 + 13 * rank;
+    std::partial_sum(counts.begin(), counts.end(), offsets.begin() + 1);
+    const double error = 2 * GetCodec(options.codec).max_error * kLargest;
+
+    const std::vector<float> values = Values(own, offsets.back());
+    std::vector<float> mine(counts[own]);
+    absl::Status status =
+        QuantizedReduceScatter(group, values.data(), mine.data(), counts, DataType::kF32, options).Wait();
+    ASSERT_TRUE(status.ok()) << status;
+    const std::vector<double> sums = Sums(size, offsets.back());
+    for (size_t i = 0; i < mine.size(); ++i) ASSERT_NEAR(mine[i], sums[offsets[own] + i], error * size);
+
+    std::vector<float> all(offsets.back());
+    status = QuantizedAllGather(group, values.data(), all.data(), counts, DataType::kF32, options).Wait();
+    ASSERT_TRUE(status.ok()) << status;
+    ExpectSame(group, all.data(), all.size() * sizeof(float));
+    for (int rank = 0; rank < size; ++rank) {
+      const std::vector<float> theirs = Values(rank, counts[rank]);
+      for (size_t i = 0; i < counts[rank]; ++i) ASSERT_NEAR(all[offsets[rank] + i], theirs[i], error);
+    }
+
+    const size_t each = 901;
+    const std::vector<float> out = Values(own, each * size);
+    std::vector<float> in(each * size);
+    status = QuantizedAllToAll(group, out.data(), in.data(), each, DataType::kF32, options).Wait();
+    ASSERT_TRUE(status.ok()) << status;
+    for (int rank = 0; rank < size; ++rank) {
+      const std::vector<float> theirs = Values(rank, each * size);
+      for (size_t i = 0; i < each; ++i) ASSERT_NEAR(in[rank * each + i], theirs[own * each + i], error);
+    }
+  };
   for (const auto& machine : kMachines) {
-    OnHosts(machine, [](Communicator& group) {
-      const int size = group.size(), own = group.rank();
-      std::vector<size_t> counts(size), offsets(size + 1, 0);
-      for (int rank = 0; rank < size; ++rank) counts[rank] = rank == 1 ? 0 : 700 + 13 * rank;
-      std::partial_sum(counts.begin(), counts.end(), offsets.begin() + 1);
-      const QuantizedOptions options{CodecKind::kInt8, Rounding::kStochastic, 1, 2};
-      const double error = 2 * GetCodec(options.codec).max_error * kLargest;
-
-      const std::vector<float> values = Values(own, offsets.back());
-      std::vector<float> mine(counts[own]);
-      absl::Status status =
-          QuantizedReduceScatter(group, values.data(), mine.data(), counts, DataType::kF32, options).Wait();
-      ASSERT_TRUE(status.ok()) << status;
-      const std::vector<double> sums = Sums(size, offsets.back());
-      for (size_t i = 0; i < mine.size(); ++i) ASSERT_NEAR(mine[i], sums[offsets[own] + i], error * size);
-
-      std::vector<float> all(offsets.back());
-      status = QuantizedAllGather(group, values.data(), all.data(), counts, DataType::kF32, options).Wait();
-      ASSERT_TRUE(status.ok()) << status;
-      ExpectSame(group, all.data(), all.size() * sizeof(float));
-      for (int rank = 0; rank < size; ++rank) {
-        const std::vector<float> theirs = Values(rank, counts[rank]);
-        for (size_t i = 0; i < counts[rank]; ++i) ASSERT_NEAR(all[offsets[rank] + i], theirs[i], error);
-      }
-
-      const size_t each = 901;
-      const std::vector<float> out = Values(own, each * size);
-      std::vector<float> in(each * size);
-      status = QuantizedAllToAll(group, out.data(), in.data(), each, DataType::kF32, options).Wait();
-      ASSERT_TRUE(status.ok()) << status;
-      for (int rank = 0; rank < size; ++rank) {
-        const std::vector<float> theirs = Values(rank, each * size);
-        for (size_t i = 0; i < each; ++i) ASSERT_NEAR(in[rank * each + i], theirs[own * each + i], error);
-      }
+    OnHosts(machine, [&](Communicator& group) {
+      run(group, {CodecKind::kInt8, Rounding::kStochastic, 1, 2});
+      run(group, {CodecKind::kMinMax8, Rounding::kShift, 1, 2});
     });
   }
 }
@@ -214,8 +218,12 @@ TEST(QuantizedCollectivesTest, WrongCallsAreErrors) {
               absl::StatusCode::kInvalidArgument);
     EXPECT_EQ(QuantizedAllReduce(group, nullptr, numbers.data(), 8, DataType::kF32, {}).Wait().code(),
               absl::StatusCode::kInvalidArgument);
-    // One rank encodes otherwise than the other.
     std::vector<float> values(600);
+    const absl::Status shifted = QuantizedAllReduce(group, values.data(), values.data(), 600, DataType::kF32,
+                                                    {CodecKind::kInt8, Rounding::kShift})
+                                     .Wait();
+    EXPECT_EQ(shifted.code(), absl::StatusCode::kInvalidArgument) << shifted;
+    // One rank encodes otherwise than the other.
     const QuantizedOptions options{group.rank() == 0 ? CodecKind::kInt8 : CodecKind::kFp8};
     const absl::Status status =
         QuantizedAllReduce(group, values.data(), values.data(), 600, DataType::kF32, options).Wait();

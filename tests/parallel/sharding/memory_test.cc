@@ -77,6 +77,30 @@ TEST(GatherOrder, OneAheadInBothDirectionsAndTheLastBlockStays) {
   EXPECT_THAT(order.End().free, ElementsAre(0, 1));
 }
 
+TEST(GradientOrder, OneGroupIsOnItsWayWhileAnotherIsMadeAndNoneBesideTheHeads) {
+  using Groups = std::vector<int>;
+  GradientOrder order({.groups = 4});
+  for (int micro_batch = 0; micro_batch < 2; ++micro_batch) {
+    const bool first = micro_batch == 0;
+    EXPECT_EQ(order.BeforeForward(0), first ? Groups() : Groups({1}));
+    for (int group = 1; group < 4; ++group) EXPECT_THAT(order.BeforeForward(group), IsEmpty());
+    EXPECT_EQ(order.BeforeBackward(3), first ? Groups() : Groups({0}));
+    order.AfterBackward(3);
+    EXPECT_THAT(order.BeforeBackward(2), IsEmpty());
+    order.AfterBackward(2);
+    EXPECT_THAT(order.BeforeBackward(1), ElementsAre(3));
+    order.AfterBackward(1);
+    EXPECT_THAT(order.BeforeBackward(0), ElementsAre(2));
+    order.AfterBackward(0);
+  }
+  EXPECT_THAT(order.End(), ElementsAre(1, 0));
+  // A part of one block is its own next one.
+  GradientOrder one({.groups = 1, .embedding = false, .head = false});
+  one.AfterBackward(0);
+  EXPECT_THAT(one.BeforeForward(0), IsEmpty());
+  EXPECT_THAT(one.BeforeBackward(0), ElementsAre(0));
+}
+
 TEST(GatherOrder, PartsOfAPipelineInterleaveMicroBatches) {
   GatherOrder order({.groups = 2, .embedding = false, .head = false});
   order.Begin(true);

@@ -186,7 +186,7 @@ class SameGradients : public ::testing::TestWithParam<Case> {};
 
 TEST_P(SameGradients, AsOneRank) {
   const Case& c = GetParam();
-  Training run = {.config = runtime::TinyConfig(c.family)};
+  Training run = {.config = runtime::TinyConfig(c.family), .repeat = true};
   run.config.num_hidden_layers = 3;
   run.config.tie_word_embeddings = c.tied;
   run.options.global_batch = c.global_batch;
