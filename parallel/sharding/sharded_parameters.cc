@@ -135,11 +135,6 @@ const ReplicaGroup& ShardedParameters::GroupOf(runtime::Placement placement) con
   COHORT_CHECK(false, "no replica group for placement %d", static_cast<int>(placement));
 }
 
-bool ShardedParameters::whole() const {
-  return std::all_of(replicas_.begin(), replicas_.end(),
-                     [](const auto& group) { return group->splits.optimizer == 1; });
-}
-
 absl::Status ShardedParameters::SetWhole(const std::function<absl::Status(ParameterGroup&)>& set) {
   for (size_t g = 0; g < buckets_.size(); ++g) {
     for (const auto& bucket : buckets_[g]) bucket->BeginWhole();

@@ -66,8 +66,6 @@ class ShardedParameters {
   void AddSquares(const runtime::Tensor& squares) const;
 
   const ReplicaGroup& GroupOf(runtime::Placement placement) const;
-  // Whether every rank has everything of every placement that it has a part of.
-  bool whole() const;
 
   const StateMemory& plan() const { return plan_; }
   MemoryCounter& memory() { return memory_; }

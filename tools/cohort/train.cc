@@ -179,11 +179,6 @@ class TrainRun {
                                                  .sharding = sharding},
                                                 mesh, world_,
                                                 MakeLoaderSource(data_.training, data_.held_out, device)));
-    if (!model_->parameters().whole()) {
-      return absl::UnimplementedError(absl::StrCat(
-          "parallel.sharding is ", section.sharding(),
-          ", and checkpoints cannot hold optimizer state that is split over ranks yet; use ddp"));
-    }
     optimizer_ = runtime::OptimizerState::For(model_->slices());
     return absl::OkStatus();
   }

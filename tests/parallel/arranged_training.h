@@ -1,0 +1,96 @@
+// Trainings of one model on different meshes, step by step, with what they need to go on elsewhere.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <ostream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "runtime/optim/optimizer.h"
+#include "tests/parallel/training_run.h"
+
+namespace cohort::parallel {
+
+// A way of spreading the model over `ranks` ranks.
+struct Arrangement {
+  const char* name;
+  int ranks = 1;
+  MeshShape shape = {};
+  const char* sharding = "ddp";
+  const char* schedule = "1f1b";
+  int stages_per_rank = 1;
+};
+inline std::ostream& operator<<(std::ostream& out, const Arrangement& arrangement) {
+  return out << arrangement.name;
+}
+
+inline runtime::ModelConfig ArrangedConfig(const std::string& family) {
+  runtime::ModelConfig config = runtime::TinyConfig(family);
+  config.num_hidden_layers = 4;
+  config.tie_word_embeddings = false;
+  config.router.z_loss_coef = config.num_experts > 0 ? 0.001 : 0;
+  return config;
+}
+
+// A rank's part of a training in such an arrangement. Values are undefined until they are set.
+struct ArrangedTraining {
+  std::unique_ptr<ParallelModel> model;
+  runtime::OptimizerState optimizer;
+
+  static ArrangedTraining Make(const runtime::ModelConfig& config, DataType compute,
+                               const Arrangement& arrangement, comm::Communicator& world) {
+    runtime::SetCpuThreads(1);
+    runtime::Device& device = runtime::CpuDevice();
+    const auto sharding = ParseSharding(arrangement.sharding);
+    EXPECT_TRUE(sharding.ok()) << sharding.status();
+    const auto mesh = MakeMesh(arrangement.shape, world);
+    EXPECT_TRUE(mesh.ok()) << mesh.status();
+    const ParallelOptions options = {.compute = compute,
+                                     .global_batch = 7,
+                                     .micro_batch = 1,
+                                     .sharding = *sharding,
+                                     .schedule = arrangement.schedule,
+                                     .stages_per_rank = arrangement.stages_per_rank};
+    std::shared_ptr<comm::Communicator> borrowed(&world, [](comm::Communicator*) {});
+    auto model = ParallelModel::Create(config, device, options, *mesh, std::move(borrowed),
+                                       std::make_unique<TestSource>(device, config.vocab_size));
+    EXPECT_TRUE(model.ok()) << arrangement.name << ": " << model.status();
+    ArrangedTraining training;
+    training.model = *std::move(model);
+    training.optimizer = runtime::OptimizerState::For(training.model->slices());
+    return training;
+  }
+
+  // The loss of the next step, which it takes.
+  double Step() {
+    const auto result = model->ComputeGradients(optimizer.step);
+    EXPECT_TRUE(result.ok()) << result.status();
+    const auto norm = model->GradientNorm();
+    EXPECT_TRUE(norm.ok()) << norm.status();
+    if (!result.ok() || !norm.ok()) return 0;
+    runtime::AdamWStep(model->slices(), {}, /*lr=*/0.004, runtime::ClipFactor(*norm, 1), optimizer);
+    const absl::Status after = model->AfterStep(*result);
+    EXPECT_TRUE(after.ok()) << after;
+    return result->sums.loss / static_cast<double>(result->sums.tokens);
+  }
+  // Of so many steps, into `losses` from `first` on, on rank 0.
+  void Steps(int count, SharedDoubles& losses, size_t first) {
+    for (int i = 0; i < count; ++i) {
+      const double loss = Step();
+      if (model->rank() == 0) losses[first + static_cast<size_t>(i)] = loss;
+    }
+  }
+};
+
+inline void ExpectSameLosses(const std::vector<double>& got, const std::vector<double>& want, double tolerance,
+                             const std::string& what) {
+  ASSERT_EQ(got.size(), want.size()) << what;
+  for (size_t i = 0; i < want.size(); ++i) {
+    EXPECT_NEAR(got[i], want[i], tolerance * want[i]) << what << ", step " << i << " after it went on";
+  }
+}
+
+}  // namespace cohort::parallel

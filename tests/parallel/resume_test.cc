@@ -1,0 +1,145 @@
+// Checkpoints saved on one mesh and gone on with on others: the losses are those of a run that was not interrupted, and
+// what the other mesh saves holds the same bytes.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "runtime/checkpoint/checkpoint.h"
+#include "runtime/checkpoint/optimizer_files.h"
+#include "runtime/checkpoint/safetensors.h"
+#include "runtime/file.h"
+#include "tests/parallel/arranged_training.h"
+#include "tests/support/temp_folder.h"
+
+namespace cohort::parallel {
+namespace {
+
+constexpr int kBefore = 3, kAfter = 4;  // steps
+constexpr double kTolerance = 1e-6;     // of a loss, relative
+
+std::vector<Arrangement> Dense() {
+  return {{"alone"},
+          {"two, zero-3", 2, {.shard = 2}, "zero-3"},
+          {"three, frontier", 3, {.shard = 3}, "frontier"},
+          {"four, hsdp", 4, {.shard = 2}, "hsdp"},
+          {"tensor 2, zero-1", 4, {.tensor = 2}, "zero-1"},
+          {"pipeline 2 x context 2, zero-2", 4, {.pipeline = 2, .context = 2}, "zero-2"},
+          {"pipeline 2 interleaved x tensor 2", 4, {.pipeline = 2, .tensor = 2}, "ddp", "interleaved", 2}};
+}
+
+std::vector<Arrangement> Sparse() {
+  return {{"alone"},
+          {"expert 2, zero-1", 2, {.shard = 2, .expert = 2}, "zero-1"},
+          {"three, zero-3", 3, {.shard = 3}, "zero-3"},
+          {"expert 4, zero-3", 4, {.shard = 4, .expert = 4}, "zero-3"},
+          {"expert 2 x tensor 2", 4, {.tensor = 2, .expert = 2}, "hsdp"},
+          {"pipeline 2 x expert 2, zero-2", 4, {.pipeline = 2, .shard = 2, .expert = 2}, "zero-2"},
+          {"context 2 x expert 2, mics", 4, {.shard = 2, .context = 2, .expert = 2}, "mics"}};
+}
+
+struct Case {
+  const char* name;
+  const char* family;
+  DataType compute;
+  size_t from;  // which arrangement saves
+};
+// Printed by gtest.
+void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
+
+// The bytes of every tensor in the files of a checkpoint.
+std::map<std::string, std::string> Contents(const std::string& folder) {
+  std::map<std::string, std::string> contents;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (entry.path().extension() != ".safetensors") continue;
+    const auto file = runtime::SafetensorsFile::Open(entry.path());
+    EXPECT_TRUE(file.ok()) << file.status();
+    for (const runtime::TensorInfo& tensor : file->tensors()) {
+      const auto values = file->Read(tensor.name);
+      EXPECT_TRUE(values.ok()) << values.status();
+      const auto [it, is_new] = contents.try_emplace(tensor.name, static_cast<const char*>(values->raw()),
+                                                     static_cast<size_t>(values->bytes()));
+      EXPECT_TRUE(is_new) << tensor.name << " is in two files";
+    }
+  }
+  return contents;
+}
+
+class Resume : public ::testing::TestWithParam<Case> {
+ protected:
+  runtime::CheckpointOptions Options(const std::string& root) const {
+    return {.root = temp_.Path(root), .config = config_, .tokenizer = "", .keep = 9, .shard_bytes = 4000};
+  }
+  void Save(ArrangedTraining& training, const std::string& root) const {
+    runtime::TrainerState state;
+    state.step = training.optimizer.step;
+    const auto saved = SaveCheckpoint(*training.model, training.optimizer, state, Options(root));
+    ASSERT_TRUE(saved.ok()) << saved.status();
+  }
+
+  // Trains, saves, and goes on: the losses from then on.
+  std::vector<double> WithoutInterruption(const Arrangement& arrangement) {
+    SharedDoubles losses(kAfter);
+    testing::RunRanks(arrangement.ranks, [&](comm::Communicator& world) {
+      ArrangedTraining training = ArrangedTraining::Make(config_, GetParam().compute, arrangement, world);
+      training.model->Initialize(5);
+      for (int i = 0; i < kBefore; ++i) training.Step();
+      Save(training, "first");
+      training.Steps(kAfter, losses, 0);
+    });
+    return losses.Take();
+  }
+  std::vector<double> GoneOn(const Arrangement& arrangement) {
+    SharedDoubles losses(kAfter);
+    testing::RunRanks(arrangement.ranks, [&](comm::Communicator& world) {
+      ArrangedTraining training = ArrangedTraining::Make(config_, GetParam().compute, arrangement, world);
+      const auto state =
+          LoadCheckpoint(*training.model, config_, training.optimizer, temp_.Path("first") + "/latest");
+      ASSERT_TRUE(state.ok()) << state.status();
+      EXPECT_EQ(state->step, kBefore);
+      Save(training, arrangement.name);
+      training.Steps(kAfter, losses, 0);
+    });
+    return losses.Take();
+  }
+
+  const runtime::ModelConfig config_ = ArrangedConfig(GetParam().family);
+  TempFolder temp_;
+};
+
+TEST_P(Resume, GoesOnOnEveryOtherMesh) {
+  const Case& c = GetParam();
+  const std::vector<Arrangement> all = config_.num_experts > 0 ? Sparse() : Dense();
+  const std::vector<double> want = WithoutInterruption(all[c.from]);
+  ASSERT_GT(want[0], 0);
+  const std::string step = "/step-00000003";
+  const auto saved = Contents(temp_.Path("first") + step);
+  ASSERT_GT(saved.size(), 40u);
+  for (size_t i = 0; i < all.size(); ++i) {
+    const Arrangement& other = all[i];
+    const std::vector<double> got = GoneOn(other);
+    // What it holds is what was saved, bit for bit, whatever the types.
+    EXPECT_EQ(Contents(temp_.Path(other.name) + step), saved) << other.name;
+    if (i == c.from) {
+      EXPECT_EQ(got, want) << other.name;
+      continue;
+    }
+    ExpectSameLosses(got, want, kTolerance, other.name);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, Resume,
+                         ::testing::Values(Case{"dense_from_zero_3", "llama", DataType::kF32, 1},
+                                           Case{"dense_from_tensor", "llama", DataType::kF32, 4},
+                                           Case{"dense_from_pipeline", "llama", DataType::kF32, 6},
+                                           Case{"dense_bf16", "llama", DataType::kBF16, 3},
+                                           Case{"experts_from_alone", "qwen3_moe", DataType::kF32, 0},
+                                           Case{"experts_from_expert_4", "qwen3_moe", DataType::kF32, 3},
+                                           Case{"experts_from_tensor", "qwen3_moe", DataType::kF32, 4},
+                                           Case{"experts_bf16", "qwen3_moe", DataType::kBF16, 5}),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+}  // namespace
+}  // namespace cohort::parallel
