@@ -70,7 +70,7 @@ std::map<std::string, std::string> Contents(const std::string& folder) {
 class Resume : public ::testing::TestWithParam<Case> {
  protected:
   runtime::CheckpointOptions Options(const std::string& root) const {
-    return {.root = temp_.Path(root), .config = config_, .tokenizer = "", .keep = 9, .shard_bytes = 4000};
+    return {.root = temp_.Path(root), .config = config_, .tokenizer = "", .keep = 9, .shard_bytes = 20000};
   }
   void Save(ArrangedTraining& training, const std::string& root) const {
     runtime::TrainerState state;
