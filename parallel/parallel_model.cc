@@ -13,8 +13,8 @@
 #include "moe/moe_layer.h"
 #include "parallel/global_sums.h"
 #include "parallel/memory_share.h"
-#include "parallel/pipeline/balance.h"
 #include "parallel/pipeline/schedules/schedules.h"
+#include "parallel/stage_blocks.h"
 #include "parallel/tensor/tensor_communicator.h"
 #include "runtime/checkpoint/hf_folder.h"
 #include "runtime/ops/ops.h"
@@ -58,26 +58,6 @@ int SparseBlocks(const runtime::ModelConfig& config, int begin, int end) {
   int sparse = 0;
   for (int layer = begin; layer < end; ++layer) sparse += config.IsSparse(layer) ? 1 : 0;
   return sparse;
-}
-
-// The first block of each stage, and at the end the number of blocks: by the parameters that a token meets, to which
-// the time of a block is about proportional.
-absl::StatusOr<std::vector<int>> StageBlocks(const runtime::ModelConfig& config, int stages) {
-  const auto width = static_cast<double>(config.hidden_size), head_dim = static_cast<double>(config.head_dim);
-  const double attention =
-      width * head_dim * static_cast<double>(2 * config.num_attention_heads + 2 * config.num_key_value_heads);
-  std::vector<double> blocks;
-  for (int layer = 0; layer < config.num_hidden_layers; ++layer) {
-    const int64_t hidden = config.IsSparse(layer)
-                               ? config.moe_intermediate_size * config.num_experts_per_tok +
-                                     config.shared_expert_intermediate_size
-                               : config.intermediate_size;
-    blocks.push_back(attention + 3 * width * static_cast<double>(hidden));
-  }
-  COHORT_ASSIGN_OR_RETURN(
-      const pipeline::StageSplit split,
-      pipeline::BalanceStages(blocks, 0, width * static_cast<double>(config.vocab_size), stages));
-  return split.first_block;
 }
 
 // On one rank nothing is gained by keeping the activations of several micro-batches: each is done with before the next.
@@ -137,10 +117,7 @@ absl::Status ParallelModel::MakeParts(const runtime::ModelConfig& config, int64_
                                              .recompute = options_.recompute,
                                              .allocate = false,
                                              .experts = moe::MakeMoeFactory(experts),
-                                             .part = {.first_block = first_block[stage],
-                                                      .last_block = first_block[stage + 1],
-                                                      .embedding = stage == 0,
-                                                      .head = stage + 1 == schedule.stages()},
+                                             .part = StagePart(first_block, stage),
                                              .tensor = tensor_};
     ModelPart part{.stage = stage, .decoder = nullptr, .parameters = nullptr};
     COHORT_ASSIGN_OR_RETURN(part.decoder, runtime::Decoder::Create(config, device_, decoder));

@@ -4,27 +4,49 @@
 #include <gtest/gtest.h>
 
 #include <memory>
-#include <ostream>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "parallel/arrangement.h"
 #include "runtime/optim/optimizer.h"
 #include "tests/parallel/training_run.h"
 
 namespace cohort::parallel {
 
-// A way of spreading the model over `ranks` ranks.
-struct Arrangement {
-  const char* name;
+// A way of spreading a model over `ranks` ranks.
+struct Spread {
+  std::string name;
   int ranks = 1;
-  MeshShape shape = {};
-  const char* sharding = "ddp";
-  const char* schedule = "1f1b";
-  int stages_per_rank = 1;
+  Arrangement arrangement = {};
 };
-inline std::ostream& operator<<(std::ostream& out, const Arrangement& arrangement) {
-  return out << arrangement.name;
+inline Spread Over(std::string name, int ranks, MeshShape shape, const std::string& sharding,
+                   const std::string& schedule = "1f1b", int stages_per_rank = 1) {
+  const auto parsed = ParseSharding(sharding);
+  EXPECT_TRUE(parsed.ok()) << parsed.status();
+  return {std::move(name),
+          ranks,
+          {.shape = shape, .sharding = *parsed, .schedule = schedule, .stages_per_rank = stages_per_rank}};
+}
+
+inline std::vector<Spread> DenseSpreads() {
+  return {Over("alone", 1, {}, "ddp"),
+          Over("two, zero-3", 2, {.shard = 2}, "zero-3"),
+          Over("three, zero-2", 3, {.shard = 3}, "zero-2"),
+          Over("four, frontier", 4, {.shard = 2}, "frontier"),
+          Over("tensor 2, zero-1", 4, {.tensor = 2}, "zero-1"),
+          Over("pipeline 2 x context 2, zero-2", 4, {.pipeline = 2, .context = 2}, "zero-2"),
+          Over("pipeline 2 interleaved x tensor 2", 4, {.pipeline = 2, .tensor = 2}, "ddp", "interleaved", 2),
+          Over("pipeline 2 x shard 2, mics", 4, {.pipeline = 2, .shard = 2}, "mics")};
+}
+inline std::vector<Spread> SparseSpreads() {
+  return {Over("alone", 1, {}, "ddp"),
+          Over("expert 2, zero-1", 2, {.shard = 2, .expert = 2}, "zero-1"),
+          Over("three, zero-3", 3, {.shard = 3}, "zero-3"),
+          Over("expert 4, zero-3", 4, {.shard = 4, .expert = 4}, "zero-3"),
+          Over("expert 2 x tensor 2, hsdp", 4, {.tensor = 2, .expert = 2}, "hsdp"),
+          Over("pipeline 2 x expert 2, zero-2", 4, {.pipeline = 2, .shard = 2, .expert = 2}, "zero-2"),
+          Over("context 2 x expert 2, mics", 4, {.shard = 2, .context = 2, .expert = 2}, "mics")};
 }
 
 inline runtime::ModelConfig ArrangedConfig(const std::string& family) {
@@ -40,24 +62,24 @@ struct ArrangedTraining {
   std::unique_ptr<ParallelModel> model;
   runtime::OptimizerState optimizer;
 
-  static ArrangedTraining Make(const runtime::ModelConfig& config, DataType compute,
-                               const Arrangement& arrangement, comm::Communicator& world) {
+  static ArrangedTraining Make(const runtime::ModelConfig& config, DataType compute, const Spread& spread,
+                               comm::Communicator& world) {
     runtime::SetCpuThreads(1);
     runtime::Device& device = runtime::CpuDevice();
-    const auto sharding = ParseSharding(arrangement.sharding);
-    EXPECT_TRUE(sharding.ok()) << sharding.status();
+    const Arrangement& arrangement = spread.arrangement;
     const auto mesh = MakeMesh(arrangement.shape, world);
     EXPECT_TRUE(mesh.ok()) << mesh.status();
     const ParallelOptions options = {.compute = compute,
                                      .global_batch = 7,
                                      .micro_batch = 1,
-                                     .sharding = *sharding,
+                                     .sharding = arrangement.sharding,
+                                     .context = arrangement.context,
                                      .schedule = arrangement.schedule,
                                      .stages_per_rank = arrangement.stages_per_rank};
     std::shared_ptr<comm::Communicator> borrowed(&world, [](comm::Communicator*) {});
     auto model = ParallelModel::Create(config, device, options, *mesh, std::move(borrowed),
                                        std::make_unique<TestSource>(device, config.vocab_size));
-    EXPECT_TRUE(model.ok()) << arrangement.name << ": " << model.status();
+    EXPECT_TRUE(model.ok()) << spread.name << ": " << model.status();
     ArrangedTraining training;
     training.model = *std::move(model);
     training.optimizer = runtime::OptimizerState::For(training.model->slices());
@@ -85,8 +107,8 @@ struct ArrangedTraining {
   }
 };
 
-inline void ExpectSameLosses(const std::vector<double>& got, const std::vector<double>& want, double tolerance,
-                             const std::string& what) {
+inline void ExpectSameLosses(const std::vector<double>& got, const std::vector<double>& want,
+                             double tolerance, const std::string& what) {
   ASSERT_EQ(got.size(), want.size()) << what;
   for (size_t i = 0; i < want.size(); ++i) {
     EXPECT_NEAR(got[i], want[i], tolerance * want[i]) << what << ", step " << i << " after it went on";

@@ -20,31 +20,11 @@ namespace {
 constexpr int kBefore = 3, kAfter = 4;  // steps
 constexpr double kTolerance = 1e-6;     // of a loss, relative
 
-std::vector<Arrangement> Dense() {
-  return {{"alone"},
-          {"two, zero-3", 2, {.shard = 2}, "zero-3"},
-          {"three, frontier", 3, {.shard = 3}, "frontier"},
-          {"four, hsdp", 4, {.shard = 2}, "hsdp"},
-          {"tensor 2, zero-1", 4, {.tensor = 2}, "zero-1"},
-          {"pipeline 2 x context 2, zero-2", 4, {.pipeline = 2, .context = 2}, "zero-2"},
-          {"pipeline 2 interleaved x tensor 2", 4, {.pipeline = 2, .tensor = 2}, "ddp", "interleaved", 2}};
-}
-
-std::vector<Arrangement> Sparse() {
-  return {{"alone"},
-          {"expert 2, zero-1", 2, {.shard = 2, .expert = 2}, "zero-1"},
-          {"three, zero-3", 3, {.shard = 3}, "zero-3"},
-          {"expert 4, zero-3", 4, {.shard = 4, .expert = 4}, "zero-3"},
-          {"expert 2 x tensor 2", 4, {.tensor = 2, .expert = 2}, "hsdp"},
-          {"pipeline 2 x expert 2, zero-2", 4, {.pipeline = 2, .shard = 2, .expert = 2}, "zero-2"},
-          {"context 2 x expert 2, mics", 4, {.shard = 2, .context = 2, .expert = 2}, "mics"}};
-}
-
 struct Case {
   const char* name;
   const char* family;
   DataType compute;
-  size_t from;  // which arrangement saves
+  size_t from;  // which one saves
 };
 // Printed by gtest.
 void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
@@ -80,10 +60,10 @@ class Resume : public ::testing::TestWithParam<Case> {
   }
 
   // Trains, saves, and goes on: the losses from then on.
-  std::vector<double> WithoutInterruption(const Arrangement& arrangement) {
+  std::vector<double> WithoutInterruption(const Spread& spread) {
     SharedDoubles losses(kAfter);
-    testing::RunRanks(arrangement.ranks, [&](comm::Communicator& world) {
-      ArrangedTraining training = ArrangedTraining::Make(config_, GetParam().compute, arrangement, world);
+    testing::RunRanks(spread.ranks, [&](comm::Communicator& world) {
+      ArrangedTraining training = ArrangedTraining::Make(config_, GetParam().compute, spread, world);
       training.model->Initialize(5);
       for (int i = 0; i < kBefore; ++i) training.Step();
       Save(training, "first");
@@ -91,34 +71,35 @@ class Resume : public ::testing::TestWithParam<Case> {
     });
     return losses.Take();
   }
-  std::vector<double> GoneOn(const Arrangement& arrangement) {
+  std::vector<double> GoneOn(const Spread& spread) {
     SharedDoubles losses(kAfter);
-    testing::RunRanks(arrangement.ranks, [&](comm::Communicator& world) {
-      ArrangedTraining training = ArrangedTraining::Make(config_, GetParam().compute, arrangement, world);
+    testing::RunRanks(spread.ranks, [&](comm::Communicator& world) {
+      ArrangedTraining training = ArrangedTraining::Make(config_, GetParam().compute, spread, world);
       const auto state =
           LoadCheckpoint(*training.model, config_, training.optimizer, temp_.Path("first") + "/latest");
       ASSERT_TRUE(state.ok()) << state.status();
       EXPECT_EQ(state->step, kBefore);
-      Save(training, arrangement.name);
+      Save(training, spread.name);
       training.Steps(kAfter, losses, 0);
     });
     return losses.Take();
   }
 
   const runtime::ModelConfig config_ = ArrangedConfig(GetParam().family);
-  TempFolder temp_;
+  TempFolder temp_ = TempFolder(TempFolder::Memory());  // saves wait for their disk
 };
 
 TEST_P(Resume, GoesOnOnEveryOtherMesh) {
   const Case& c = GetParam();
-  const std::vector<Arrangement> all = config_.num_experts > 0 ? Sparse() : Dense();
+  const std::vector<Spread> all = config_.num_experts > 0 ? SparseSpreads() : DenseSpreads();
   const std::vector<double> want = WithoutInterruption(all[c.from]);
   ASSERT_GT(want[0], 0);
   const std::string step = "/step-00000003";
   const auto saved = Contents(temp_.Path("first") + step);
   ASSERT_GT(saved.size(), 40u);
+  int compared = 0;
   for (size_t i = 0; i < all.size(); ++i) {
-    const Arrangement& other = all[i];
+    const Spread& other = all[i];
     const std::vector<double> got = GoneOn(other);
     // What it holds is what was saved, bit for bit, whatever the types.
     EXPECT_EQ(Contents(temp_.Path(other.name) + step), saved) << other.name;
@@ -126,8 +107,14 @@ TEST_P(Resume, GoesOnOnEveryOtherMesh) {
       EXPECT_EQ(got, want) << other.name;
       continue;
     }
+    // In bf16, partial sums of matrices that are divided are rounded in other places: losses of a tensor group are not
+    // those of whole matrices to 1e-6, from whatever state.
+    const auto tensor = [](const Spread& spread) { return spread.arrangement.shape.tensor; };
+    if (c.compute == DataType::kBF16 && tensor(other) != tensor(all[c.from])) continue;
     ExpectSameLosses(got, want, kTolerance, other.name);
+    ++compared;
   }
+  EXPECT_GE(compared, 5);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, Resume,
