@@ -3,14 +3,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <map>
 #include <string>
 #include <vector>
 
 #include "runtime/checkpoint/checkpoint.h"
-#include "runtime/checkpoint/optimizer_files.h"
 #include "runtime/checkpoint/safetensors.h"
-#include "runtime/file.h"
 #include "tests/parallel/arranged_training.h"
 #include "tests/support/temp_folder.h"
 
@@ -115,6 +114,30 @@ TEST_P(Resume, GoesOnOnEveryOtherMesh) {
     ++compared;
   }
   EXPECT_GE(compared, 5);
+}
+
+// The weights of the folder alone, as any Hugging Face folder is imported.
+TEST_P(Resume, ImportedWeightsHaveTheSameFirstLossOnEveryMesh) {
+  const Case& c = GetParam();
+  const std::vector<Spread> all = config_.num_experts > 0 ? SparseSpreads() : DenseSpreads();
+  WithoutInterruption(all[c.from]);
+  const auto saved = runtime::ModelConfig::Load(temp_.Path("first/latest"));
+  ASSERT_TRUE(saved.ok()) << saved.status();
+  std::vector<double> want;  // of the first one that rounds alike
+  for (const Spread& spread : all) {
+    SharedDoubles loss(1);
+    testing::RunRanks(spread.ranks, [&](comm::Communicator& world) {
+      ArrangedTraining training = ArrangedTraining::Make(*saved, c.compute, spread, world);
+      const absl::Status loaded = training.model->LoadWeights(temp_.Path("first/latest"));
+      ASSERT_TRUE(loaded.ok()) << loaded;
+      training.Steps(1, loss, 0);
+    });
+    ASSERT_GT(loss[0], 0);
+    if (c.compute == DataType::kBF16 && spread.arrangement.shape.tensor > 1) continue;
+    want.push_back(loss[0]);
+    EXPECT_NEAR(loss[0], want[0], kTolerance * want[0]) << spread.name;
+  }
+  EXPECT_GE(want.size(), 5u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, Resume,

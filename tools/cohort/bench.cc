@@ -6,7 +6,7 @@ namespace cohort::tools {
 void AddBench(CLI::App& app, const Selected& selected) {
   CLI::App* bench = app.add_subcommand("bench",
                                        "Measure this machine: training steps, decoding, serving, "
-                                       "collectives, transfers, tokens, attention, datatypes");
+                                       "collectives, transfers, tokens, attention, datatypes, checkpoints");
   bench->require_subcommand(1);
   AddBenchTrainStep(*bench, selected);
   AddBenchDecode(*bench, selected);
@@ -17,6 +17,7 @@ void AddBench(CLI::App& app, const Selected& selected) {
   AddBenchAttention(*bench, selected);
   AddBenchHybrid(*bench, selected);
   AddBenchDatatype(*bench, selected);
+  AddBenchCheckpoint(*bench, selected);
   AddBenchFaults(*bench, selected);
 }
 

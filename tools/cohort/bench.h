@@ -15,6 +15,7 @@ void AddBenchTokens(CLI::App& bench, const Selected& selected);
 void AddBenchAttention(CLI::App& bench, const Selected& selected);
 void AddBenchHybrid(CLI::App& bench, const Selected& selected);
 void AddBenchDatatype(CLI::App& bench, const Selected& selected);
+void AddBenchCheckpoint(CLI::App& bench, const Selected& selected);
 void AddBenchFaults(CLI::App& bench, const Selected& selected);
 
 }  // namespace cohort::tools
