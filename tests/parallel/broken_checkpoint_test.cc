@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "parallel/global_sums.h"
 #include "runtime/checkpoint/agree.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/file.h"

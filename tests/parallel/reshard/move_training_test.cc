@@ -94,7 +94,9 @@ TEST_P(MoveTrainingTest, BetweenAnyTwoMeshesOnlyWhatMustMoves) {
       const absl::Status checked = CheckReshard(move->before, move->after, move->options, move->plan);
       EXPECT_TRUE(checked.ok()) << what << ": " << checked;
       EXPECT_EQ(move->totals().moved(), Needed(move->before, move->after)) << what;
-      if (&from == &to) EXPECT_EQ(move->totals().moved(), 0) << what;
+      if (&from == &to) {
+        EXPECT_EQ(move->totals().moved(), 0) << what;
+      }
     }
   }
 }
