@@ -15,14 +15,17 @@ class ExpertGroup {
   // All experts on this rank.
   ExpertGroup() : ExpertGroup(comm::Communicator::Single()) {}
   explicit ExpertGroup(std::shared_ptr<comm::Communicator> communicator)
-      : communicator_(std::move(communicator)) {}
+      : communicator_(std::move(communicator)), rank_(communicator_->rank()), size_(communicator_->size()) {}
+  // A place in a group that is not there: enough to say who holds what, not to compute.
+  ExpertGroup(int rank, int size) : rank_(rank), size_(size) {}
 
   comm::Communicator& communicator() const { return *communicator_; }
-  int rank() const { return communicator_->rank(); }
-  int size() const { return communicator_->size(); }
+  int rank() const { return rank_; }
+  int size() const { return size_; }
 
  private:
   std::shared_ptr<comm::Communicator> communicator_;
+  int rank_, size_;
 };
 
 }  // namespace cohort::moe

@@ -49,6 +49,8 @@ inline constexpr Axis kSequenceAxes[] = {Axis::kContext, Axis::kTensor};
 inline constexpr Axis kStageAxes[] = {Axis::kReplicate, Axis::kShard, Axis::kContext, Axis::kTensor};
 // The ranks of one stage that hold the same part of its matrices.
 inline constexpr Axis kTensorReplicaAxes[] = {Axis::kReplicate, Axis::kShard, Axis::kContext};
+// The ranks of one stage that hold the same experts.
+inline constexpr Axis kExpertReplicaAxes[] = {Axis::kExpertData};
 
 // The arrangement of all ranks, seen in two ways. Each view is a grid of axes over the same ranks, the last
 // axis varying fastest:

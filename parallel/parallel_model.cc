@@ -97,7 +97,6 @@ ParallelModel::ParallelModel(MeshCommunicators groups, const ParallelOptions& op
 
 absl::Status ParallelModel::MakeParts(const runtime::ModelConfig& config, int64_t memory) {
   COHORT_RETURN_IF_ERROR(MakePlan(config));
-  const std::vector<int>& first_block = plan_->first_block();
   const std::vector<int> mine = plan_->StagesOf(groups_.pipeline->rank());
   const auto experts = std::make_shared<moe::ExpertGroup>(groups_.expert);
   for (const int stage : mine) {
@@ -106,10 +105,7 @@ absl::Status ParallelModel::MakeParts(const runtime::ModelConfig& config, int64_
                                              .recompute = options_.recompute,
                                              .allocate = false,
                                              .experts = moe::MakeMoeFactory(experts),
-                                             .part = {.first_block = first_block[stage],
-                                                      .last_block = first_block[stage + 1],
-                                                      .embedding = stage == 0,
-                                                      .head = stage + 1 == plan_->stages()},
+                                             .part = plan_->PartOf(stage),
                                              .tensor = tensor_};
     ModelPart part{.stage = stage, .decoder = nullptr, .parameters = nullptr};
     COHORT_ASSIGN_OR_RETURN(part.decoder, runtime::Decoder::Create(config, device_, decoder));

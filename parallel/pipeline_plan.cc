@@ -49,7 +49,7 @@ absl::StatusOr<Schedule> ScheduleOfFile(const std::string& path, int ranks, int 
     return absl::InvalidArgumentError(absl::StrCat(path, " is a schedule of ", schedule.ranks(),
                                                    " ranks, a line each; parallel.pipeline has ", ranks));
   }
-  if (schedule.micro_batches != micro_batches) {
+  if (micro_batches != 0 && schedule.micro_batches != micro_batches) {
     return absl::InvalidArgumentError(
         absl::StrCat(path, " is a schedule of ", schedule.micro_batches, " micro-batches; a step has ",
                      micro_batches, " here: change train.global_batch or train.micro_batch, or the file"));
@@ -72,9 +72,9 @@ absl::StatusOr<PipelinePlan> PipelinePlan::Create(const runtime::ModelConfig& co
     made = ScheduleOfFile(schedule, ranks, micro_batches);
   } else {
     const bool none = ranks == 1 && stages_per_rank == 1;
-    made =
-        pipeline::MakeSchedule(none ? "gpipe" : schedule,
-                               {.ranks = ranks, .chunks = stages_per_rank, .micro_batches = micro_batches});
+    made = pipeline::MakeSchedule(
+        none ? "gpipe" : schedule,
+        {.ranks = ranks, .chunks = stages_per_rank, .micro_batches = micro_batches == 0 ? 1 : micro_batches});
     if (made.ok() && none) made = OneAfterTheOther(*std::move(made));
   }
   COHORT_RETURN_IF_ERROR(made.status());
@@ -86,6 +86,14 @@ absl::StatusOr<PipelinePlan> PipelinePlan::Create(const runtime::ModelConfig& co
   COHORT_ASSIGN_OR_RETURN(const pipeline::StageSplit split,
                           pipeline::BalanceStages(by.blocks, by.embedding, by.head, made->stages()));
   return PipelinePlan(*std::move(made), from_file, split.first_block);
+}
+
+runtime::DecoderPart PipelinePlan::PartOf(int stage) const {
+  const auto s = static_cast<size_t>(stage);
+  return {.first_block = first_block_[s],
+          .last_block = first_block_[s + 1],
+          .embedding = stage == 0,
+          .head = stage + 1 == stages()};
 }
 
 }  // namespace cohort::parallel

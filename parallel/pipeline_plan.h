@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "parallel/pipeline/schedule.h"
+#include "runtime/model/decoder.h"
 #include "runtime/model/model_config.h"
 
 namespace cohort::parallel {
@@ -26,7 +27,8 @@ class PipelinePlan {
   // `schedule`: a row of pipeline/schedules, or a file (pipeline/schedule_file.h), which says by itself how many stages
   // a rank has. One rank with one stage needs none, and keeps the activations of one micro-batch. INVALID_ARGUMENT,
   // naming the numbers: more stages than blocks, stages a rank that the schedule cannot have, a file for other ranks or
-  // micro-batches than there are, and what is wrong with a file; also costs of other blocks.
+  // micro-batches than there are, and what is wrong with a file; also costs of other blocks. `micro_batches` 0: any, where
+  // only the stages matter.
   static absl::StatusOr<PipelinePlan> Create(const runtime::ModelConfig& config, const std::string& schedule,
                                              int ranks, int stages_per_rank, int micro_batches,
                                              const BlockCosts& costs);
@@ -39,6 +41,8 @@ class PipelinePlan {
   std::vector<int> StagesOf(int rank) const { return schedule_.StagesOf(rank); }
   // By stage, and at the end the number of blocks.
   const std::vector<int>& first_block() const { return first_block_; }
+  // What a stage has of the model.
+  runtime::DecoderPart PartOf(int stage) const;
 
  private:
   PipelinePlan(pipeline::Schedule schedule, bool from_file, std::vector<int> first_block)

@@ -4,10 +4,11 @@ namespace cohort::parallel {
 namespace {
 
 constexpr PlacementRow kPlacements[] = {
-    {runtime::Placement::kReplicated, "data", &MeshCommunicators::stage, [](const MeshShape&) { return 1; }},
-    {runtime::Placement::kExpert, "expert", &MeshCommunicators::expert_data,
+    {runtime::Placement::kReplicated, "data", kStageAxes, &MeshCommunicators::stage,
+     [](const MeshShape&) { return 1; }},
+    {runtime::Placement::kExpert, "expert", kExpertReplicaAxes, &MeshCommunicators::expert_data,
      [](const MeshShape& shape) { return shape.expert; }},
-    {runtime::Placement::kTensor, "tensor", &MeshCommunicators::tensor_replicas,
+    {runtime::Placement::kTensor, "tensor", kTensorReplicaAxes, &MeshCommunicators::tensor_replicas,
      [](const MeshShape& shape) { return shape.tensor; }},
 };
 

@@ -13,7 +13,8 @@ namespace cohort::parallel {
 struct PlacementRow {
   runtime::Placement placement;
   const char* name;
-  // Ranks that hold the same parameters of this placement, by their place among them.
+  // Ranks that hold the same parameters of this placement, by their place among them: along which axes.
+  absl::Span<const Axis> axes;
   std::shared_ptr<comm::Communicator> MeshCommunicators::*replicas;
   // Ranks of the stage from one replica to the next, as the mesh orders them.
   int (*stride)(const MeshShape& shape);

@@ -54,7 +54,7 @@ absl::StatusOr<std::unique_ptr<Resharder>> Resharder::Create(comm::Communicator&
 absl::Status Resharder::Run(const Layout& before, const Layout& after, const ReshardPlan& plan,
                             const PieceMemory& memory, absl::Duration timeout) {
   const int rank = world_.rank();
-  COHORT_CHECK(before.world() == world_.size() && after.world() == world_.size(),
+  COHORT_CHECK(before.world() >= world_.size() && after.world() == before.world(),
                "layouts of %d and %d ranks on %d", before.world(), after.world(), world_.size());
   const auto& old_pieces = before.ranks[static_cast<size_t>(rank)];
   const auto& new_pieces = after.ranks[static_cast<size_t>(rank)];

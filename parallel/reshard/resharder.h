@@ -30,7 +30,10 @@ class Resharder {
   static absl::StatusOr<std::unique_ptr<Resharder>> Create(comm::Communicator& world,
                                                            comm::transfer::Options options = {});
 
-  // Collective: all ranks bring the same layouts and plan, which CheckReshard passes. When it returns OK, every rank's
+  comm::Communicator& world() { return world_; }
+
+  // Collective: all ranks bring the same layouts and plan, which CheckReshard passes. Numbers past the communicator's
+  // are of lost ranks, in no copy. When it returns OK, every rank's
   // new pieces are complete and nobody needs the old ones. After an error, which every rank returns, the new pieces are
   // undefined and the old ones are what they were. Waits no longer than `timeout`, then DEADLINE_EXCEEDED; UNAVAILABLE
   // where a rank was lost.

@@ -128,7 +128,7 @@ absl::StatusOr<TrainerState> LoadOwnPart(Trainable& trainable, const ModelConfig
     target.device().ops().Copy(values, target);
     target.device().Synchronize();  // before the mapping goes
   }
-  COHORT_RETURN_IF_ERROR(ReadOptimizerFiles(folder, state.world, trainable, optimizer));
+  COHORT_RETURN_IF_ERROR(ReadOptimizerFiles(weights, state.world, trainable, optimizer));
   optimizer.step = state.optimizer_step;
   return state.trainer;
 }

@@ -2,7 +2,8 @@
 // state beside the weights, written by all ranks together so that a failed or killed save loses nothing.
 //
 //   <root>/step-00000100/config.json, model*.safetensors (+ index), tokenizer*.json
-//                        optimizer-RRRRR-of-NNNNN.safetensors   <name>/master, <name>/m, <name>/v: whole tensors
+//                        optimizer-RRRRR-of-NNNNN.safetensors   <name>/master (where the weights are of another type),
+//                                                               <name>/m, <name>/v: whole tensors
 //                        trainer_state.json
 //   <root>/step-00000200.partial/   a save under way or one that died; the next save removes it
 //   <root>/latest -> step-00000100  replaced atomically, after the folder it names is complete and on the

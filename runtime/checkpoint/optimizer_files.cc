@@ -1,5 +1,6 @@
 #include "runtime/checkpoint/optimizer_files.h"
 
+#include <string>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -12,8 +13,20 @@
 
 namespace cohort::runtime {
 
-absl::Status ReadOptimizerFiles(const std::string& folder, int world, Trainable& trainable,
+namespace {
+
+bool IsStateType(DataType dtype) { return dtype == DataType::kF32 || dtype == DataType::kF64; }
+
+void Put(const Tensor& values, const Tensor& target) {
+  target.device().ops().Copy(values, target);
+  target.device().Synchronize();  // before the mapping goes
+}
+
+}  // namespace
+
+absl::Status ReadOptimizerFiles(const HfFolder& weights, int world, Trainable& trainable,
                                 OptimizerState& optimizer) {
+  const std::string& folder = weights.folder();
   std::vector<SafetensorsFile> files;
   absl::flat_hash_map<std::string, size_t> file_of;
   for (int rank = 0; rank < world; ++rank) {
@@ -29,22 +42,28 @@ absl::Status ReadOptimizerFiles(const std::string& folder, int world, Trainable&
     for (size_t i = 0; i < tensors.state.size(); ++i) {
       piece.name = absl::StrCat(entry.piece.name, "/", kStateKinds[i]);
       const auto it = file_of.find(piece.name);
+      if (it == file_of.end() && absl::string_view(kStateKinds[i]) == kMaster) {
+        const TensorInfo* info = weights.Find(entry.piece.name);
+        if (info != nullptr && IsStateType(info->dtype)) {
+          COHORT_ASSIGN_OR_RETURN(const Tensor values, weights.ReadPiece(entry.piece));
+          Put(values, tensors.state[i]);
+          continue;
+        }
+      }
       if (it == file_of.end()) {
         return absl::InvalidArgumentError(
             absl::StrCat("the optimizer files in ", folder, " have no tensor '", piece.name, "'"));
       }
       const SafetensorsFile& file = files[it->second];
       const TensorInfo& info = *file.Find(piece.name);
-      if (info.shape != piece.full || (info.dtype != DataType::kF32 && info.dtype != DataType::kF64)) {
+      if (info.shape != piece.full || !IsStateType(info.dtype)) {
         return absl::InvalidArgumentError(
             absl::StrCat(file.path(), ": tensor '", piece.name, "' is ", SafetensorsName(info.dtype), " [",
                          absl::StrJoin(info.shape, ","), "] instead of F32 or F64 [",
                          absl::StrJoin(piece.full, ","), "]"));
       }
       COHORT_ASSIGN_OR_RETURN(const Tensor values, file.ReadPiece(piece));
-      const Tensor& target = tensors.state[i];
-      target.device().ops().Copy(values, target);
-      target.device().Synchronize();  // before the mapping goes
+      Put(values, tensors.state[i]);
     }
   }
   return absl::OkStatus();

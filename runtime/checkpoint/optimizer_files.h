@@ -2,18 +2,17 @@
 // writes them), so that any ranks can read what any others wrote.
 #pragma once
 
-#include <string>
-
 #include "absl/status/status.h"
+#include "runtime/checkpoint/hf_folder.h"
 #include "runtime/optim/optimizer.h"
 #include "runtime/train/trainable.h"
 
 namespace cohort::runtime {
 
-// Fills master, m and v of this rank's entries from the files of the `world` ranks that wrote the checkpoint, and reads
-// no more of them than that. NOT_FOUND where a file is missing; INVALID_ARGUMENT names the tensor that is missing or has
+// Fills master, m and v of this rank's entries from the files of the `world` ranks that wrote the checkpoint, or masters
+// from its `weights` where these are as exact; reads no more of them than that. NOT_FOUND where a file is missing; INVALID_ARGUMENT names the tensor that is missing or has
 // another shape.
-absl::Status ReadOptimizerFiles(const std::string& folder, int world, Trainable& trainable,
+absl::Status ReadOptimizerFiles(const HfFolder& weights, int world, Trainable& trainable,
                                 OptimizerState& optimizer);
 
 }  // namespace cohort::runtime

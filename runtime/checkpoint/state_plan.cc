@@ -1,5 +1,6 @@
 #include "runtime/checkpoint/state_plan.h"
 
+#include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -131,6 +132,8 @@ absl::StatusOr<StatePlan> PlanState(absl::Span<const std::string> announced, int
     weights.push_back({{piece.name, tensor.first.value, piece.full}, static_cast<int>(owner)});
     if (!tensor.first.state) continue;
     for (const char* kind : kStateKinds) {
+      // Where compute and state type are one, the weights are the masters.
+      if (absl::string_view(kind) == kMaster && *tensor.first.state == tensor.first.value) continue;
       optimizer[owner].tensors.push_back(
           {absl::StrCat(piece.name, "/", kind), *tensor.first.state, piece.full});
     }
@@ -178,10 +181,21 @@ absl::Status WriteStatePieces(const std::string& folder, const StatePlan& plan, 
     };
     add(entry.piece.name, tensors.value);
     for (size_t i = 0; i < tensors.state.size(); ++i) {
+      if (absl::string_view(kStateKinds[i]) == kMaster && tensors.state[i].dtype() == tensors.value.dtype())
+        continue;
       add(absl::StrCat(entry.piece.name, "/", kStateKinds[i]), tensors.state[i]);
     }
   }
-  for (const auto& [f, parts] : of_file) {
+  // Every rank begins with another file: a file system lets one write at a time into each.
+  std::vector<size_t> order;
+  for (const auto& [f, parts] : of_file) order.push_back(f);
+  if (!order.empty()) {
+    const size_t first =
+        order.size() * static_cast<size_t>(trainable.rank()) / static_cast<size_t>(trainable.world());
+    std::rotate(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(first), order.end());
+  }
+  for (const size_t f : order) {
+    const std::vector<Part>& parts = of_file[f];
     const StateFile& file = plan.files[f];
     COHORT_ASSIGN_OR_RETURN(SafetensorsPieceWriter writer,
                             SafetensorsPieceWriter::Open(absl::StrCat(folder, "/", file.name), file.tensors));

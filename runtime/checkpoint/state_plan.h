@@ -16,8 +16,10 @@
 
 namespace cohort::runtime {
 
-// The kinds of optimizer state, each a tensor <parameter's name>/<kind> on disk.
-inline constexpr const char* kStateKinds[] = {"master", "m", "v"};
+// The kinds of optimizer state, each a tensor <parameter's name>/<kind> on disk; but for masters of the weights' own
+// type, which are the weights.
+inline constexpr char kMaster[] = "master";
+inline constexpr const char* kStateKinds[] = {kMaster, "m", "v"};
 std::string OptimizerFileName(int rank, int world);  // optimizer-00001-of-00004.safetensors
 
 // Where the values of an entry lie: [piece.size()] each. master, m and v in the order of kStateKinds; none of a buffer.

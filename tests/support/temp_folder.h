@@ -12,8 +12,9 @@ namespace cohort {
 
 class TempFolder {
  public:
-  TempFolder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "cohort-test-XXXXXX").string();
+  TempFolder() : TempFolder(std::filesystem::temp_directory_path()) {}
+  explicit TempFolder(const std::filesystem::path& parent) {
+    std::string pattern = (parent / "cohort-test-XXXXXX").string();
     COHORT_CHECK(mkdtemp(pattern.data()) != nullptr, "no folder %s", pattern.c_str());
     path_ = pattern;
   }
@@ -22,6 +23,11 @@ class TempFolder {
   ~TempFolder() {
     std::error_code ignored;
     std::filesystem::remove_all(path_, ignored);
+  }
+
+  // A file system in memory where there is one, for tests of much that is made durable.
+  static std::filesystem::path Memory() {
+    return std::filesystem::exists("/dev/shm") ? "/dev/shm" : std::filesystem::temp_directory_path();
   }
 
   const std::string& path() const { return path_; }

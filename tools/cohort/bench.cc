@@ -6,7 +6,8 @@ namespace cohort::tools {
 void AddBench(CLI::App& app, const Selected& selected) {
   CLI::App* bench = app.add_subcommand("bench",
                                        "Measure this machine: training steps, decoding, serving, "
-                                       "collectives, transfers, tokens, attention, pipelines, datatypes");
+                                       "collectives, transfers, tokens, attention, pipelines, datatypes, "
+                                       "checkpoints");
   bench->require_subcommand(1);
   AddBenchTrainStep(*bench, selected);
   AddBenchDecode(*bench, selected);
@@ -18,6 +19,7 @@ void AddBench(CLI::App& app, const Selected& selected) {
   AddBenchHybrid(*bench, selected);
   AddBenchPipeline(*bench, selected);
   AddBenchDatatype(*bench, selected);
+  AddBenchCheckpoint(*bench, selected);
   AddBenchFaults(*bench, selected);
 }
 

@@ -16,6 +16,7 @@ void AddBenchAttention(CLI::App& bench, const Selected& selected);
 void AddBenchHybrid(CLI::App& bench, const Selected& selected);
 void AddBenchPipeline(CLI::App& bench, const Selected& selected);
 void AddBenchDatatype(CLI::App& bench, const Selected& selected);
+void AddBenchCheckpoint(CLI::App& bench, const Selected& selected);
 void AddBenchFaults(CLI::App& bench, const Selected& selected);
 
 }  // namespace cohort::tools

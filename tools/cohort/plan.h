@@ -10,5 +10,6 @@ void AddPlanTopology(CLI::App& plan, const Selected& selected);
 void AddPlanCollectives(CLI::App& plan, const Selected& selected);
 void AddPlanPipeline(CLI::App& plan, const Selected& selected);
 void AddPlanMesh(CLI::App& plan, const Selected& selected);
+void AddPlanReshard(CLI::App& plan, const Selected& selected);
 
 }  // namespace cohort::tools

@@ -1,0 +1,124 @@
+#include "parallel/reshard/move_training.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "comm/check.h"
+#include "parallel/global_sums.h"
+#include "runtime/ops/ops.h"
+
+namespace cohort::parallel {
+namespace {
+
+// ranks[r] = layout.ranks[number[r]]. What nobody has is added to `rest`.
+absl::StatusOr<Layout> Renumber(const Layout& layout, const std::vector<int>& number, const char* which,
+                                std::vector<int>& rest) {
+  Layout result;
+  std::vector<int> taken(layout.ranks.size(), -1);
+  for (size_t r = 0; r < number.size(); ++r) {
+    std::vector<HeldPiece>& pieces = result.ranks.emplace_back();
+    if (number[r] < 0) continue;
+    if (number[r] >= layout.world()) {
+      return absl::InvalidArgumentError(absl::StrCat("rank ", r, " is number ", number[r], " of the ", which,
+                                                     " mesh, which has ", layout.world(), " ranks"));
+    }
+    int& by = taken[static_cast<size_t>(number[r])];
+    if (by >= 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("ranks ", by, " and ", r, " are both number ", number[r], " of the ", which, " mesh"));
+    }
+    by = static_cast<int>(r);
+    pieces = layout.ranks[static_cast<size_t>(number[r])];
+  }
+  for (size_t n = 0; n < taken.size(); ++n) {
+    if (taken[n] < 0) rest.push_back(static_cast<int>(n));
+  }
+  return result;
+}
+
+absl::Status CheckPart(const TrainingPart& part, const HeldState& held, const std::vector<HeldPiece>& layout,
+                       const char* which) {
+  for (size_t i = 0; i < std::max(held.pieces.size(), layout.size()); ++i) {
+    const HeldPiece* is = i < held.pieces.size() ? &held.pieces[i] : nullptr;
+    const HeldPiece* should = i < layout.size() ? &layout[i] : nullptr;
+    if (is != nullptr && should != nullptr && is->piece == should->piece && is->dtype == should->dtype)
+      continue;
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the ", which, " training of this rank holds ",
+        is == nullptr ? (part.trainable == nullptr ? "nothing" : "no more") : is->piece.DebugString(),
+        " where the layout has ", should == nullptr ? "no more" : should->piece.DebugString()));
+  }
+  return absl::OkStatus();
+}
+
+// Values that are not the masters themselves are these, rounded.
+void SetValues(runtime::Trainable& trainable) {
+  for (const runtime::OptimizerSlice& slice : trainable.slices()) {
+    if (!slice.value.defined()) continue;
+    slice.value.device().ops().Copy(slice.master, slice.value);
+    slice.value.device().Synchronize();
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<Move> PlanMove(const Layout& before, const Layout& after, const Members& members,
+                              std::vector<int> host_of) {
+  if (members.before.size() != members.after.size()) {
+    return absl::InvalidArgumentError(absl::StrCat(members.before.size(), " members before and ",
+                                                   members.after.size(),
+                                                   " afterwards: name every rank twice"));
+  }
+  Move move;
+  std::vector<int> lost, homeless;
+  COHORT_ASSIGN_OR_RETURN(move.before, Renumber(before, members.before, "old", lost));
+  COHORT_ASSIGN_OR_RETURN(move.after, Renumber(after, members.after, "new", homeless));
+  if (!homeless.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("no rank is number ", homeless[0], " of the new mesh, which has ", after.world()));
+  }
+  for (const int number : lost) {
+    move.options.lost.push_back(move.before.world());
+    move.before.ranks.push_back(before.ranks[static_cast<size_t>(number)]);
+    move.after.ranks.emplace_back();
+  }
+  if (!host_of.empty()) {
+    // Where the lost ranks were says nothing: they send nothing.
+    host_of.resize(move.before.ranks.size(), host_of.back());
+  }
+  move.options.host_of = std::move(host_of);
+  COHORT_ASSIGN_OR_RETURN(move.plan, PlanReshard(move.before, move.after, move.options));
+  return move;
+}
+
+absl::Status MoveTraining(Resharder& resharder, const Move& move, TrainingPart from, TrainingPart to,
+                          absl::Duration timeout) {
+  comm::Communicator& world = resharder.world();
+  const auto rank = static_cast<size_t>(world.rank());
+  const auto held_by = [](const TrainingPart& part) {
+    if (part.trainable != nullptr) return HeldBy(*part.trainable, *part.optimizer);
+    return HeldState();
+  };
+  const HeldState old_state = held_by(from), new_state = held_by(to);
+  absl::Status status = CheckPart(from, old_state, move.before.ranks[rank], "old");
+  status.Update(CheckPart(to, new_state, move.after.ranks[rank], "new"));
+  COHORT_RETURN_IF_ERROR(AgreeOnSuccess(world, status, "moving a training"));
+
+  PieceMemory memory;
+  memory.before.assign(old_state.memory.begin(), old_state.memory.end());
+  memory.after = new_state.memory;
+  COHORT_RETURN_IF_ERROR(resharder.Run(move.before, move.after, move.plan, memory, timeout));
+  int64_t step = from.optimizer != nullptr ? from.optimizer->step : 0;
+  COHORT_RETURN_IF_ERROR(world.AllReduce(&step, &step, 1, DataType::kI64, comm::ReduceOp::kMax).Wait());
+  if (to.trainable != nullptr) {
+    SetValues(*to.trainable);
+    status = to.trainable->StateRestored();
+    to.optimizer->step = step;
+  }
+  return AgreeOnSuccess(world, status, "taking over a training");
+}
+
+}  // namespace cohort::parallel

@@ -1,0 +1,170 @@
+#include "parallel/reshard/training_layout.h"
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "comm/check.h"
+#include "moe/moe_layer.h"
+#include "parallel/pipeline_plan.h"
+#include "parallel/placements.h"
+#include "parallel/sharding/shard_tree.h"
+#include "runtime/checkpoint/state_plan.h"
+#include "runtime/model/decoder.h"
+#include "runtime/model/spread.h"
+
+namespace cohort::parallel {
+namespace {
+
+using runtime::Decoder;
+using runtime::ParameterBucket;
+using runtime::ParameterGroup;
+using runtime::Piece;
+using runtime::Tensor;
+
+// A place in a tensor group that is not there.
+class TensorPlace final : public runtime::TensorGroup {
+ public:
+  TensorPlace(int rank, int size) : rank_(rank), size_(size) {}
+  int rank() const override { return rank_; }
+  int size() const override { return size_; }
+  absl::StatusOr<Tensor> GatherRows(const Tensor&, int64_t) override { return Nobody(); }
+  absl::StatusOr<Tensor> ReduceScatterRows(const Tensor&) override { return Nobody(); }
+  absl::Status Sum(const Tensor&) override { return Nobody(); }
+  absl::Status Max(const Tensor&) override { return Nobody(); }
+
+ private:
+  static absl::Status Nobody() { return absl::FailedPreconditionError("this model is made to be looked at"); }
+  const int rank_, size_;
+};
+
+// The parameters of a rank's stages, without their values.
+using Parts = std::vector<std::unique_ptr<Decoder>>;
+
+class Layouter {
+ public:
+  Layouter(const runtime::ModelConfig& config, const Arrangement& arrangement, const Mesh& mesh,
+           DataType state)
+      : config_(config), arrangement_(arrangement), mesh_(mesh), state_(state) {}
+
+  absl::StatusOr<Layout> Run() {
+    const MeshShape& shape = mesh_.shape();
+    COHORT_ASSIGN_OR_RETURN(splits_, Resolve(arrangement_.sharding,
+                                             shape.shard * shape.context * shape.tensor, mesh_.stage_size()));
+    COHORT_ASSIGN_OR_RETURN(plan_, PipelinePlan::Create(config_, arrangement_.schedule, shape.pipeline,
+                                                        arrangement_.stages_per_rank, 0, BlockCosts()));
+    Layout layout;
+    for (int rank = 0; rank < mesh_.world(); ++rank) {
+      COHORT_ASSIGN_OR_RETURN(const Parts* parts, PartsOf(rank));
+      std::vector<HeldPiece>& pieces = layout.ranks.emplace_back();
+      // As ParallelModel lists them: what is optimised of all parts of a kind before the buffers of the part.
+      for (const auto& decoder : *parts) {
+        for (ParameterGroup& group : decoder->groups()) AddOptimised(group, rank, pieces);
+        for (ParameterGroup& group : decoder->groups()) {
+          for (const auto& parameter : group.parameters()) {
+            if (parameter->buffer) pieces.push_back({parameter->piece(), state_});
+          }
+        }
+      }
+    }
+    return layout;
+  }
+
+ private:
+  // The same for all ranks that hold the same parameters.
+  absl::StatusOr<const Parts*> PartsOf(int rank) {
+    const int stage_rank = mesh_.Coordinate(Axis::kPipeline, rank);
+    const int tensor = mesh_.Coordinate(Axis::kTensor, rank), expert = mesh_.Coordinate(Axis::kExpert, rank);
+    const auto [at, is_new] = parts_.try_emplace({stage_rank, tensor, expert});
+    if (!is_new) return &at->second;
+    const MeshShape& shape = mesh_.shape();
+    for (const int stage : plan_->StagesOf(stage_rank)) {
+      const runtime::DecoderOptions options = {
+          .trainable = true,
+          .allocate = false,
+          .experts = moe::MakeMoeFactory(std::make_shared<moe::ExpertGroup>(expert, shape.expert)),
+          .part = plan_->PartOf(stage),
+          .tensor = std::make_shared<TensorPlace>(tensor, shape.tensor)};
+      COHORT_ASSIGN_OR_RETURN(auto decoder, Decoder::Create(config_, runtime::CpuDevice(), options));
+      at->second.push_back(std::move(decoder));
+    }
+    return &at->second;
+  }
+
+  // The buckets of each placement lie one after another in a flat tensor, which is split (ShardedBucket).
+  void AddOptimised(ParameterGroup& group, int rank, std::vector<HeldPiece>& pieces) const {
+    const bool apart = arrangement_.sharding.gather_codec || arrangement_.sharding.reduce_codec;
+    for (const PlacementRow& row : Placements()) {
+      const Splits splits = OfEvery(row.stride(mesh_.shape()), splits_);
+      const ShardTree tree(splits);
+      const int replica = mesh_.Coordinate(row.axes, rank);
+      std::vector<std::vector<const ParameterBucket*>> flats(2);
+      for (const ParameterBucket& bucket : group.buckets()) {
+        if (bucket.placement == row.placement) flats[apart && !bucket.decay].push_back(&bucket);
+      }
+      for (const auto& flat : flats) {
+        int64_t elements = 0;
+        for (const ParameterBucket* bucket : flat) elements += bucket->size();
+        const ElementRange held = tree.RangeOf(splits.optimizer, replica, elements);
+        int64_t begin = 0;
+        for (const ParameterBucket* bucket : flat) {
+          for (const runtime::Parameter* parameter : bucket->parameters) {
+            const int64_t end = begin + parameter->elements();
+            const int64_t first = std::max(begin, held.begin), last = std::min(end, held.end);
+            if (first < last) AddKinds(parameter->piece().Range(first - begin, last - begin), pieces);
+            begin = end;
+          }
+        }
+      }
+    }
+  }
+
+  void AddKinds(Piece piece, std::vector<HeldPiece>& pieces) const {
+    const std::string name = piece.name;
+    for (const char* kind : runtime::kStateKinds) {
+      piece.name = absl::StrCat(name, "/", kind);
+      pieces.push_back({piece, state_});
+    }
+  }
+
+  const runtime::ModelConfig& config_;
+  const Arrangement& arrangement_;
+  const Mesh& mesh_;
+  const DataType state_;
+  Splits splits_;
+  std::optional<PipelinePlan> plan_;
+  std::map<std::tuple<int, int, int>, Parts> parts_;
+};
+
+}  // namespace
+
+absl::StatusOr<Layout> TrainingLayout(const runtime::ModelConfig& config, const Arrangement& arrangement,
+                                      const Mesh& mesh, DataType state) {
+  return Layouter(config, arrangement, mesh, state).Run();
+}
+
+HeldState HeldBy(runtime::Trainable& trainable, const runtime::OptimizerState& optimizer) {
+  HeldState held;
+  for (const runtime::StateEntry& entry : trainable.state()) {
+    const runtime::StateTensors tensors = TensorsOf(entry, trainable, optimizer);
+    const auto add = [&](const std::string& name, const Tensor& tensor) {
+      HeldPiece piece = {entry.piece, tensor.dtype()};
+      piece.piece.name = name;
+      held.memory.push_back(piece.piece.empty() ? nullptr : tensor.raw());
+      held.pieces.push_back(std::move(piece));
+    };
+    if (tensors.state.empty()) add(entry.piece.name, tensors.value);
+    for (size_t i = 0; i < tensors.state.size(); ++i) {
+      add(absl::StrCat(entry.piece.name, "/", runtime::kStateKinds[i]), tensors.state[i]);
+    }
+  }
+  return held;
+}
+
+}  // namespace cohort::parallel
