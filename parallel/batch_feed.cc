@@ -4,6 +4,7 @@
 #include <numeric>
 #include <utility>
 
+#include "comm/check.h"
 #include "parallel/global_sums.h"
 
 namespace cohort::parallel {
