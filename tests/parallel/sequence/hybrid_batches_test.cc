@@ -100,7 +100,9 @@ TEST(HybridBatches, GroupsStayOnAHostWhereLinksBetweenHostsCost) {
   const auto plan = PlanHybridBatches(lengths, 4, 1024, costs);
   ASSERT_TRUE(plan.ok());
   for (const HybridMicroBatch& batch : plan->micro_batches) {
-    if (batch.ranks > 1) EXPECT_EQ(batch.first_rank % 2, 0);
+    if (batch.ranks > 1) {
+      EXPECT_EQ(batch.first_rank % 2, 0);
+    }
   }
   EXPECT_LT(GroupSeconds(costs, lengths, 2, 2), GroupSeconds(costs, lengths, 1, 2));
   costs.host_ranks = 1;
