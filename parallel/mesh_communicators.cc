@@ -42,7 +42,7 @@ absl::StatusOr<MeshCommunicators> Connect(const Mesh& mesh, std::shared_ptr<comm
 
 absl::Status ConnectHybrid(MeshCommunicators& groups) {
   const int context = groups.mesh.Size(Axis::kContext);
-  if (context > 1) {
+  if (context > 1) {  // (a configuration is told so sooner: ArrangementOf)
     return absl::InvalidArgumentError(absl::StrCat(
         "parallel.hybrid_tokens gives every sequence the ranks that it needs, and parallel.context gives it ",
         context, ": set one of them"));
