@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "comm/check.h"
+#include "parallel/sequence/parcel.h"
 #include "parallel/sequence/policy.h"
 #include "runtime/ops/ops.h"
 
@@ -19,33 +20,6 @@ using runtime::Shape;
 using runtime::Tensor;
 
 namespace {
-
-// Tensors that travel as one message.
-struct Parcel {
-  std::shared_ptr<void> memory;
-  size_t bytes = 0;
-  std::vector<Tensor> tensors;
-  const Tensor& operator[](size_t i) const { return tensors[i]; }
-};
-
-Parcel MakeParcel(Device& device, const std::vector<std::pair<Shape, DataType>>& contents) {
-  Parcel parcel;
-  std::vector<size_t> begins;
-  for (const auto& [shape, dtype] : contents) {
-    size_t bytes = SizeOf(dtype);
-    for (const int64_t dim : shape) bytes *= static_cast<size_t>(dim);
-    begins.push_back(parcel.bytes);
-    parcel.bytes +=
-        (bytes + policy::kParcelAlignment - 1) / policy::kParcelAlignment * policy::kParcelAlignment;
-  }
-  parcel.memory = device.Allocate(parcel.bytes);
-  for (size_t i = 0; i < contents.size(); ++i) {
-    parcel.tensors.push_back(Tensor::Wrap(device, parcel.memory,
-                                          static_cast<char*>(parcel.memory.get()) + begins[i],
-                                          contents[i].first, contents[i].second));
-  }
-  return parcel;
-}
 
 // Adds the time of a scope, by one of the system's clocks, to a sum that may be null.
 class Stopwatch {
