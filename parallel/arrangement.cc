@@ -74,6 +74,16 @@ absl::StatusOr<Arrangement> ArrangementOf(const v1::ParallelSection& section,
   if (!way.ok()) return Bad("context_way", section.context_way(), way.status());
   result.context.ways = {.forward = *way, .backward = *way};
 
+  if (section.hybrid_tokens() > 0) {
+    if (result.shape.context > 1) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("parallel.hybrid_tokens is ", section.hybrid_tokens(),
+                       ", which gives every sequence the ranks that it needs, and parallel.context gives it ",
+                       result.shape.context, ": set one of them"));
+    }
+    result.hybrid = HybridOptions{.tokens = section.hybrid_tokens()};
+  }
+
   result.schedule = section.schedule();
   const pipeline::ScheduleGenerator* generator = pipeline::FindScheduleGenerator(result.schedule);
   result.stages_per_rank = section.has_stages_per_rank()                       ? section.stages_per_rank()

@@ -1,11 +1,12 @@
 // How a model is spread over ranks, as a configuration says it: the whole of it in one value.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "cohort/v1/config.pb.h"
-#include "parallel/batch_parts.h"
+#include "parallel/batch_feed.h"
 #include "parallel/mesh.h"
 #include "parallel/sharding/sharding.h"
 #include "runtime/model/model_config.h"
@@ -18,6 +19,7 @@ struct Arrangement {
   ContextOptions context = {};    // how context groups share sequences
   std::string schedule = "1f1b";  // of the pipeline: a row of pipeline/schedules, or a file
   int stages_per_rank = 1;        // of the pipeline
+  std::optional<HybridOptions> hybrid = std::nullopt;  // sequences of mixed lengths, as each needs it
 };
 
 // Of a configuration that has its defaults. INVALID_ARGUMENT, beginning with the key that is wrong and naming the

@@ -4,37 +4,80 @@
 #include <vector>
 
 #include "comm/check.h"
+#include "parallel/batch_source.h"
+#include "parallel/sequence/policy.h"
+#include "runtime/ops/ops.h"
 
 namespace cohort::parallel {
 namespace {
 
+using runtime::Tensor;
+
+// Of a group that has a communicator.
 class SequenceSums final : public runtime::SequenceGroup {
  public:
-  SequenceSums(std::shared_ptr<comm::Communicator> ranks, runtime::Tensor lengths)
+  SequenceSums(std::shared_ptr<comm::Communicator> ranks, Tensor lengths)
       : ranks_(std::move(ranks)), lengths_(std::move(lengths)) {}
 
-  absl::Status Sum(const runtime::Tensor& x) override {
+  absl::Status Sum(const Tensor& x) override {
     x.device().Synchronize();
     return ranks_->AllReduce(x.raw(), x.raw(), static_cast<size_t>(x.size()), x.dtype()).Wait();
   }
   bool counts() const override { return ranks_->rank() == 0; }
-  const runtime::Tensor& lengths() const override { return lengths_; }
+  const Tensor& lengths() const override { return lengths_; }
 
  private:
   const std::shared_ptr<comm::Communicator> ranks_;
-  const runtime::Tensor lengths_;
+  const Tensor lengths_;
 };
+
+// Of a group that is there for one micro-batch: its first member adds up, in the order of ranks.
+class MemberSums final : public runtime::SequenceGroup {
+ public:
+  MemberSums(ContextGroup group, Tensor lengths) : group_(std::move(group)), lengths_(std::move(lengths)) {}
+
+  absl::Status Sum(const Tensor& x) override {
+    x.device().Synchronize();
+    const auto size = static_cast<size_t>(x.size());
+    comm::Communicator& comm = *group_.comm;
+    const auto send = [&](int member) {
+      return comm.Send(x.raw(), size, x.dtype(), group_.members[member], policy::kSumsTag);
+    };
+    const auto receive = [&](int member, const Tensor& into) {
+      return comm.Recv(into.raw(), size, into.dtype(), group_.members[member], policy::kSumsTag);
+    };
+    if (group_.rank > 0) {
+      COHORT_RETURN_IF_ERROR(send(0).Wait());
+      return receive(0, x).Wait();
+    }
+    const Tensor part = Tensor::Empty(x.device(), x.shape(), x.dtype());
+    for (int member = 1; member < group_.size(); ++member) {
+      COHORT_RETURN_IF_ERROR(receive(member, part).Wait());
+      x.device().ops().Accumulate(part, 1, x);
+      x.device().Synchronize();
+    }
+    std::vector<comm::Work> works;
+    for (int member = 1; member < group_.size(); ++member) works.push_back(send(member));
+    return WaitForAll(works);
+  }
+  bool counts() const override { return group_.rank == 0; }
+  const Tensor& lengths() const override { return lengths_; }
+
+ private:
+  const ContextGroup group_;
+  const Tensor lengths_;
+};
+
+Tensor LengthTensor(const std::vector<int64_t>& lengths, runtime::Device& device) {
+  const std::vector<int32_t> narrow(lengths.begin(), lengths.end());
+  return Tensor::FromHost(device, {static_cast<int64_t>(narrow.size())}, absl::MakeConstSpan(narrow));
+}
 
 }  // namespace
 
 absl::StatusOr<runtime::TokenBatch> BatchParts::Of(const runtime::TokenBatch& whole) const {
   if (groups_.sequences->size() == 1) return whole;
-  std::vector<int64_t> lengths;
-  std::vector<int32_t> narrow;
-  for (size_t s = 1; s < whole.host_offsets.size(); ++s) {
-    lengths.push_back(whole.host_offsets[s] - whole.host_offsets[s - 1]);
-    narrow.push_back(static_cast<int32_t>(lengths.back()));
-  }
+  const std::vector<int64_t> lengths = SequenceLengths(whole);
   runtime::TokenBatch batch = whole;
   if (groups_.context->size() > 1) {
     const ContextGroup group = WholeGroup(groups_.context);
@@ -43,9 +86,28 @@ absl::StatusOr<runtime::TokenBatch> BatchParts::Of(const runtime::TokenBatch& wh
     batch = BatchOfRank(whole, split, group.rank);
     COHORT_ASSIGN_OR_RETURN(batch.attention, MakeContextAttention(group, split, context_.ways, device_));
   }
-  batch.sequences = std::make_shared<SequenceSums>(
-      groups_.sequences,
-      runtime::Tensor::FromHost(device_, {static_cast<int64_t>(narrow.size())}, absl::MakeConstSpan(narrow)));
+  batch.sequences = std::make_shared<SequenceSums>(groups_.sequences, LengthTensor(lengths, device_));
+  return batch;
+}
+
+absl::StatusOr<runtime::TokenBatch> BatchParts::Of(const runtime::TokenBatch& whole,
+                                                   const HybridMicroBatch& hybrid) const {
+  if (hybrid.ranks == 1) return Of(whole);
+  const std::vector<int64_t> lengths = SequenceLengths(whole);
+  // Along kStageAxes the tensor axis varies fastest, and the context axis has one rank.
+  const int tensor = groups_.tensor->size(), mine = groups_.hybrid->rank() / tensor - hybrid.first_rank;
+  COHORT_CHECK(mine >= 0 && mine < hybrid.ranks, "rank %d of a hybrid micro-batch of %d", mine, hybrid.ranks);
+  ContextGroup all{groups_.hybrid, {}, mine * tensor + groups_.tensor->rank()};
+  for (int member = 0; member < hybrid.ranks * tensor; ++member) {
+    all.members.push_back(hybrid.first_rank * tensor + member);
+  }
+  const ContextGroup group = all.Part(groups_.tensor->rank(), hybrid.ranks, tensor);
+  ContextWays ways = context_.ways;
+  if (hybrid.ranks % ways.forward.head_parts != 0) ways.forward.head_parts = ways.backward.head_parts = 1;
+  COHORT_ASSIGN_OR_RETURN(const TokenSplit split, TokenSplit::Create(context_.split, hybrid.ranks, lengths));
+  runtime::TokenBatch batch = BatchOfRank(whole, split, group.rank);
+  COHORT_ASSIGN_OR_RETURN(batch.attention, MakeContextAttention(group, split, ways, device_));
+  batch.sequences = std::make_shared<MemberSums>(std::move(all), LengthTensor(lengths, device_));
   return batch;
 }
 

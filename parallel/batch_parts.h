@@ -1,4 +1,4 @@
-// Which part of a batch a rank computes, where context or tensor groups share its sequences.
+// Which part of a batch a rank computes, where context, hybrid or tensor groups share its sequences.
 #pragma once
 
 #include <memory>
@@ -6,6 +6,7 @@
 #include "absl/status/statusor.h"
 #include "parallel/mesh_communicators.h"
 #include "parallel/sequence/context_attention.h"
+#include "parallel/sequence/hybrid_batches.h"
 #include "runtime/model/batch.h"
 
 namespace cohort::parallel {
@@ -15,8 +16,8 @@ struct ContextOptions {
   ContextWays ways = {};                 // who sends what to whom
 };
 
-// Of batches of whole sequences, which all ranks of a context and of a tensor group have alike. Makes no message; the
-// batches do, when a model computes on them.
+// Of batches of whole sequences, which all ranks that share them have alike. Makes no message; the batches do, when a
+// model computes on them.
 class BatchParts {
  public:
   BatchParts(const MeshCommunicators& groups, const ContextOptions& context, runtime::Device& device)
@@ -24,6 +25,10 @@ class BatchParts {
 
   // This rank's tokens of the context group's, and who computes their attention; all tokens of the tensor group's.
   absl::StatusOr<runtime::TokenBatch> Of(const runtime::TokenBatch& whole) const;
+  // The same of sequences that batch.ranks neighbours along the batch axes share, of which this rank is one. Groups that
+  // the context's head_parts do not divide exchange no heads.
+  absl::StatusOr<runtime::TokenBatch> Of(const runtime::TokenBatch& whole,
+                                         const HybridMicroBatch& batch) const;
   // Whether this rank counts what the ranks with parts of the same sequences have alike.
   bool counts() const { return groups_.sequences->rank() == 0; }
 

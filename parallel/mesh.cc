@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 #include <set>
 #include <utility>
 
@@ -167,6 +168,18 @@ std::vector<int> Mesh::Group(absl::Span<const Axis> axes, int rank) const {
   }
   for (int& position : positions) position = rank_at_[position];
   return positions;
+}
+
+int Mesh::NeighboursOnAHost(absl::Span<const Axis> axes) const {
+  int neighbours = Size(axes);
+  for (int rank = 0; rank < world(); ++rank) {
+    const std::vector<int> group = Group(axes, rank);
+    for (size_t i = 1; i < group.size(); ++i) {
+      if (host_of_[group[i]] != host_of_[group[i - 1]])
+        neighbours = std::gcd(neighbours, static_cast<int>(i));
+    }
+  }
+  return neighbours;
 }
 
 std::vector<std::vector<int>> Mesh::Groups(Axis axis) const {

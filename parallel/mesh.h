@@ -90,6 +90,9 @@ class Mesh {
   // The ranks of that group, by coordinate.
   std::vector<int> Group(Axis axis, int rank) const;
   std::vector<int> Group(absl::Span<const Axis> axes, int rank) const;
+  // So many neighbours of every group along the axes are on one host: the largest number that divides their groups into
+  // such runs; 1 where it is not so everywhere.
+  int NeighboursOnAHost(absl::Span<const Axis> axes) const;
   // Every group along the axis.
   std::vector<std::vector<int>> Groups(Axis axis) const;
 

@@ -3,6 +3,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "comm/check.h"
 
 namespace cohort::parallel {
@@ -37,6 +38,17 @@ absl::StatusOr<MeshCommunicators> Connect(const Mesh& mesh, std::shared_ptr<comm
   COHORT_RETURN_IF_ERROR(along({Axis::kExpertData}, groups.expert_data));
   groups.world = std::move(world);
   return groups;
+}
+
+absl::Status ConnectHybrid(MeshCommunicators& groups) {
+  const int context = groups.mesh.Size(Axis::kContext);
+  if (context > 1) {  // (a configuration is told so sooner: ArrangementOf)
+    return absl::InvalidArgumentError(absl::StrCat(
+        "parallel.hybrid_tokens gives every sequence the ranks that it needs, and parallel.context gives it ",
+        context, ": set one of them"));
+  }
+  COHORT_ASSIGN_OR_RETURN(groups.hybrid, Along(groups.mesh, kStageAxes, *groups.world));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Mesh> MakeMesh(MeshShape shape, const comm::Communicator& world) {

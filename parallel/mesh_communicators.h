@@ -20,10 +20,15 @@ struct MeshCommunicators {
   std::shared_ptr<comm::Communicator> stage;            // Placement::kReplicated: along kStageAxes
   std::shared_ptr<comm::Communicator> tensor_replicas;  // Placement::kTensor: along kTensorReplicaAxes
   std::shared_ptr<comm::Communicator> expert_data;      // Placement::kExpert
+  // Along kStageAxes: what hybrid batches exchange. Null until ConnectHybrid.
+  std::shared_ptr<comm::Communicator> hybrid;
 };
 
 // Collective over `world`, whose ranks the mesh numbers.
 absl::StatusOr<MeshCommunicators> Connect(const Mesh& mesh, std::shared_ptr<comm::Communicator> world);
+
+// Collective. INVALID_ARGUMENT where the mesh has a context axis: hybrid batches give each sequence its own.
+absl::Status ConnectHybrid(MeshCommunicators& groups);
 
 // The mesh of this shape over the ranks of `world`, by its topology.
 absl::StatusOr<Mesh> MakeMesh(MeshShape shape, const comm::Communicator& world);

@@ -14,6 +14,8 @@
 #include "parallel/global_sums.h"
 #include "parallel/memory_share.h"
 #include "parallel/pipeline/schedule_file.h"
+#include "parallel/sequence/hybrid_costs.h"
+#include "parallel/sequence/policy.h"
 #include "parallel/tensor/tensor_communicator.h"
 #include "runtime/checkpoint/hf_folder.h"
 #include "runtime/ops/ops.h"
@@ -25,21 +27,6 @@ using runtime::LossSums;
 using runtime::Tensor;
 
 namespace {
-
-int64_t PredictedTokens(const runtime::TokenBatch& batch) {
-  const std::vector<double> targets = ToHost(batch.targets);
-  return std::count_if(targets.begin(), targets.end(), [](double target) { return target >= 0; });
-}
-
-// A micro-batch of no sequences, with which a rank that has run out keeps its expert group company.
-Samples NoSamples(runtime::Device& device) {
-  Samples none;
-  none.tokens.tokens = none.tokens.targets = none.tokens.positions =
-      Tensor::Empty(device, {0}, DataType::kI32);
-  none.tokens.host_offsets = {0};
-  none.tokens.offsets = Tensor::FromHost(device, {1}, absl::MakeConstSpan(none.tokens.host_offsets));
-  return none;
-}
 
 absl::Status CheckOptions(const ParallelOptions& options) {
   if (options.global_batch < 1) {
@@ -57,6 +44,22 @@ int SparseBlocks(const runtime::ModelConfig& config, int begin, int end) {
   int sparse = 0;
   for (int layer = begin; layer < end; ++layer) sparse += config.IsSparse(layer) ? 1 : 0;
   return sparse;
+}
+
+FeedOptions FeedOptionsOf(const runtime::ModelConfig& config, const ParallelOptions& options,
+                          const MeshCommunicators& groups) {
+  FeedOptions feed = {
+      .global_batch = options.global_batch, .micro_batch = options.micro_batch, .hybrid = options.hybrid};
+  if (!options.hybrid) return feed;
+  const Mesh& mesh = groups.mesh;
+  feed.costs = CostsOf(config, options.compute,
+                       {.flops_per_byte = policy::kFlopsPerByte,
+                        .near_flops_per_byte = policy::kNearFlopsPerByte,
+                        .host_ranks = mesh.NeighboursOnAHost(kBatchAxes)});
+  feed.in_step = options.sharding.parameters != Level::None() ||
+                 options.sharding.gradients != Level::None() || mesh.Size(Axis::kExpert) > 1 ||
+                 mesh.Size(Axis::kPipeline) > 1;
+  return feed;
 }
 
 // What is not the same mathematics on this mesh, with the reason.
@@ -79,24 +82,25 @@ absl::StatusOr<std::unique_ptr<ParallelModel>> ParallelModel::Create(
   COHORT_ASSIGN_OR_RETURN(const int64_t memory, ShareOfFreeMemory(device, *world));
   COHORT_RETURN_IF_ERROR(CheckMesh(config, mesh));
   COHORT_ASSIGN_OR_RETURN(MeshCommunicators groups, Connect(mesh, std::move(world)));
+  if (options.hybrid) COHORT_RETURN_IF_ERROR(ConnectHybrid(groups));
   std::unique_ptr<ParallelModel> model(
-      new ParallelModel(std::move(groups), options, device, std::move(source)));
+      new ParallelModel(config, std::move(groups), options, device, std::move(source)));
   COHORT_RETURN_IF_ERROR(model->MakeParts(config, memory));
   model->ListState();
   return model;
 }
 
-ParallelModel::ParallelModel(MeshCommunicators groups, const ParallelOptions& options,
-                             runtime::Device& device, std::unique_ptr<BatchSource> source)
+ParallelModel::ParallelModel(const runtime::ModelConfig& config, MeshCommunicators groups,
+                             const ParallelOptions& options, runtime::Device& device,
+                             std::unique_ptr<BatchSource> source)
     : groups_(std::move(groups)),
       options_(options),
-      source_(std::move(source)),
       device_(device),
-      batch_parts_(groups_, options_.context, device),
+      feed_(groups_, FeedOptionsOf(config, options, groups_), options.context, std::move(source), device),
       tensor_(std::make_shared<TensorCommunicator>(groups_.tensor)) {}
 
 absl::Status ParallelModel::MakeParts(const runtime::ModelConfig& config, int64_t memory) {
-  COHORT_RETURN_IF_ERROR(MakePlan(config));
+  COHORT_RETURN_IF_ERROR(MakePlan(config, feed_.micro_batches()));
   const std::vector<int> mine = plan_->StagesOf(groups_.pipeline->rank());
   const auto experts = std::make_shared<moe::ExpertGroup>(groups_.expert);
   for (const int stage : mine) {
@@ -121,14 +125,17 @@ absl::Status ParallelModel::MakeParts(const runtime::ModelConfig& config, int64_
   return absl::OkStatus();
 }
 
-absl::Status ParallelModel::MakePlan(const runtime::ModelConfig& config) {
+absl::Status ParallelModel::MakePlan(const runtime::ModelConfig& config, int micro_batches) {
+  if (plan_ != nullptr && plan_->schedule().micro_batches == micro_batches) return absl::OkStatus();
   absl::StatusOr<PipelinePlan> plan =
       PipelinePlan::Create(config, options_.schedule, groups_.pipeline->size(), options_.stages_per_rank,
-                           static_cast<int>(ShareOf(options_.global_batch).rounds), options_.block_costs);
-  COHORT_RETURN_IF_ERROR(AgreeOnSuccess(*groups_.world, plan.status(), "planning its pipeline"));
+                           micro_batches, options_.block_costs);
+  const bool first = plan_ == nullptr;
+  if (first) COHORT_RETURN_IF_ERROR(AgreeOnSuccess(*groups_.world, plan.status(), "planning its pipeline"));
+  COHORT_RETURN_IF_ERROR(plan.status());
   plan_ = std::make_unique<const PipelinePlan>(*std::move(plan));
   // Ranks that follow different lists would wait for each other for ever. A file may differ between hosts.
-  if (!plan_->from_file()) return absl::OkStatus();
+  if (!first || !plan_->from_file()) return absl::OkStatus();
   const std::string mine = pipeline::ScheduleText(plan_->schedule());
   COHORT_ASSIGN_OR_RETURN(const std::vector<std::string> all, GatherStrings(mine));
   const auto other = std::find_if(all.begin(), all.end(), [&](const auto& text) { return text != all[0]; });
@@ -207,52 +214,21 @@ void ParallelModel::ListState() {
   }
 }
 
-ParallelModel::Share ParallelModel::ShareOf(int64_t sequences) const {
-  const int64_t ranks = groups_.mesh.Size(kBatchAxes),
-                rank = groups_.mesh.Coordinate(kBatchAxes, groups_.world->rank());
-  const int64_t largest = (sequences + ranks - 1) / ranks;
-  const int64_t micro_batch = std::max<int64_t>(1, options_.micro_batch > 0 ? options_.micro_batch : largest);
-  return {.begin = sequences * rank / ranks,
-          .end = sequences * (rank + 1) / ranks,
-          .rounds = (largest + micro_batch - 1) / micro_batch,
-          .micro_batch = micro_batch};
-}
-
-absl::StatusOr<std::vector<Samples>> ParallelModel::Fetch(const Share& share, int64_t step, bool held_out) {
-  std::vector<Samples> rounds;
-  absl::Status status;
-  for (int64_t round = 0; round < share.rounds && status.ok(); ++round) {
-    const int64_t begin = std::min(share.end, share.begin + round * share.micro_batch);
-    const int64_t count = std::min(share.end - begin, share.micro_batch);
-    if (count == 0) {
-      rounds.push_back(NoSamples(device_));
-      continue;
-    }
-    auto samples = held_out ? source_->HeldOut(begin, count) : source_->Training(step, begin, count);
-    status = samples.status();
-    if (samples.ok()) rounds.push_back(*std::move(samples));
-  }
-  COHORT_RETURN_IF_ERROR(AgreeOnSuccess(*groups_.world, status, "reading its part of the batch"));
-  return rounds;
-}
-
 absl::StatusOr<runtime::StepResult> ParallelModel::ComputeGradients(int64_t step) {
-  const Share share = ShareOf(options_.global_batch);
-  COHORT_ASSIGN_OR_RETURN(std::vector<Samples> rounds, Fetch(share, step, /*held_out=*/false));
+  COHORT_ASSIGN_OR_RETURN(std::vector<MicroBatch> micro_batches, feed_.Training(step));
   std::vector<runtime::TokenBatch> batches;
-  for (const Samples& samples : rounds) {
-    COHORT_ASSIGN_OR_RETURN(runtime::TokenBatch batch, batch_parts_.Of(samples.tokens));
-    batches.push_back(std::move(batch));
-  }
-  int64_t predicted = 0;  // on one of the ranks that share them
-  if (groups_.pipeline->rank() == 0 && batch_parts_.counts()) {
-    for (const Samples& samples : rounds) predicted += PredictedTokens(samples.tokens);
+  int64_t predicted = 0;
+  for (MicroBatch& micro_batch : micro_batches) {
+    predicted += micro_batch.predicted;
+    batches.push_back(std::move(micro_batch.tokens));
   }
   COHORT_RETURN_IF_ERROR(SumOverRanks(*groups_.world, absl::MakeSpan(&predicted, 1)));
   const LossScale scale = {.tokens = static_cast<double>(std::max<int64_t>(predicted, 1)),
                            .sequences = static_cast<double>(options_.global_batch)};
 
-  for (ModelPart& part : parts_) part.parameters->BeginStep(static_cast<int>(batches.size()));
+  const auto count = static_cast<int>(batches.size());
+  COHORT_RETURN_IF_ERROR(MakePlan(decoder().config(), count));
+  for (ModelPart& part : parts_) part.parameters->BeginStep(count);
   std::vector<LossSums> stages;
   absl::Status status = executor_->Run(plan_->schedule(), batches, scale, stages, trace_);
   status.Update(FinishParts());
@@ -319,32 +295,26 @@ absl::Status ParallelModel::AfterStep(const runtime::StepResult& result) {
 }
 
 absl::StatusOr<runtime::Trainable::Evaluation> ParallelModel::Evaluate(int64_t sequences) {
-  const int64_t all = source_->held_out();
+  const int64_t all = feed_.held_out();
   const int64_t used = sequences > 0 ? std::min(sequences, all) : all;
   if (used == 0)
     return absl::FailedPreconditionError("there is no held-out data to evaluate on (data.validation)");
   // One micro-batch after another, so that the memory does not depend on how much is held out.
-  const Share share = ShareOf(used);
+  COHORT_ASSIGN_OR_RETURN(const std::vector<HybridMicroBatch> planned, feed_.PlanHeldOut(used));
   LossSums sums;
   int64_t bytes = 0;
-  for (int64_t round = 0; round < share.rounds; ++round) {
-    const int64_t begin = std::min(share.end, share.begin + round * share.micro_batch);
-    const Share part = {.begin = begin,
-                        .end = std::min(share.end, begin + share.micro_batch),
-                        .rounds = 1,
-                        .micro_batch = share.micro_batch};
-    COHORT_ASSIGN_OR_RETURN(const std::vector<Samples> samples, Fetch(part, 0, /*held_out=*/true));
-    COHORT_ASSIGN_OR_RETURN(const runtime::TokenBatch batch, batch_parts_.Of(samples[0].tokens));
+  for (const HybridMicroBatch& next : planned) {
+    COHORT_ASSIGN_OR_RETURN(const MicroBatch batch, feed_.HeldOut(next));
     for (ModelPart& model : parts_) model.parameters->BeginEvaluation();
     std::vector<LossSums> stages;
-    absl::Status status = executor_->Evaluate(batch, stages);
+    absl::Status status = executor_->Evaluate(batch.tokens, stages);
     status.Update(FinishParts());
     COHORT_RETURN_IF_ERROR(status);
     for (const LossSums& stage : stages) {
       sums.loss += stage.loss;
       sums.tokens += stage.tokens;
     }
-    if (groups_.pipeline->rank() == 0 && batch_parts_.counts()) bytes += samples[0].bytes;
+    bytes += batch.bytes;
   }
   COHORT_RETURN_IF_ERROR(SumOverRanks(*groups_.world, sums));
   COHORT_RETURN_IF_ERROR(SumOverRanks(*groups_.world, absl::MakeSpan(&bytes, 1)));

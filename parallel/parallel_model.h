@@ -2,10 +2,11 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
-#include "parallel/batch_parts.h"
+#include "parallel/batch_feed.h"
 #include "parallel/batch_source.h"
 #include "parallel/mesh_communicators.h"
 #include "parallel/pipeline/executor.h"
@@ -22,7 +23,9 @@ struct ParallelOptions {
   int64_t global_batch = 1;  // sequences in a step over all ranks; any number
   int64_t micro_batch = 0;   // sequences that a rank computes at once; 0: its whole share
   Sharding sharding = {};  // of parameters, gradients and optimizer state over ranks that hold the same ones
-  ContextOptions context = {};    // how context groups share sequences
+  ContextOptions context = {};  // how context groups share sequences
+  // Sequences of mixed lengths over the batch axes as each needs it, in place of micro_batch.
+  std::optional<HybridOptions> hybrid = std::nullopt;
   std::string schedule = "1f1b";  // of the pipeline: a row of pipeline/schedules, or a file (schedule_file.h)
   int stages_per_rank = 1;        // of the pipeline; a file says it itself
   BlockCosts block_costs = {};    // by which blocks are dealt to the stages
@@ -82,30 +85,20 @@ class ParallelModel final : public runtime::Trainable {
   absl::StatusOr<std::vector<std::string>> GatherStrings(const std::string& mine) override;
 
  private:
-  // This rank's part of `sequences` samples.
-  struct Share {
-    int64_t begin, end;
-    int64_t rounds;       // micro-batches, the same on every rank
-    int64_t micro_batch;  // sequences of each but the last ones
-  };
-
-  ParallelModel(MeshCommunicators groups, const ParallelOptions& options, runtime::Device& device,
-                std::unique_ptr<BatchSource> source);
+  ParallelModel(const runtime::ModelConfig& config, MeshCommunicators groups, const ParallelOptions& options,
+                runtime::Device& device, std::unique_ptr<BatchSource> source);
   absl::Status MakeParts(const runtime::ModelConfig& config, int64_t memory);
   void ListState();
-  absl::Status MakePlan(const runtime::ModelConfig& config);
-  Share ShareOf(int64_t sequences) const;
-  // This rank's micro-batches of whole sequences; an error where any rank had one.
-  absl::StatusOr<std::vector<Samples>> Fetch(const Share& share, int64_t step, bool held_out);
+  // The schedule of so many micro-batches a step; 0: any, for where the stages are.
+  absl::Status MakePlan(const runtime::ModelConfig& config, int micro_batches);
   // Adds up what the stages of all ranks did.
   absl::Status SumStages(absl::Span<const runtime::LossSums> stages, runtime::LossSums& total);
   absl::Status FinishParts();
 
   MeshCommunicators groups_;
   const ParallelOptions options_;
-  std::unique_ptr<BatchSource> source_;
   runtime::Device& device_;
-  const BatchParts batch_parts_;
+  BatchFeed feed_;
   std::shared_ptr<runtime::TensorGroup> tensor_;
   std::vector<ModelPart> parts_;
   std::unique_ptr<const PipelinePlan> plan_;

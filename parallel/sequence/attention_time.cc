@@ -74,7 +74,7 @@ absl::StatusOr<int64_t> MessageBytes(const AttentionPlan& plan, int sender, cons
     case Item::kKeyValue:
       return tokens * 2 * kv * element;
     case Item::kQuery:
-      return tokens * (forward ? q * element : 3 * q * element + part.heads() * state);
+      return tokens * (forward ? q * element : 2 * q * element + 2 * part.heads() * state);
     case Item::kOutput:
       return tokens * (q * element + part.heads() * state);
     case Item::kKeyValueGrad:

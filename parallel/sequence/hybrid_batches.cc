@@ -51,7 +51,7 @@ struct Slot {
   std::vector<int64_t> sequences = {};
 };
 
-// One plan: groups first, longest first, each where it can begin soonest; then short sequences, costliest first, into
+// One plan: groups first, longest first, each where it can end soonest; then short sequences, costliest first, into
 // waiting time where they fit and else to the rank that is done first (longest processing time first: Graham, 1969).
 class HybridPlanner {
  public:
@@ -64,11 +64,11 @@ class HybridPlanner {
         slots_(ranks),
         plan_{ranks, budget, {}} {
     double total = 0;
-    for (size_t s = 0; s < lengths.size(); ++s) total += Seconds(s, 1);
+    for (size_t s = 0; s < lengths.size(); ++s) total += Seconds(s, 0, 1);
     const double most = policy.patience * total / ranks;
     for (size_t s = 0; s < lengths.size(); ++s) {
       int64_t group = std::max<int64_t>(1, RanksFor(lengths[s], budget));
-      while (group < std::min<int64_t>(ranks, lengths[s]) && Seconds(s, static_cast<int>(group)) > most)
+      while (group < std::min<int64_t>(ranks, lengths[s]) && Seconds(s, 0, static_cast<int>(group)) > most)
         ++group;
       while (policy.tile && group > 1 && ranks % group != 0) ++group;
       group_.push_back(static_cast<int>(group));
@@ -88,30 +88,33 @@ class HybridPlanner {
   }
 
  private:
-  double Seconds(int64_t s, int ranks) const { return GroupSeconds(costs_, {&lengths_[s], 1}, ranks); }
+  double Seconds(int64_t s, int first, int ranks) const {
+    return GroupSeconds(costs_, {&lengths_[s], 1}, first, ranks);
+  }
 
   void PlaceGroup(int64_t s) {
     const int group = group_[s], ranks = plan_.ranks;
     int best = 0;
-    double soonest = std::numeric_limits<double>::infinity();
+    double best_begin = 0, soonest = std::numeric_limits<double>::infinity();
     bool best_aligned = false;
     for (int first = 0; first + group <= ranks; ++first) {
-      const double begin = *std::max_element(ready_.begin() + first, ready_.begin() + first + group);
-      const bool aligned = first % group == 0;  // more likely on one host
-      if (begin < soonest || (begin == soonest && aligned && !best_aligned)) {
-        soonest = begin, best = first, best_aligned = aligned;
+      const double begin = *std::max_element(ready_.begin() + first, ready_.begin() + first + group),
+                   end = begin + Seconds(s, first, group);
+      const bool aligned = first % group == 0;
+      if (end < soonest || (end == soonest && aligned && !best_aligned)) {
+        soonest = end, best = first, best_begin = begin, best_aligned = aligned;
       }
     }
     const int index = static_cast<int>(plan_.micro_batches.size());
     for (int rank = best; rank < best + group; ++rank) {
-      slots_[rank].push_back({index, soonest - ready_[rank]});
-      ready_[rank] = soonest + Seconds(s, group);
+      slots_[rank].push_back({index, best_begin - ready_[rank]});
+      ready_[rank] = soonest;
     }
     plan_.micro_batches.push_back({best, group, {s}});
   }
 
   void PlaceShort(int64_t s) {
-    const double seconds = Seconds(s, 1);
+    const double seconds = Seconds(s, 0, 1);
     for (auto& slots : slots_) {
       for (Slot& slot : slots) {
         if (slot.room < seconds || slot.before == kEnd) continue;
@@ -167,13 +170,14 @@ class HybridPlanner {
 
 }  // namespace
 
-double GroupSeconds(const HybridCosts& costs, absl::Span<const int64_t> lengths, int ranks) {
+double GroupSeconds(const HybridCosts& costs, absl::Span<const int64_t> lengths, int first_rank, int ranks) {
   double tokens = 0, pairs = 0;
   for (const int64_t length : lengths) {
     const auto s = static_cast<double>(length);
     tokens += s, pairs += s * (s + 1) / 2;
   }
-  const double moving = tokens * (ranks - 1) / ranks * costs.moved_token;
+  const bool near = first_rank / costs.host_ranks == (first_rank + ranks - 1) / costs.host_ranks;
+  const double moving = tokens * (ranks - 1) / ranks * (near ? costs.near_token : costs.moved_token);
   return costs.micro_batch + costs.token * tokens / ranks + std::max(costs.pair * pairs / ranks, moving);
 }
 
@@ -185,6 +189,24 @@ std::vector<int> HybridPlan::Of(int rank) const {
       mine.push_back(static_cast<int>(i));
   }
   return mine;
+}
+
+std::vector<std::vector<int>> RoundsOf(const HybridPlan& plan) {
+  std::vector<std::vector<int>> rounds(plan.ranks);
+  size_t most = 0;
+  for (size_t i = 0; i < plan.micro_batches.size(); ++i) {
+    const HybridMicroBatch& batch = plan.micro_batches[i];
+    const auto first = rounds.begin() + batch.first_rank, last = first + batch.ranks;
+    size_t round = 0;
+    for (auto rank = first; rank != last; ++rank) round = std::max(round, rank->size());
+    for (auto rank = first; rank != last; ++rank) {
+      rank->resize(round, -1);
+      rank->push_back(static_cast<int>(i));
+    }
+    most = std::max(most, round + 1);
+  }
+  for (std::vector<int>& rank : rounds) rank.resize(most, -1);
+  return rounds;
 }
 
 absl::StatusOr<TokenSplit> HybridPlan::Split(int micro_batch, SplitKind kind,
@@ -308,7 +330,7 @@ HybridTime SimulateHybrid(const HybridPlan& plan, absl::Span<const int64_t> leng
       if (batch.ranks > 1) time.moved += lengths[s];
     }
     const auto first = ready.begin() + batch.first_rank, last = first + batch.ranks;
-    const double seconds = GroupSeconds(costs, own, batch.ranks),
+    const double seconds = GroupSeconds(costs, own, batch.first_rank, batch.ranks),
                  end = *std::max_element(first, last) + seconds;
     std::fill(first, last, end);
     time.busy += seconds * batch.ranks / plan.ranks;

@@ -19,13 +19,15 @@ namespace cohort::parallel {
 struct HybridCosts {
   double token = 1;  // what is linear in tokens: matrices, norms
   double pair = 0;   // attention: a query and a key that it sees
-  double moved_token =
-      0;  // sending a token's keys and values (and their gradients) to the next rank of a ring
+  // Sending a token's keys and values (and their gradients) to the next rank of a ring: on another host, on the same one.
+  double moved_token = 0;
   double micro_batch = 0;  // what each costs besides
+  double near_token = 0;
+  int host_ranks = 1;  // so many neighbours are on one host
 };
 
-// Of a group of `ranks` that hold these sequences evenly: what moves is hidden behind attention as far as that goes.
-double GroupSeconds(const HybridCosts& costs, absl::Span<const int64_t> lengths, int ranks);
+// Of `ranks` neighbours that hold these sequences evenly: what moves is hidden behind attention as far as that goes.
+double GroupSeconds(const HybridCosts& costs, absl::Span<const int64_t> lengths, int first_rank, int ranks);
 
 // Sequences that neighbouring ranks compute together, evenly split; by one rank where ranks == 1.
 struct HybridMicroBatch {
@@ -44,6 +46,11 @@ struct HybridPlan {
   // How a micro-batch's tokens lie on its group.
   absl::StatusOr<TokenSplit> Split(int micro_batch, SplitKind kind, absl::Span<const int64_t> lengths) const;
 };
+
+// For whoever must make equally many micro-batches on all ranks, in step with each other: what each rank makes in each
+// round, an index into plan.micro_batches or -1: nothing. Equally long lists; the ranks of a micro-batch make it in the
+// same round.
+std::vector<std::vector<int>> RoundsOf(const HybridPlan& plan);
 
 // A sequence of s tokens takes ceil(s / budget) ranks, or more where it would take longer than the mean rank needs for
 // everything; the plan whose simulated step is shortest counts. INVALID_ARGUMENT where a sequence fits all ranks

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "comm/check.h"
+#include "parallel/sequence/parcel.h"
 #include "parallel/sequence/policy.h"
 #include "runtime/ops/ops.h"
 
@@ -19,33 +20,6 @@ using runtime::Shape;
 using runtime::Tensor;
 
 namespace {
-
-// Tensors that travel as one message.
-struct Parcel {
-  std::shared_ptr<void> memory;
-  size_t bytes = 0;
-  std::vector<Tensor> tensors;
-  const Tensor& operator[](size_t i) const { return tensors[i]; }
-};
-
-Parcel MakeParcel(Device& device, const std::vector<std::pair<Shape, DataType>>& contents) {
-  Parcel parcel;
-  std::vector<size_t> begins;
-  for (const auto& [shape, dtype] : contents) {
-    size_t bytes = SizeOf(dtype);
-    for (const int64_t dim : shape) bytes *= static_cast<size_t>(dim);
-    begins.push_back(parcel.bytes);
-    parcel.bytes +=
-        (bytes + policy::kParcelAlignment - 1) / policy::kParcelAlignment * policy::kParcelAlignment;
-  }
-  parcel.memory = device.Allocate(parcel.bytes);
-  for (size_t i = 0; i < contents.size(); ++i) {
-    parcel.tensors.push_back(Tensor::Wrap(device, parcel.memory,
-                                          static_cast<char*>(parcel.memory.get()) + begins[i],
-                                          contents[i].first, contents[i].second));
-  }
-  return parcel;
-}
 
 // Adds the time of a scope, by one of the system's clocks, to a sum that may be null.
 class Stopwatch {
@@ -99,6 +73,11 @@ class RingWalk {
   // After an error nothing is under way any more either.
   absl::Status Run() {
     absl::Status status;
+    if (!forward()) {
+      const Stopwatch watch = Computing();
+      delta_ = Tensor::Empty(device_, saved_.lse.shape(), state());
+      device_.ops().AttentionDelta(dy_, saved_.y, delta_);
+    }
     for (size_t i = 0; status.ok() && i < steps_.size(); ++i) status = Step(i);
     for (const Flight& flight : flights_) status.Update(flight.work.Wait());
     return status;
@@ -130,7 +109,7 @@ class RingWalk {
         return MakeParcel(device_, {{kv, element}, {kv, element}});
       case Item::kQuery:
         if (forward()) return MakeParcel(device_, {{q, element}});
-        return MakeParcel(device_, {{q, element}, {q, element}, {q, element}, {lse, state()}});
+        return MakeParcel(device_, {{q, element}, {q, element}, {lse, state()}, {lse, state()}});
       case Item::kOutput:
         return MakeParcel(device_, {{q, element}, {lse, state()}});
       case Item::kKeyValueGrad:
@@ -158,7 +137,7 @@ class RingWalk {
     parcel = Empty(item, own_);
     std::vector<Tensor> from = {saved_.q};
     if (item == Item::kKeyValue) from = {saved_.k, saved_.v};
-    if (item == Item::kQuery && !forward()) from = {saved_.q, saved_.y, dy_, saved_.lse};
+    if (item == Item::kQuery && !forward()) from = {saved_.q, dy_, saved_.lse, delta_};
     for (size_t i = 0; i < from.size(); ++i) device_.ops().Copy(from[i], parcel[i]);
     return parcel;
   }
@@ -288,11 +267,11 @@ class RingWalk {
     const RingKeys& keys = core_.KeysOf(compute);
     const RingKeys& queries = core_.blocks[compute.queries];
     const auto [k, v] = KeyRows(compute, keys);
-    Tensor dy = dy_, q = saved_.q, y = saved_.y, lse = saved_.lse, dq = dq_;
+    Tensor dy = dy_, q = saved_.q, lse = saved_.lse, delta = delta_, dq = dq_;
     Tensor dk = dk_, dv = dv_;
     if (compute.queries != own_) {
       const Parcel& query = here_.at({Item::kQuery, compute.queries, -1});
-      q = query[0], y = query[1], dy = query[2], lse = query[3];
+      q = query[0], dy = query[1], lse = query[2], delta = query[3];
       const ItemKey key = {Item::kQueryGrad, compute.queries, compute.keys};
       made[key] = Zeros(Item::kQueryGrad, compute.queries);
       dq = made[key][0];
@@ -302,7 +281,7 @@ class RingWalk {
       made[key] = Zeros(Item::kKeyValueGrad, compute.keys);
       dk = made[key][0], dv = made[key][1];
     }
-    device_.ops().AttentionPartGrad(dy, q, k, v, y, lse, queries.offsets, keys.offsets, queries.positions,
+    device_.ops().AttentionPartGrad(dy, q, k, v, lse, delta, queries.offsets, keys.offsets, queries.positions,
                                     keys.positions, saved_.scale, dq, dk.Slice(keys.begin, keys.end),
                                     dv.Slice(keys.begin, keys.end));
   }
@@ -319,6 +298,7 @@ class RingWalk {
   std::vector<Flight> flights_;
   bool merged_ = false;  // saved_.y and lse have something
   Tensor part_y_, part_lse_;
+  Tensor delta_;  // of the backward
 };
 
 Tensor RingIndices(Device& device, const std::vector<int32_t>& values) {

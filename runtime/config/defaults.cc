@@ -100,6 +100,7 @@ void ApplyParallel(cohort::v1::ParallelSection& parallel, const ConfigFacts& fac
                              left(facts.ranks, {parallel.pipeline(), parallel.context(), parallel.tensor()}))
                   : 1);
   COHORT_DEFAULT(parallel, sharding, "ddp");
+  COHORT_DEFAULT(parallel, hybrid_tokens, 0);
   COHORT_DEFAULT(parallel, timeout_seconds, absl::ToDoubleSeconds(comm::policy::kTimeout));
 }
 
@@ -122,6 +123,7 @@ void ApplyDefaults(cohort::v1::TrainConfig& config, const ConfigFacts& facts) {
   COHORT_DEFAULT(config, seed, 1);
   cohort::v1::DataSection& data = *config.mutable_data();
   COHORT_DEFAULT(data, sequence_length, 512);
+  COHORT_DEFAULT(data, samples, "windows");
   if (const std::string tokenizer = TokenizerPath(config); !tokenizer.empty()) data.set_tokenizer(tokenizer);
   if (data.validation().empty()) {
     for (const std::string& folder : data.train()) {

@@ -1,4 +1,5 @@
 // What a completed configuration must satisfy to be run.
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -110,6 +111,7 @@ absl::Status CheckRanges(const cohort::v1::TrainConfig& config) {
       {"parallel.pipeline", config.parallel().pipeline(), 1},
       {"parallel.context", config.parallel().context(), 1},
       {"parallel.tensor", config.parallel().tensor(), 1},
+      {"parallel.hybrid_tokens", config.parallel().hybrid_tokens(), 0},
       {"parallel.stages_per_rank",
        config.parallel().has_stages_per_rank() ? config.parallel().stages_per_rank() : 1, 1},
       {"checkpoint.every", config.checkpoint().every(), 0},
@@ -136,6 +138,7 @@ absl::Status CheckNames(const cohort::v1::TrainConfig& config) {
   std::vector<std::string> decays;
   for (const DecayRow& row : DecayTable()) decays.push_back(row.name);
   COHORT_RETURN_IF_ERROR(CheckName("train.dtype", config.train().dtype(), {"bf16", "f32"}));
+  COHORT_RETURN_IF_ERROR(CheckName("data.samples", config.data().samples(), {"windows", "documents"}));
   COHORT_RETURN_IF_ERROR(CheckName("optimizer.name", config.optimizer().name(), {"adamw"}));
   COHORT_RETURN_IF_ERROR(CheckName("schedule.decay", config.schedule().decay(), decays));
   if (config.train().steps() < config_policy::kUnlimitedSteps || config.schedule().decay() == "constant") {
@@ -165,6 +168,18 @@ absl::Status CheckModel(const cohort::v1::TrainConfig& config, const ModelConfig
   return absl::OkStatus();
 }
 
+// The longest sequence must fit the ranks that may share it.
+absl::Status CheckHybrid(const cohort::v1::TrainConfig& config, const ConfigFacts& facts) {
+  const auto& parallel = config.parallel();
+  const int64_t tokens = parallel.hybrid_tokens();
+  const int64_t ranks = std::max<int64_t>(1, facts.ranks / (parallel.pipeline() * parallel.tensor()));
+  if (tokens == 0 || tokens * ranks >= config.data().sequence_length()) return absl::OkStatus();
+  return Bad(
+      "parallel.hybrid_tokens",
+      absl::StrCat("is ", tokens, "; the ", ranks, ranks == 1 ? " rank that shares" : " ranks that share",
+                   " sequences must hold data.sequence_length, which is ", config.data().sequence_length()));
+}
+
 absl::Status CheckDivisions(const cohort::v1::TrainConfig& config, const ModelConfig& model) {
   const int64_t expert = config.parallel().expert();
   if (expert > 1 && model.num_experts == 0) {
@@ -182,6 +197,7 @@ absl::Status ValidateConfig(const cohort::v1::TrainConfig& config, const ModelCo
   COHORT_RETURN_IF_ERROR(CheckRanges(config));
   COHORT_RETURN_IF_ERROR(CheckNames(config));
   COHORT_RETURN_IF_ERROR(CheckModel(config, model, facts));
+  COHORT_RETURN_IF_ERROR(CheckHybrid(config, facts));
   return CheckDivisions(config, model);
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
@@ -10,13 +11,26 @@
 namespace cohort::runtime {
 namespace {
 
-SampleBatch NewBatch(int64_t count, int64_t sequence_length) {
+SampleBatch NewBatch(std::vector<int64_t> lengths) {
   SampleBatch batch;
-  batch.count = count;
-  batch.sequence_length = sequence_length;
-  batch.tokens.resize(static_cast<size_t>(count * sequence_length));
+  batch.count = static_cast<int64_t>(lengths.size());
+  batch.tokens.resize(
+      static_cast<size_t>(std::accumulate(lengths.begin(), lengths.end(), static_cast<int64_t>(0))));
   batch.targets.resize(batch.tokens.size());
+  batch.lengths = std::move(lengths);
   return batch;
+}
+
+// The first window of each document; those of one token, which predicts nothing, have none.
+std::vector<int64_t> FirstWindows(const TokenDataset& dataset, int64_t sequence_length) {
+  std::vector<int64_t> first = {0};
+  for (int64_t document = 0; document < dataset.num_documents(); ++document) {
+    const int64_t end =
+        document + 1 < dataset.num_documents() ? dataset.DocumentBegin(document + 1) : dataset.num_tokens();
+    const int64_t predicting = std::max<int64_t>(end - dataset.DocumentBegin(document) - 1, 0);
+    first.push_back(first.back() + (predicting + sequence_length - 1) / sequence_length);
+  }
+  return first;
 }
 
 }  // namespace
@@ -26,6 +40,7 @@ std::string LoaderState::ToJson() const {
                                 {"seed", options.seed},
                                 {"sequence_length", options.sequence_length},
                                 {"global_batch", options.global_batch},
+                                {"documents", options.documents},
                                 {"data_fingerprint", data_fingerprint}}
       .dump();
 }
@@ -47,13 +62,17 @@ absl::StatusOr<LoaderState> LoaderState::FromJson(const std::string& text) {
         absl::StrCat("this is not the state of a data loader: ", text.substr(0, 200)));
   }
   state.data_fingerprint = root["data_fingerprint"].get<std::string>();
+  state.options.documents = root.value("documents", nlohmann::json(false)) == true;
   return state;
 }
 
 TrainLoader::TrainLoader(std::shared_ptr<const TokenDataset> dataset, TrainLoaderOptions options)
     : dataset_(std::move(dataset)),
       options_(options),
-      samples_((dataset_->num_tokens() - 1) / options.sequence_length) {}
+      first_window_(options.documents ? FirstWindows(*dataset_, options.sequence_length)
+                                      : std::vector<int64_t>()),
+      samples_(options.documents ? first_window_.back()
+                                 : (dataset_->num_tokens() - 1) / options.sequence_length) {}
 
 absl::StatusOr<TrainLoader> TrainLoader::Create(std::shared_ptr<const TokenDataset> dataset,
                                                 TrainLoaderOptions options) {
@@ -62,12 +81,35 @@ absl::StatusOr<TrainLoader> TrainLoader::Create(std::shared_ptr<const TokenDatas
                                                    ") and the global batch (", options.global_batch,
                                                    ") must be positive"));
   }
-  if (dataset->num_tokens() <= options.sequence_length) {
+  if (!options.documents && dataset->num_tokens() <= options.sequence_length) {
     return absl::InvalidArgumentError(absl::StrCat("the data has ", dataset->num_tokens(),
                                                    " tokens, one sample needs ", options.sequence_length + 1,
                                                    "; use more text or a shorter sequence length"));
   }
-  return TrainLoader(std::move(dataset), options);
+  TrainLoader loader(std::move(dataset), options);
+  if (loader.samples_ == 0) {
+    return absl::InvalidArgumentError("no document of the data has two tokens: there is nothing to predict");
+  }
+  return loader;
+}
+
+TrainLoader::Window TrainLoader::WindowAt(int64_t window) const {
+  const int64_t most = options_.sequence_length;
+  if (!options_.documents) return {window * most, most};
+  const auto next = std::upper_bound(first_window_.begin(), first_window_.end(), window);
+  const int64_t document = next - first_window_.begin() - 1;
+  const int64_t begin = dataset_->DocumentBegin(document) + (window - first_window_[document]) * most;
+  const int64_t end = document + 1 < dataset_->num_documents() ? dataset_->DocumentBegin(document + 1)
+                                                               : dataset_->num_tokens();
+  return {begin, std::min(most, end - 1 - begin)};
+}
+
+std::vector<int64_t> TrainLoader::Lengths(int64_t step, int64_t begin, int64_t count) const {
+  std::vector<int64_t> lengths;
+  for (int64_t i = begin; i < begin + count; ++i) {
+    lengths.push_back(WindowAt(WindowOf(step * options_.global_batch + i)).length);
+  }
+  return lengths;
 }
 
 int64_t TrainLoader::WindowOf(int64_t sample) const {
@@ -81,14 +123,15 @@ absl::StatusOr<SampleBatch> TrainLoader::GetBatch(int64_t step, int64_t begin, i
   COHORT_CHECK(step >= 0 && begin >= 0 && count >= 0 && begin + count <= options_.global_batch,
                "samples %ld + %ld of step %ld", static_cast<long>(begin), static_cast<long>(count),
                static_cast<long>(step));
-  const int64_t length = options_.sequence_length;
-  SampleBatch batch = NewBatch(count, length);
-  std::vector<int32_t> window(static_cast<size_t>(length + 1));
+  SampleBatch batch = NewBatch(Lengths(step, begin, count));
+  std::vector<int32_t> window;
+  auto tokens = batch.tokens.begin(), targets = batch.targets.begin();
   for (int64_t i = 0; i < count; ++i) {
-    const int64_t sample = step * options_.global_batch + begin + i;
-    COHORT_RETURN_IF_ERROR(dataset_->Read(WindowOf(sample) * length, absl::MakeSpan(window)));
-    std::copy(window.begin(), window.end() - 1, batch.tokens.begin() + i * length);
-    std::copy(window.begin() + 1, window.end(), batch.targets.begin() + i * length);
+    const int64_t sample = step * options_.global_batch + begin + i, length = batch.lengths[i];
+    window.resize(static_cast<size_t>(length + 1));
+    COHORT_RETURN_IF_ERROR(dataset_->Read(WindowAt(WindowOf(sample)).begin, absl::MakeSpan(window)));
+    tokens = std::copy(window.begin(), window.end() - 1, tokens);
+    targets = std::copy(window.begin() + 1, window.end(), targets);
   }
   return batch;
 }
@@ -111,6 +154,10 @@ absl::Status TrainLoader::CheckResume(const LoaderState& state) const {
   if (before.global_batch != options_.global_batch) {
     return differs("the global batch", before.global_batch, options_.global_batch);
   }
+  if (before.documents != options_.documents) {
+    return differs("what a sample is", before.documents ? "a document" : "a window",
+                   options_.documents ? "a document" : "a window");
+  }
   return absl::OkStatus();
 }
 
@@ -131,7 +178,7 @@ absl::StatusOr<EvaluationLoader> EvaluationLoader::Create(std::shared_ptr<const 
 absl::StatusOr<SampleBatch> EvaluationLoader::GetWindows(int64_t begin, int64_t count) const {
   COHORT_CHECK(begin >= 0 && count >= 0 && begin + count <= windows_, "windows %ld + %ld of %ld",
                static_cast<long>(begin), static_cast<long>(count), static_cast<long>(windows_));
-  SampleBatch batch = NewBatch(count, sequence_length_);
+  SampleBatch batch = NewBatch(std::vector<int64_t>(static_cast<size_t>(count), sequence_length_));
   const int64_t first = begin * sequence_length_;  // the first target
   const int64_t end = std::min(first + count * sequence_length_, dataset_->num_tokens());
   const auto known = static_cast<size_t>(std::max<int64_t>(end - first, 0));

@@ -11,11 +11,11 @@
 
 namespace cohort::runtime {
 
-// Tokens and what is to be predicted after each, both [count, sequence_length], row after row. A negative
-// target is not predicted.
+// Tokens and what is to be predicted after each, `count` samples one after another, each of its length. A negative target
+// is not predicted.
 struct SampleBatch {
   int64_t count = 0;
-  int64_t sequence_length = 0;
+  std::vector<int64_t> lengths;
   std::vector<int32_t> tokens;
   std::vector<int32_t> targets;
 };
@@ -24,6 +24,8 @@ struct TrainLoaderOptions {
   int64_t sequence_length = 0;
   int64_t global_batch = 0;  // samples in a step, over all ranks
   uint64_t seed = 0;
+  // Samples are whole documents, those of more than sequence_length tokens in pieces; else windows of the tokens of all.
+  bool documents = false;
 };
 
 // Where a run is in its data; a checkpoint keeps it as JSON. All of the position is the step.
@@ -37,7 +39,8 @@ struct LoaderState {
 };
 
 // Samples are windows of sequence_length + 1 tokens; neighbours share one token, so that each token but the
-// first is a target once. Every epoch has each sample once, in an order that is a pure function of (seed,
+// first is a target once. With options.documents they are cut out of each document alone: a sample is sequence_length
+// long or ends with its document, and the first token of a document is no target. Every epoch has each sample once, in an order that is a pure function of (seed,
 // epoch). So the samples of a step depend on neither the number of ranks nor where a run was stopped, and any
 // rank can ask for any of them. Immutable and thread-safe.
 class TrainLoader {
@@ -48,6 +51,9 @@ class TrainLoader {
 
   // Samples [begin, begin + count) of the step's global batch. DataLoss where the data is damaged.
   absl::StatusOr<SampleBatch> GetBatch(int64_t step, int64_t begin, int64_t count) const;
+
+  // Tokens of each of these samples, without reading them.
+  std::vector<int64_t> Lengths(int64_t step, int64_t begin, int64_t count) const;
 
   int64_t samples_per_epoch() const { return samples_; }
   // Which window of the data the global sample number `sample` (step * global_batch + place) is.
@@ -61,9 +67,17 @@ class TrainLoader {
   absl::Status CheckResume(const LoaderState& state) const;
 
  private:
+  // Tokens that predict: [begin, begin + length); the targets are one further.
+  struct Window {
+    int64_t begin, length;
+  };
   TrainLoader(std::shared_ptr<const TokenDataset> dataset, TrainLoaderOptions options);
+  Window WindowAt(int64_t window) const;
+
   std::shared_ptr<const TokenDataset> dataset_;
   TrainLoaderOptions options_;
+  std::vector<int64_t>
+      first_window_;  // of each document, and at the end of all; with options_.documents only
   int64_t samples_;
 };
 

@@ -132,10 +132,13 @@ class Ops {
   // outputs weighted by exp(lse)). y_part, y [T, H, C], each float or state; lse_part, lse state [H, T].
   virtual void MergeAttention(const Tensor& y_part, const Tensor& lse_part, const Tensor& y,
                               const Tensor& lse) = 0;
-  // What the keys of one part add to the gradients, given y and lse of all parts merged: dq [T, H, C], dk, dv
-  // [U, G, C] state, +=. dy is of q's type, y of q's type or state; the rest is as in AttentionPart.
+  // delta = sum over C of dy y (D in Dao, 2023, section 3.1): all that gradients of a part need of y. dy, y [T, H, C], y
+  // of dy's type or state; delta state [H, T].
+  virtual void AttentionDelta(const Tensor& dy, const Tensor& y, const Tensor& delta) = 0;
+  // What the keys of one part add to the gradients, given lse of all parts merged and delta: dq [T, H, C], dk, dv
+  // [U, G, C] state, +=. dy is of q's type; the rest is as in AttentionPart.
   virtual void AttentionPartGrad(const Tensor& dy, const Tensor& q, const Tensor& k, const Tensor& v,
-                                 const Tensor& y, const Tensor& lse, const Tensor& q_offsets,
+                                 const Tensor& lse, const Tensor& delta, const Tensor& q_offsets,
                                  const Tensor& k_offsets, const Tensor& q_positions,
                                  const Tensor& k_positions, double scale, const Tensor& dq, const Tensor& dk,
                                  const Tensor& dv) = 0;

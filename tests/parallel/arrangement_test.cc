@@ -52,6 +52,7 @@ TEST(ArrangementOfAConfiguration, WhatCannotBeIsRefusedWithTheNumbers) {
     const char* message;
   };
   const Case cases[] = {
+      {{"hybrid_tokens=64", "context=2"}, "and parallel.context gives it 2: set one of them"},
       {{"pipeline=3", "shard=1"}, "parallel.pipeline is 3, which does not divide the 8 ranks of this run"},
       {{"tensor=8", "shard=2"}, "parallel.tensor is 8, which does not divide the 4 ranks"},
       {{"expert=3"}, "parallel.expert is 3, which does not divide the 8 ranks of this run"},

@@ -13,15 +13,15 @@ using runtime::Device;
 using runtime::SampleBatch;
 using runtime::Tensor;
 
-// Rows of one length, packed one after another.
+// Samples packed one after another.
 parallel::Samples Pack(const SampleBatch& batch, Device& device) {
-  const int64_t tokens = batch.count * batch.sequence_length;
-  std::vector<int32_t> positions(static_cast<size_t>(tokens));
-  std::vector<int32_t> offsets(static_cast<size_t>(batch.count) + 1);
-  for (int64_t row = 0; row < batch.count; ++row) {
-    const auto begin = positions.begin() + row * batch.sequence_length;
-    std::iota(begin, begin + batch.sequence_length, 0);
-    offsets[row + 1] = static_cast<int32_t>((row + 1) * batch.sequence_length);
+  const auto tokens = static_cast<int64_t>(batch.tokens.size());
+  std::vector<int32_t> positions(batch.tokens.size());
+  std::vector<int32_t> offsets = {0};
+  for (const int64_t length : batch.lengths) {
+    const auto begin = positions.begin() + offsets.back();
+    std::iota(begin, begin + length, 0);
+    offsets.push_back(offsets.back() + static_cast<int32_t>(length));
   }
   parallel::Samples samples;
   samples.tokens = {
@@ -42,6 +42,10 @@ class LoaderSource final : public parallel::BatchSource {
   absl::StatusOr<parallel::Samples> Training(int64_t step, int64_t begin, int64_t count) override {
     COHORT_ASSIGN_OR_RETURN(const SampleBatch batch, training_->GetBatch(step, begin, count));
     return Pack(batch, device_);
+  }
+
+  absl::StatusOr<std::vector<int64_t>> TrainingLengths(int64_t step, int64_t count) override {
+    return training_->Lengths(step, 0, count);
   }
 
   int64_t held_out() const override { return held_out_ == nullptr ? 0 : held_out_->num_windows(); }

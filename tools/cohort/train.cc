@@ -58,7 +58,8 @@ absl::StatusOr<Data> OpenData(const v1::TrainConfig& config) {
   COHORT_ASSIGN_OR_RETURN(TrainLoader training,
                           TrainLoader::Create(tokens, {.sequence_length = section.sequence_length(),
                                                        .global_batch = config.train().global_batch(),
-                                                       .seed = config.seed()}));
+                                                       .seed = config.seed(),
+                                                       .documents = config.data().samples() == "documents"}));
   data.training = std::make_shared<const TrainLoader>(std::move(training));
   if (section.validation_size() == 0) return data;
   const std::vector<std::string> held_out(section.validation().begin(), section.validation().end());
@@ -163,6 +164,7 @@ class TrainRun {
                                                  .micro_batch = config_.train().micro_batch(),
                                                  .sharding = arrangement.sharding,
                                                  .context = arrangement.context,
+                                                 .hybrid = arrangement.hybrid,
                                                  .schedule = arrangement.schedule,
                                                  .stages_per_rank = arrangement.stages_per_rank},
                                                 mesh, world_,

@@ -70,7 +70,7 @@ void ForwardSpans(const Tensor& q, const Tensor& k, const Tensor& v, absl::Span<
   });
 }
 
-void BackwardSpans(const Tensor& dy, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& y,
+void BackwardSpans(const Tensor& dy, const Tensor& q, const Tensor& k, const Tensor& v, Outputs outputs,
                    const Tensor& lse, absl::Span<const Span> spans, double scale, bool add, const Tensor& dq,
                    const Tensor& dk, const Tensor& dv) {
   const int64_t tokens = q.dim(0), query_heads = q.dim(1), groups = k.dim(1), width = q.dim(2);
@@ -94,8 +94,12 @@ void BackwardSpans(const Tensor& dy, const Tensor& q, const Tensor& k, const Ten
     BackwardTask task;
     task.dy = At(dy, row);
     task.q = At(q, row);
-    task.y = At(y, row);
-    task.y_is_float = y.dtype() == DataType::kF32;
+    const int64_t statistics = units[i].group * heads * tokens + span.query;
+    if (outputs.y != nullptr) {
+      task.y = At(*outputs.y, row);
+      task.y_is_float = outputs.y->dtype() == DataType::kF32;
+    }
+    if (outputs.delta != nullptr) task.delta = outputs.delta->data<float>() + statistics;
     task.k = At(k, key);
     task.v = At(v, key);
     task.dq = MutableAt(dq, row);
@@ -110,7 +114,7 @@ void BackwardSpans(const Tensor& dy, const Tensor& q, const Tensor& k, const Ten
     task.heads = heads;
     task.width = width;
     task.scale = static_cast<float>(scale);
-    task.lse = lse.data<float>() + units[i].group * heads * tokens + span.query;
+    task.lse = lse.data<float>() + statistics;
     task.lse_stride = tokens;
     kernels.backward(task, scratch);
   });
@@ -157,8 +161,8 @@ void CpuOps::AttentionGrad(const Tensor& dy, const Tensor& q, const Tensor& k, c
   for (const Tensor* other : {&dy, &k, &v, &y, &dq, &dk, &dv}) CheckSameType("AttentionGrad", q, *other);
   const int64_t sequences = offsets.dim(0) - 1;
   const int32_t* starts = CheckOffsets("AttentionGrad", offsets, sequences, tokens);
-  attention::BackwardSpans(dy, q, k, v, y, lse, WholeSequences(starts, sequences), scale, /*add=*/false, dq,
-                           dk, dv);
+  attention::BackwardSpans(dy, q, k, v, {.y = &y}, lse, WholeSequences(starts, sequences), scale,
+                           /*add=*/false, dq, dk, dv);
 }
 
 }  // namespace cohort::runtime

@@ -150,6 +150,7 @@ void Release() { _tile_release(); }
 }  // namespace
 
 extern const Kernels kAmxBF16 = {Configure,    Release,       Forward<AmxBackend, Bits>,
-                                 Finish<Bits>, Finish<float>, Backward<AmxBackend, Bits>};
+                                 Finish<Bits>, Finish<float>, Backward<AmxBackend, Bits>,
+                                 Delta<Bits>};
 
 }  // namespace cohort::runtime::attention

@@ -90,7 +90,8 @@ inline void NoState() {}
 
 template <typename T>
 constexpr Kernels FloatKernels() {
-  return {NoState, NoState, Forward<FloatBackend, T>, Finish<T>, Finish<float>, Backward<FloatBackend, T>};
+  return {NoState, NoState, Forward<FloatBackend, T>, Finish<T>, Finish<float>, Backward<FloatBackend, T>,
+          Delta<T>};
 }
 
 }  // namespace

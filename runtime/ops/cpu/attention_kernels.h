@@ -69,7 +69,9 @@ struct BackwardTask {
   const void *k = nullptr, *v = nullptr;  // row j at + j * kv_stride; dk, dv alike
   void *dq = nullptr, *dk = nullptr, *dv = nullptr;
   bool y_is_float = false;  // else of the kernel's element type, as are the inputs
-  bool add = false;         // dq, dk, dv are floats that are added to; else elements that are overwritten
+  // delta[r * lse_stride + i] = sum over the width of dy y, where it is known: then y is not read.
+  const float* delta = nullptr;
+  bool add = false;  // dq, dk, dv are floats that are added to; else elements that are overwritten
   int64_t token_stride = 0;
   int64_t kv_stride = 0;
   int64_t tokens = 0;
@@ -114,6 +116,8 @@ struct Kernels {
   // The same with y of floats.
   void (*finish_float)(const ForwardTask& task, const float* const* states, int count);
   void (*backward)(const BackwardTask& task, void* scratch);
+  // Writes what task.delta then points to, of all tokens and heads; needs dy, y and their strides only.
+  void (*delta)(const BackwardTask& task, float* delta);
 };
 
 extern const Kernels kPortableF32, kPortableBF16;

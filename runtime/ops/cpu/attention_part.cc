@@ -61,12 +61,15 @@ Sight LookAt(const char* op, const Tensor& q, const Tensor& k, const Tensor& q_o
 }
 
 void CheckParts(const char* op, const Tensor& q, const Tensor& k, const Tensor& v, double scale,
-                const Tensor& y, const Tensor& lse) {
+                const Tensor& lse) {
   attention::HeadsOfGroup(q, k, k.dim(1), k.dim(2), scale);
   CheckSameShape(op, k, v);
-  CheckSameShape(op, q, y);
   CheckShape(op, lse, {q.dim(1), q.dim(0)});
   for (const Tensor* other : {&k, &v}) CheckSameType(op, q, *other);
+}
+
+void CheckOutput(const char* op, const Tensor& q, const Tensor& y) {
+  CheckSameShape(op, q, y);
   if (y.dtype() != DataType::kF32) CheckSameType(op, q, y);
 }
 
@@ -75,7 +78,8 @@ void CheckParts(const char* op, const Tensor& q, const Tensor& k, const Tensor& 
 void CpuOps::AttentionPart(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& q_offsets,
                            const Tensor& k_offsets, const Tensor& q_positions, const Tensor& k_positions,
                            double scale, const Tensor& y, const Tensor& lse) {
-  CheckParts("AttentionPart", q, k, v, scale, y, lse);
+  CheckParts("AttentionPart", q, k, v, scale, lse);
+  CheckOutput("AttentionPart", q, y);
   const Sight sight = LookAt("AttentionPart", q, k, q_offsets, k_offsets, q_positions, k_positions);
   const int64_t row = q.dim(1) * q.dim(2), tokens = q.dim(0);
   for (const attention::Span& span : sight.blind) {
@@ -126,18 +130,39 @@ void CpuOps::MergeAttention(const Tensor& y_part, const Tensor& lse_part, const 
   });
 }
 
+void CpuOps::AttentionDelta(const Tensor& dy, const Tensor& y, const Tensor& delta) {
+  const int64_t tokens = dy.dim(0), heads = dy.dim(1), width = dy.dim(2), row = heads * width;
+  CheckOutput("AttentionDelta", dy, y);
+  CheckShape("AttentionDelta", delta, {heads, tokens});
+  CheckType("AttentionDelta", delta, DataType::kF32);
+  const attention::Kernels& kernels = attention::KernelsFor(dy.dtype());
+  ParallelFor(tokens, 1 + cpu_policy::kElementGrain / (row + 1), 1, [&](int64_t begin, int64_t end) {
+    attention::BackwardTask task;
+    task.dy = attention::At(dy, begin * row);
+    task.y = attention::At(y, begin * row);
+    task.y_is_float = y.dtype() == DataType::kF32;
+    task.token_stride = row;
+    task.tokens = end - begin;
+    task.heads = heads;
+    task.width = width;
+    task.lse_stride = tokens;
+    kernels.delta(task, delta.data<float>() + begin);
+  });
+}
+
 void CpuOps::AttentionPartGrad(const Tensor& dy, const Tensor& q, const Tensor& k, const Tensor& v,
-                               const Tensor& y, const Tensor& lse, const Tensor& q_offsets,
+                               const Tensor& lse, const Tensor& delta, const Tensor& q_offsets,
                                const Tensor& k_offsets, const Tensor& q_positions, const Tensor& k_positions,
                                double scale, const Tensor& dq, const Tensor& dk, const Tensor& dv) {
-  CheckParts("AttentionPartGrad", q, k, v, scale, y, lse);
+  CheckParts("AttentionPartGrad", q, k, v, scale, lse);
+  CheckSameShape("AttentionPartGrad", lse, delta);
   CheckSameShape("AttentionPartGrad", q, dy);
   CheckSameType("AttentionPartGrad", q, dy);
   CheckSameShape("AttentionPartGrad", q, dq);
   for (const Tensor* other : {&dk, &dv}) CheckSameShape("AttentionPartGrad", k, *other);
   for (const Tensor* other : {&dq, &dk, &dv}) CheckType("AttentionPartGrad", *other, DataType::kF32);
   const Sight sight = LookAt("AttentionPartGrad", q, k, q_offsets, k_offsets, q_positions, k_positions);
-  attention::BackwardSpans(dy, q, k, v, y, lse, sight.spans, scale, /*add=*/true, dq, dk, dv);
+  attention::BackwardSpans(dy, q, k, v, {.delta = &delta}, lse, sight.spans, scale, /*add=*/true, dq, dk, dv);
 }
 
 }  // namespace cohort::runtime

@@ -44,6 +44,23 @@ inline void PutRow(const BackwardTask& task, const float* from, int64_t width, f
   }
 }
 
+// sum over c of dy y of the row at element `at`.
+template <typename T>
+inline float Drift(const BackwardTask& task, const T* dy_row, int64_t at) {
+  if (task.y_is_float) return Dot(dy_row, static_cast<const float*>(task.y) + at, task.width);
+  return Dot(dy_row, static_cast<const T*>(task.y) + at, task.width);
+}
+
+template <typename T>
+void Delta(const BackwardTask& task, float* delta) {
+  for (int64_t i = 0; i < task.tokens; ++i) {
+    for (int64_t r = 0; r < task.heads; ++r) {
+      const int64_t at = i * task.token_stride + r * task.width;
+      delta[r * task.lse_stride + i] = Drift(task, static_cast<const T*>(task.dy) + at, at);
+    }
+  }
+}
+
 // The row side of a chunk of rows, packed for every product it takes part in.
 template <class B, typename T>
 struct GradRows {
@@ -77,16 +94,14 @@ struct GradRows {
       for (int64_t r = 0; r < kPad; ++r) {
         const bool real = from[r] != nullptr;
         const int64_t token = (begin + i + r) / task.heads, head = (begin + i + r) % task.heads;
-        drift[i + r] = real ? Drift(task, from[r], token * task.token_stride + head * task.width) : 0;
+        drift[i + r] = !real ? 0
+                       : task.delta != nullptr
+                           ? task.delta[head * task.lse_stride + token]
+                           : Drift<T>(task, from[r], token * task.token_stride + head * task.width);
         lse[i + r] = real ? task.lse[head * task.lse_stride + token] * kLog2E : 0;
         seen[i + r] = real ? static_cast<int32_t>(task.Seen(token)) : 0;
       }
     }
-  }
-
-  static float Drift(const BackwardTask& task, const T* dy_row, int64_t at) {
-    if (task.y_is_float) return Dot(dy_row, static_cast<const float*>(task.y) + at, task.width);
-    return Dot(dy_row, static_cast<const T*>(task.y) + at, task.width);
   }
 
   int64_t rows = 0, pad = 0;

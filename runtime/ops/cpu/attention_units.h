@@ -58,8 +58,13 @@ struct Span {
 // f32. Arguments are checked already.
 void ForwardSpans(const Tensor& q, const Tensor& k, const Tensor& v, absl::Span<const Span> spans,
                   double scale, const Tensor& y, const Tensor& lse);
+// What the gradients need of y: itself, or sum over C of dy y, state [H, T].
+struct Outputs {
+  const Tensor* y = nullptr;
+  const Tensor* delta = nullptr;
+};
 // Gradients, written in q's type, or with `add` added into f32.
-void BackwardSpans(const Tensor& dy, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& y,
+void BackwardSpans(const Tensor& dy, const Tensor& q, const Tensor& k, const Tensor& v, Outputs outputs,
                    const Tensor& lse, absl::Span<const Span> spans, double scale, bool add, const Tensor& dq,
                    const Tensor& dk, const Tensor& dv);
 

@@ -50,10 +50,11 @@ class CpuOps final : public Ops {
                      double scale, const Tensor& y, const Tensor& lse) override;
   void MergeAttention(const Tensor& y_part, const Tensor& lse_part, const Tensor& y,
                       const Tensor& lse) override;
-  void AttentionPartGrad(const Tensor& dy, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& y,
-                         const Tensor& lse, const Tensor& q_offsets, const Tensor& k_offsets,
-                         const Tensor& q_positions, const Tensor& k_positions, double scale, const Tensor& dq,
-                         const Tensor& dk, const Tensor& dv) override;
+  void AttentionDelta(const Tensor& dy, const Tensor& y, const Tensor& delta) override;
+  void AttentionPartGrad(const Tensor& dy, const Tensor& q, const Tensor& k, const Tensor& v,
+                         const Tensor& lse, const Tensor& delta, const Tensor& q_offsets,
+                         const Tensor& k_offsets, const Tensor& q_positions, const Tensor& k_positions,
+                         double scale, const Tensor& dq, const Tensor& dk, const Tensor& dv) override;
   void StoreKv(const Tensor& k, const Tensor& v, const Tensor& slots, const KvPages& pages) override;
   void PagedAttention(const Tensor& q, const KvPages& pages, const Tensor& page_table,
                       const Tensor& query_offsets, const Tensor& context_lengths, double scale,

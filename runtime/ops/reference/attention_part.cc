@@ -79,8 +79,20 @@ void ReferenceOps::MergeAttention(const Tensor& y_part, const Tensor& lse_part, 
   }
 }
 
+void ReferenceOps::AttentionDelta(const Tensor& dy, const Tensor& y, const Tensor& delta) {
+  const int64_t tokens = dy.dim(0), heads = dy.dim(1), width = dy.dim(2);
+  CheckSameShape("AttentionDelta", dy, y);
+  CheckShape("AttentionDelta", delta, {heads, tokens});
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t h = 0; h < heads; ++h) {
+      const int64_t at = (t * heads + h) * width;
+      delta.data<double>()[h * tokens + t] = KeyDot(dy.data<double>() + at, y.data<double>() + at, width);
+    }
+  }
+}
+
 void ReferenceOps::AttentionPartGrad(const Tensor& dy, const Tensor& q, const Tensor& k, const Tensor& v,
-                                     const Tensor& y, const Tensor& lse, const Tensor& q_offsets,
+                                     const Tensor& lse, const Tensor& delta, const Tensor& q_offsets,
                                      const Tensor& k_offsets, const Tensor& q_positions,
                                      const Tensor& k_positions, double scale, const Tensor& dq,
                                      const Tensor& dk, const Tensor& dv) {
@@ -90,13 +102,14 @@ void ReferenceOps::AttentionPartGrad(const Tensor& dy, const Tensor& q, const Te
   const int32_t* k_starts = CheckOffsets("AttentionPartGrad", k_offsets, sequences, k.dim(0));
   const int32_t *q_at = q_positions.data<int32_t>(), *k_at = k_positions.data<int32_t>();
   const double *dys = dy.data<double>(), *qs = q.data<double>(), *ks = k.data<double>(),
-               *vs = v.data<double>(), *ys = y.data<double>();
+               *vs = v.data<double>();
   double *dqs = dq.data<double>(), *dks = dk.data<double>(), *dvs = dv.data<double>();
   for (int64_t s = 0; s < sequences; ++s) {
     for (int64_t t = q_starts[s]; t < q_starts[s + 1]; ++t) {
       for (int64_t h = 0; h < heads; ++h) {
         const int64_t g = h / (heads / groups), at = (t * heads + h) * width;
-        const double drift = KeyDot(dys + at, ys + at, width);  // sum of p_j dp_j over the keys of all parts
+        const double drift =
+            delta.data<double>()[h * tokens + t];  // sum of p_j dp_j over the keys of all parts
         for (int64_t j = k_starts[s]; j < k_starts[s + 1]; ++j) {
           if (k_at[j] > q_at[t]) continue;
           const int64_t key = (j * groups + g) * width;

@@ -133,6 +133,9 @@ TEST(AttentionTime, BytesAreCountedByHand) {
   EXPECT_EQ(TimeOf(Pass::kBackward, {}, *split, shape, machine).most_sent, 3 * tokens * 2 * 2 * 64 * (2 + 4));
   EXPECT_EQ(TimeOf(Pass::kForward, {Moves::kQueries, 1}, *split, shape, machine).most_sent,
             3 * tokens * (8 * 64 * 2 + 8 * 64 * 2 + 8 * 4));
+  // q, dy, lse and delta go out, dq comes back.
+  EXPECT_EQ(TimeOf(Pass::kBackward, {Moves::kQueries, 1}, *split, shape, machine).most_sent,
+            3 * tokens * (2 * 8 * 64 * 2 + 2 * 8 * 4 + 8 * 64 * 4));
   // Ulysses: 2 query heads and one key/value head, of which two parts have a copy; y comes back.
   EXPECT_EQ(TimeOf(Pass::kForward, {Moves::kKeysAndValues, 4}, *split, shape, machine).most_sent,
             3 * tokens * (2 + 2) * 64 * 2 + 3 * tokens * 2 * 64 * 2);
@@ -145,6 +148,19 @@ TEST(AttentionTime, TokenRingUsesBothWaysOfARing) {
   const AttentionMachine machine{Wiring::kRing, 1e-6, 1e9, 1e15};
   EXPECT_LT(TimeOf(Pass::kForward, {Moves::kQueries, 1}, *split, shape, machine).seconds,
             0.9 * TimeOf(Pass::kForward, {}, *split, shape, machine).seconds);
+}
+
+TEST(AttentionTime, TokenRingMovesLessInBothPassesWhereHeadsAreNotGrouped) {
+  const auto split = TokenSplit::Create(SplitKind::kZigzag, 4, {8192});
+  for (const int64_t element_bytes : {2, 4}) {
+    const AttentionShape shape{8, 8, 64, element_bytes, 4};
+    const AttentionMachine machine{Wiring::kSwitch, 1e-6, 1e9, 1e15};
+    const auto both = [&](Moves moves) {
+      return TimeOf(Pass::kForward, {moves, 1}, *split, shape, machine).seconds +
+             TimeOf(Pass::kBackward, {moves, 1}, *split, shape, machine).seconds;
+    };
+    EXPECT_LT(both(Moves::kQueries), 0.9 * both(Moves::kKeysAndValues)) << element_bytes;
+  }
 }
 
 TEST(AttentionChoice, MovesWhatIsSmall) {

@@ -93,6 +93,48 @@ TEST(HybridBatches, BalanceIsCloseToPerfectAndTwiceAStaticMesh) {
   }
 }
 
+TEST(HybridBatches, GroupsStayOnAHostWhereLinksBetweenHostsCost) {
+  // Two sequences that need two ranks each, on hosts of two: neither crosses. One crosses where hosts are odd.
+  HybridCosts costs = {1, 0, 50, 0, 0.1, 2};
+  const std::vector<int64_t> lengths = {2000, 2000, 100, 900};
+  const auto plan = PlanHybridBatches(lengths, 4, 1024, costs);
+  ASSERT_TRUE(plan.ok());
+  for (const HybridMicroBatch& batch : plan->micro_batches) {
+    if (batch.ranks > 1) {
+      EXPECT_EQ(batch.first_rank % 2, 0);
+    }
+  }
+  EXPECT_LT(GroupSeconds(costs, lengths, 2, 2), GroupSeconds(costs, lengths, 1, 2));
+  costs.host_ranks = 1;
+  EXPECT_EQ(GroupSeconds(costs, lengths, 2, 2), GroupSeconds(costs, lengths, 1, 2));
+}
+
+TEST(HybridBatches, RoundsKeepRanksInStep) {
+  for (const int ranks : {1, 2, 3, 8}) {
+    const auto lengths = MixedLengths(100, 300, 1024 * ranks);
+    const auto plan = PlanHybridBatches(lengths, ranks, 1024, kHybridCosts);
+    ASSERT_TRUE(plan.ok());
+    const auto rounds = RoundsOf(*plan);
+    std::vector<int> times(plan->micro_batches.size(), 0);
+    for (int rank = 0; rank < ranks; ++rank) {
+      ASSERT_EQ(rounds[rank].size(), rounds[0].size());
+      std::vector<int> order;
+      for (size_t round = 0; round < rounds[rank].size(); ++round) {
+        const int index = rounds[rank][round];
+        if (index < 0) continue;
+        order.push_back(index);
+        ++times[index];
+        const HybridMicroBatch& batch = plan->micro_batches[index];
+        for (int r = batch.first_rank; r < batch.first_rank + batch.ranks; ++r) {
+          ASSERT_EQ(rounds[r][round], index);
+        }
+      }
+      EXPECT_EQ(order, plan->Of(rank));
+    }
+    for (size_t i = 0; i < times.size(); ++i) EXPECT_EQ(times[i], plan->micro_batches[i].ranks);
+  }
+}
+
 TEST(HybridBatches, TheLossIsTheMeanOverAllTokensOfTheStep) {
   const std::vector<int64_t> lengths = {3000, 5, 700, 1, 0, 1200, 90};
   std::mt19937 random(3);

@@ -46,23 +46,25 @@ TEST(DefaultsTest, AsTheSchemasCommentsSay) {
   ASSERT_TRUE(resolved.ok()) << resolved.status();
   TrainConfig expected;
   ASSERT_TRUE(
-      ParseYaml("output: o\n"
-                "seed: 1\n"
-                "model: {model_type: llama, vocab_size: 1024, hidden_size: 256, intermediate_size: 704,\n"
-                "  num_hidden_layers: 4, num_attention_heads: 4, num_key_value_heads: 4, head_dim: 64,\n"
-                "  max_position_embeddings: 512, rope_theta: 10000, rms_norm_eps: 1e-5,\n"
-                "  tie_word_embeddings: false, initializer_range: 0.02}\n"
-                "data: {train: [d/data], sequence_length: 512, tokenizer: d/data/tokenizer.json}\n"
-                "train: {steps: 1000, global_batch: 16, micro_batch: 8, dtype: f32, recompute: false,\n"
-                "  clip_grad_norm: 1, eval_every: 0, eval_sequences: 64, threads: 4, minutes: 0}\n"
-                "optimizer: {name: adamw, lr: 3e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8,\n"
-                "  weight_decay: 0.1}\n"
-                "schedule: {decay: cosine, warmup_steps: 10, min_lr_ratio: 0.1, wsd_decay_ratio: 0.2}\n"
-                "parallel: {expert: 1, timeout_seconds: 120, pipeline: 1, context: 1, tensor: 1, schedule: 1f1b,\n"
-                "  context_split: zigzag, context_way: ring, shard: 2, sharding: ddp}\n"
-                "checkpoint: {every: 0, keep: 2, resume: true, shard_megabytes: 2048}\n"
-                "metrics: {tensorboard: true, log_every: 10, trace_steps: 0}\n",
-                "f", expected)
+      ParseYaml(
+          "output: o\n"
+          "seed: 1\n"
+          "model: {model_type: llama, vocab_size: 1024, hidden_size: 256, intermediate_size: 704,\n"
+          "  num_hidden_layers: 4, num_attention_heads: 4, num_key_value_heads: 4, head_dim: 64,\n"
+          "  max_position_embeddings: 512, rope_theta: 10000, rms_norm_eps: 1e-5,\n"
+          "  tie_word_embeddings: false, initializer_range: 0.02}\n"
+          "data: {train: [d/data], sequence_length: 512, tokenizer: d/data/tokenizer.json, samples: "
+          "windows}\n"
+          "train: {steps: 1000, global_batch: 16, micro_batch: 8, dtype: f32, recompute: false,\n"
+          "  clip_grad_norm: 1, eval_every: 0, eval_sequences: 64, threads: 4, minutes: 0}\n"
+          "optimizer: {name: adamw, lr: 3e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8,\n"
+          "  weight_decay: 0.1}\n"
+          "schedule: {decay: cosine, warmup_steps: 10, min_lr_ratio: 0.1, wsd_decay_ratio: 0.2}\n"
+          "parallel: {expert: 1, timeout_seconds: 120, pipeline: 1, context: 1, tensor: 1, schedule: 1f1b,\n"
+          "  context_split: zigzag, context_way: ring, shard: 2, sharding: ddp, hybrid_tokens: 0}\n"
+          "checkpoint: {every: 0, keep: 2, resume: true, shard_megabytes: 2048}\n"
+          "metrics: {tensorboard: true, log_every: 10, trace_steps: 0}\n",
+          "f", expected)
           .ok());
   std::string difference;
   MessageDifferencer differencer;
@@ -189,6 +191,12 @@ TEST(ValidateTest, NamesTheKeyAndWhatIsAllowed) {
       {{"schedule.decay=exponential"}, "schedule.decay is 'exponential'; it must be cosine or linear or wsd"},
       {{"schedule.warmup_steps=1001"}, "schedule.warmup_steps is 1001; it must be 0 to 1000"},
       {{"schedule.min_lr_ratio=1.5"}, "schedule.min_lr_ratio is 1.5; it must be at least 0 and at most 1"},
+      {{"data.samples=pages"}, "data.samples is 'pages'; it must be windows or documents"},
+      {{"parallel.hybrid_tokens=-1"}, "parallel.hybrid_tokens is -1; it must be 0 or more"},
+      {{"parallel.hybrid_tokens=255"},
+       "parallel.hybrid_tokens is 255; the 2 ranks that share sequences must hold data.sequence_length, "
+       "which is 512",
+       2},
       {{"parallel.tensor=0"}, "parallel.tensor is 0; it must be 1 or more"},
       {{"parallel.stages_per_rank=0"}, "parallel.stages_per_rank is 0; it must be 1 or more"},
       {{"parallel.expert=2"}, "parallel.expert is 2; a llama model has no experts", 2},
@@ -218,7 +226,8 @@ TEST(DefaultsTest, AxesShareTheRanksOfAHost) {
   const auto pipeline = ResolveConfig(Base({"parallel.pipeline=4", "train.global_batch=64"}), facts);
   ASSERT_TRUE(pipeline.ok()) << pipeline.status();
   EXPECT_EQ(pipeline->config.parallel().shard(), 2);
-  EXPECT_EQ(pipeline->config.train().micro_batch(), 2);  // two ranks share 64 sequences, in 16 micro-batches each
+  EXPECT_EQ(pipeline->config.train().micro_batch(),
+            2);  // two ranks share 64 sequences, in 16 micro-batches each
   const auto tensor = ResolveConfig(Base({"parallel.tensor=2", "train.global_batch=64"}), facts);
   ASSERT_TRUE(tensor.ok()) << tensor.status();
   EXPECT_EQ(tensor->config.parallel().shard(), 2);

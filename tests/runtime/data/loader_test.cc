@@ -82,6 +82,45 @@ TEST_F(LoaderTest, BatchesAcrossEpochsHoldTheWindows) {
   EXPECT_EQ(loader.EpochOf(steps), 2);
 }
 
+TEST_F(LoaderTest, DocumentsAreSamples) {
+  folder_.Write("b.txt", "one");
+  folder_.Write("c.txt", std::string(40, 'x'));
+  PrepareOptions options = Options({"a.txt", "b.txt", "c.txt"});
+  options.output_folder = folder_.Path("three");
+  ASSERT_TRUE(PrepareData(options).ok());
+  dataset_ = Open("train", "three");
+  ASSERT_NE(dataset_, nullptr);
+  ASSERT_GE(dataset_->num_documents(), 2);
+  tokens_.resize(static_cast<size_t>(dataset_->num_tokens()));
+  ASSERT_TRUE(dataset_->Read(0, absl::MakeSpan(tokens_)).ok());
+  const TrainLoader loader = Loader({.sequence_length = 16, .global_batch = 3, .seed = 3, .documents = true});
+  // One epoch: every token but the first of each document is a target once, and no sample crosses a document.
+  int64_t predicted = 0, whole = 0;
+  for (int64_t sample = 0; sample < loader.samples_per_epoch(); ++sample) {
+    const auto got = loader.GetBatch(sample / 3, sample % 3, 1);
+    ASSERT_TRUE(got.ok()) << got.status();
+    ASSERT_EQ(loader.Lengths(sample / 3, sample % 3, 1), got->lengths);
+    ASSERT_EQ(got->lengths.size(), 1u);
+    ASSERT_GE(got->lengths[0], 1);
+    ASSERT_LE(got->lengths[0], 16);
+    ASSERT_EQ(got->tokens.size(), static_cast<size_t>(got->lengths[0]));
+    predicted += got->lengths[0];
+    for (size_t i = 0; i + 1 < got->tokens.size(); ++i) {
+      EXPECT_EQ(got->tokens[i + 1], got->targets[i]);
+      EXPECT_NE(got->targets[i], dataset_->eos_id());
+    }
+    whole += got->targets.back() == dataset_->eos_id();
+  }
+  EXPECT_EQ(predicted, dataset_->num_tokens() - dataset_->num_documents());
+  EXPECT_EQ(whole, dataset_->num_documents());
+  const auto both = loader.GetBatch(0, 0, 3);
+  ASSERT_TRUE(both.ok());
+  EXPECT_EQ(both->lengths, loader.Lengths(0, 0, 3));
+  const TrainLoader windows = Loader({.sequence_length = 16, .global_batch = 3, .seed = 3});
+  EXPECT_THAT(std::string(windows.CheckResume(loader.StateAt(1)).message()), HasSubstr("a document"));
+  EXPECT_TRUE(loader.CheckResume(*LoaderState::FromJson(loader.StateAt(1).ToJson())).ok());
+}
+
 TEST_F(LoaderTest, AnySliceByAnyRankIsTheSame) {
   const TrainLoader loader = Loader({.sequence_length = 8, .global_batch = 12, .seed = 1});
   const TrainLoader other_rank = Loader({.sequence_length = 8, .global_batch = 12, .seed = 1});

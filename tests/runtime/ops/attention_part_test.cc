@@ -186,8 +186,10 @@ TEST_F(AttentionPartTest, PartsMergedEqualWholeAttention) {
             }
             ExpectNear({merged, Take(y.reference, shares[r].rows)}, judged, "y merged");
             const Tensor dqs = Tensor::Zeros(device, qs.shape(), state);
+            const Tensor delta = Tensor::Empty(device, merged_lse.shape(), state);
+            ops.AttentionDelta(dys, merged, delta);
             for (int from = 0; from < kRanks; ++from) {
-              ops.AttentionPartGrad(dys, qs, ks[from], vs[from], merged, merged_lse, on(shares[r].offsets),
+              ops.AttentionPartGrad(dys, qs, ks[from], vs[from], merged_lse, delta, on(shares[r].offsets),
                                     on(shares[from].offsets), positions(r), positions(from), ScaleOf(c), dqs,
                                     dks[from], dvs[from]);
             }
@@ -226,8 +228,10 @@ TEST_F(AttentionPartTest, TheWholeAsOnePartGivesTheSameBits) {
     const Tensor sums[] = {Tensor::Zeros(CpuDevice(), q.cpu.shape(), DataType::kF32),
                            Tensor::Zeros(CpuDevice(), k.cpu.shape(), DataType::kF32),
                            Tensor::Zeros(CpuDevice(), k.cpu.shape(), DataType::kF32)};
+    const Tensor delta = Tensor::Empty(CpuDevice(), lse.cpu.shape(), DataType::kF32);
+    cpu().AttentionDelta(dy.cpu, y.cpu, delta);
     const auto add = [&] {
-      cpu().AttentionPartGrad(dy.cpu, q.cpu, k.cpu, v.cpu, y.cpu, lse.cpu, whole.offsets.cpu,
+      cpu().AttentionPartGrad(dy.cpu, q.cpu, k.cpu, v.cpu, lse.cpu, delta, whole.offsets.cpu,
                               whole.offsets.cpu, whole.positions.cpu, whole.positions.cpu, ScaleOf(c),
                               sums[0], sums[1], sums[2]);
     };
@@ -296,8 +300,10 @@ TEST_F(AttentionPartTest, ReferenceGradientsMatchFiniteDifferences) {
   const Tensor dq = zeros(q.shape());
   const Tensor dk[] = {zeros(k[0].shape()), zeros(k[1].shape())},
                dv[] = {zeros(k[0].shape()), zeros(k[1].shape())};
+  const Tensor delta = zeros(lse.shape());
+  reference().AttentionDelta(dy, y, delta);
   for (int i = 0; i < 2; ++i) {
-    reference().AttentionPartGrad(dy, q, k[i], v[i], y, lse, mine.offsets.reference,
+    reference().AttentionPartGrad(dy, q, k[i], v[i], lse, delta, mine.offsets.reference,
                                   shares[i]->offsets.reference, mine.positions.reference,
                                   shares[i]->positions.reference, scale, dq, dk[i], dv[i]);
   }
