@@ -11,12 +11,15 @@
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
 #include "moe/moe_layer.h"
+#include "parallel/determinism/sum_tree.h"
 #include "parallel/global_sums.h"
 #include "parallel/memory_share.h"
 #include "parallel/pipeline/balance.h"
 #include "parallel/pipeline/schedules/schedules.h"
 #include "parallel/tensor/tensor_communicator.h"
 #include "runtime/checkpoint/hf_folder.h"
+#include "runtime/ops/exact_squares.h"
+#include "runtime/ops/fixed_tiles.h"
 #include "runtime/ops/ops.h"
 
 namespace cohort::parallel {
@@ -88,6 +91,27 @@ pipeline::Schedule OneAfterTheOther(pipeline::Schedule schedule) {
   return schedule;
 }
 
+// What has no fixed order, with the reason.
+absl::Status CheckDeterministic(const ParallelOptions& options, const runtime::Device& device) {
+  if (!options.deterministic) return absl::OkStatus();
+  const auto refused = [](auto&&... why) {
+    return absl::InvalidArgumentError(absl::StrCat("train.deterministic ", why...));
+  };
+  if (options.sharding.gather_codec || options.sharding.reduce_codec) {
+    return refused("cannot go with codecs (", options.sharding.DebugString(),
+                   "): they round what a rank sends, which depends on the number of ranks; choose a sharding without");
+  }
+  if (options.virtual_shards < 0) {
+    return refused("needs train.virtual_shards to be 1 or more, or 0 for ", VirtualShards::kDefault, ", not ",
+                   options.virtual_shards);
+  }
+  if (device.state_dtype() != DataType::kF32) {
+    return refused("needs optimizer state in f32, and the ", device.name(), " device has it in ",
+                   Name(device.state_dtype()));
+  }
+  return absl::OkStatus();
+}
+
 // What is not the same mathematics on this mesh, with the reason.
 absl::Status CheckMesh(const runtime::ModelConfig& config, const Mesh& mesh) {
   if (mesh.Size(kSequenceAxes) > 1 && config.num_experts > 0 && config.router.capacity_factor > 0) {
@@ -105,6 +129,7 @@ absl::StatusOr<std::unique_ptr<ParallelModel>> ParallelModel::Create(
     const runtime::ModelConfig& config, runtime::Device& device, const ParallelOptions& options,
     const Mesh& mesh, std::shared_ptr<comm::Communicator> world, std::unique_ptr<BatchSource> source) {
   COHORT_RETURN_IF_ERROR(CheckOptions(options));
+  COHORT_RETURN_IF_ERROR(CheckDeterministic(options, device));
   COHORT_ASSIGN_OR_RETURN(const int64_t memory, ShareOfFreeMemory(device, *world));
   COHORT_RETURN_IF_ERROR(CheckMesh(config, mesh));
   COHORT_ASSIGN_OR_RETURN(MeshCommunicators groups, Connect(mesh, std::move(world)));
@@ -122,6 +147,7 @@ ParallelModel::ParallelModel(MeshCommunicators groups, const ParallelOptions& op
       source_(std::move(source)),
       device_(device),
       batch_parts_(groups_, options_.context, device),
+      shards_(VirtualShards::Of(options.global_batch, options.virtual_shards, options.micro_batch)),
       tensor_(std::make_shared<TensorCommunicator>(groups_.tensor)) {}
 
 absl::Status ParallelModel::MakeParts(const runtime::ModelConfig& config, int64_t memory) {
@@ -130,7 +156,7 @@ absl::Status ParallelModel::MakeParts(const runtime::ModelConfig& config, int64_
   const pipeline::Schedule& schedule = executor->schedule();
   COHORT_ASSIGN_OR_RETURN(const std::vector<int> first_block, StageBlocks(config, schedule.stages()));
   const std::vector<int> mine = schedule.StagesOf(groups_.pipeline->rank());
-  const auto experts = std::make_shared<moe::ExpertGroup>(groups_.expert);
+  const auto experts = std::make_shared<moe::ExpertGroup>(groups_.expert, /*apart=*/options_.deterministic);
   for (const int stage : mine) {
     const runtime::DecoderOptions decoder = {.compute = options_.compute,
                                              .trainable = true,
@@ -146,7 +172,8 @@ absl::Status ParallelModel::MakeParts(const runtime::ModelConfig& config, int64_
     COHORT_ASSIGN_OR_RETURN(part.decoder, runtime::Decoder::Create(config, device_, decoder));
     COHORT_ASSIGN_OR_RETURN(part.parameters,
                             ShardedParameters::Create(*part.decoder, options_.sharding, groups_,
-                                                      memory / static_cast<int64_t>(mine.size())));
+                                                      memory / static_cast<int64_t>(mine.size()),
+                                                      options_.deterministic ? &shards_ : nullptr));
     parts_.push_back(std::move(part));
   }
   executor_ = nullptr;  // it knows no stage yet
@@ -239,37 +266,52 @@ void ParallelModel::ListState() {
   }
 }
 
-ParallelModel::Share ParallelModel::ShareOf(int64_t sequences) const {
-  const int64_t ranks = groups_.mesh.Size(kBatchAxes),
-                rank = groups_.mesh.Coordinate(kBatchAxes, groups_.world->rank());
+ParallelModel::Share ParallelModel::ShareOf(int64_t sequences, const VirtualShards& shards) const {
+  const int ranks = groups_.mesh.Size(kBatchAxes),
+            rank = groups_.mesh.Coordinate(kBatchAxes, groups_.world->rank());
+  Share share;
+  if (options_.deterministic) {
+    for (int64_t round = 0; round < shards.RoundsOn(ranks); ++round) {
+      share.push_back(shards.SamplesIn(round, rank, ranks));
+    }
+    return share;
+  }
+  const IndexRange mine = PartOf(sequences, rank, ranks);
   const int64_t largest = (sequences + ranks - 1) / ranks;
   const int64_t micro_batch = std::max<int64_t>(1, options_.micro_batch > 0 ? options_.micro_batch : largest);
-  return {.begin = sequences * rank / ranks,
-          .end = sequences * (rank + 1) / ranks,
-          .rounds = (largest + micro_batch - 1) / micro_batch,
-          .micro_batch = micro_batch};
+  for (int64_t round = 0; round < (largest + micro_batch - 1) / micro_batch; ++round) {
+    const int64_t begin = std::min(mine.end, mine.begin + round * micro_batch);
+    share.push_back({begin, std::min(mine.end, begin + micro_batch)});
+  }
+  return share;
+}
+
+VirtualShards ParallelModel::HeldOutShards(int64_t sequences) const {
+  const int64_t portion = shards_.micro_batch;
+  return VirtualShards::Of(sequences, (sequences + portion - 1) / portion, 0);
 }
 
 absl::StatusOr<std::vector<Samples>> ParallelModel::Fetch(const Share& share, int64_t step, bool held_out) {
   std::vector<Samples> rounds;
   absl::Status status;
-  for (int64_t round = 0; round < share.rounds && status.ok(); ++round) {
-    const int64_t begin = std::min(share.end, share.begin + round * share.micro_batch);
-    const int64_t count = std::min(share.end - begin, share.micro_batch);
-    if (count == 0) {
+  for (const IndexRange& samples : share) {
+    if (samples.size() == 0) {
       rounds.push_back(NoSamples(device_));
       continue;
     }
-    auto samples = held_out ? source_->HeldOut(begin, count) : source_->Training(step, begin, count);
-    status = samples.status();
-    if (samples.ok()) rounds.push_back(*std::move(samples));
+    auto read = held_out ? source_->HeldOut(samples.begin, samples.size())
+                         : source_->Training(step, samples.begin, samples.size());
+    status = read.status();
+    if (!status.ok()) break;
+    rounds.push_back(*std::move(read));
   }
   COHORT_RETURN_IF_ERROR(AgreeOnSuccess(*groups_.world, status, "reading its part of the batch"));
   return rounds;
 }
 
 absl::StatusOr<runtime::StepResult> ParallelModel::ComputeGradients(int64_t step) {
-  const Share share = ShareOf(options_.global_batch);
+  const runtime::FixedTiles fixed(options_.deterministic);
+  const Share share = ShareOf(options_.global_batch, shards_);
   COHORT_ASSIGN_OR_RETURN(std::vector<Samples> rounds, Fetch(share, step, /*held_out=*/false));
   std::vector<runtime::TokenBatch> batches;
   for (const Samples& samples : rounds) {
@@ -286,12 +328,19 @@ absl::StatusOr<runtime::StepResult> ParallelModel::ComputeGradients(int64_t step
 
   COHORT_ASSIGN_OR_RETURN(pipeline::Executor * executor, ExecutorOf(static_cast<int>(batches.size())));
   for (ModelPart& part : parts_) part.parameters->BeginStep(static_cast<int>(batches.size()));
-  std::vector<LossSums> stages;
-  absl::Status status = executor->Run(batches, scale, stages);
+  std::vector<std::vector<LossSums>> stages;
+  const auto enter = [&](const pipeline::Action& action) {
+    for (ModelPart& part : parts_) {
+      if (part.stage == action.stage) part.parameters->EnterMicroBatch(action.micro_batch);
+    }
+  };
+  absl::Status status =
+      executor->Run(batches, scale, stages,
+                    options_.deterministic ? enter : std::function<void(const pipeline::Action&)>());
   status.Update(FinishParts());
   COHORT_RETURN_IF_ERROR(status);
   runtime::StepResult result;
-  COHORT_RETURN_IF_ERROR(SumStages(stages, result.sums));
+  COHORT_RETURN_IF_ERROR(SumStages(stages, shards_, result.sums));
   return result;
 }
 
@@ -301,27 +350,73 @@ absl::Status ParallelModel::FinishParts() {
   return first;
 }
 
-absl::Status ParallelModel::SumStages(absl::Span<const LossSums> stages, LossSums& total) {
+absl::Status ParallelModel::SumStages(const std::vector<std::vector<LossSums>>& stages,
+                                      const VirtualShards& shards, LossSums& total) {
   const runtime::ModelConfig& config = decoder().config();
   total.expert_load.assign(
       static_cast<size_t>(SparseBlocks(config, 0, static_cast<int>(config.num_hidden_layers))),
       std::vector<int64_t>(static_cast<size_t>(config.num_experts), 0));
   for (const ModelPart& part : parts_) {
-    const LossSums& stage = stages[static_cast<size_t>(part.stage)];
-    total.loss += stage.loss;
-    total.aux_loss += stage.aux_loss;
-    total.tokens += stage.tokens;
-    total.dropped += stage.dropped;
-    auto row = static_cast<size_t>(SparseBlocks(config, 0, part.decoder->part().first_block));
-    for (const std::vector<int64_t>& load : stage.expert_load) {
-      std::vector<int64_t>& sum = total.expert_load[row++];
-      std::transform(load.begin(), load.end(), sum.begin(), sum.begin(), std::plus<>());
+    const auto first = static_cast<size_t>(SparseBlocks(config, 0, part.decoder->part().first_block));
+    for (const LossSums& sums : stages[static_cast<size_t>(part.stage)]) {
+      total.loss += sums.loss;
+      total.aux_loss += sums.aux_loss;
+      total.tokens += sums.tokens;
+      total.dropped += sums.dropped;
+      auto row = first;
+      for (const std::vector<int64_t>& load : sums.expert_load) {
+        std::vector<int64_t>& sum = total.expert_load[row++];
+        std::transform(load.begin(), load.end(), sum.begin(), sum.begin(), std::plus<>());
+      }
     }
   }
-  return SumOverRanks(*groups_.world, total);
+  COHORT_RETURN_IF_ERROR(SumOverRanks(*groups_.world, total));
+  return options_.deterministic ? SumLossesInOrder(stages, shards, total) : absl::OkStatus();
+}
+
+absl::Status ParallelModel::SumLossesInOrder(const std::vector<std::vector<LossSums>>& stages,
+                                             const VirtualShards& shards, LossSums& total) {
+  const runtime::ModelConfig& config = decoder().config();
+  const int ranks = groups_.mesh.Size(kBatchAxes), parts = groups_.mesh.Size(kSequenceAxes),
+            rank = groups_.world->rank();
+  const int shard_rank = groups_.mesh.Coordinate(kBatchAxes, rank),
+            part = groups_.mesh.Coordinate(kSequenceAxes, rank);
+  // [row][part][shard]: the loss, and each sparse block's auxiliary one. One rank has a place's number and the others
+  // zeros, so that their sum is exact.
+  const auto rows = static_cast<size_t>(1 + SparseBlocks(config, 0, static_cast<int>(config.num_hidden_layers)));
+  const auto width = static_cast<size_t>(parts * shards.shards);
+  std::vector<double> losses(rows * width, 0);
+  for (const ModelPart& stage : parts_) {
+    const auto first = static_cast<size_t>(1 + SparseBlocks(config, 0, stage.decoder->part().first_block));
+    const std::vector<LossSums>& rounds = stages[static_cast<size_t>(stage.stage)];
+    for (size_t round = 0; round < rounds.size(); ++round) {
+      const int shard = shards.ShardIn(static_cast<int64_t>(round), shard_rank, ranks);
+      if (shard < 0) continue;
+      const auto place = static_cast<size_t>(part * shards.shards + shard);
+      losses[place] += rounds[round].loss;
+      size_t row = first;
+      for (const double aux : rounds[round].block_aux_losses) losses[row++ * width + place] += aux;
+    }
+  }
+  COHORT_RETURN_IF_ERROR(SumOverRanks(*groups_.world, absl::MakeSpan(losses)));
+  const SumTree tree(shards.shards, parts);
+  const auto sum = [&](size_t row) {
+    return SumInOrder(tree, absl::MakeConstSpan(losses).subspan(row * width, width));
+  };
+  total.loss = sum(0);
+  total.aux_loss = 0;
+  for (size_t row = 1; row < rows; ++row) total.aux_loss += sum(row);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<double> ParallelModel::GradientNorm() {
+  if (options_.deterministic) {
+    runtime::ExactSquares squares;
+    for (const ModelPart& part : parts_) part.parameters->AddSquares(squares);
+    std::vector<int64_t> words = squares.Words();
+    COHORT_RETURN_IF_ERROR(SumOverRanks(*groups_.world, absl::MakeSpan(words)));
+    return std::sqrt(runtime::ExactSquares::Total(words));
+  }
   // Each element counts on one of the ranks that hold it; the sum then has the same bits on all ranks.
   const Tensor squares = Tensor::Zeros(device_, {1}, DataType::kF64);
   for (const ModelPart& part : parts_) part.parameters->AddSquares(squares);
@@ -352,17 +447,13 @@ absl::StatusOr<runtime::Trainable::Evaluation> ParallelModel::Evaluate(int64_t s
   const int64_t used = sequences > 0 ? std::min(sequences, all) : all;
   if (used == 0)
     return absl::FailedPreconditionError("there is no held-out data to evaluate on (data.validation)");
+  const runtime::FixedTiles fixed(options_.deterministic);
   // One micro-batch after another, so that the memory does not depend on how much is held out.
-  const Share share = ShareOf(used);
-  LossSums sums;
+  const VirtualShards shards = HeldOutShards(used);
+  std::vector<std::vector<LossSums>> rounds(parts_.back().stage + 1);  // [stage][micro-batch]
   int64_t bytes = 0;
-  for (int64_t round = 0; round < share.rounds; ++round) {
-    const int64_t begin = std::min(share.end, share.begin + round * share.micro_batch);
-    const Share part = {.begin = begin,
-                        .end = std::min(share.end, begin + share.micro_batch),
-                        .rounds = 1,
-                        .micro_batch = share.micro_batch};
-    COHORT_ASSIGN_OR_RETURN(const std::vector<Samples> samples, Fetch(part, 0, /*held_out=*/true));
+  for (const IndexRange& round : ShareOf(used, shards)) {
+    COHORT_ASSIGN_OR_RETURN(const std::vector<Samples> samples, Fetch({round}, 0, /*held_out=*/true));
     COHORT_ASSIGN_OR_RETURN(const runtime::TokenBatch batch, batch_parts_.Of(samples[0].tokens));
     COHORT_ASSIGN_OR_RETURN(pipeline::Executor * executor, ExecutorOf(1));
     for (ModelPart& model : parts_) model.parameters->BeginEvaluation();
@@ -370,13 +461,11 @@ absl::StatusOr<runtime::Trainable::Evaluation> ParallelModel::Evaluate(int64_t s
     absl::Status status = executor->Evaluate(batch, stages);
     status.Update(FinishParts());
     COHORT_RETURN_IF_ERROR(status);
-    for (const LossSums& stage : stages) {
-      sums.loss += stage.loss;
-      sums.tokens += stage.tokens;
-    }
+    for (size_t stage = 0; stage < rounds.size(); ++stage) rounds[stage].push_back(std::move(stages[stage]));
     if (groups_.pipeline->rank() == 0 && batch_parts_.counts()) bytes += samples[0].bytes;
   }
-  COHORT_RETURN_IF_ERROR(SumOverRanks(*groups_.world, sums));
+  LossSums sums;
+  COHORT_RETURN_IF_ERROR(SumStages(rounds, shards, sums));
   COHORT_RETURN_IF_ERROR(SumOverRanks(*groups_.world, absl::MakeSpan(&bytes, 1)));
   Evaluation evaluation;
   evaluation.tokens = sums.tokens;

@@ -7,6 +7,7 @@
 
 #include "parallel/batch_parts.h"
 #include "parallel/batch_source.h"
+#include "parallel/determinism/virtual_shards.h"
 #include "parallel/mesh_communicators.h"
 #include "parallel/pipeline/executor.h"
 #include "parallel/sharding/sharded_parameters.h"
@@ -24,6 +25,10 @@ struct ParallelOptions {
   ContextOptions context = {};    // how context groups share sequences
   std::string schedule = "1f1b";  // of the pipeline: a row of pipeline/schedules
   int stages_per_rank = 1;        // of the pipeline
+  // The same bits on any number of ranks along the replicate, shard, expert and pipeline axes (parallel/determinism). Micro-batches then
+  // are virtual shards of the global batch or parts of them.
+  bool deterministic = false;
+  int virtual_shards = 0;  // 0: VirtualShards::kDefault; never more than global_batch
 };
 
 // A pipeline stage of this rank: its run of layers and their parameters.
@@ -74,12 +79,8 @@ class ParallelModel final : public runtime::Trainable {
   absl::StatusOr<std::vector<std::string>> GatherStrings(const std::string& mine) override;
 
  private:
-  // This rank's part of `sequences` samples.
-  struct Share {
-    int64_t begin, end;
-    int64_t rounds;       // micro-batches, the same on every rank
-    int64_t micro_batch;  // sequences of each but the last ones
-  };
+  // The samples of this rank's micro-batches, as many on every rank, some perhaps none.
+  using Share = std::vector<IndexRange>;
 
   ParallelModel(MeshCommunicators groups, const ParallelOptions& options, runtime::Device& device,
                 std::unique_ptr<BatchSource> source);
@@ -87,11 +88,18 @@ class ParallelModel final : public runtime::Trainable {
   void ListState();
   // The schedule of so many micro-batches, and who runs it.
   absl::StatusOr<pipeline::Executor*> ExecutorOf(int micro_batches);
-  Share ShareOf(int64_t sequences) const;
+  // Of a batch of so many samples; `shards`: in deterministic mode, how it is cut.
+  Share ShareOf(int64_t sequences, const VirtualShards& shards) const;
+  // How held-out samples are.
+  VirtualShards HeldOutShards(int64_t sequences) const;
   // This rank's micro-batches of whole sequences; an error where any rank had one.
   absl::StatusOr<std::vector<Samples>> Fetch(const Share& share, int64_t step, bool held_out);
-  // Adds up what the stages of all ranks did.
-  absl::Status SumStages(absl::Span<const runtime::LossSums> stages, runtime::LossSums& total);
+  // Adds up what the stages of all ranks did, [stage][micro-batch] of `shards`.
+  absl::Status SumStages(const std::vector<std::vector<runtime::LossSums>>& stages, const VirtualShards& shards,
+                         runtime::LossSums& total);
+  // The losses among them in the order of the tree.
+  absl::Status SumLossesInOrder(const std::vector<std::vector<runtime::LossSums>>& stages,
+                                const VirtualShards& shards, runtime::LossSums& total);
   absl::Status FinishParts();
 
   MeshCommunicators groups_;
@@ -99,6 +107,7 @@ class ParallelModel final : public runtime::Trainable {
   std::unique_ptr<BatchSource> source_;
   runtime::Device& device_;
   const BatchParts batch_parts_;
+  const VirtualShards shards_;  // of the global batch
   std::shared_ptr<runtime::TensorGroup> tensor_;
   std::vector<ModelPart> parts_;
   std::unique_ptr<pipeline::Executor> executor_;

@@ -4,7 +4,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
-#include "parallel/global_sums.h"
 #include "runtime/metrics/chrome_trace.h"
 
 namespace cohort::parallel::pipeline {
@@ -79,10 +78,11 @@ absl::Status Executor::FinishSends() {
 }
 
 absl::Status Executor::Run(absl::Span<const TokenBatch> micro_batches, const runtime::LossScale& scale,
-                           std::vector<LossSums>& sums) {
+                           std::vector<std::vector<LossSums>>& sums,
+                           const std::function<void(const Action&)>& enter) {
   COHORT_CHECK(static_cast<int>(micro_batches.size()) == schedule_.micro_batches,
                "%zu micro-batches for a schedule of %d", micro_batches.size(), schedule_.micro_batches);
-  sums.assign(static_cast<size_t>(schedule_.stages()), {});
+  sums.assign(static_cast<size_t>(schedule_.stages()), std::vector<LossSums>(micro_batches.size()));
   std::map<std::pair<int, int>, std::unique_ptr<runtime::Decoder::Saved>> saved;  // by (stage, micro-batch)
 
   const auto run = [&](const Action& action) -> absl::Status {
@@ -92,9 +92,8 @@ absl::Status Executor::Run(absl::Span<const TokenBatch> micro_batches, const run
     const auto key = std::make_pair(stage, micro_batch);
     if (action.kind == ActionKind::kForward) {
       COHORT_ASSIGN_OR_RETURN(const Tensor x, Take(stage, micro_batch, Direction::kForward, batch));
-      LossSums part;
-      COHORT_ASSIGN_OR_RETURN(Tensor y, decoder.Forward(batch, scale, x, &saved[key], &part));
-      AddSums(part, sums[static_cast<size_t>(stage)]);
+      LossSums& sum = sums[static_cast<size_t>(stage)][static_cast<size_t>(micro_batch)];
+      COHORT_ASSIGN_OR_RETURN(Tensor y, decoder.Forward(batch, scale, x, &saved[key], &sum));
       Give(stage, micro_batch, Direction::kForward, std::move(y));
       return absl::OkStatus();
     }
@@ -114,6 +113,7 @@ absl::Status Executor::Run(absl::Span<const TokenBatch> micro_batches, const run
 
   absl::Status status;
   for (const Action& action : schedule_.actions[static_cast<size_t>(rank())]) {
+    if (enter) enter(action);
     status = Where(run(action), action);
     if (!status.ok()) break;
   }

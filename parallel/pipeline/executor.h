@@ -1,6 +1,7 @@
 // Runs a pipeline schedule: this rank's list, action by action.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <tuple>
@@ -30,11 +31,12 @@ class Executor {
 
   const Schedule& schedule() const { return schedule_; }
 
-  // One step: all micro-batches, schedule().micro_batches of them, forward and backward. sums[s]: what stage s, of this
-  // rank, adds up (empty for others).
+  // One step: all micro-batches, schedule().micro_batches of them, forward and backward. sums[s][m]: what stage s, of this
+  // rank, adds up of micro-batch m (empty for others' stages). `enter`, where there is one, is told what comes next.
   absl::Status Run(absl::Span<const runtime::TokenBatch> micro_batches, const runtime::LossScale& scale,
-                   std::vector<runtime::LossSums>& sums);
-  // One micro-batch forward.
+                   std::vector<std::vector<runtime::LossSums>>& sums,
+                   const std::function<void(const Action&)>& enter = nullptr);
+  // One micro-batch forward. sums[s]: of stage s.
   absl::Status Evaluate(const runtime::TokenBatch& micro_batch, std::vector<runtime::LossSums>& sums);
 
  private:

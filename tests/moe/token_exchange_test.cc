@@ -49,7 +49,7 @@ void CheckExchange(comm::Communicator& world, const Counts& counts) {
 
   int64_t place = 0;
   for (int e = 0; e < kLocalExperts; ++e) {
-    ASSERT_EQ(exchange->expert_offsets().data<int32_t>()[e], place);
+    ASSERT_EQ(exchange->runs()[0].offsets.data<int32_t>()[e], place);
     const int global = world.rank() * kLocalExperts + e;
     for (int from = 0; from < ranks; ++from) {
       for (int i = 0; i < counts(from, global); ++i, ++place) {
