@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "runtime/config/policy.h"
+
 namespace cohort::parallel {
 
 struct IndexRange {
@@ -25,7 +27,7 @@ struct VirtualShards {
   int64_t micro_batches_per_shard = 1;    // those of the largest; a smaller shard's last one may be empty
 
   // shards 0: kDefault; never more than samples. micro_batch 0: a whole shard.
-  static constexpr int kDefault = 8;
+  static constexpr int kDefault = runtime::config_policy::kVirtualShards;
   static VirtualShards Of(int64_t samples, int64_t shards, int64_t micro_batch) {
     VirtualShards cut{.samples = samples};
     cut.shards = static_cast<int>(std::max<int64_t>(1, std::min(samples, shards > 0 ? shards : kDefault)));

@@ -164,7 +164,9 @@ class TrainRun {
                                                  .sharding = arrangement.sharding,
                                                  .context = arrangement.context,
                                                  .schedule = arrangement.schedule,
-                                                 .stages_per_rank = arrangement.stages_per_rank},
+                                                 .stages_per_rank = arrangement.stages_per_rank,
+                                                 .deterministic = config_.train().deterministic(),
+                                                 .virtual_shards = config_.train().virtual_shards()},
                                                 mesh, world_,
                                                 MakeLoaderSource(data_.training, data_.held_out, device)));
     if (!model_->parameters().whole()) {
