@@ -11,11 +11,11 @@
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
 #include "moe/moe_layer.h"
-#include "parallel/determinism/sum_tree.h"
 #include "parallel/global_sums.h"
 #include "parallel/memory_share.h"
 #include "parallel/pipeline/balance.h"
 #include "parallel/pipeline/schedules/schedules.h"
+#include "parallel/stage_sums.h"
 #include "parallel/tensor/tensor_communicator.h"
 #include "runtime/checkpoint/hf_folder.h"
 #include "runtime/ops/exact_squares.h"
@@ -55,12 +55,6 @@ absl::Status CheckOptions(const ParallelOptions& options) {
                                                    "; it must be 1 or more, or 0 for a rank's whole share"));
   }
   return absl::OkStatus();
-}
-
-int SparseBlocks(const runtime::ModelConfig& config, int begin, int end) {
-  int sparse = 0;
-  for (int layer = begin; layer < end; ++layer) sparse += config.IsSparse(layer) ? 1 : 0;
-  return sparse;
 }
 
 // The first block of each stage, and at the end the number of blocks: by the parameters that a token meets, to which
@@ -269,21 +263,8 @@ void ParallelModel::ListState() {
 ParallelModel::Share ParallelModel::ShareOf(int64_t sequences, const VirtualShards& shards) const {
   const int ranks = groups_.mesh.Size(kBatchAxes),
             rank = groups_.mesh.Coordinate(kBatchAxes, groups_.world->rank());
-  Share share;
-  if (options_.deterministic) {
-    for (int64_t round = 0; round < shards.RoundsOn(ranks); ++round) {
-      share.push_back(shards.SamplesIn(round, rank, ranks));
-    }
-    return share;
-  }
-  const IndexRange mine = PartOf(sequences, rank, ranks);
-  const int64_t largest = (sequences + ranks - 1) / ranks;
-  const int64_t micro_batch = std::max<int64_t>(1, options_.micro_batch > 0 ? options_.micro_batch : largest);
-  for (int64_t round = 0; round < (largest + micro_batch - 1) / micro_batch; ++round) {
-    const int64_t begin = std::min(mine.end, mine.begin + round * micro_batch);
-    share.push_back({begin, std::min(mine.end, begin + micro_batch)});
-  }
-  return share;
+  return options_.deterministic ? shards.MicroBatchesOf(rank, ranks)
+                                : MicroBatchesOf(sequences, rank, ranks, options_.micro_batch);
 }
 
 VirtualShards ParallelModel::HeldOutShards(int64_t sequences) const {
@@ -340,7 +321,7 @@ absl::StatusOr<runtime::StepResult> ParallelModel::ComputeGradients(int64_t step
   status.Update(FinishParts());
   COHORT_RETURN_IF_ERROR(status);
   runtime::StepResult result;
-  COHORT_RETURN_IF_ERROR(SumStages(stages, shards_, result.sums));
+  COHORT_ASSIGN_OR_RETURN(result.sums, SumParts(stages, shards_));
   return result;
 }
 
@@ -350,63 +331,13 @@ absl::Status ParallelModel::FinishParts() {
   return first;
 }
 
-absl::Status ParallelModel::SumStages(const std::vector<std::vector<LossSums>>& stages,
-                                      const VirtualShards& shards, LossSums& total) {
-  const runtime::ModelConfig& config = decoder().config();
-  total.expert_load.assign(
-      static_cast<size_t>(SparseBlocks(config, 0, static_cast<int>(config.num_hidden_layers))),
-      std::vector<int64_t>(static_cast<size_t>(config.num_experts), 0));
+absl::StatusOr<LossSums> ParallelModel::SumParts(const std::vector<std::vector<LossSums>>& stages,
+                                                 const VirtualShards& shards) {
+  std::vector<StageSums> parts;
   for (const ModelPart& part : parts_) {
-    const auto first = static_cast<size_t>(SparseBlocks(config, 0, part.decoder->part().first_block));
-    for (const LossSums& sums : stages[static_cast<size_t>(part.stage)]) {
-      total.loss += sums.loss;
-      total.aux_loss += sums.aux_loss;
-      total.tokens += sums.tokens;
-      total.dropped += sums.dropped;
-      auto row = first;
-      for (const std::vector<int64_t>& load : sums.expert_load) {
-        std::vector<int64_t>& sum = total.expert_load[row++];
-        std::transform(load.begin(), load.end(), sum.begin(), sum.begin(), std::plus<>());
-      }
-    }
+    parts.push_back({part.decoder->part(), absl::MakeConstSpan(stages[static_cast<size_t>(part.stage)])});
   }
-  COHORT_RETURN_IF_ERROR(SumOverRanks(*groups_.world, total));
-  return options_.deterministic ? SumLossesInOrder(stages, shards, total) : absl::OkStatus();
-}
-
-absl::Status ParallelModel::SumLossesInOrder(const std::vector<std::vector<LossSums>>& stages,
-                                             const VirtualShards& shards, LossSums& total) {
-  const runtime::ModelConfig& config = decoder().config();
-  const int ranks = groups_.mesh.Size(kBatchAxes), parts = groups_.mesh.Size(kSequenceAxes),
-            rank = groups_.world->rank();
-  const int shard_rank = groups_.mesh.Coordinate(kBatchAxes, rank),
-            part = groups_.mesh.Coordinate(kSequenceAxes, rank);
-  // [row][part][shard]: the loss, and each sparse block's auxiliary one. One rank has a place's number and the others
-  // zeros, so that their sum is exact.
-  const auto rows = static_cast<size_t>(1 + SparseBlocks(config, 0, static_cast<int>(config.num_hidden_layers)));
-  const auto width = static_cast<size_t>(parts * shards.shards);
-  std::vector<double> losses(rows * width, 0);
-  for (const ModelPart& stage : parts_) {
-    const auto first = static_cast<size_t>(1 + SparseBlocks(config, 0, stage.decoder->part().first_block));
-    const std::vector<LossSums>& rounds = stages[static_cast<size_t>(stage.stage)];
-    for (size_t round = 0; round < rounds.size(); ++round) {
-      const int shard = shards.ShardIn(static_cast<int64_t>(round), shard_rank, ranks);
-      if (shard < 0) continue;
-      const auto place = static_cast<size_t>(part * shards.shards + shard);
-      losses[place] += rounds[round].loss;
-      size_t row = first;
-      for (const double aux : rounds[round].block_aux_losses) losses[row++ * width + place] += aux;
-    }
-  }
-  COHORT_RETURN_IF_ERROR(SumOverRanks(*groups_.world, absl::MakeSpan(losses)));
-  const SumTree tree(shards.shards, parts);
-  const auto sum = [&](size_t row) {
-    return SumInOrder(tree, absl::MakeConstSpan(losses).subspan(row * width, width));
-  };
-  total.loss = sum(0);
-  total.aux_loss = 0;
-  for (size_t row = 1; row < rows; ++row) total.aux_loss += sum(row);
-  return absl::OkStatus();
+  return SumStages(decoder().config(), groups_, parts, options_.deterministic ? &shards : nullptr);
 }
 
 absl::StatusOr<double> ParallelModel::GradientNorm() {
@@ -464,8 +395,7 @@ absl::StatusOr<runtime::Trainable::Evaluation> ParallelModel::Evaluate(int64_t s
     for (size_t stage = 0; stage < rounds.size(); ++stage) rounds[stage].push_back(std::move(stages[stage]));
     if (groups_.pipeline->rank() == 0 && batch_parts_.counts()) bytes += samples[0].bytes;
   }
-  LossSums sums;
-  COHORT_RETURN_IF_ERROR(SumStages(rounds, shards, sums));
+  COHORT_ASSIGN_OR_RETURN(const LossSums sums, SumParts(rounds, shards));
   COHORT_RETURN_IF_ERROR(SumOverRanks(*groups_.world, absl::MakeSpan(&bytes, 1)));
   Evaluation evaluation;
   evaluation.tokens = sums.tokens;

@@ -95,12 +95,9 @@ class ParallelModel final : public runtime::Trainable {
   VirtualShards HeldOutShards(int64_t sequences) const;
   // This rank's micro-batches of whole sequences; an error where any rank had one.
   absl::StatusOr<std::vector<Samples>> Fetch(const Share& share, int64_t step, bool held_out);
-  // Adds up what the stages of all ranks did, [stage][micro-batch] of `shards`.
-  absl::Status SumStages(const std::vector<std::vector<runtime::LossSums>>& stages, const VirtualShards& shards,
-                         runtime::LossSums& total);
-  // The losses among them in the order of the tree.
-  absl::Status SumLossesInOrder(const std::vector<std::vector<runtime::LossSums>>& stages,
-                                const VirtualShards& shards, runtime::LossSums& total);
+  // What the stages of all ranks did, [stage][micro-batch] of `shards`, added up.
+  absl::StatusOr<runtime::LossSums> SumParts(const std::vector<std::vector<runtime::LossSums>>& stages,
+                                             const VirtualShards& shards);
   absl::Status FinishParts();
 
   MeshCommunicators groups_;

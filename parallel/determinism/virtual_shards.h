@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "runtime/config/policy.h"
 
@@ -17,6 +18,20 @@ struct IndexRange {
 
 // Of n things in `parts` runs of about equal size.
 inline IndexRange PartOf(int64_t n, int64_t part, int64_t parts) { return {n * part / parts, n * (part + 1) / parts}; }
+
+// A rank's share of a batch in fast mode: a run of samples in micro-batches of its own, as many on every rank, some
+// perhaps of no samples. micro_batch 0: the whole share.
+inline std::vector<IndexRange> MicroBatchesOf(int64_t samples, int rank, int ranks, int64_t micro_batch) {
+  const IndexRange mine = PartOf(samples, rank, ranks);
+  const int64_t largest = (samples + ranks - 1) / ranks;
+  const int64_t together = std::max<int64_t>(1, micro_batch > 0 ? micro_batch : largest);
+  std::vector<IndexRange> micro_batches;
+  for (int64_t round = 0; round < (largest + together - 1) / together; ++round) {
+    const int64_t begin = std::min(mine.end, mine.begin + round * together);
+    micro_batches.push_back({begin, std::min(mine.end, begin + together)});
+  }
+  return micro_batches;
+}
 
 // A batch cut into V runs of samples, the virtual shards, each computed in the same micro-batches wherever that is. A
 // rank computes a run of virtual shards, perhaps none.
@@ -53,6 +68,13 @@ struct VirtualShards {
     const IndexRange all = PartOf(samples, shard, shards);
     const int64_t begin = std::min(all.end, all.begin + round % micro_batches_per_shard * micro_batch);
     return {begin, std::min(all.end, begin + micro_batch)};
+  }
+  std::vector<IndexRange> MicroBatchesOf(int rank, int ranks) const {
+    std::vector<IndexRange> micro_batches;
+    for (int64_t round = 0; round < RoundsOn(ranks); ++round) {
+      micro_batches.push_back(SamplesIn(round, rank, ranks));
+    }
+    return micro_batches;
   }
 };
 

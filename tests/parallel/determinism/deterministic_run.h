@@ -49,8 +49,6 @@ inline std::map<std::string, int64_t> PlacesOf(const runtime::ModelConfig& confi
 
 // Of rank 0, and of the first rank that has a parameter's element, after every rank agreed with them on every bit.
 inline Bits TrainForBits(const BitRun& run) {
-  const absl::Time t0 = absl::Now();
-  struct T { absl::Time t0; const BitRun& r; ~T() { fprintf(stderr, "TIME %d %s %.2f\n", r.ranks, r.shape.DebugString().c_str(), absl::ToDoubleSeconds(absl::Now()-t0)); } } t{t0, run};
   int64_t size = 0;
   const std::map<std::string, int64_t> places = PlacesOf(run.config, size);
   const size_t reports = static_cast<size_t>(run.steps) * 3 + 1, row = reports + static_cast<size_t>(size);
