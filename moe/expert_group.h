@@ -11,9 +11,9 @@ namespace cohort::moe {
 // Rank r of the group holds experts [r n, (r + 1) n), n = experts / ranks. The communicator is used by the
 // group's layers alone, so that their exchanges stay in one order on every rank.
 //
-// apart: an expert's rows from different ranks are computed apart from each other, in products of the sizes that they
-// have where all experts are on one rank, and their weight gradients go to a tensor of their own for each source rank
-// (Parameter::grad, then other_grads). So what comes out does not depend on the ranks.
+// apart: an expert's rows from different ranks are computed apart from each other, in products of the sizes
+// that they have where all experts are on one rank, and their weight gradients go to a tensor of their own
+// for each source rank (Parameter::grad, then other_grads). So what comes out does not depend on the ranks.
 class ExpertGroup {
  public:
   // All experts on this rank.

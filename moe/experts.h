@@ -12,8 +12,8 @@
 
 namespace cohort::moe {
 
-// M rows in one or more runs, L local experts, D model width, F expert width. Each run is computed by itself. The
-// weight gradients of run i go to Parameter::grad (0) or other_grads[i - 1].
+// M rows in one or more runs, L local experts, D model width, F expert width. Each run is computed by itself.
+// The weight gradients of run i go to Parameter::grad (0) or other_grads[i - 1].
 class Experts {
  public:
   // After BackwardInput, gate and up hold their gradients.

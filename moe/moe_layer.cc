@@ -80,8 +80,7 @@ class MoeLayer final : public runtime::FeedForward {
                               shared_->Forward(input, kept == nullptr ? nullptr : &kept->shared, nullptr));
     }
     COHORT_ASSIGN_OR_RETURN(const Tensor x, exchange.FinishToExperts(std::move(rows)));
-    const Tensor y =
-        experts_.Forward(x, exchange.runs(), kept == nullptr ? nullptr : &kept->experts);
+    const Tensor y = experts_.Forward(x, exchange.runs(), kept == nullptr ? nullptr : &kept->experts);
     COHORT_ASSIGN_OR_RETURN(const Tensor outputs, exchange.FinishFromExperts(exchange.StartFromExperts(y)));
 
     const Tensor combined = Tensor::Empty(device, input.x.shape(), input.x.dtype());

@@ -92,8 +92,9 @@ absl::Status CheckDeterministic(const ParallelOptions& options, const runtime::D
     return absl::InvalidArgumentError(absl::StrCat("train.deterministic ", why...));
   };
   if (options.sharding.gather_codec || options.sharding.reduce_codec) {
-    return refused("cannot go with codecs (", options.sharding.DebugString(),
-                   "): they round what a rank sends, which depends on the number of ranks; choose a sharding without");
+    return refused(
+        "cannot go with codecs (", options.sharding.DebugString(),
+        "): they round what a rank sends, which depends on the number of ranks; choose a sharding without");
   }
   if (options.virtual_shards < 0) {
     return refused("needs train.virtual_shards to be 1 or more, or 0 for ", VirtualShards::kDefault, ", not ",

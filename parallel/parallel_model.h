@@ -25,8 +25,8 @@ struct ParallelOptions {
   ContextOptions context = {};    // how context groups share sequences
   std::string schedule = "1f1b";  // of the pipeline: a row of pipeline/schedules
   int stages_per_rank = 1;        // of the pipeline
-  // The same bits on any number of ranks along the replicate, shard, expert and pipeline axes (parallel/determinism). Micro-batches then
-  // are virtual shards of the global batch or parts of them.
+  // The same bits on any number of ranks along the replicate, shard, expert and pipeline axes
+  // (parallel/determinism). Micro-batches then are virtual shards of the global batch or parts of them.
   bool deterministic = false;
   int virtual_shards = 0;  // 0: VirtualShards::kDefault; never more than global_batch
 };

@@ -31,8 +31,9 @@ absl::Status SumLossesInOrder(const ModelConfig& config, const MeshCommunicators
   const int rank = groups.world->rank(), ranks = groups.mesh.Size(kBatchAxes),
             shard_rank = groups.mesh.Coordinate(kBatchAxes, rank), parts = groups.mesh.Size(kSequenceAxes),
             part = groups.mesh.Coordinate(kSequenceAxes, rank);
-  // [row][part][shard]: the loss, and each sparse block's auxiliary one, so that it does not matter how blocks are
-  // divided into stages. One rank has a place's number and the others have zeros: their sum is exact.
+  // [row][part][shard]: the loss, and each sparse block's auxiliary one, so that it does not matter how
+  // blocks are divided into stages. One rank has a place's number and the others have zeros: their sum is
+  // exact.
   const auto rows = static_cast<size_t>(1 + AllSparseBlocks(config));
   const auto width = static_cast<size_t>(parts * shards.shards);
   std::vector<double> losses(rows * width, 0);

@@ -21,9 +21,11 @@ struct StageSums {
   absl::Span<const runtime::LossSums> micro_batches;
 };
 
-// Collective over the world: the same bits on every rank. shards: deterministic mode, whose micro-batches these are:
-// losses are then added in the order of the tree. Null otherwise.
-absl::StatusOr<runtime::LossSums> SumStages(const runtime::ModelConfig& config, const MeshCommunicators& groups,
-                                            const std::vector<StageSums>& stages, const VirtualShards* shards);
+// Collective over the world: the same bits on every rank. shards: deterministic mode, whose micro-batches
+// these are: losses are then added in the order of the tree. Null otherwise.
+absl::StatusOr<runtime::LossSums> SumStages(const runtime::ModelConfig& config,
+                                            const MeshCommunicators& groups,
+                                            const std::vector<StageSums>& stages,
+                                            const VirtualShards* shards);
 
 }  // namespace cohort::parallel

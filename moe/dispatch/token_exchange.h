@@ -20,9 +20,9 @@ struct RowsInFlight {
 
 // The exchange of one batch's rows through one layer, in both directions and as often as needed (forward,
 // backward). "sorted" rows are this rank's own, sorted by global expert; "by expert" rows are those that its
-// experts got, sorted by expert, or, where the group keeps sources apart, as they come: by rank, and within a rank by
-// expert. In a group of one they are the same rows, and nothing moves or is copied.
-// Starting is collective over the group; between a start and its finish this rank can compute. Errors are the
+// experts got, sorted by expert, or, where the group keeps sources apart, as they come: by rank, and within a
+// rank by expert. In a group of one they are the same rows, and nothing moves or is copied. Starting is
+// collective over the group; between a start and its finish this rank can compute. Errors are the
 // communicator's, naming lost ranks.
 class TokenExchange {
  public:

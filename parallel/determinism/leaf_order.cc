@@ -12,7 +12,8 @@ struct PlacementAxes {
   runtime::Placement placement;
   std::vector<Axis> replicas;  // along which ranks hold the same parameters
   std::vector<Axis> parts;     // along which their gradients are of parts of the same sequences
-  std::vector<Axis> sources;   // along which ranks send tokens to each other's parameters; empty: a rank has its own
+  std::vector<Axis>
+      sources;  // along which ranks send tokens to each other's parameters; empty: a rank has its own
 };
 
 const PlacementAxes& AxesOf(runtime::Placement placement) {
@@ -22,7 +23,8 @@ const PlacementAxes& AxesOf(runtime::Placement placement) {
       {runtime::Placement::kTensor, {kReplicate, kShard, kContext}, {kContext}, {}},
       {runtime::Placement::kExpert, {kExpertData}, {kContext, kTensor}, {kExpert}},
   };
-  const auto row = std::find_if(rows.begin(), rows.end(), [&](const auto& r) { return r.placement == placement; });
+  const auto row =
+      std::find_if(rows.begin(), rows.end(), [&](const auto& r) { return r.placement == placement; });
   COHORT_CHECK(row != rows.end(), "placement %d has no axes", static_cast<int>(placement));
   return *row;
 }
@@ -37,7 +39,8 @@ LeafOrder OrderOf(runtime::Placement placement, const Mesh& mesh, const VirtualS
   const PlacementAxes& axes = AxesOf(placement);
   const int ranks = mesh.Size(kBatchAxes);
   const SumTree tree(shards.shards, mesh.Size(axes.parts));
-  LeafOrder order{.plan = {}, .leaves = {}, .leaf_of = {}, .micro_batches_per_leaf = shards.micro_batches_per_shard};
+  LeafOrder order{
+      .plan = {}, .leaves = {}, .leaf_of = {}, .micro_batches_per_leaf = shards.micro_batches_per_shard};
   for (const int replica : mesh.Group(axes.replicas, rank)) {
     std::vector<TreeNode>& leaves = order.leaves.emplace_back();
     for (const int source : SourcesOf(axes, mesh, replica)) {

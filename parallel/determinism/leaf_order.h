@@ -11,12 +11,12 @@
 
 namespace cohort::parallel {
 
-// A rank's gradients of a parameter come from the tokens of its source ranks: itself, or, of an expert, the ranks of
-// its expert group. Each source computes a shard at a time; what it made goes into the leaf of (its part of the
-// sequences, the shard), apart from what others made.
+// A rank's gradients of a parameter come from the tokens of its source ranks: itself, or, of an expert, the
+// ranks of its expert group. Each source computes a shard at a time; what it made goes into the leaf of (its
+// part of the sequences, the shard), apart from what others made.
 struct LeafOrder {
-  SumPlan plan;                                // its holders are the replicas, in the order of their group
-  std::vector<std::vector<TreeNode>> leaves;   // of each holder
+  SumPlan plan;                               // its holders are the replicas, in the order of their group
+  std::vector<std::vector<TreeNode>> leaves;  // of each holder
   // Of this rank: [round][source], the leaf that the source's micro-batch adds to; level -1: none.
   std::vector<std::vector<TreeNode>> leaf_of;
   int64_t micro_batches_per_leaf = 1;

@@ -17,8 +17,8 @@ SumTree::SumTree(int shards, int parts) : shards_(shards), parts_(parts) {
 }
 
 bool SumTree::Exists(TreeNode node) const {
-  // Within a part leaves come first and gaps after them, and no node that is smaller than a part crosses its border: a
-  // node has a leaf where its first place is one.
+  // Within a part leaves come first and gaps after them, and no node that is smaller than a part crosses its
+  // border: a node has a leaf where its first place is one.
   const int64_t first = static_cast<int64_t>(node.index) << node.level;
   return node.level <= levels_ && node.index >= 0 && first / width_ < parts_ && first % width_ < shards_;
 }
@@ -103,8 +103,8 @@ double Sum(const SumTree& tree, TreeNode node, absl::Span<const double> values, 
 
 absl::Status CheckSumPlan(const SumPlan& plan, const std::vector<std::vector<TreeNode>>& leaves) {
   if (plan.held.size() != leaves.size()) {
-    return absl::InternalError(absl::StrCat("a sum of ", leaves.size(), " holders is planned for ",
-                                            plan.held.size()));
+    return absl::InternalError(
+        absl::StrCat("a sum of ", leaves.size(), " holders is planned for ", plan.held.size()));
   }
   std::vector<std::string> numbers;
   for (size_t holder = 0; holder < leaves.size(); ++holder) {
@@ -123,7 +123,8 @@ absl::Status CheckSumPlan(const SumPlan& plan, const std::vector<std::vector<Tre
     }
     for (size_t i = 0; i < sums.held().size(); ++i) {
       if (sums.held()[i].node != plan.held[holder][i]) {
-        return absl::InternalError(absl::StrCat("node ", i, " of holder ", holder, " is another one than planned"));
+        return absl::InternalError(
+            absl::StrCat("node ", i, " of holder ", holder, " is another one than planned"));
       }
       numbers.push_back(own[sums.held()[i].number]);
     }
@@ -132,7 +133,8 @@ absl::Status CheckSumPlan(const SumPlan& plan, const std::vector<std::vector<Tre
   for (const auto& [into, from] : plan.additions) {
     const auto count = static_cast<int>(numbers.size());
     if (into < 0 || into >= count || from < 0 || from >= count || into == from || gone[into] || gone[from]) {
-      return absl::InternalError(absl::StrCat("the plan adds ", from, " to ", into, ", of ", count, " nodes"));
+      return absl::InternalError(
+          absl::StrCat("the plan adds ", from, " to ", into, ", of ", count, " nodes"));
     }
     numbers[into] = absl::StrCat("(", numbers[into], "+", numbers[from], ")");
     gone[from] = true;
@@ -140,8 +142,8 @@ absl::Status CheckSumPlan(const SumPlan& plan, const std::vector<std::vector<Tre
   const std::string want = Words(plan.tree, plan.tree.root());
   const bool in_range = plan.result >= 0 && plan.result < static_cast<int>(numbers.size());
   if (!in_range || numbers[plan.result] != want) {
-    return absl::InternalError(absl::StrCat("the plan sums ", in_range ? numbers[plan.result] : "nothing",
-                                            ", the tree ", want));
+    return absl::InternalError(
+        absl::StrCat("the plan sums ", in_range ? numbers[plan.result] : "nothing", ", the tree ", want));
   }
   return absl::OkStatus();
 }

@@ -1,5 +1,5 @@
-// The order of sums in deterministic mode: one fixed binary tree over virtual shards, whatever ranks hold its leaves.
-// Pure values; no communication.
+// The order of sums in deterministic mode: one fixed binary tree over virtual shards, whatever ranks hold its
+// leaves. Pure values; no communication.
 #pragma once
 
 #include <compare>
@@ -12,8 +12,8 @@
 
 namespace cohort::parallel {
 
-// Node (level, index) is the sum of its children (level - 1, 2 index) and (level - 1, 2 index + 1); those of level 0
-// are leaves. Where only one child exists, a node is that child.
+// Node (level, index) is the sum of its children (level - 1, 2 index) and (level - 1, 2 index + 1); those of
+// level 0 are leaves. Where only one child exists, a node is that child.
 struct TreeNode {
   int level = 0, index = 0;
 
@@ -22,9 +22,10 @@ struct TreeNode {
   auto operator<=>(const TreeNode&) const = default;
 };
 
-// A tree over the gradients of `parts` x `shards`: a shard is a run of samples of the global batch, and where context
-// or tensor groups share sequences, every part of such a group has a gradient of its own for the same shard. Each
-// part's shards are a subtree, so that a rank, which computes one part of a run of shards, can add most of its own.
+// A tree over the gradients of `parts` x `shards`: a shard is a run of samples of the global batch, and where
+// context or tensor groups share sequences, every part of such a group has a gradient of its own for the same
+// shard. Each part's shards are a subtree, so that a rank, which computes one part of a run of shards, can
+// add most of its own.
 //
 // Which leaves there are depends on the batch and on the degrees of the context and tensor axes alone.
 class SumTree {
@@ -46,8 +47,8 @@ class SumTree {
   int shards_ = 1, parts_ = 1, width_ = 1, levels_ = 0;
 };
 
-// What is left of these leaves when all are added that can be: the largest nodes all of whose leaves are among them, in
-// order. Distinct leaves, any order.
+// What is left of these leaves when all are added that can be: the largest nodes all of whose leaves are
+// among them, in order. Distinct leaves, any order.
 std::vector<TreeNode> LargestNodes(const SumTree& tree, absl::Span<const TreeNode> leaves);
 
 // Number `from` is added to number `into`, which then stands for the parent of both.
@@ -76,8 +77,9 @@ class NodeSums {
   std::vector<Held> held_;
 };
 
-// How the holders of one parameter (its replicas) add it up. Each adds its own leaves as far as that goes; what it is
-// left with goes to the owner of each piece of the parameter, which adds it up in the order of the tree.
+// How the holders of one parameter (its replicas) add it up. Each adds its own leaves as far as that goes;
+// what it is left with goes to the owner of each piece of the parameter, which adds it up in the order of the
+// tree.
 struct SumPlan {
   SumTree tree;
   std::vector<std::vector<TreeNode>> held;  // by holder: what it sends to owners
@@ -91,8 +93,8 @@ struct SumPlan {
 // leaves[h]: those of holder h. Each leaf has one holder.
 SumPlan MakeSumPlan(const SumTree& tree, const std::vector<std::vector<TreeNode>>& leaves);
 
-// Runs the plan with words for numbers and compares with the tree's own sum: every leaf counts once, in its place.
-// INTERNAL says what is wrong.
+// Runs the plan with words for numbers and compares with the tree's own sum: every leaf counts once, in its
+// place. INTERNAL says what is wrong.
 absl::Status CheckSumPlan(const SumPlan& plan, const std::vector<std::vector<TreeNode>>& leaves);
 
 // The sum over the tree of values[leaf], leaf by leaf in the order of Leaves().

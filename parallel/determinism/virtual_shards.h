@@ -1,5 +1,5 @@
-// Which samples a rank computes together: in deterministic mode in portions that do not depend on the number of ranks.
-// Pure arithmetic.
+// Which samples a rank computes together: in deterministic mode in portions that do not depend on the number
+// of ranks. Pure arithmetic.
 #pragma once
 
 #include <algorithm>
@@ -17,10 +17,12 @@ struct IndexRange {
 };
 
 // Of n things in `parts` runs of about equal size.
-inline IndexRange PartOf(int64_t n, int64_t part, int64_t parts) { return {n * part / parts, n * (part + 1) / parts}; }
+inline IndexRange PartOf(int64_t n, int64_t part, int64_t parts) {
+  return {n * part / parts, n * (part + 1) / parts};
+}
 
-// A rank's share of a batch in fast mode: a run of samples in micro-batches of its own, as many on every rank, some
-// perhaps of no samples. micro_batch 0: the whole share.
+// A rank's share of a batch in fast mode: a run of samples in micro-batches of its own, as many on every
+// rank, some perhaps of no samples. micro_batch 0: the whole share.
 inline std::vector<IndexRange> MicroBatchesOf(int64_t samples, int rank, int ranks, int64_t micro_batch) {
   const IndexRange mine = PartOf(samples, rank, ranks);
   const int64_t largest = (samples + ranks - 1) / ranks;
@@ -33,13 +35,13 @@ inline std::vector<IndexRange> MicroBatchesOf(int64_t samples, int rank, int ran
   return micro_batches;
 }
 
-// A batch cut into V runs of samples, the virtual shards, each computed in the same micro-batches wherever that is. A
-// rank computes a run of virtual shards, perhaps none.
+// A batch cut into V runs of samples, the virtual shards, each computed in the same micro-batches wherever
+// that is. A rank computes a run of virtual shards, perhaps none.
 struct VirtualShards {
   int64_t samples = 1;
-  int shards = 1;                         // V <= samples
-  int64_t micro_batch = 1;                // samples of a micro-batch, except the last ones of a shard
-  int64_t micro_batches_per_shard = 1;    // those of the largest; a smaller shard's last one may be empty
+  int shards = 1;                       // V <= samples
+  int64_t micro_batch = 1;              // samples of a micro-batch, except the last ones of a shard
+  int64_t micro_batches_per_shard = 1;  // those of the largest; a smaller shard's last one may be empty
 
   // shards 0: kDefault; never more than samples. micro_batch 0: a whole shard.
   static constexpr int kDefault = runtime::config_policy::kVirtualShards;

@@ -31,8 +31,9 @@ class Executor {
 
   const Schedule& schedule() const { return schedule_; }
 
-  // One step: all micro-batches, schedule().micro_batches of them, forward and backward. sums[s][m]: what stage s, of this
-  // rank, adds up of micro-batch m (empty for others' stages). `enter`, where there is one, is told what comes next.
+  // One step: all micro-batches, schedule().micro_batches of them, forward and backward. sums[s][m]: what
+  // stage s, of this rank, adds up of micro-batch m (empty for others' stages). `enter`, where there is one,
+  // is told what comes next.
   absl::Status Run(absl::Span<const runtime::TokenBatch> micro_batches, const runtime::LossScale& scale,
                    std::vector<std::vector<runtime::LossSums>>& sums,
                    const std::function<void(const Action&)>& enter = nullptr);

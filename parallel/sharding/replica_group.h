@@ -30,7 +30,8 @@ struct ReplicaGroup {
   ShardMove finish = {};   // the step's, to the optimizer's pieces
   ShardMove sum = {};      // these, over the ranks that hold the same ones
   ShardMove publish = {};  // new parameters, from the optimizer's pieces
-  std::shared_ptr<comm::Communicator> everyone = nullptr;  // all replicas; null without `everyone` below
+  // All replicas; null where Connect was not asked for it.
+  std::shared_ptr<comm::Communicator> everyone = nullptr;
 
   // Ranks with the same piece of the optimizer's state, and this one's place among them.
   int copies() const { return splits.replicas / splits.optimizer; }

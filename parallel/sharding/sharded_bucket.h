@@ -28,13 +28,13 @@ namespace cohort::parallel {
 // they are not split at all. Every call but Slices is made by all ranks of the replica group, in one order. One thread.
 class ShardedBucket {
  public:
-  // `parts` outlive it and are views of its tensors, undefined while those do not exist. `gather` and `reduce`: codecs
-  // on the wire. `number` tells buckets of a model apart. `order`: deterministic mode, where sums go by tree_gradient.h;
-  // null otherwise.
+  // `parts` outlive it and are views of its tensors, undefined while those do not exist. `gather` and
+  // `reduce`: codecs on the wire. `number` tells buckets of a model apart. `order`: deterministic mode, where
+  // sums go by tree_gradient.h; null otherwise.
   ShardedBucket(const ReplicaGroup& group, std::vector<runtime::ParameterBucket*> parts,
                 runtime::Device& device, DataType compute, MemoryCounter& memory,
-                std::optional<comm::CodecKind> gather, std::optional<comm::CodecKind> reduce,
-                uint64_t number, const LeafOrder* order = nullptr);
+                std::optional<comm::CodecKind> gather, std::optional<comm::CodecKind> reduce, uint64_t number,
+                const LeafOrder* order = nullptr);
   ShardedBucket(const ShardedBucket&) = delete;
 
   int64_t elements() const { return elements_; }

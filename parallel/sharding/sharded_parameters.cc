@@ -33,8 +33,8 @@ absl::StatusOr<std::unique_ptr<ShardedParameters>> ShardedParameters::Create(run
     COHORT_ASSIGN_OR_RETURN(auto replicas, ReplicaGroup::Connect(row, stage, groups, shards != nullptr));
     made->replicas_.push_back(std::move(replicas));
     if (shards == nullptr) continue;
-    made->orders_.push_back(std::make_unique<LeafOrder>(
-        OrderOf(row.placement, groups.mesh, *shards, groups.world->rank())));
+    made->orders_.push_back(
+        std::make_unique<LeafOrder>(OrderOf(row.placement, groups.mesh, *shards, groups.world->rank())));
   }
   made->MakeBuckets();
   if (memory_limit > 0 && made->plan_.peak > memory_limit) {
@@ -292,7 +292,6 @@ void ShardedParameters::AddSquares(const runtime::Tensor& squares) const {
     }
   }
 }
-
 
 void ShardedParameters::AddSquares(runtime::ExactSquares& squares) const {
   for (const auto& group : buckets_) {

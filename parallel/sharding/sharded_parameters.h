@@ -35,10 +35,11 @@ struct OwnedRun {
 // Every call is made by all ranks of a stage in the same order; errors are the communicator's. One thread.
 class ShardedParameters {
  public:
-  // Collective. The decoder was made without flat tensors (DecoderOptions::allocate false) and outlives this, which
-  // installs its hooks. RESOURCE_EXHAUSTED where the table says more than `memory_limit` bytes (0: no limit);
-  // INVALID_ARGUMENT where the table does not fit the mesh. Values are undefined until SetWhole. `shards`: deterministic
-  // mode, in which gradients are summed in the order of the tree over these; null otherwise.
+  // Collective. The decoder was made without flat tensors (DecoderOptions::allocate false) and outlives this,
+  // which installs its hooks. RESOURCE_EXHAUSTED where the table says more than `memory_limit` bytes (0: no
+  // limit); INVALID_ARGUMENT where the table does not fit the mesh. Values are undefined until SetWhole.
+  // `shards`: deterministic mode, in which gradients are summed in the order of the tree over these; null
+  // otherwise.
   static absl::StatusOr<std::unique_ptr<ShardedParameters>> Create(runtime::Decoder& decoder,
                                                                    const Sharding& sharding,
                                                                    const MeshCommunicators& groups,
@@ -105,7 +106,7 @@ class ShardedParameters {
   runtime::Decoder& decoder_;
   const Sharding sharding_;
   std::vector<std::unique_ptr<ReplicaGroup>> replicas_;  // of each placement
-  std::vector<std::unique_ptr<LeafOrder>> orders_;        // the same; in deterministic mode only
+  std::vector<std::unique_ptr<LeafOrder>> orders_;       // the same; in deterministic mode only
   MemoryCounter memory_;
   std::vector<std::vector<std::unique_ptr<ShardedBucket>>> buckets_;  // by group
   std::vector<runtime::OptimizerSlice> slices_;

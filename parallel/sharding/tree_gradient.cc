@@ -21,8 +21,9 @@ TreeGradient::TreeGradient(const LeafOrder& order, const ReplicaGroup& group, in
       sums_(order.plan.tree) {}
 
 Tensor TreeGradient::Zeros() {
-  // Where the optimizer's piece is everything, its memory is the first of the whole gradients. The first leaf of all is
-  // the left child of every sum that it goes into, so where this rank alone makes the sum, it ends up there.
+  // Where the optimizer's piece is everything, its memory is the first of the whole gradients. The first leaf
+  // of all is the left child of every sum that it goes into, so where this rank alone makes the sum, it ends
+  // up there.
   const bool reuse = !sum_taken_ && sum_.size() == elements_;
   sum_taken_ = true;
   const Tensor zeros =

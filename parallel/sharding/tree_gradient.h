@@ -1,4 +1,5 @@
-// A bucket's gradients in deterministic mode: summed over virtual shards in the order of one tree, whatever the ranks.
+// A bucket's gradients in deterministic mode: summed over virtual shards in the order of one tree, whatever
+// the ranks.
 #pragma once
 
 #include <cstdint>
@@ -12,10 +13,11 @@
 
 namespace cohort::parallel {
 
-// Every virtual shard has a whole gradient of its own, a leaf. Two that are siblings are added as soon as both are
-// there, so a rank holds about as many whole gradients as the tree has levels, however its sharding table splits
-// gradients. Once a step, what it is left with goes to the owners of each element, which finish the sum: every rank of
-// the replica group owns a piece. Then the copies of the optimizer's pieces gather them.
+// Every virtual shard has a whole gradient of its own, a leaf. Two that are siblings are added as soon as
+// both are there, so a rank holds about as many whole gradients as the tree has levels, however its sharding
+// table splits gradients. Once a step, what it is left with goes to the owners of each element, which finish
+// the sum: every rank of the replica group owns a piece. Then the copies of the optimizer's pieces gather
+// them.
 //
 //   BeginStep; for every micro-batch: Enter, Open, (the backward), Close; StartExchange; Combine; StartGather
 //

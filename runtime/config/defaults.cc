@@ -72,8 +72,7 @@ void ApplyTrain(cohort::v1::TrainSection& train, const cohort::v1::ParallelSecti
   const int64_t share = (int64_t{train.global_batch()} + sharers - 1) / sharers;
   const int64_t parts = pipeline == 1 ? 1 : config_policy::kMicroBatchesPerStage * pipeline;
   COHORT_DEFAULT(train, deterministic, false);
-  COHORT_DEFAULT(train, virtual_shards,
-                 std::clamp(train.global_batch(), 1, config_policy::kVirtualShards));
+  COHORT_DEFAULT(train, virtual_shards, std::clamp(train.global_batch(), 1, config_policy::kVirtualShards));
   // What must not depend on the ranks is cut without them.
   const int64_t shards = std::max(1, train.virtual_shards());
   COHORT_DEFAULT(train, micro_batch,

@@ -3,9 +3,10 @@
 
 namespace cohort::runtime {
 
-// While one with `on` lives, CPU matrix products are cut into tiles of a fixed size, each computed by one thread. A
-// library that shares a product out may otherwise add up in another order on two threads than on one. Costs a few
-// percent, and products with fewer tiles than threads leave threads idle. One thread; objects nest.
+// While one with `on` lives, CPU matrix products are cut into tiles of a fixed size, each computed by one
+// thread. A library that shares a product out may otherwise add up in another order on two threads than on
+// one. Costs a few percent, and products with fewer tiles than threads leave threads idle. One thread;
+// objects nest.
 class FixedTiles {
  public:
   explicit FixedTiles(bool on);

@@ -80,7 +80,8 @@ TEST(TokenExchange, EveryRowReachesItsExpertAndComesBack) {
       CheckExchange(world, [](int rank, int expert) { return (rank * 7 + expert * 5) % 4; });
       CheckExchange(world, [](int, int) { return 0; });
       for (const bool apart : {false, true}) {
-        CheckExchange(world, [](int rank, int expert) { return (rank * 5 + expert * 3) % 4; }, apart);
+        CheckExchange(
+            world, [](int rank, int expert) { return (rank * 5 + expert * 3) % 4; }, apart);
       }
       CheckExchange(world, [](int rank, int) { return rank == 0 ? 0 : 2; });
       CheckExchange(world, [](int, int expert) { return expert == 1 ? 9 : 0; });

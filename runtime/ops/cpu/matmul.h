@@ -7,8 +7,8 @@
 
 namespace cohort::runtime {
 
-// c[m,n] (+)= op(a)[m,k] op(b)[k,n]. Rows of a, b and c lie one after the other, or, where a stride is given, so many
-// elements apart.
+// c[m,n] (+)= op(a)[m,k] op(b)[k,n]. Rows of a, b and c lie one after the other, or, where a stride is given,
+// so many elements apart.
 struct Product {
   int64_t m, n, k;
   bool transpose_a, transpose_b, accumulate;

@@ -1,5 +1,5 @@
-// Deterministic mode: losses and parameters of a training are the same bits on any number of ranks. And without it, the
-// same bits in every run of one mesh, and on all of its ranks (TrainForBits looks).
+// Deterministic mode: losses and parameters of a training are the same bits on any number of ranks. And
+// without it, the same bits in every run of one mesh, and on all of its ranks (TrainForBits looks).
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -130,12 +130,21 @@ TEST(Determinism, OnAnyNumberOfThreads) {
   ExpectSameBits(TrainForBits(run), one, "two threads");
 }
 
+// Otherwise these tests would show nothing.
+TEST(Determinism, WithoutItBitsDependOnTheRanks) {
+  BitRun run = Small("llama");
+  run.options.deterministic = false;
+  run.steps = 5;
+  EXPECT_NE(TrainForBits(run).parameters, TrainForBits(On(run, {3, {}, "zero-3"})).parameters);
+}
+
 TEST(Determinism, FastRunsOfOneMeshHaveTheSameBits) {
   BitRun run = Small("qwen3_moe");
   run.options.deterministic = false;
   run.steps = 10;
-  for (const Spread& spread : std::vector<Spread>{
-           {3, {}, "zero-3"}, {4, {.shard = 2, .expert = 2}, "paro:IIG"}, {4, {.pipeline = 2, .context = 2}}}) {
+  for (const Spread& spread : std::vector<Spread>{{3, {}, "zero-3"},
+                                                  {4, {.shard = 2, .expert = 2}, "paro:IIG"},
+                                                  {4, {.pipeline = 2, .context = 2}}}) {
     const BitRun on = On(run, spread);
     ExpectSameBits(TrainForBits(on), TrainForBits(on), NameOf(spread));
   }
@@ -160,12 +169,14 @@ TEST(Determinism, ResumesOnAnotherMeshBitForBit) {
     ASSERT_TRUE(saved.ok()) << saved.status();
   };
   TrainForBits(first);
-  for (const Spread& spread : std::vector<Spread>{{1, {}}, {4, {.expert = 2}, "zero-1"}, {2, {.pipeline = 2}}}) {
+  for (const Spread& spread :
+       std::vector<Spread>{{1, {}}, {4, {.expert = 2}, "zero-1"}, {2, {.pipeline = 2}}}) {
     BitRun second = On(run, spread);
     second.steps = 3;
     second.around = [&](ParallelModel& model, runtime::OptimizerState& optimizer, bool before) {
       if (!before) return;
-      const auto state = runtime::LoadCheckpoint(model, model.decoder().config(), optimizer, (root / "latest").string());
+      const auto state =
+          runtime::LoadCheckpoint(model, model.decoder().config(), optimizer, (root / "latest").string());
       ASSERT_TRUE(state.ok()) << state.status();
       ASSERT_EQ(optimizer.step, 3);
     };
@@ -202,8 +213,9 @@ TEST(Determinism, CodecsAreRefusedWithTheReason) {
   const std::shared_ptr<comm::Communicator> world = comm::Communicator::Single();
   BitRun run = Small("llama");
   run.options.sharding = *ParseSharding("qsdp");
-  const auto model = ParallelModel::Create(run.config, runtime::CpuDevice(), run.options, *MakeMesh({}, *world),
-                                           world, std::make_unique<TestSource>(runtime::CpuDevice(), 19));
+  const auto model =
+      ParallelModel::Create(run.config, runtime::CpuDevice(), run.options, *MakeMesh({}, *world), world,
+                            std::make_unique<TestSource>(runtime::CpuDevice(), 19));
   ASSERT_EQ(model.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_NE(model.status().message().find("train.deterministic cannot go with codecs"), std::string::npos)
       << model.status();

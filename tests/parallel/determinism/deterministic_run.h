@@ -47,7 +47,8 @@ inline std::map<std::string, int64_t> PlacesOf(const runtime::ModelConfig& confi
   return places;
 }
 
-// Of rank 0, and of the first rank that has a parameter's element, after every rank agreed with them on every bit.
+// Of rank 0, and of the first rank that has a parameter's element, after every rank agreed with them on every
+// bit.
 inline Bits TrainForBits(const BitRun& run) {
   int64_t size = 0;
   const std::map<std::string, int64_t> places = PlacesOf(run.config, size);
@@ -85,7 +86,8 @@ inline Bits TrainForBits(const BitRun& run) {
     ASSERT_TRUE(evaluation.ok()) << evaluation.status();
     all[next++] = evaluation->loss;
     for (const runtime::StateEntry& entry : model.state()) {
-      const runtime::Tensor whole = entry.slice < 0 ? entry.parameter->value : model.slices()[entry.slice].master;
+      const runtime::Tensor whole =
+          entry.slice < 0 ? entry.parameter->value : model.slices()[entry.slice].master;
       const std::vector<double> values = ToHost(whole.View({whole.size()}));
       ForEachRun(entry.piece, [&](const runtime::PieceRun& part) {
         const int64_t place = places.at(entry.piece.name) + part.full;

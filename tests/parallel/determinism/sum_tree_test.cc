@@ -33,7 +33,8 @@ TEST(SumTree, EveryPlanSumsTheSameTree) {
       for (int ranks = 1; ranks <= 64; ++ranks) {
         const auto leaves = LeavesOn(tree, ranks);
         const absl::Status status = CheckSumPlan(MakeSumPlan(tree, leaves), leaves);
-        ASSERT_TRUE(status.ok()) << shards << " shards, " << parts << " parts, " << ranks << " ranks: " << status;
+        ASSERT_TRUE(status.ok()) << shards << " shards, " << parts << " parts, " << ranks
+                                 << " ranks: " << status;
       }
     }
   }
@@ -42,7 +43,8 @@ TEST(SumTree, EveryPlanSumsTheSameTree) {
 TEST(SumTree, RanksThatDivideTheShardsEachSendOneNode) {
   const SumTree tree(8, 1);
   for (const int ranks : {1, 2, 4, 8}) {
-    for (const auto& held : MakeSumPlan(tree, LeavesOn(tree, ranks)).held) EXPECT_EQ(held.size(), 1u) << ranks;
+    for (const auto& held : MakeSumPlan(tree, LeavesOn(tree, ranks)).held)
+      EXPECT_EQ(held.size(), 1u) << ranks;
   }
   const SumPlan three = MakeSumPlan(tree, LeavesOn(tree, 3));  // shards 0 1 | 2 3 4 | 5 6 7
   EXPECT_EQ(three.held[0], (std::vector<TreeNode>{{1, 0}}));

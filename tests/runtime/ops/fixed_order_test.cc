@@ -1,5 +1,5 @@
-// What deterministic training needs of operations: bits that do not depend on threads, on where a range of elements
-// begins, or on what else is computed in the same call.
+// What deterministic training needs of operations: bits that do not depend on threads, on where a range of
+// elements begins, or on what else is computed in the same call.
 #include <cmath>
 
 #include "runtime/ops/exact_squares.h"
@@ -14,9 +14,13 @@ class OpsFixedOrderTest : public OpsTest {};
 TEST_F(OpsFixedOrderTest, ProductsInFixedTilesDoNotDependOnThreads) {
   const FixedTiles fixed(true);
   for (const DataType dtype : kComputeTypes) {
-    for (const Shape& sizes : {Shape{70, 1100, 600}, Shape{1300, 40, 600}, Shape{256, 1024, 2100}, Shape{5, 3, 700}}) {
+    // The last one is a product that oneDNN adds up in another order on two threads than on one (2.6, f32,
+    // AVX-512).
+    for (const Shape& sizes :
+         {Shape{70, 1100, 300}, Shape{1300, 40, 300}, Shape{5, 3, 700}, Shape{256, 1024, 4096}}) {
       const int64_t m = sizes[0], n = sizes[1], k = sizes[2];
       for (int form = 0; form < 8; ++form) {
+        if (k > 1000 && (form != 2 || dtype != DataType::kF32)) continue;
         const MatMulOptions options{(form & 1) != 0, (form & 2) != 0, (form & 4) != 0};
         const Twin a = Random(options.transpose_a ? Shape{k, m} : Shape{m, k}, dtype);
         const Twin b = Random(options.transpose_b ? Shape{n, k} : Shape{k, n}, dtype);
@@ -28,6 +32,7 @@ TEST_F(OpsFixedOrderTest, ProductsInFixedTilesDoNotDependOnThreads) {
           cpu().MatMul(a.cpu, b.cpu, c, options);
           if (threads == 1) {
             first = c;
+            if (k > 1000) continue;  // the reference takes its time
             reference().MatMul(a.reference, b.reference, before.reference, options);
             ExpectClose(c, before.reference, DataType::kF32, "MatMul");
           }
@@ -40,7 +45,8 @@ TEST_F(OpsFixedOrderTest, ProductsInFixedTilesDoNotDependOnThreads) {
 
 TEST_F(OpsFixedOrderTest, AGroupsProductDoesNotDependOnOtherGroups) {
   const FixedTiles fixed(true);
-  const std::vector<int32_t> offsets = {0, 3, 60, 60, 92, 125, 126};  // more and fewer rows than skinny products have
+  const std::vector<int32_t> offsets = {0,  3,   60, 60,
+                                        92, 125, 126};  // more and fewer rows than skinny products have
   constexpr int64_t kIn = 40, kOut = 70;
   for (const DataType dtype : kComputeTypes) {
     const Twin x = Random({offsets.back(), kIn}, dtype), w = Random({6, kOut, kIn}, dtype),
@@ -70,11 +76,17 @@ TEST_F(OpsFixedOrderTest, AGroupsProductDoesNotDependOnOtherGroups) {
 TEST_F(OpsFixedOrderTest, ElementsDoNotDependOnTheirPlace) {
   constexpr int64_t kSize = 150;
   for (const DataType dtype : kComputeTypes) {
-    const Tensor a = Random({kSize}, dtype).cpu, b = Random({kSize}, dtype).cpu, c = Random({kSize}, dtype).cpu;
+    const Tensor a = Random({kSize}, dtype).cpu, b = Random({kSize}, dtype).cpu,
+                 c = Random({kSize}, dtype).cpu;
     const Tensor master = Random({kSize}, DataType::kF32).cpu, grad = Random({kSize}, DataType::kF32).cpu,
                  m = Random({kSize}, DataType::kF32).cpu, v = Random({kSize}, DataType::kF32).cpu;
     for (float* p = v.data<float>(); p < v.data<float>() + kSize; ++p) *p = std::abs(*p);
-    const AdamWOptions step{.lr = 0.01, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .step = 3,
+    const AdamWOptions step{.lr = 0.01,
+                            .beta1 = 0.9,
+                            .beta2 = 0.95,
+                            .eps = 1e-8,
+                            .weight_decay = 0.1,
+                            .step = 3,
                             .grad_scale = 0.7};
     // On [0, kSize) in pieces that end at `cut`: everything that comes out.
     const auto run = [&](int64_t cut) {
