@@ -5,18 +5,20 @@
 #include <vector>
 
 #include "moe/expert_group.h"
+#include "moe/expert_rows.h"
 #include "runtime/model/model_config.h"
 #include "runtime/model/parameter.h"
 #include "runtime/tensor.h"
 
 namespace cohort::moe {
 
-// M rows sorted by expert, L local experts, D model width, F expert width.
+// M rows in one or more runs, L local experts, D model width, F expert width. Each run is computed by itself.
+// The weight gradients of run i go to Parameter::grad (0) or other_grads[i - 1].
 class Experts {
  public:
   // After BackwardInput, gate and up hold their gradients.
   struct Saved {
-    runtime::Tensor offsets;               // kI32 [L + 1]
+    std::vector<ExpertRows> runs;
     runtime::Tensor x;                     // [M, D]
     runtime::Tensor gate, up, activation;  // [M, F]
     runtime::Tensor dy;                    // [M, D]
@@ -28,7 +30,7 @@ class Experts {
 
   // x [M, D] -> [M, D]. x may be overwritten where saved is null, and stays as it is until BackwardWeight
   // otherwise.
-  runtime::Tensor Forward(const runtime::Tensor& x, const runtime::Tensor& offsets, Saved* saved) const;
+  runtime::Tensor Forward(const runtime::Tensor& x, const std::vector<ExpertRows>& runs, Saved* saved) const;
   // dy stays as it is until BackwardWeight.
   runtime::Tensor BackwardInput(const runtime::Tensor& dy, Saved& saved) const;
   void BackwardWeight(Saved& saved) const;

@@ -56,8 +56,14 @@ class MoeLayer final : public runtime::FeedForward {
                                  LossSums* sums) override {
     runtime::Device& device = input.x.device();
     std::unique_ptr<MoeSaved> kept = saved == nullptr ? nullptr : std::make_unique<MoeSaved>();
+    LossSums losses;
     COHORT_ASSIGN_OR_RETURN(const Routing routing,
-                            router_->Forward(input, kept == nullptr ? nullptr : &kept->router, sums));
+                            router_->Forward(input, kept == nullptr ? nullptr : &kept->router,
+                                             sums == nullptr ? nullptr : &losses));
+    if (sums != nullptr) {
+      sums->aux_loss += losses.aux_loss;
+      sums->block_aux_losses.push_back(losses.aux_loss);
+    }
 
     const Tensor offsets = Tensor::Empty(device, {num_experts_ + 1}, DataType::kI32);
     const Tensor order = Tensor::Empty(device, {routing.kept.size()}, DataType::kI32);
@@ -74,8 +80,7 @@ class MoeLayer final : public runtime::FeedForward {
                               shared_->Forward(input, kept == nullptr ? nullptr : &kept->shared, nullptr));
     }
     COHORT_ASSIGN_OR_RETURN(const Tensor x, exchange.FinishToExperts(std::move(rows)));
-    const Tensor y =
-        experts_.Forward(x, exchange.expert_offsets(), kept == nullptr ? nullptr : &kept->experts);
+    const Tensor y = experts_.Forward(x, exchange.runs(), kept == nullptr ? nullptr : &kept->experts);
     COHORT_ASSIGN_OR_RETURN(const Tensor outputs, exchange.FinishFromExperts(exchange.StartFromExperts(y)));
 
     const Tensor combined = Tensor::Empty(device, input.x.shape(), input.x.dtype());

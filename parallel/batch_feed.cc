@@ -64,25 +64,27 @@ absl::Status BatchFeed::Agree(const absl::Status& status) const {
   return AgreeOnSuccess(*groups_.world, status, "reading its part of the batch");
 }
 
-std::vector<HybridMicroBatch> BatchFeed::PlanRuns(int64_t sequences) const {
-  const int64_t ranks = groups_.mesh.Size(kBatchAxes),
-                rank = groups_.mesh.Coordinate(kBatchAxes, groups_.world->rank());
-  const int64_t largest = (sequences + ranks - 1) / ranks;
-  const int64_t micro_batch = std::max<int64_t>(1, options_.micro_batch > 0 ? options_.micro_batch : largest);
-  const int64_t end = sequences * (rank + 1) / ranks;
-  std::vector<HybridMicroBatch> batches((largest + micro_batch - 1) / micro_batch);
-  int64_t next = sequences * rank / ranks;
-  for (HybridMicroBatch& batch : batches) {
-    batch.sequences.resize(std::min(end - next, micro_batch));
-    std::iota(batch.sequences.begin(), batch.sequences.end(), next);
-    next += static_cast<int64_t>(batch.sequences.size());
+std::vector<HybridMicroBatch> BatchFeed::PlanRuns(int64_t sequences,
+                                                  const std::optional<VirtualShards>& shards) const {
+  const int ranks = groups_.mesh.Size(kBatchAxes),
+            rank = groups_.mesh.Coordinate(kBatchAxes, groups_.world->rank());
+  std::vector<HybridMicroBatch> batches;
+  for (const IndexRange& run : shards ? shards->MicroBatchesOf(rank, ranks)
+                                      : MicroBatchesOf(sequences, rank, ranks, options_.micro_batch)) {
+    HybridMicroBatch& batch = batches.emplace_back();
+    batch.sequences.resize(run.size());
+    std::iota(batch.sequences.begin(), batch.sequences.end(), run.begin);
   }
   return batches;
 }
 
 absl::StatusOr<std::vector<HybridMicroBatch>> BatchFeed::Plan(int64_t sequences, std::optional<int64_t> step,
                                                               bool in_step) {
-  if (!options_.hybrid) return PlanRuns(sequences);
+  if (!options_.hybrid) {
+    std::optional<VirtualShards> shards = options_.shards;
+    if (shards && !step) shards = shards->OfHeldOut(sequences);
+    return PlanRuns(sequences, shards);
+  }
   const HybridOptions& hybrid = *options_.hybrid;
   const int ranks = groups_.mesh.Size(kBatchAxes);
   COHORT_ASSIGN_OR_RETURN(const std::vector<int64_t> lengths, step

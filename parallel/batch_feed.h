@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "parallel/batch_parts.h"
 #include "parallel/batch_source.h"
+#include "parallel/determinism/virtual_shards.h"
 #include "parallel/mesh_communicators.h"
 #include "parallel/sequence/hybrid_batches.h"
 
@@ -23,6 +24,7 @@ struct HybridOptions {
 struct FeedOptions {
   int64_t global_batch = 1;
   int64_t micro_batch = 0;
+  std::optional<VirtualShards> shards = std::nullopt;  // of the global batch, in deterministic mode
   std::optional<HybridOptions> hybrid = std::nullopt;
   HybridCosts costs = {};  // of hybrid batches; the same on all ranks
   // All ranks make equally many micro-batches, in step: where they exchange something in each.
@@ -47,7 +49,7 @@ class BatchFeed {
   int64_t held_out() const { return source_->held_out(); }
   // Of each training step; 0: hybrid batches differ from step to step.
   int micro_batches() const {
-    return options_.hybrid ? 0 : static_cast<int>(PlanRuns(options_.global_batch).size());
+    return options_.hybrid ? 0 : static_cast<int>(PlanRuns(options_.global_batch, options_.shards).size());
   }
 
   // This rank's micro-batches of a step. An error where any rank had one.
@@ -62,7 +64,7 @@ class BatchFeed {
   // Of `sequences` samples; without hybrid options first_rank and ranks mean nothing. step: none for held-out ones.
   absl::StatusOr<std::vector<HybridMicroBatch>> Plan(int64_t sequences, std::optional<int64_t> step,
                                                      bool in_step);
-  std::vector<HybridMicroBatch> PlanRuns(int64_t sequences) const;
+  std::vector<HybridMicroBatch> PlanRuns(int64_t sequences, const std::optional<VirtualShards>& shards) const;
   absl::StatusOr<MicroBatch> Fetch(const HybridMicroBatch& planned, std::optional<int64_t> step);
   absl::Status Agree(const absl::Status& status) const;
 

@@ -8,21 +8,6 @@ namespace cohort::parallel {
 
 using runtime::LossSums;
 
-void AddSums(const LossSums& part, LossSums& total) {
-  total.loss += part.loss;
-  total.aux_loss += part.aux_loss;
-  total.tokens += part.tokens;
-  total.dropped += part.dropped;
-  if (total.expert_load.empty()) total.expert_load.resize(part.expert_load.size());
-  COHORT_CHECK(total.expert_load.size() == part.expert_load.size(), "expert loads of %zu and %zu blocks",
-               total.expert_load.size(), part.expert_load.size());
-  for (size_t block = 0; block < part.expert_load.size(); ++block) {
-    std::vector<int64_t>& row = total.expert_load[block];
-    row.resize(part.expert_load[block].size(), 0);
-    for (size_t e = 0; e < row.size(); ++e) row[e] += part.expert_load[block][e];
-  }
-}
-
 absl::Status SumOverRanks(comm::Communicator& ranks, absl::Span<int64_t> values) {
   return ranks.AllReduce(values.data(), values.data(), values.size(), DataType::kI64, comm::ReduceOp::kSum)
       .Wait();

@@ -12,9 +12,6 @@
 
 namespace cohort::parallel {
 
-// total += part; rows of expert_load element by element.
-void AddSums(const runtime::LossSums& part, runtime::LossSums& total);
-
 // In place, the same bits on every rank.
 absl::Status SumOverRanks(comm::Communicator& ranks, runtime::LossSums& sums);
 absl::Status SumOverRanks(comm::Communicator& ranks, absl::Span<int64_t> values);

@@ -16,8 +16,11 @@
 #include "parallel/pipeline/schedule_file.h"
 #include "parallel/sequence/hybrid_costs.h"
 #include "parallel/sequence/policy.h"
+#include "parallel/stage_sums.h"
 #include "parallel/tensor/tensor_communicator.h"
 #include "runtime/checkpoint/hf_folder.h"
+#include "runtime/ops/exact_squares.h"
+#include "runtime/ops/fixed_tiles.h"
 #include "runtime/ops/ops.h"
 
 namespace cohort::parallel {
@@ -40,16 +43,15 @@ absl::Status CheckOptions(const ParallelOptions& options) {
   return absl::OkStatus();
 }
 
-int SparseBlocks(const runtime::ModelConfig& config, int begin, int end) {
-  int sparse = 0;
-  for (int layer = begin; layer < end; ++layer) sparse += config.IsSparse(layer) ? 1 : 0;
-  return sparse;
-}
-
 FeedOptions FeedOptionsOf(const runtime::ModelConfig& config, const ParallelOptions& options,
                           const MeshCommunicators& groups) {
-  FeedOptions feed = {
-      .global_batch = options.global_batch, .micro_batch = options.micro_batch, .hybrid = options.hybrid};
+  FeedOptions feed = {.global_batch = options.global_batch,
+                      .micro_batch = options.micro_batch,
+                      .shards = std::nullopt,
+                      .hybrid = options.hybrid};
+  if (options.deterministic) {
+    feed.shards = VirtualShards::Of(options.global_batch, options.virtual_shards, options.micro_batch);
+  }
   if (!options.hybrid) return feed;
   const Mesh& mesh = groups.mesh;
   feed.costs = CostsOf(config, options.compute,
@@ -60,6 +62,34 @@ FeedOptions FeedOptionsOf(const runtime::ModelConfig& config, const ParallelOpti
                  options.sharding.gradients != Level::None() || mesh.Size(Axis::kExpert) > 1 ||
                  mesh.Size(Axis::kPipeline) > 1;
   return feed;
+}
+
+// What has no fixed order, with the reason.
+absl::Status CheckDeterministic(const ParallelOptions& options, const runtime::Device& device) {
+  if (!options.deterministic) return absl::OkStatus();
+  const auto refused = [](auto&&... why) {
+    return absl::InvalidArgumentError(absl::StrCat("train.deterministic ", why...));
+  };
+  if (options.sharding.gather_codec || options.sharding.reduce_codec) {
+    return refused(
+        "cannot go with codecs (", options.sharding.DebugString(),
+        "): they round what a rank sends, which depends on the number of ranks; choose a sharding without");
+  }
+  if (options.hybrid) {
+    return refused(
+        "cannot go with parallel.hybrid_tokens: which sequences are computed together then depends on the "
+        "number "
+        "of ranks");
+  }
+  if (options.virtual_shards < 0) {
+    return refused("needs train.virtual_shards to be 1 or more, or 0 for ", VirtualShards::kDefault, ", not ",
+                   options.virtual_shards);
+  }
+  if (device.state_dtype() != DataType::kF32) {
+    return refused("needs optimizer state in f32, and the ", device.name(), " device has it in ",
+                   Name(device.state_dtype()));
+  }
+  return absl::OkStatus();
 }
 
 // What is not the same mathematics on this mesh, with the reason.
@@ -79,6 +109,7 @@ absl::StatusOr<std::unique_ptr<ParallelModel>> ParallelModel::Create(
     const runtime::ModelConfig& config, runtime::Device& device, const ParallelOptions& options,
     const Mesh& mesh, std::shared_ptr<comm::Communicator> world, std::unique_ptr<BatchSource> source) {
   COHORT_RETURN_IF_ERROR(CheckOptions(options));
+  COHORT_RETURN_IF_ERROR(CheckDeterministic(options, device));
   COHORT_ASSIGN_OR_RETURN(const int64_t memory, ShareOfFreeMemory(device, *world));
   COHORT_RETURN_IF_ERROR(CheckMesh(config, mesh));
   COHORT_ASSIGN_OR_RETURN(MeshCommunicators groups, Connect(mesh, std::move(world)));
@@ -96,13 +127,14 @@ ParallelModel::ParallelModel(const runtime::ModelConfig& config, MeshCommunicato
     : groups_(std::move(groups)),
       options_(options),
       device_(device),
+      shards_(VirtualShards::Of(options.global_batch, options.virtual_shards, options.micro_batch)),
       feed_(groups_, FeedOptionsOf(config, options, groups_), options.context, std::move(source), device),
       tensor_(std::make_shared<TensorCommunicator>(groups_.tensor)) {}
 
 absl::Status ParallelModel::MakeParts(const runtime::ModelConfig& config, int64_t memory) {
   COHORT_RETURN_IF_ERROR(MakePlan(config, feed_.micro_batches()));
   const std::vector<int> mine = plan_->StagesOf(groups_.pipeline->rank());
-  const auto experts = std::make_shared<moe::ExpertGroup>(groups_.expert);
+  const auto experts = std::make_shared<moe::ExpertGroup>(groups_.expert, /*apart=*/options_.deterministic);
   for (const int stage : mine) {
     const runtime::DecoderOptions decoder = {.compute = options_.compute,
                                              .trainable = true,
@@ -115,7 +147,8 @@ absl::Status ParallelModel::MakeParts(const runtime::ModelConfig& config, int64_
     COHORT_ASSIGN_OR_RETURN(part.decoder, runtime::Decoder::Create(config, device_, decoder));
     COHORT_ASSIGN_OR_RETURN(part.parameters,
                             ShardedParameters::Create(*part.decoder, options_.sharding, groups_,
-                                                      memory / static_cast<int64_t>(mine.size())));
+                                                      memory / static_cast<int64_t>(mine.size()),
+                                                      options_.deterministic ? &shards_ : nullptr));
     parts_.push_back(std::move(part));
   }
   std::map<int, runtime::Decoder*> stages;
@@ -215,6 +248,7 @@ void ParallelModel::ListState() {
 }
 
 absl::StatusOr<runtime::StepResult> ParallelModel::ComputeGradients(int64_t step) {
+  const runtime::FixedTiles fixed(options_.deterministic);
   COHORT_ASSIGN_OR_RETURN(std::vector<MicroBatch> micro_batches, feed_.Training(step));
   std::vector<runtime::TokenBatch> batches;
   int64_t predicted = 0;
@@ -229,12 +263,19 @@ absl::StatusOr<runtime::StepResult> ParallelModel::ComputeGradients(int64_t step
   const auto count = static_cast<int>(batches.size());
   COHORT_RETURN_IF_ERROR(MakePlan(decoder().config(), count));
   for (ModelPart& part : parts_) part.parameters->BeginStep(count);
-  std::vector<LossSums> stages;
-  absl::Status status = executor_->Run(plan_->schedule(), batches, scale, stages, trace_);
+  std::vector<std::vector<LossSums>> stages;
+  const auto enter = [&](const pipeline::Action& action) {
+    for (ModelPart& part : parts_) {
+      if (part.stage == action.stage) part.parameters->EnterMicroBatch(action.micro_batch);
+    }
+  };
+  absl::Status status =
+      executor_->Run(plan_->schedule(), batches, scale, stages, trace_,
+                     options_.deterministic ? enter : std::function<void(const pipeline::Action&)>());
   status.Update(FinishParts());
   COHORT_RETURN_IF_ERROR(status);
   runtime::StepResult result;
-  COHORT_RETURN_IF_ERROR(SumStages(stages, result.sums));
+  COHORT_ASSIGN_OR_RETURN(result.sums, SumParts(stages, shards_));
   return result;
 }
 
@@ -244,27 +285,23 @@ absl::Status ParallelModel::FinishParts() {
   return first;
 }
 
-absl::Status ParallelModel::SumStages(absl::Span<const LossSums> stages, LossSums& total) {
-  const runtime::ModelConfig& config = decoder().config();
-  total.expert_load.assign(
-      static_cast<size_t>(SparseBlocks(config, 0, static_cast<int>(config.num_hidden_layers))),
-      std::vector<int64_t>(static_cast<size_t>(config.num_experts), 0));
+absl::StatusOr<LossSums> ParallelModel::SumParts(const std::vector<std::vector<LossSums>>& stages,
+                                                 const VirtualShards& shards) {
+  std::vector<StageSums> parts;
   for (const ModelPart& part : parts_) {
-    const LossSums& stage = stages[static_cast<size_t>(part.stage)];
-    total.loss += stage.loss;
-    total.aux_loss += stage.aux_loss;
-    total.tokens += stage.tokens;
-    total.dropped += stage.dropped;
-    auto row = static_cast<size_t>(SparseBlocks(config, 0, part.decoder->part().first_block));
-    for (const std::vector<int64_t>& load : stage.expert_load) {
-      std::vector<int64_t>& sum = total.expert_load[row++];
-      std::transform(load.begin(), load.end(), sum.begin(), sum.begin(), std::plus<>());
-    }
+    parts.push_back({part.decoder->part(), absl::MakeConstSpan(stages[static_cast<size_t>(part.stage)])});
   }
-  return SumOverRanks(*groups_.world, total);
+  return SumStages(decoder().config(), groups_, parts, options_.deterministic ? &shards : nullptr);
 }
 
 absl::StatusOr<double> ParallelModel::GradientNorm() {
+  if (options_.deterministic) {
+    runtime::ExactSquares squares;
+    for (const ModelPart& part : parts_) part.parameters->AddSquares(squares);
+    std::vector<int64_t> words = squares.Words();
+    COHORT_RETURN_IF_ERROR(SumOverRanks(*groups_.world, absl::MakeSpan(words)));
+    return std::sqrt(runtime::ExactSquares::Total(words));
+  }
   // Each element counts on one of the ranks that hold it; the sum then has the same bits on all ranks.
   const Tensor squares = Tensor::Zeros(device_, {1}, DataType::kF64);
   for (const ModelPart& part : parts_) part.parameters->AddSquares(squares);
@@ -299,9 +336,11 @@ absl::StatusOr<runtime::Trainable::Evaluation> ParallelModel::Evaluate(int64_t s
   const int64_t used = sequences > 0 ? std::min(sequences, all) : all;
   if (used == 0)
     return absl::FailedPreconditionError("there is no held-out data to evaluate on (data.validation)");
+  const runtime::FixedTiles fixed(options_.deterministic);
   // One micro-batch after another, so that the memory does not depend on how much is held out.
+  const VirtualShards shards = shards_.OfHeldOut(used);
   COHORT_ASSIGN_OR_RETURN(const std::vector<HybridMicroBatch> planned, feed_.PlanHeldOut(used));
-  LossSums sums;
+  std::vector<std::vector<LossSums>> rounds(parts_.back().stage + 1);  // [stage][micro-batch]
   int64_t bytes = 0;
   for (const HybridMicroBatch& next : planned) {
     COHORT_ASSIGN_OR_RETURN(const MicroBatch batch, feed_.HeldOut(next));
@@ -310,13 +349,10 @@ absl::StatusOr<runtime::Trainable::Evaluation> ParallelModel::Evaluate(int64_t s
     absl::Status status = executor_->Evaluate(batch.tokens, stages);
     status.Update(FinishParts());
     COHORT_RETURN_IF_ERROR(status);
-    for (const LossSums& stage : stages) {
-      sums.loss += stage.loss;
-      sums.tokens += stage.tokens;
-    }
+    for (size_t stage = 0; stage < rounds.size(); ++stage) rounds[stage].push_back(std::move(stages[stage]));
     bytes += batch.bytes;
   }
-  COHORT_RETURN_IF_ERROR(SumOverRanks(*groups_.world, sums));
+  COHORT_ASSIGN_OR_RETURN(const LossSums sums, SumParts(rounds, shards));
   COHORT_RETURN_IF_ERROR(SumOverRanks(*groups_.world, absl::MakeSpan(&bytes, 1)));
   Evaluation evaluation;
   evaluation.tokens = sums.tokens;

@@ -8,6 +8,7 @@
 
 #include "parallel/batch_feed.h"
 #include "parallel/batch_source.h"
+#include "parallel/determinism/virtual_shards.h"
 #include "parallel/mesh_communicators.h"
 #include "parallel/pipeline/executor.h"
 #include "parallel/pipeline_plan.h"
@@ -29,6 +30,10 @@ struct ParallelOptions {
   std::string schedule = "1f1b";  // of the pipeline: a row of pipeline/schedules, or a file (schedule_file.h)
   int stages_per_rank = 1;        // of the pipeline; a file says it itself
   BlockCosts block_costs = {};    // by which blocks are dealt to the stages
+  // The same bits on any number of ranks along the replicate, shard, expert and pipeline axes
+  // (parallel/determinism). Micro-batches then are virtual shards of the global batch or parts of them.
+  bool deterministic = false;
+  int virtual_shards = 0;  // 0: VirtualShards::kDefault; never more than global_batch
 };
 
 // A pipeline stage of this rank: its run of layers and their parameters.
@@ -91,13 +96,15 @@ class ParallelModel final : public runtime::Trainable {
   void ListState();
   // The schedule of so many micro-batches a step; 0: any, for where the stages are.
   absl::Status MakePlan(const runtime::ModelConfig& config, int micro_batches);
-  // Adds up what the stages of all ranks did.
-  absl::Status SumStages(absl::Span<const runtime::LossSums> stages, runtime::LossSums& total);
+  // What the stages of all ranks did, [stage][micro-batch] of `shards`, added up.
+  absl::StatusOr<runtime::LossSums> SumParts(const std::vector<std::vector<runtime::LossSums>>& stages,
+                                             const VirtualShards& shards);
   absl::Status FinishParts();
 
   MeshCommunicators groups_;
   const ParallelOptions options_;
   runtime::Device& device_;
+  const VirtualShards shards_;  // of the global batch
   BatchFeed feed_;
   std::shared_ptr<runtime::TensorGroup> tensor_;
   std::vector<ModelPart> parts_;

@@ -54,7 +54,7 @@ absl::StatusOr<TokenExchange> TokenExchange::Create(const ExpertGroup& group, co
   exchange.sorted_rows_ = offsets.back();
   if (group.size() == 1) {
     exchange.expert_rows_ = exchange.sorted_rows_;
-    exchange.expert_offsets_ = sorted_offsets;
+    exchange.runs_ = {{0, exchange.expert_rows_, sorted_offsets}};
     return exchange;
   }
   const size_t experts = offsets.size() - 1;
@@ -69,10 +69,23 @@ absl::StatusOr<TokenExchange> TokenExchange::Create(const ExpertGroup& group, co
   exchange.expert_rows_ = plan.arrived();
   exchange.send_rows_ = plan.send_rows;
   exchange.receive_rows_ = plan.receive_rows;
-  exchange.expert_offsets_ = Tensor::FromHost(device, {static_cast<int64_t>(plan.offsets.size())},
-                                              absl::MakeConstSpan(plan.offsets));
-  exchange.by_expert_ = Tensor::FromHost(device, {plan.arrived()}, absl::MakeConstSpan(plan.by_expert));
-  exchange.by_rank_ = Tensor::FromHost(device, {plan.arrived()}, absl::MakeConstSpan(plan.by_rank));
+  const auto indices = [&](const std::vector<int32_t>& values) {
+    return Tensor::FromHost(device, {static_cast<int64_t>(values.size())}, absl::MakeConstSpan(values));
+  };
+  if (group.apart()) {
+    const auto local = experts / static_cast<size_t>(group.size());
+    int64_t begin = 0;
+    for (size_t rank = 0; rank < plan.receive_rows.size(); ++rank) {
+      std::vector<int32_t> of_rank(local + 1, 0);
+      for (size_t e = 0; e < local; ++e) of_rank[e + 1] = of_rank[e] + receive_counts[rank * local + e];
+      exchange.runs_.push_back({begin, begin + plan.receive_rows[rank], indices(of_rank)});
+      begin += plan.receive_rows[rank];
+    }
+    return exchange;
+  }
+  exchange.runs_ = {{0, plan.arrived(), indices(plan.offsets)}};
+  exchange.by_expert_ = indices(plan.by_expert);
+  exchange.by_rank_ = indices(plan.by_rank);
   return exchange;
 }
 
@@ -84,12 +97,13 @@ RowsInFlight TokenExchange::StartToExperts(const Tensor& sorted) const {
 absl::StatusOr<Tensor> TokenExchange::FinishToExperts(RowsInFlight rows) const {
   const runtime::TraceScope trace("wait for tokens");
   COHORT_RETURN_IF_ERROR(rows.work.Wait());
-  return local() ? rows.received : Permuted(rows.received, by_expert_);
+  return by_expert_.defined() ? Permuted(rows.received, by_expert_) : rows.received;
 }
 
 RowsInFlight TokenExchange::StartFromExperts(const Tensor& by_expert) const {
   if (local()) return {.sent = by_expert, .received = by_expert, .work = comm::Work()};
-  return StartExchange(group_->communicator(), Permuted(by_expert, by_rank_), receive_rows_, send_rows_);
+  return StartExchange(group_->communicator(), by_rank_.defined() ? Permuted(by_expert, by_rank_) : by_expert,
+                       receive_rows_, send_rows_);
 }
 
 absl::StatusOr<Tensor> TokenExchange::FinishFromExperts(RowsInFlight rows) const {

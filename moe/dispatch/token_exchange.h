@@ -7,6 +7,7 @@
 #include "comm/work.h"
 #include "moe/dispatch/exchange_plan.h"
 #include "moe/expert_group.h"
+#include "moe/expert_rows.h"
 #include "runtime/tensor.h"
 
 namespace cohort::moe {
@@ -19,8 +20,9 @@ struct RowsInFlight {
 
 // The exchange of one batch's rows through one layer, in both directions and as often as needed (forward,
 // backward). "sorted" rows are this rank's own, sorted by global expert; "by expert" rows are those that its
-// experts got, sorted by expert. In a group of one they are the same rows, and nothing moves or is copied.
-// Starting is collective over the group; between a start and its finish this rank can compute. Errors are the
+// experts got, sorted by expert, or, where the group keeps sources apart, as they come: by rank, and within a
+// rank by expert. In a group of one they are the same rows, and nothing moves or is copied. Starting is
+// collective over the group; between a start and its finish this rank can compute. Errors are the
 // communicator's, naming lost ranks.
 class TokenExchange {
  public:
@@ -32,8 +34,8 @@ class TokenExchange {
   // Rows of this rank's own tokens; rows that its experts got.
   int64_t sorted_rows() const { return sorted_rows_; }
   int64_t expert_rows() const { return expert_rows_; }
-  // kI32 [local experts + 1].
-  const runtime::Tensor& expert_offsets() const { return expert_offsets_; }
+  // Of the rows that its experts got: one run, or one for each source rank.
+  const std::vector<ExpertRows>& runs() const { return runs_; }
 
   // [sorted_rows, D] sorted -> [expert_rows, D] by expert.
   RowsInFlight StartToExperts(const runtime::Tensor& sorted) const;
@@ -48,9 +50,9 @@ class TokenExchange {
 
   const ExpertGroup* group_ = nullptr;
   int64_t sorted_rows_ = 0, expert_rows_ = 0;
-  runtime::Tensor expert_offsets_;
+  std::vector<ExpertRows> runs_;
   std::vector<int64_t> send_rows_, receive_rows_;
-  runtime::Tensor by_expert_, by_rank_;  // kI32 [expert_rows]; undefined in a group of one
+  runtime::Tensor by_expert_, by_rank_;  // kI32 [expert_rows]; undefined where rows stay as they come
 };
 
 // An index tensor's values on the host.

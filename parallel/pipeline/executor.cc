@@ -4,7 +4,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
-#include "parallel/global_sums.h"
 #include "runtime/metrics/chrome_trace.h"
 
 namespace cohort::parallel::pipeline {
@@ -133,10 +132,9 @@ absl::Status Executor::Do(const Action& action, Step& step) {
   Tensor made;
   switch (action.kind) {
     case ActionKind::kForward: {
-      LossSums part;
+      LossSums& sum = step.sums[static_cast<size_t>(stage)][static_cast<size_t>(micro_batch)];
       COHORT_ASSIGN_OR_RETURN(made, decoder.Forward(step.micro_batches[static_cast<size_t>(micro_batch)],
-                                                    step.scale, input, &step.saved[key], &part));
-      AddSums(part, step.sums[static_cast<size_t>(stage)]);
+                                                    step.scale, input, &step.saved[key], &sum));
       Give({stage + 1, micro_batch, Direction::kForward}, std::move(made));
       return absl::OkStatus();
     }
@@ -156,12 +154,12 @@ absl::Status Executor::Do(const Action& action, Step& step) {
 }
 
 absl::Status Executor::Run(const Schedule& schedule, absl::Span<const TokenBatch> micro_batches,
-                           const runtime::LossScale& scale, std::vector<LossSums>& sums,
-                           ExecutorTrace* trace) {
+                           const runtime::LossScale& scale, std::vector<std::vector<LossSums>>& sums,
+                           ExecutorTrace* trace, const std::function<void(const Action&)>& enter) {
   COHORT_CHECK(static_cast<int>(micro_batches.size()) == schedule.micro_batches,
                "%zu micro-batches for a schedule of %d", micro_batches.size(), schedule.micro_batches);
   COHORT_CHECK(schedule.rank_of == rank_of_, "a schedule of %d stages that are elsewhere", schedule.stages());
-  sums.assign(static_cast<size_t>(stages()), {});
+  sums.assign(static_cast<size_t>(stages()), std::vector<LossSums>(micro_batches.size()));
   Step step{.micro_batches = micro_batches, .scale = scale, .sums = sums};
   const std::vector<Action>& list = schedule.actions[static_cast<size_t>(rank())];
   for (const Action& action : list) {
@@ -174,6 +172,7 @@ absl::Status Executor::Run(const Schedule& schedule, absl::Span<const TokenBatch
   const auto before = static_cast<int64_t>(device.allocated_bytes());
   absl::Status status;
   for (const Action& action : list) {
+    if (enter) enter(action);
     status = Where(Do(action, step), action);
     if (!status.ok()) break;
     if (trace != nullptr) {

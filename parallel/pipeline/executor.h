@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <tuple>
@@ -48,11 +49,12 @@ class Executor {
   void SetReceivesAhead(int messages) { receives_ahead_ = messages; }
 
   // One step: all micro-batches of `schedule`, which is proved and places the stages as here, forward and backward.
-  // sums[s]: what stage s, of this rank, adds up (empty for others). trace: null where nobody asks.
+  // sums[s][m]: what stage s, of this rank, adds up of micro-batch m (empty for others' stages). trace: null where
+  // nobody asks. `enter`, where there is one, is told what comes next.
   absl::Status Run(const Schedule& schedule, absl::Span<const runtime::TokenBatch> micro_batches,
-                   const runtime::LossScale& scale, std::vector<runtime::LossSums>& sums,
-                   ExecutorTrace* trace = nullptr);
-  // One micro-batch forward.
+                   const runtime::LossScale& scale, std::vector<std::vector<runtime::LossSums>>& sums,
+                   ExecutorTrace* trace = nullptr, const std::function<void(const Action&)>& enter = nullptr);
+  // One micro-batch forward. sums[s]: of stage s.
   absl::Status Evaluate(const runtime::TokenBatch& micro_batch, std::vector<runtime::LossSums>& sums);
 
  private:

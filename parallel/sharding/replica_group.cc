@@ -6,7 +6,8 @@ namespace cohort::parallel {
 
 absl::StatusOr<std::unique_ptr<ReplicaGroup>> ReplicaGroup::Connect(const PlacementRow& row,
                                                                     const Splits& stage,
-                                                                    const MeshCommunicators& groups) {
+                                                                    const MeshCommunicators& groups,
+                                                                    bool everyone) {
   comm::Communicator& replicas = *(groups.*row.replicas);
   const Splits splits = OfEvery(row.stride(groups.mesh.shape()), stage);
   COHORT_CHECK(splits.replicas == replicas.size(), "%d replicas of %s parameters in a group of %d",
@@ -28,6 +29,9 @@ absl::StatusOr<std::unique_ptr<ReplicaGroup>> ReplicaGroup::Connect(const Placem
     if (coarse == fine) continue;
     const ShardTree::Place place = group->tree.PlaceIn(coarse, fine, group->rank);
     COHORT_ASSIGN_OR_RETURN(move->ranks, replicas.Split(place.color, place.key));
+  }
+  if (everyone && replicas.size() > 1) {
+    COHORT_ASSIGN_OR_RETURN(group->everyone, replicas.Split(0, group->rank));
   }
   return group;
 }

@@ -30,6 +30,8 @@ struct ReplicaGroup {
   ShardMove finish = {};   // the step's, to the optimizer's pieces
   ShardMove sum = {};      // these, over the ranks that hold the same ones
   ShardMove publish = {};  // new parameters, from the optimizer's pieces
+  // All replicas; null where Connect was not asked for it.
+  std::shared_ptr<comm::Communicator> everyone = nullptr;
 
   // Ranks with the same piece of the optimizer's state, and this one's place among them.
   int copies() const { return splits.replicas / splits.optimizer; }
@@ -37,7 +39,8 @@ struct ReplicaGroup {
 
   // Collective over the row's replicas in `groups`. `stage`: the table over the ranks of a stage (Resolve).
   static absl::StatusOr<std::unique_ptr<ReplicaGroup>> Connect(const PlacementRow& row, const Splits& stage,
-                                                               const MeshCommunicators& groups);
+                                                               const MeshCommunicators& groups,
+                                                               bool everyone = false);
 };
 
 }  // namespace cohort::parallel

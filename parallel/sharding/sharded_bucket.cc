@@ -24,7 +24,7 @@ comm::Rounding GatherRounding(comm::CodecKind codec) {
 ShardedBucket::ShardedBucket(const ReplicaGroup& group, std::vector<runtime::ParameterBucket*> parts,
                              runtime::Device& device, DataType compute, MemoryCounter& memory,
                              std::optional<comm::CodecKind> gather, std::optional<comm::CodecKind> reduce,
-                             uint64_t number)
+                             uint64_t number, const LeafOrder* order)
     : group_(group),
       parts_(std::move(parts)),
       device_(device),
@@ -33,7 +33,8 @@ ShardedBucket::ShardedBucket(const ReplicaGroup& group, std::vector<runtime::Par
       memory_(memory),
       gather_codec_(gather),
       reduce_codec_(reduce),
-      number_(number) {
+      number_(number),
+      order_(order) {
   for (const runtime::ParameterBucket* part : parts_) {
     elements_ += part->size();
     ends_.push_back(elements_);
@@ -54,8 +55,12 @@ void ShardedBucket::Allocate() {
   };
   value_ = make(splits.parameters, compute_, StateKind::kParameters);
   if (splits.keeps_secondary()) secondary_ = make(splits.secondary, compute_, StateKind::kParameters);
-  gradient_ = make(splits.gradients, state_, StateKind::kGradients);
-  if (group_.finish.moves()) own_gradient_ = make(splits.optimizer, state_, StateKind::kGradients);
+  gradient_ = make(order_ == nullptr ? splits.gradients : splits.optimizer, state_, StateKind::kGradients);
+  if (order_ != nullptr) {
+    tree_.emplace(*order_, group_, elements_, device_, memory_, gradient_);
+  } else if (group_.finish.moves()) {
+    own_gradient_ = make(splits.optimizer, state_, StateKind::kGradients);
+  }
   master_ = own_masters() ? make(splits.optimizer, state_, StateKind::kMasters)
                           : Within(value_, splits.parameters, splits.optimizer);
   for (const Tensor& gradient : {gradient_, own_gradient_}) {
@@ -67,7 +72,8 @@ void ShardedBucket::Allocate() {
 void ShardedBucket::Bind() {
   const Splits& splits = group_.splits;
   const Tensor value = splits.parameters == 1 ? value_ : gathering_ ? Tensor() : whole_;
-  const Tensor gradient = splits.gradients == 1 ? gradient_ : whole_gradient_;
+  std::vector<Tensor> gradients = {splits.gradients == 1 ? gradient_ : whole_gradient_};
+  if (tree_) gradients = tree_->gradients();
   const Tensor master = splits.optimizer == 1 ? master_ : Tensor();
   int64_t begin = 0;
   for (size_t i = 0; i < parts_.size(); ++i) {
@@ -76,7 +82,11 @@ void ShardedBucket::Bind() {
     };
     parts_[i]->value = part(value);
     parts_[i]->master = part(master);
-    parts_[i]->grad = part(gradient);
+    parts_[i]->grad = gradients.empty() ? Tensor() : part(gradients[0]);
+    parts_[i]->other_grads.clear();
+    for (size_t source = 1; source < gradients.size(); ++source) {
+      parts_[i]->other_grads.push_back(part(gradients[source]));
+    }
     parts_[i]->Bind();
     begin = ends_[i];
   }
@@ -167,11 +177,29 @@ void ShardedBucket::StartPublish() {
 absl::Status ShardedBucket::WaitPublished() { return std::exchange(publish_, comm::Work()).Wait(); }
 
 void ShardedBucket::BeginStep() {
+  if (tree_) {
+    tree_->BeginStep();
+    return Bind();
+  }
   accumulated_ = false;
   if (group_.splits.gradients == 1) device_.ops().Fill(gradient_, 0);
 }
 
+void ShardedBucket::EnterMicroBatch(int micro_batch) {
+  tree_->Enter(micro_batch);
+  if (tree_->open()) BeginGradient();
+}
+
+void ShardedBucket::CloseMicroBatch() {
+  tree_->Close();
+  Bind();
+}
+
 void ShardedBucket::BeginGradient() {
+  if (tree_) {
+    tree_->Open();
+    return Bind();
+  }
   if (!group_.reduce.moves() || whole_gradient_.defined()) return;
   whole_gradient_ = memory_.Empty(device_, elements_, state_, StateKind::kGradients);
   device_.ops().Fill(whole_gradient_, 0);
@@ -196,12 +224,18 @@ comm::Work ShardedBucket::StartSum(Sum sum) {
   device_.Synchronize();
   switch (sum) {
     case kMicroBatch:
+      if (tree_) return tree_->StartExchange();
       if (!group_.reduce.moves()) return comm::Work();
       accumulated_ = true;
       return ReduceScatter(group_.reduce, whole_gradient_, gradient_);
     case kToOptimizer:
+      if (tree_) {
+        tree_->Combine();
+        return comm::Work();
+      }
       return group_.finish.moves() ? ReduceScatter(group_.finish, gradient_, own_gradient_) : comm::Work();
     case kOverCopies: {
+      if (tree_) return tree_->StartGather();
       if (!group_.sum.moves()) return comm::Work();
       const Tensor& mine = gradient();
       const auto size = static_cast<size_t>(mine.size());

@@ -10,6 +10,7 @@
 #include "comm/work.h"
 #include "parallel/sharding/memory_counter.h"
 #include "parallel/sharding/replica_group.h"
+#include "parallel/sharding/tree_gradient.h"
 #include "runtime/model/parameter.h"
 #include "runtime/train/trainable.h"
 
@@ -27,12 +28,13 @@ namespace cohort::parallel {
 // they are not split at all. Every call but Slices is made by all ranks of the replica group, in one order. One thread.
 class ShardedBucket {
  public:
-  // `parts` outlive it and are views of its tensors, undefined while those do not exist. `gather` and `reduce`: codecs
-  // on the wire. `number` tells buckets of a model apart.
+  // `parts` outlive it and are views of its tensors, undefined while those do not exist. `gather` and
+  // `reduce`: codecs on the wire. `number` tells buckets of a model apart. `order`: deterministic mode, where
+  // sums go by tree_gradient.h; null otherwise.
   ShardedBucket(const ReplicaGroup& group, std::vector<runtime::ParameterBucket*> parts,
                 runtime::Device& device, DataType compute, MemoryCounter& memory,
-                std::optional<comm::CodecKind> gather, std::optional<comm::CodecKind> reduce,
-                uint64_t number);
+                std::optional<comm::CodecKind> gather, std::optional<comm::CodecKind> reduce, uint64_t number,
+                const LeafOrder* order = nullptr);
   ShardedBucket(const ShardedBucket&) = delete;
 
   int64_t elements() const { return elements_; }
@@ -67,8 +69,16 @@ class ShardedBucket {
   // After kMicroBatch: whole gradients go.
   void EndGradient();
 
+  // In deterministic mode: whose gradients come next, and that all of them are in. There is one sum a step.
+  void EnterMicroBatch(int micro_batch);
+  void CloseMicroBatch();
+
   // This rank's piece for the optimizer: complete after the last sum.
   const runtime::Tensor& gradient() const { return own_gradient_.defined() ? own_gradient_ : gradient_; }
+  // The part of it that this rank alone has of all replicas.
+  runtime::Tensor gradient_of_one() const {
+    return Within(gradient(), group_.splits.optimizer, group_.splits.replicas);
+  }
   // One for each part, perhaps empty, in their order.
   struct Slice {
     runtime::OptimizerSlice tensors;  // without a name
@@ -98,6 +108,9 @@ class ShardedBucket {
   const std::optional<comm::CodecKind> gather_codec_, reduce_codec_;
   const uint64_t number_;
   uint64_t encoded_ = 0;  // calls with a codec so far
+
+  const LeafOrder* const order_;
+  std::optional<TreeGradient> tree_;  // where there is an order
 
   runtime::Tensor value_, secondary_, gradient_, own_gradient_, master_;
   bool secondary_valid_ = false;

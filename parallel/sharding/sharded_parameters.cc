@@ -17,7 +17,8 @@ using runtime::ParameterGroup;
 absl::StatusOr<std::unique_ptr<ShardedParameters>> ShardedParameters::Create(runtime::Decoder& decoder,
                                                                              const Sharding& sharding,
                                                                              const MeshCommunicators& groups,
-                                                                             int64_t memory_limit) {
+                                                                             int64_t memory_limit,
+                                                                             const VirtualShards* shards) {
   const MeshShape& shape = groups.mesh.shape();
   COHORT_ASSIGN_OR_RETURN(const Splits stage, Resolve(sharding, shape.shard * shape.context * shape.tensor,
                                                       groups.mesh.stage_size()));
@@ -29,8 +30,11 @@ absl::StatusOr<std::unique_ptr<ShardedParameters>> ShardedParameters::Create(run
   }
   std::unique_ptr<ShardedParameters> made(new ShardedParameters(decoder, sharding));
   for (const PlacementRow& row : Placements()) {
-    COHORT_ASSIGN_OR_RETURN(auto replicas, ReplicaGroup::Connect(row, stage, groups));
+    COHORT_ASSIGN_OR_RETURN(auto replicas, ReplicaGroup::Connect(row, stage, groups, shards != nullptr));
     made->replicas_.push_back(std::move(replicas));
+    if (shards == nullptr) continue;
+    made->orders_.push_back(
+        std::make_unique<LeafOrder>(OrderOf(row.placement, groups.mesh, *shards, groups.world->rank())));
   }
   made->MakeBuckets();
   if (memory_limit > 0 && made->plan_.peak > memory_limit) {
@@ -69,10 +73,13 @@ ShardedParameters::~ShardedParameters() {
 void ShardedParameters::MakeBuckets() {
   std::vector<std::vector<BucketSize>> sizes;
   uint64_t number = 0;
+  int64_t tree_elements = 0;
   for (ParameterGroup& group : decoder_.groups()) {
     buckets_.emplace_back();
     sizes.emplace_back();
-    for (const auto& replicas : replicas_) {
+    for (size_t p = 0; p < replicas_.size(); ++p) {
+      const auto& replicas = replicas_[p];
+      const LeafOrder* order = orders_.empty() ? nullptr : orders_[p].get();
       // Norms and the like travel with the matrices, or, where these are encoded, apart from them.
       const bool apart = sharding_.gather_codec || sharding_.reduce_codec;
       std::vector<std::vector<ParameterBucket*>> travel(2);
@@ -84,7 +91,8 @@ void ShardedParameters::MakeBuckets() {
         buckets_.back().push_back(
             std::make_unique<ShardedBucket>(*replicas, travel[i], decoder_.device(), decoder_.compute(),
                                             memory_, i == 0 ? sharding_.gather_codec : std::nullopt,
-                                            i == 0 ? sharding_.reduce_codec : std::nullopt, ++number));
+                                            i == 0 ? sharding_.reduce_codec : std::nullopt, ++number, order));
+        if (order != nullptr) tree_elements += MostNodes(*order) * buckets_.back().back()->elements();
         sizes.back().push_back({buckets_.back().back()->elements(), replicas->splits, replicas->rank});
       }
     }
@@ -92,6 +100,10 @@ void ShardedParameters::MakeBuckets() {
   const DataType state = decoder_.device().state_dtype();
   plan_ = PlanMemory(sizes, layout_, static_cast<int64_t>(SizeOf(decoder_.compute())),
                      static_cast<int64_t>(SizeOf(state)), decoder_.compute() == state);
+  // The table's levels of gradients do not hold in deterministic mode: whole ones wait for their siblings.
+  const int64_t tree = tree_elements * static_cast<int64_t>(SizeOf(state));
+  plan_.reducing = std::max(plan_.reducing, tree);
+  plan_.peak += tree;
 }
 
 void ShardedParameters::ListSlices() {
@@ -155,6 +167,12 @@ void ShardedParameters::BeginStep(int micro_batches) {
   }
 }
 
+void ShardedParameters::EnterMicroBatch(int micro_batch) {
+  for (const auto& group : buckets_) {
+    for (const auto& bucket : group) bucket->EnterMicroBatch(micro_batch);
+  }
+}
+
 void ShardedParameters::BeginEvaluation() { order_.Begin(/*training=*/false); }
 
 absl::Status ShardedParameters::Apply(const GatherOrder::Actions& actions, int use) {
@@ -206,12 +224,18 @@ absl::Status ShardedParameters::BeforeBackward(int group) {
 absl::Status ShardedParameters::AfterBackward(int group) {
   COHORT_RETURN_IF_ERROR(Apply(order_.AfterBackward(group), -1));
   Backwards& backwards = backwards_[group];
-  // Where the halves of backwards interleave, gradients leave when those of all that have begun are in.
-  if (++backwards.over < backwards.begun) return absl::OkStatus();
+  const bool last = ++backwards.over == micro_batches_;
+  if (orders_.empty()) {
+    // Where the halves of backwards interleave, gradients leave when those of all that have begun are in.
+    if (backwards.over < backwards.begun) return absl::OkStatus();
+  } else {
+    for (const auto& bucket : buckets_[group]) bucket->CloseMicroBatch();
+    if (!last) return absl::OkStatus();
+  }
   for (const auto& bucket : buckets_[group]) {
     reductions_.push_back({.group = group,
                            .bucket = bucket.get(),
-                           .last = backwards.over == micro_batches_,
+                           .last = last,
                            .sum = ShardedBucket::kMicroBatch,
                            .work = bucket->StartSum(ShardedBucket::kMicroBatch)});
   }
@@ -282,6 +306,12 @@ void ShardedParameters::AddSquares(const runtime::Tensor& squares) const {
     for (const auto& bucket : group) {
       if (bucket->group().copy() == 0) decoder_.device().ops().SumSquares(bucket->gradient(), squares);
     }
+  }
+}
+
+void ShardedParameters::AddSquares(runtime::ExactSquares& squares) const {
+  for (const auto& group : buckets_) {
+    for (const auto& bucket : group) squares.Add(bucket->gradient_of_one());
   }
 }
 

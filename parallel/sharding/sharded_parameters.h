@@ -14,6 +14,7 @@
 #include "parallel/sharding/replica_group.h"
 #include "parallel/sharding/sharded_bucket.h"
 #include "runtime/model/decoder.h"
+#include "runtime/ops/exact_squares.h"
 
 namespace cohort::parallel {
 
@@ -35,13 +36,16 @@ struct OwnedRun {
 // Every call is made by all ranks of a stage in the same order; errors are the communicator's. One thread.
 class ShardedParameters {
  public:
-  // Collective. The decoder was made without flat tensors (DecoderOptions::allocate false) and outlives this, which
-  // installs its hooks. RESOURCE_EXHAUSTED where the table says more than `memory_limit` bytes (0: no limit);
-  // INVALID_ARGUMENT where the table does not fit the mesh. Values are undefined until SetWhole.
+  // Collective. The decoder was made without flat tensors (DecoderOptions::allocate false) and outlives this,
+  // which installs its hooks. RESOURCE_EXHAUSTED where the table says more than `memory_limit` bytes (0: no
+  // limit); INVALID_ARGUMENT where the table does not fit the mesh. Values are undefined until SetWhole.
+  // `shards`: deterministic mode, in which gradients are summed in the order of the tree over these; null
+  // otherwise.
   static absl::StatusOr<std::unique_ptr<ShardedParameters>> Create(runtime::Decoder& decoder,
                                                                    const Sharding& sharding,
                                                                    const MeshCommunicators& groups,
-                                                                   int64_t memory_limit);
+                                                                   int64_t memory_limit,
+                                                                   const VirtualShards* shards = nullptr);
   ~ShardedParameters();
 
   // Group by group: `set` finds the values and masters of this group whole, and sets them; then this rank keeps its
@@ -50,6 +54,8 @@ class ShardedParameters {
 
   // So many backwards follow.
   void BeginStep(int micro_batches);
+  // In deterministic mode: what the decoder runs next is of this micro-batch, of those of BeginStep.
+  void EnterMicroBatch(int micro_batch);
   // Before the decoder runs forward only.
   void BeginEvaluation();
   // Waits for everything under way, frees what is whole; the first error. After each step and evaluation, also after
@@ -66,6 +72,8 @@ class ShardedParameters {
   // Adds the squares of the gradients that this rank counts: each element counts on one rank of the stage's.
   // squares kF64 [1].
   void AddSquares(const runtime::Tensor& squares) const;
+  // The same without rounding, and each element on another rank: the sum does not depend on who has which.
+  void AddSquares(runtime::ExactSquares& squares) const;
 
   const ReplicaGroup& GroupOf(runtime::Placement placement) const;
 
@@ -101,6 +109,7 @@ class ShardedParameters {
   runtime::Decoder& decoder_;
   const Sharding sharding_;
   std::vector<std::unique_ptr<ReplicaGroup>> replicas_;  // of each placement
+  std::vector<std::unique_ptr<LeafOrder>> orders_;       // the same; in deterministic mode only
   MemoryCounter memory_;
   std::vector<std::vector<std::unique_ptr<ShardedBucket>>> buckets_;  // by group
   std::vector<runtime::OptimizerSlice> slices_;

@@ -71,7 +71,13 @@ void ApplyTrain(cohort::v1::TrainSection& train, const cohort::v1::ParallelSecti
   const int64_t sharers = std::max<int64_t>(1, facts.ranks / together);
   const int64_t share = (int64_t{train.global_batch()} + sharers - 1) / sharers;
   const int64_t parts = pipeline == 1 ? 1 : config_policy::kMicroBatchesPerStage * pipeline;
-  COHORT_DEFAULT(train, micro_batch, std::max<int64_t>(1, share / parts));
+  COHORT_DEFAULT(train, deterministic, false);
+  COHORT_DEFAULT(train, virtual_shards, std::clamp(train.global_batch(), 1, config_policy::kVirtualShards));
+  // What must not depend on the ranks is cut without them.
+  const int64_t shards = std::max(1, train.virtual_shards());
+  COHORT_DEFAULT(train, micro_batch,
+                 std::max<int64_t>(1, train.deterministic() ? (train.global_batch() + shards - 1) / shards
+                                                            : share / parts));
   COHORT_DEFAULT(train, dtype, facts.fast_bf16 ? "bf16" : "f32");
   COHORT_DEFAULT(train, recompute, false);
   COHORT_DEFAULT(train, clip_grad_norm, 1);

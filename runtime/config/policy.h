@@ -11,6 +11,9 @@ inline constexpr int kNearestDistancePerLength = 3;
 // Micro-batches of a step for each pipeline rank, where nobody says more: with 1F1B a fifth of the time is bubble at
 // most.
 inline constexpr int64_t kMicroBatchesPerStage = 4;
+// Virtual shards of a deterministic run: the ranks of a host or two divide them evenly, and one rank adds few
+// gradients.
+inline constexpr int kVirtualShards = 8;
 // A larger file is not a configuration.
 inline constexpr int64_t kMaxFileBytes = int64_t{1} << 20;
 // Widths and vocabularies that are worked out are rounded up to this.

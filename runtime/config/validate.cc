@@ -102,6 +102,7 @@ absl::Status CheckRanges(const cohort::v1::TrainConfig& config) {
       {"train.steps", train.steps(), 1},
       {"train.global_batch", train.global_batch(), 1, config_policy::kMaxBatch},
       {"train.micro_batch", train.micro_batch(), 1, config_policy::kMaxBatch},
+      {"train.virtual_shards", train.virtual_shards(), 1, config_policy::kMaxBatch},
       {"train.eval_every", train.eval_every(), 0},
       {"train.eval_sequences", train.eval_sequences(), 0},
       {"train.threads", train.threads(), 1, config_policy::kMaxThreads},

@@ -48,7 +48,8 @@ struct LossScale {
 struct LossSums {
   double loss = 0;      // sum of -log p over predicted tokens, nats
   double aux_loss = 0;  // weighted auxiliary losses (balance, z), already divided by LossScale
-  int64_t tokens = 0;   // predicted tokens
+  std::vector<double> block_aux_losses;  // the same, by mixture-of-experts block: a term each
+  int64_t tokens = 0;                    // predicted tokens
   // Tokens that chose each expert, by mixture-of-experts block: [blocks][experts]. Global expert indices;
   // counts the tokens of this rank's own batch.
   std::vector<std::vector<int64_t>> expert_load;

@@ -31,9 +31,9 @@ class FeedForward {
   virtual ~FeedForward() = default;
 
   // y [T, D]. `saved` null: inference, nothing is kept. `sums`, where not null, gets aux_loss, dropped, and
-  // one row of expert_load appended by a mixture of experts. Fails where communication fails. In a group of
-  // ranks that share experts every rank must call it, even with T = 0. y is the caller's to overwrite; x
-  // stays as it is until BackwardWeight.
+  // one row of expert_load and of block_aux_losses appended by a mixture of experts. Fails where
+  // communication fails. In a group of ranks that share experts every rank must call it, even with T = 0. y
+  // is the caller's to overwrite; x stays as it is until BackwardWeight.
   virtual absl::StatusOr<Tensor> Forward(const FeedForwardInput& input, std::unique_ptr<Saved>* saved,
                                          LossSums* sums) = 0;
   // dx [T, D] of dy [T, D], the auxiliary losses' gradient included. Keeps in `saved` what BackwardWeight

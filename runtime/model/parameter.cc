@@ -33,13 +33,14 @@ void DrawNormal(const Parameter& parameter, const Tensor& target, uint64_t seed)
   });
 }
 
-Tensor StackOf(const std::vector<Parameter*>& stack, Tensor Parameter::*member) {
+template <typename Member>
+Tensor StackOf(const std::vector<Parameter*>& stack, const Member& member) {
   COHORT_CHECK(!stack.empty(), "a stack of no parameters");
-  const Tensor& first = stack.front()->*member;
+  const Tensor& first = member(*stack.front());
   COHORT_CHECK(first.defined(), "the stack of %s has no such tensor here", stack.front()->name.c_str());
   Shape shape = stack.front()->shape;
   for (size_t i = 0; i < stack.size(); ++i) {
-    const Tensor& tensor = stack[i]->*member;
+    const Tensor& tensor = member(*stack[i]);
     COHORT_CHECK(
         tensor.raw() == static_cast<char*>(first.raw()) + i * first.bytes() && stack[i]->shape == shape,
         "%s does not follow %s in memory", stack[i]->name.c_str(), stack.front()->name.c_str());
@@ -81,6 +82,8 @@ void ParameterBucket::Bind() {
     parameter->value = part(value);
     parameter->master = part(master);
     parameter->grad = part(grad);
+    parameter->other_grads.clear();
+    for (const Tensor& other : other_grads) parameter->other_grads.push_back(part(other));
     offset += size;
   }
 }
@@ -195,7 +198,13 @@ void ParameterGroup::ZeroGrad() {
   }
 }
 
-Tensor StackedValue(const std::vector<Parameter*>& stack) { return StackOf(stack, &Parameter::value); }
-Tensor StackedGrad(const std::vector<Parameter*>& stack) { return StackOf(stack, &Parameter::grad); }
+Tensor StackedValue(const std::vector<Parameter*>& stack) {
+  return StackOf(stack, [](const Parameter& p) -> const Tensor& { return p.value; });
+}
+Tensor StackedGrad(const std::vector<Parameter*>& stack, size_t source) {
+  return StackOf(stack, [source](const Parameter& p) -> const Tensor& {
+    return source == 0 ? p.grad : p.other_grads.at(source - 1);
+  });
+}
 
 }  // namespace cohort::runtime

@@ -52,6 +52,8 @@ struct Parameter {
   Tensor
       master;   // state type: what the optimizer updates; the same memory as value where the types are equal
   Tensor grad;  // state type: layers accumulate into it; undefined in a model made for inference
+  // Where gradients from tokens of several source ranks stay apart: those of the second source on.
+  std::vector<Tensor> other_grads;
 
   // What is here, as a piece of the whole.
   Piece piece() const;
@@ -63,6 +65,7 @@ struct ParameterBucket {
   bool decay;
   std::vector<Parameter*> parameters;
   Tensor value, master, grad;  // [size], parameters in order; grad and master undefined for inference
+  std::vector<Tensor> other_grads = {};  // the same, of further source ranks
 
   int64_t size() const;  // elements of the parameters
 
@@ -112,6 +115,7 @@ class ParameterGroup {
 
 // The stack that AddStack made, as one tensor [n, shape...] (value or grad of the first parameter, extended).
 Tensor StackedValue(const std::vector<Parameter*>& stack);
-Tensor StackedGrad(const std::vector<Parameter*>& stack);
+// source > 0: of Parameter::other_grads.
+Tensor StackedGrad(const std::vector<Parameter*>& stack, size_t source = 0);
 
 }  // namespace cohort::runtime

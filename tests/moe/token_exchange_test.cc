@@ -30,9 +30,10 @@ void FillRow(float* row, int rank, int expert, int i) {
   row[3] = row[4] = static_cast<float>(rank * 1000 + expert * 100 + i);
 }
 
-void CheckExchange(comm::Communicator& world, const Counts& counts) {
+// apart: rows stay as they come, a run for each source rank.
+void CheckExchange(comm::Communicator& world, const Counts& counts, bool apart = false) {
   const int ranks = world.size(), experts = ranks * kLocalExperts;
-  const ExpertGroup group(std::shared_ptr<comm::Communicator>(&world, [](comm::Communicator*) {}));
+  const ExpertGroup group(std::shared_ptr<comm::Communicator>(&world, [](comm::Communicator*) {}), apart);
   std::vector<int32_t> offsets = {0};
   for (int e = 0; e < experts; ++e) offsets.push_back(offsets[e] + counts(world.rank(), e));
   const Tensor rows = Tensor::Empty(CpuDevice(), {offsets.back(), kWidth}, DataType::kF32);
@@ -47,17 +48,24 @@ void CheckExchange(comm::Communicator& world, const Counts& counts) {
   const auto by_expert = exchange->FinishToExperts(exchange->StartToExperts(rows));
   ASSERT_TRUE(by_expert.ok()) << by_expert.status();
 
+  const int runs = apart ? ranks : 1;
+  ASSERT_EQ(exchange->runs().size(), static_cast<size_t>(runs));
   int64_t place = 0;
-  for (int e = 0; e < kLocalExperts; ++e) {
-    ASSERT_EQ(exchange->expert_offsets().data<int32_t>()[e], place);
-    const int global = world.rank() * kLocalExperts + e;
-    for (int from = 0; from < ranks; ++from) {
-      for (int i = 0; i < counts(from, global); ++i, ++place) {
-        float due[kWidth];
-        FillRow(due, from, global, i);
-        for (int c = 0; c < kWidth; ++c) ASSERT_EQ(by_expert->data<float>()[place * kWidth + c], due[c]);
+  for (int run = 0; run < runs; ++run) {
+    const ExpertRows& rows_of_run = exchange->runs()[run];
+    ASSERT_EQ(rows_of_run.begin, place);
+    for (int e = 0; e < kLocalExperts; ++e) {
+      ASSERT_EQ(rows_of_run.offsets.data<int32_t>()[e], place - rows_of_run.begin);
+      const int global = world.rank() * kLocalExperts + e;
+      for (int from = apart ? run : 0; from < (apart ? run + 1 : ranks); ++from) {
+        for (int i = 0; i < counts(from, global); ++i, ++place) {
+          float due[kWidth];
+          FillRow(due, from, global, i);
+          for (int c = 0; c < kWidth; ++c) ASSERT_EQ(by_expert->data<float>()[place * kWidth + c], due[c]);
+        }
       }
     }
+    ASSERT_EQ(rows_of_run.end, place);
   }
   ASSERT_EQ(exchange->expert_rows(), place);
   const auto home = exchange->FinishFromExperts(exchange->StartFromExperts(*by_expert));
@@ -71,6 +79,10 @@ TEST(TokenExchange, EveryRowReachesItsExpertAndComesBack) {
     testing::RunRanks(ranks, [](comm::Communicator& world) {
       CheckExchange(world, [](int rank, int expert) { return (rank * 7 + expert * 5) % 4; });
       CheckExchange(world, [](int, int) { return 0; });
+      for (const bool apart : {false, true}) {
+        CheckExchange(
+            world, [](int rank, int expert) { return (rank * 5 + expert * 3) % 4; }, apart);
+      }
       CheckExchange(world, [](int rank, int) { return rank == 0 ? 0 : 2; });
       CheckExchange(world, [](int, int expert) { return expert == 1 ? 9 : 0; });
       CheckExchange(world,

@@ -44,6 +44,7 @@ struct TrainStepFlags {
   std::vector<std::string> sharding = {"ddp"};  // several: in turns
   std::string secondary, gather_codec, reduce_codec;
   bool recompute = false;
+  bool deterministic = false;
   bool no_alone = false;
 };
 
@@ -52,7 +53,7 @@ class Stepper {
  public:
   static absl::StatusOr<Stepper> Create(const runtime::ModelConfig& config, const TrainStepFlags& flags,
                                         std::shared_ptr<comm::Communicator> world, parallel::MeshShape shape,
-                                        const parallel::Sharding& sharding) {
+                                        const parallel::Sharding& sharding, bool deterministic = false) {
     Stepper stepper;
     COHORT_ASSIGN_OR_RETURN(const parallel::Mesh mesh, parallel::MakeMesh(shape, *world));
     const int ranks = world->size();
@@ -63,7 +64,8 @@ class Stepper {
                                          .recompute = flags.recompute,
                                          .global_batch = flags.batch * ranks,
                                          .micro_batch = flags.micro_batch,
-                                         .sharding = sharding},
+                                         .sharding = sharding,
+                                         .deterministic = deterministic},
                                         mesh, std::move(world),
                                         std::make_unique<RandomTokens>(flags.sequence, config.vocab_size)));
     stepper.model_->Initialize(1);
@@ -96,6 +98,7 @@ class Stepper {
 // One arrangement of the same ranks, and how fast it was.
 struct Variant {
   std::string sharding;
+  bool deterministic;
   Stepper stepper;
   std::vector<double> speeds;
 };
@@ -111,8 +114,15 @@ absl::Status BenchTrainStep(const TrainStepFlags& flags) {
     COHORT_ASSIGN_OR_RETURN(
         const parallel::Sharding sharding,
         parallel::ParseSharding(name, flags.secondary, flags.gather_codec, flags.reduce_codec));
-    COHORT_ASSIGN_OR_RETURN(Stepper stepper, Stepper::Create(config, flags, world, shape, sharding));
-    variants.push_back({.sharding = name, .stepper = std::move(stepper), .speeds = {}});
+    for (const bool deterministic : {false, true}) {
+      if (deterministic && !flags.deterministic) continue;
+      COHORT_ASSIGN_OR_RETURN(Stepper stepper,
+                              Stepper::Create(config, flags, world, shape, sharding, deterministic));
+      variants.push_back({.sharding = deterministic ? name + ", deterministic" : name,
+                          .deterministic = deterministic,
+                          .stepper = std::move(stepper),
+                          .speeds = {}});
+    }
   }
   // With more than one rank, rank 0 also trains alone, in turns, while the others wait in the barrier.
   std::unique_ptr<Stepper> alone;
@@ -159,6 +169,7 @@ absl::Status BenchTrainStep(const TrainStepFlags& flags) {
                 {"micro_batch", flags.micro_batch},
                 {"sharding", variant.sharding},
                 {"shard", shape.shard},
+                {"deterministic", variant.deterministic},
                 {"state_peak_bytes", variant.stepper.memory().peak},
                 {"tokens_per_s", tokens_per_s},
                 {"model_flops_per_s", flops},
@@ -216,6 +227,8 @@ void AddBenchTrainStep(CLI::App& bench, const Selected& selected) {
   app->add_option("--secondary", flags->secondary, "As parallel.secondary");
   app->add_option("--gather-codec", flags->gather_codec, "As parallel.gather_codec");
   app->add_option("--reduce-codec", flags->reduce_codec, "As parallel.reduce_codec");
+  app->add_flag("--deterministic", flags->deterministic,
+                "Each sharding also with train.deterministic, in turns");
   app->add_flag("--recompute", flags->recompute, "Recompute activations in the backward");
   app->add_flag("--no-alone", flags->no_alone, "Under mpirun: do not train on one rank alone in turns");
   app->callback([=] { selected([=] { return BenchTrainStep(*flags); }); });

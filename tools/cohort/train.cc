@@ -166,7 +166,9 @@ class TrainRun {
                                                  .context = arrangement.context,
                                                  .hybrid = arrangement.hybrid,
                                                  .schedule = arrangement.schedule,
-                                                 .stages_per_rank = arrangement.stages_per_rank},
+                                                 .stages_per_rank = arrangement.stages_per_rank,
+                                                 .deterministic = config_.train().deterministic(),
+                                                 .virtual_shards = config_.train().virtual_shards()},
                                                 mesh, world_,
                                                 MakeLoaderSource(data_.training, data_.held_out, device)));
     optimizer_ = runtime::OptimizerState::For(model_->slices());

@@ -15,20 +15,60 @@
 #include "runtime/ops/cpu/parallel.h"
 #include "runtime/ops/cpu/policy.h"
 #include "runtime/ops/cpu/skinny_matmul.h"
+#include "runtime/ops/fixed_tiles.h"
 
 namespace cohort::runtime {
 namespace {
 
 using namespace cpu_policy;
 
-void MultiplyFloat(const Product& p, const float* a, const float* b, float* c) {
-  omp_set_num_threads(CpuThreads());
+// Cuts a product into tiles along its longer side, and gives each to one thread:
+// multiply(tile, a, b, c).
+template <typename Multiply>
+void InFixedTiles(const Product& p, const void* a, const void* b, void* c, const Multiply& multiply) {
+  const bool rows = p.m > p.n;
+  const int64_t side = rows ? p.m : p.n, tiles = (side + kFixedTile - 1) / kFixedTile;
+  const auto one = [&](int64_t t) {
+    const int64_t begin = t * kFixedTile, end = std::min(side, begin + kFixedTile);
+    Product tile = p;
+    tile.stride_a = p.lda(), tile.stride_b = p.ldb(), tile.stride_c = p.ldc();
+    (rows ? tile.m : tile.n) = end - begin;
+    const auto at = [](const void* x, int64_t element, DataType dtype) {
+      return static_cast<const char*>(x) + element * static_cast<int64_t>(SizeOf(dtype));
+    };
+    if (rows) {
+      multiply(tile, at(a, p.transpose_a ? begin : begin * p.lda(), p.input), b,
+               const_cast<char*>(at(c, begin * p.ldc(), p.output)));
+    } else {
+      multiply(tile, a, at(b, p.transpose_b ? begin * p.ldb() : begin, p.input),
+               const_cast<char*>(at(c, begin, p.output)));
+    }
+  };
+  const int threads = static_cast<int>(std::min<int64_t>(CpuThreads(), tiles));
+  if (threads <= 1) {
+    for (int64_t t = 0; t < tiles; ++t) one(t);
+    return;
+  }
+#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+  for (int64_t t = 0; t < tiles; ++t) one(t);
+}
+
+void MultiplyFloatOn(int threads, const Product& p, const float* a, const float* b, float* c) {
+  omp_set_num_threads(threads);  // also of a task within a parallel region
   const dnnl_status_t status =
-      dnnl_sgemm(p.transpose_a ? 'T' : 'N', p.transpose_b ? 'T' : 'N', p.m, p.n, p.k, 1.0f, a,
-                 p.transpose_a ? p.m : p.k, b, p.transpose_b ? p.k : p.n, p.accumulate ? 1.0f : 0.0f, c, p.n);
+      dnnl_sgemm(p.transpose_a ? 'T' : 'N', p.transpose_b ? 'T' : 'N', p.m, p.n, p.k, 1.0f, a, p.lda(), b,
+                 p.ldb(), p.accumulate ? 1.0f : 0.0f, c, p.ldc());
   COHORT_CHECK(status == dnnl_success, "oneDNN refused a product of %ld x %ld x %ld: status %d",
                static_cast<long>(p.m), static_cast<long>(p.n), static_cast<long>(p.k),
                static_cast<int>(status));
+}
+
+void MultiplyFloat(const Product& p, const float* a, const float* b, float* c) {
+  if (!FixedTiles::On()) return MultiplyFloatOn(CpuThreads(), p, a, b, c);
+  InFixedTiles(p, a, b, c, [](const Product& tile, const void* ta, const void* tb, void* tc) {
+    MultiplyFloatOn(1, tile, static_cast<const float*>(ta), static_cast<const float*>(tb),
+                    static_cast<float*>(tc));
+  });
 }
 
 std::shared_ptr<float> Widened(const void* x, int64_t n) {
@@ -134,7 +174,10 @@ void Multiply(const Product& p, const void* a, const void* b, void* c) {
     Split(OnTiles(p, a, b, c), CpuThreads(), tasks);
     Run(tasks);
   } else if (ActiveCpuIsa() >= CpuIsa::kAvx512) {
-    MultiplyWithPrimitive(p, a, b, c);
+    if (!FixedTiles::On()) return MultiplyWithPrimitive(p, CpuThreads(), a, b, c);
+    InFixedTiles(p, a, b, c, [](const Product& tile, const void* ta, const void* tb, void* tc) {
+      MultiplyWithPrimitive(tile, 1, ta, tb, tc);
+    });
   } else {
     MultiplyWidened(p, a, b, c);
   }
@@ -195,9 +238,11 @@ void CpuOps::GroupedMatMul(const Tensor& x, const Tensor& offsets, const Tensor&
   CheckShape("GroupedMatMul", y, {x.dim(0), out});
   CheckSameType("GroupedMatMul", x, w);
   const int32_t* o = CheckOffsets("GroupedMatMul", offsets, experts, x.dim(0));
-  if (!transpose_w && SkinnyGroupedMatMul(x, offsets, w, y)) return;
+  // Each group goes its way whatever the others' sizes, so that its bits do not depend on them.
+  const bool skinny = !transpose_w && SkinnyGroupedMatMul(x, offsets, w, y);
   Groups groups;
   for (int64_t g = 0; g < experts; ++g) {
+    if (skinny && o[g + 1] - o[g] <= kSkinnyRows) continue;
     groups.Add({o[g + 1] - o[g], out, in, false, !transpose_w, false, x.dtype(), y.dtype()},
                x.Slice(o[g], o[g + 1]).raw(), w.Row(g).raw(), y.Slice(o[g], o[g + 1]).raw());
   }

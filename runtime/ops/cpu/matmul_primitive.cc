@@ -33,10 +33,10 @@ memory::data_type TypeOf(DataType dtype) {
   return dtype == DataType::kF32 ? memory::data_type::f32 : memory::data_type::bf16;
 }
 
-// rows x columns, or the transposed view of columns x rows in memory.
-memory::desc Matrix(int64_t rows, int64_t columns, DataType dtype, bool transposed) {
-  return memory::desc({rows, columns}, TypeOf(dtype),
-                      transposed ? memory::format_tag::ba : memory::format_tag::ab);
+// rows x columns, or the transposed view of columns x rows in memory, whose rows are `stride` elements apart.
+memory::desc Matrix(int64_t rows, int64_t columns, int64_t stride, DataType dtype, bool transposed) {
+  return transposed ? memory::desc({rows, columns}, TypeOf(dtype), memory::dims{1, stride})
+                    : memory::desc({rows, columns}, TypeOf(dtype), memory::dims{stride, 1});
 }
 
 struct Compiled {
@@ -45,8 +45,9 @@ struct Compiled {
 };
 
 Compiled Compile(const Product& p) {
-  const dnnl::matmul::desc desc(Matrix(p.m, p.k, p.input, p.transpose_a),
-                                Matrix(p.k, p.n, p.input, p.transpose_b), Matrix(p.m, p.n, p.output, false));
+  const dnnl::matmul::desc desc(Matrix(p.m, p.k, p.lda(), p.input, p.transpose_a),
+                                Matrix(p.k, p.n, p.ldb(), p.input, p.transpose_b),
+                                Matrix(p.m, p.n, p.ldc(), p.output, false));
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);  // several threads may run one primitive
   if (p.accumulate) {
@@ -87,9 +88,8 @@ class Cache {
 
 }  // namespace
 
-void MultiplyWithPrimitive(const Product& product, const void* a, const void* b, void* c) {
+void MultiplyWithPrimitive(const Product& product, int threads, const void* a, const void* b, void* c) {
   static Cache* const cache = new Cache;
-  const int threads = CpuThreads();
   omp_set_num_threads(threads);
   const std::shared_ptr<const Compiled> compiled = cache->Get(product, threads);
   const dnnl::matmul::primitive_desc& desc = compiled->desc;

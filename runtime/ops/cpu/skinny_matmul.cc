@@ -81,8 +81,7 @@ bool SkinnyGroupedMatMul(const Tensor& x, const Tensor& offsets, const Tensor& w
   std::vector<skinny::Task> tasks;
   for (int64_t g = 0; g < groups; ++g) {
     const int64_t m = starts[g + 1] - starts[g];
-    if (m > cpu_policy::kSkinnyRows) return false;
-    if (m == 0) continue;
+    if (m == 0 || m > cpu_policy::kSkinnyRows) continue;
     tasks.push_back({at(x, starts[g] * k), at(w, g * n * k), at(y, starts[g] * n), nullptr, m, n, k,
                      y.dtype() == DataType::kF32});
   }

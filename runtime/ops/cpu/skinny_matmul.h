@@ -12,8 +12,8 @@ namespace cohort::runtime {
 // kDotRows rows, and one for more).
 bool SkinnyMatMul(const Tensor& x, const Tensor& w, const Tensor& y);
 
-// Rows [offsets[g], offsets[g+1]) of x [M, k] meet w[g] [n, k]: y [M, n]. Takes it where no group has more
-// than kSkinnyRows rows.
+// Rows [offsets[g], offsets[g+1]) of x [M, k] meet w[g] [n, k]: y [M, n], of the groups that have at most
+// kSkinnyRows rows. Returns false, having done nothing, where it does not take these types.
 bool SkinnyGroupedMatMul(const Tensor& x, const Tensor& offsets, const Tensor& w, const Tensor& y);
 
 }  // namespace cohort::runtime

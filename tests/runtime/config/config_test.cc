@@ -56,7 +56,8 @@ TEST(DefaultsTest, AsTheSchemasCommentsSay) {
           "data: {train: [d/data], sequence_length: 512, tokenizer: d/data/tokenizer.json, samples: "
           "windows}\n"
           "train: {steps: 1000, global_batch: 16, micro_batch: 8, dtype: f32, recompute: false,\n"
-          "  clip_grad_norm: 1, eval_every: 0, eval_sequences: 64, threads: 4, minutes: 0}\n"
+          "  clip_grad_norm: 1, eval_every: 0, eval_sequences: 64, threads: 4, minutes: 0,\n"
+          "  deterministic: false, virtual_shards: 8}\n"
           "optimizer: {name: adamw, lr: 3e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8,\n"
           "  weight_decay: 0.1}\n"
           "schedule: {decay: cosine, warmup_steps: 10, min_lr_ratio: 0.1, wsd_decay_ratio: 0.2}\n"
@@ -130,6 +131,20 @@ TEST(DefaultsTest, TheGlobalBatchNeedNotDivideByTheRanks) {
   }
 }
 
+// What is summed together must not depend on the ranks.
+TEST(DefaultsTest, DeterministicMicroBatchesAreVirtualShardsOnAnyRanks) {
+  for (const int ranks : {1, 2, 4, 16}) {
+    auto resolved = ResolveConfig(Base({"train.global_batch=60", "train.deterministic=true"}), Facts(ranks));
+    ASSERT_TRUE(resolved.ok()) << resolved.status();
+    EXPECT_EQ(resolved->config.train().virtual_shards(), 8);
+    EXPECT_EQ(resolved->config.train().micro_batch(), 8);
+    resolved = ResolveConfig(Base({"train.global_batch=3", "train.deterministic=true"}), Facts(ranks));
+    ASSERT_TRUE(resolved.ok()) << resolved.status();
+    EXPECT_EQ(resolved->config.train().virtual_shards(), 3);
+    EXPECT_EQ(resolved->config.train().micro_batch(), 1);
+  }
+}
+
 TEST(DefaultsTest, MinutesWithoutSteps) {
   TrainConfig config = Base({"train.minutes=3"});
   config.mutable_train()->clear_steps();
@@ -182,6 +197,7 @@ TEST(ValidateTest, NamesTheKeyAndWhatIsAllowed) {
       {{"train.steps=-1"}, "train.steps is -1"},
       {{"train.global_batch=0"}, "train.global_batch is 0"},
       {{"train.micro_batch=0"}, "train.micro_batch is 0"},
+      {{"train.virtual_shards=0"}, "train.virtual_shards is 0"},
       {{"train.dtype=fp8"}, "train.dtype is 'fp8'; it must be bf16 or f32"},
       {{"train.clip_grad_norm=-1"}, "train.clip_grad_norm is -1; it must be at least 0"},
       {{"train.threads=0"}, "train.threads is 0"},

@@ -61,9 +61,15 @@ TEST_F(SkinnyMatMulTest, GroupsMatchTheReference) {
       }
     }
   }
-  const Twin x = Random({40, 8}, DataType::kF32), w = Random({2, 8, 8}, DataType::kF32);
-  EXPECT_FALSE(SkinnyGroupedMatMul(x.cpu, FromIndices({3}, {0, 4, 40}).cpu, w.cpu,
-                                   Output({40, 8}, DataType::kF32).cpu));
+  // A group of many rows is left to others.
+  const Twin x = Random({40, 8}, DataType::kF32), w = Random({2, 8, 8}, DataType::kF32),
+             y = Output({40, 8}, DataType::kF32), untouched = Output({36, 8}, DataType::kF32);
+  const Twin offsets = FromIndices({3}, {0, 4, 40});
+  reference().GroupedMatMul(x.reference, offsets.reference, w.reference, false, y.reference);
+  ASSERT_TRUE(SkinnyGroupedMatMul(x.cpu, offsets.cpu, w.cpu, y.cpu));
+  ExpectClose(y.cpu.Slice(0, 4), y.reference.Slice(0, 4), DataType::kF32, "the small group");
+  ExpectSameBits(y.cpu.Slice(4, 40), untouched.cpu, "the large group");
+  EXPECT_FALSE(SkinnyGroupedMatMul(x.cpu, offsets.cpu, Random({2, 8, 8}, DataType::kBF16).cpu, y.cpu));
 }
 
 TEST_F(SkinnyMatMulTest, BitsDependOnNeitherThreadsNorNeighbours) {
