@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
 #include "moe/moe_layer.h"
+#include "parallel/fit.h"
 #include "parallel/global_sums.h"
 #include "parallel/memory_share.h"
 #include "parallel/pipeline/balance.h"
@@ -40,18 +41,6 @@ Samples NoSamples(runtime::Device& device) {
   none.tokens.host_offsets = {0};
   none.tokens.offsets = Tensor::FromHost(device, {1}, absl::MakeConstSpan(none.tokens.host_offsets));
   return none;
-}
-
-absl::Status CheckOptions(const ParallelOptions& options) {
-  if (options.global_batch < 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("train.global_batch is ", options.global_batch, "; it must be 1 or more"));
-  }
-  if (options.micro_batch < 0) {
-    return absl::InvalidArgumentError(absl::StrCat("train.micro_batch is ", options.micro_batch,
-                                                   "; it must be 1 or more, or 0 for a rank's whole share"));
-  }
-  return absl::OkStatus();
 }
 
 int SparseBlocks(const runtime::ModelConfig& config, int begin, int end) {
@@ -88,25 +77,13 @@ pipeline::Schedule OneAfterTheOther(pipeline::Schedule schedule) {
   return schedule;
 }
 
-// What is not the same mathematics on this mesh, with the reason.
-absl::Status CheckMesh(const runtime::ModelConfig& config, const Mesh& mesh) {
-  if (mesh.Size(kSequenceAxes) > 1 && config.num_experts > 0 && config.router.capacity_factor > 0) {
-    return absl::InvalidArgumentError(
-        "router.capacity_factor counts the tokens of whole sequences in their order, which parallel.context "
-        "and "
-        "parallel.tensor divide over ranks: set it to 0 (no token is dropped), or both axes to 1");
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ParallelModel>> ParallelModel::Create(
     const runtime::ModelConfig& config, runtime::Device& device, const ParallelOptions& options,
     const Mesh& mesh, std::shared_ptr<comm::Communicator> world, std::unique_ptr<BatchSource> source) {
-  COHORT_RETURN_IF_ERROR(CheckOptions(options));
+  COHORT_RETURN_IF_ERROR(CheckFit(config, options, mesh));
   COHORT_ASSIGN_OR_RETURN(const int64_t memory, ShareOfFreeMemory(device, *world));
-  COHORT_RETURN_IF_ERROR(CheckMesh(config, mesh));
   COHORT_ASSIGN_OR_RETURN(MeshCommunicators groups, Connect(mesh, std::move(world)));
   std::unique_ptr<ParallelModel> model(
       new ParallelModel(std::move(groups), options, device, std::move(source)));
