@@ -60,6 +60,8 @@ absl::StatusOr<Arrangement> ArrangementOf(const v1::ParallelSection& section,
   if (!way.ok()) return Bad("context_way", section.context_way(), way.status());
   result.context.ways = {.forward = *way, .backward = *way};
 
+  if (section.split_batch()) result.split_batch = SplitRule();
+
   result.schedule = section.schedule();
   const pipeline::ScheduleGenerator* generator = pipeline::FindScheduleGenerator(result.schedule);
   result.stages_per_rank = section.has_stages_per_rank()                       ? section.stages_per_rank()

@@ -1,6 +1,7 @@
 // How a model is spread over ranks, as a configuration says it: the whole of it in one value.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -18,6 +19,7 @@ struct Arrangement {
   ContextOptions context = {};    // how context groups share sequences
   std::string schedule = "1f1b";  // of the pipeline: a row of pipeline/schedules
   int stages_per_rank = 1;        // of the pipeline
+  std::optional<SplitRule> split_batch = std::nullopt;
 };
 
 // Of a configuration that has its defaults. INVALID_ARGUMENT, beginning with the key that is wrong and naming the

@@ -98,7 +98,7 @@ ParallelModel::ParallelModel(MeshCommunicators groups, const ParallelOptions& op
       options_(options),
       source_(std::move(source)),
       device_(device),
-      batch_parts_(groups_, options_.context, device),
+      batch_parts_(groups_, options_.context, options_.split_batch, device),
       tensor_(std::make_shared<TensorCommunicator>(groups_.tensor)) {}
 
 absl::Status ParallelModel::MakeParts(const runtime::ModelConfig& config, int64_t memory) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,8 @@ struct ParallelOptions {
   ContextOptions context = {};    // how context groups share sequences
   std::string schedule = "1f1b";  // of the pipeline: a row of pipeline/schedules
   int stages_per_rank = 1;        // of the pipeline
+  // Of the batches of tensor groups: halves, of which one is computed while the other travels. Nothing: no halves.
+  std::optional<SplitRule> split_batch = std::nullopt;
 };
 
 // A pipeline stage of this rank: its run of layers and their parameters.

@@ -6,6 +6,7 @@
 #include "comm/check.h"
 #include "parallel/global_sums.h"
 #include "runtime/metrics/chrome_trace.h"
+#include "runtime/model/half_stream.h"
 
 namespace cohort::parallel::pipeline {
 
@@ -45,9 +46,8 @@ absl::StatusOr<Tensor> Executor::Take(int stage, int micro_batch, Direction dire
   }
   const runtime::TraceScope trace("wait for a stage");
   runtime::Decoder& decoder = *stages_.at(stage);
-  const int64_t rows = runtime::RowsOf(batch.num_tokens(), tensor_.rank(), tensor_.size()).size();
-  const Tensor taken =
-      Tensor::Empty(decoder.device(), {rows, decoder.config().hidden_size}, decoder.compute());
+  const Tensor taken = Tensor::Empty(
+      decoder.device(), {LocalRows(batch, tensor_), decoder.config().hidden_size}, decoder.compute());
   COHORT_RETURN_IF_ERROR(
       ranks_
           ->Recv(taken.raw(), static_cast<size_t>(taken.size()), taken.dtype(), schedule_.rank_of[from],

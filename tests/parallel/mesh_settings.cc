@@ -25,7 +25,7 @@ constexpr HarnessModel kModels[] = {
     {"softmax", "qwen3_moe", "softmax", false, 0, 1, 8},
     {"tied", "qwen3", "", true, 0, 1, 0},
     {"sigmoid", "qwen3_moe", "sigmoid", false, 0, 1, 0},
-    {"mixed", "qwen3_moe", "softmax", true, 0, 2, 8},  // every other block is dense
+    {"mixed", "qwen3_moe", "softmax", false, 0, 2, 8},  // every other block is dense
     {"capacity", "qwen3_moe", "softmax", false, 1, 1, 8},
 };
 
@@ -97,6 +97,7 @@ void FeaturesOf(const MeshSetting& setting, int ranks, std::vector<std::string>&
   all.push_back(absl::StrCat("sharding ", setting.sharding));
   if (shape.context > 1) all.push_back(absl::StrCat("context ", setting.context));
   if (shape.pipeline > 1) all.push_back(absl::StrCat("schedule ", setting.schedule));
+  if (shape.tensor > 1) all.push_back(absl::StrCat("split ", setting.split));
   all.push_back(absl::StrCat("recompute ", setting.recompute));
 }
 
@@ -128,7 +129,7 @@ std::string MeshSetting::DebugString() const {
                       shape.pipeline > 1 ? absl::StrCat(", ", kSchedules[schedule].name, " with ",
                                                         kSchedules[schedule].stages_per_rank)
                                          : "",
-                      recompute ? ", recompute" : "");
+                      recompute ? ", recompute" : "", shape.tensor > 1 && split ? ", halves" : "");
 }
 
 std::vector<std::string> HarnessModels() {
@@ -163,6 +164,10 @@ ParallelOptions OptionsOf(const MeshSetting& setting) {
                                                   : ParseSharding(setting.sharding);
   COHORT_CHECK(sharding.ok(), "%s", sharding.status().ToString().c_str());
   options.sharding = *sharding;
+  if (setting.split) {  // of several sequences, so that there is a place between two
+    options.micro_batch = 3;
+    options.split_batch = SplitRule{.tile = 2, .least = 2};
+  }
   const ContextChoice& context = kContexts[setting.context];
   const int parts = HeadParts(setting);
   options.context = {.split = context.split,
@@ -235,7 +240,8 @@ std::vector<MeshSetting> Turn(const std::string& model, int ranks, int turn) {
                         .sharding = shardings[(at * 7) % shardings.size()],
                         .context = (at * 5 + i / 3) % std::size(kContexts),
                         .schedule = (at * 4 + i / 2) % std::size(kSchedules),
-                        .recompute = (at + i / 4) % 3 == 1});
+                        .recompute = (at + i / 4) % 3 == 1,
+                        .split = (at + i / 6) % 2 == 0});
   }
   return settings;
 }

@@ -17,6 +17,7 @@ struct MeshSetting {
   size_t context = 0;   // of ContextChoices; without effect where no context group shares sequences
   size_t schedule = 0;  // of ScheduleChoices; without effect where there is one pipeline rank
   bool recompute = false;
+  bool split = false;  // batches in halves; without effect where there is no tensor group
 
   std::string DebugString() const;
 };

@@ -1,13 +1,18 @@
 // cohort bench train-step: the speed of a whole training step (forward, backward, clipping, AdamW) as a share
 // of the matrix rate that the same run measures; under mpirun also how it scales.
+#include <sys/resource.h>
+
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "comm/check.h"
 #include "parallel/mesh_communicators.h"
@@ -42,6 +47,8 @@ struct TrainStepFlags {
   int shard = 0;                                // 0: the ranks of a host
   std::vector<std::string> sharding = {"ddp"};  // several: in turns
   std::string secondary, gather_codec, reduce_codec;
+  std::vector<int> tensor = {1};  // several: in turns
+  bool split_batch = false;       // tensor groups with and without halves, in turns
   bool recompute = false;
   bool no_alone = false;
 };
@@ -86,7 +93,7 @@ class Stepper {
  public:
   static absl::StatusOr<Stepper> Create(const runtime::ModelConfig& config, const TrainStepFlags& flags,
                                         std::shared_ptr<comm::Communicator> world, parallel::MeshShape shape,
-                                        const parallel::Sharding& sharding) {
+                                        const parallel::Sharding& sharding, bool split_batch) {
     Stepper stepper;
     COHORT_ASSIGN_OR_RETURN(const parallel::Mesh mesh, parallel::MakeMesh(shape, *world));
     const int ranks = world->size();
@@ -97,7 +104,9 @@ class Stepper {
                                          .recompute = flags.recompute,
                                          .global_batch = flags.batch * ranks,
                                          .micro_batch = flags.micro_batch,
-                                         .sharding = sharding},
+                                         .sharding = sharding,
+                                         .split_batch = split_batch ? std::optional(parallel::SplitRule())
+                                                                    : std::nullopt},
                                         mesh, std::move(world),
                                         std::make_unique<RandomTokens>(flags.sequence, config.vocab_size)));
     stepper.model_->Initialize(1);
@@ -130,29 +139,58 @@ class Stepper {
 // One arrangement of the same ranks, and how fast it was.
 struct Variant {
   std::string sharding;
+  parallel::MeshShape shape;
+  bool split_batch;
   Stepper stepper;
   std::vector<double> speeds;
+
+  std::string Name() const {
+    return absl::StrCat(sharding, ", ", shape.DebugString(), split_batch ? ", halves" : "");
+  }
 };
+
+// The mesh of one variant: the shard axis has what tensor groups leave of a host.
+parallel::MeshShape ShapeOf(const TrainStepFlags& flags, int tensor, int ranks_on_host) {
+  return {.shard = flags.shard > 0 ? flags.shard : std::max(1, ranks_on_host / tensor),
+          .tensor = tensor,
+          .expert = flags.expert};
+}
+
+// The most memory that this process has had in use so far.
+int64_t PeakResidentBytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return int64_t{usage.ru_maxrss} * 1024;
+}
 
 absl::Status BenchTrainStep(const TrainStepFlags& flags) {
   COHORT_ASSIGN_OR_RETURN(const runtime::ModelConfig config, BenchModel(*flags.bench, kShape));
   COHORT_ASSIGN_OR_RETURN(auto world, JoinWorld(absl::Minutes(5)));
   SetBenchThreads(*flags.bench);
-  const parallel::MeshShape shape = {.shard = flags.shard > 0 ? flags.shard : world->topology().local_size(),
-                                     .expert = flags.expert};
   std::vector<Variant> variants;
   for (const std::string& name : flags.sharding) {
     COHORT_ASSIGN_OR_RETURN(
         const parallel::Sharding sharding,
         parallel::ParseSharding(name, flags.secondary, flags.gather_codec, flags.reduce_codec));
-    COHORT_ASSIGN_OR_RETURN(Stepper stepper, Stepper::Create(config, flags, world, shape, sharding));
-    variants.push_back({.sharding = name, .stepper = std::move(stepper), .speeds = {}});
+    for (const int tensor : flags.tensor) {
+      const parallel::MeshShape shape = ShapeOf(flags, tensor, world->topology().local_size());
+      for (const bool halves : {false, true}) {
+        if (halves && (tensor == 1 || !flags.split_batch)) continue;
+        COHORT_ASSIGN_OR_RETURN(Stepper stepper,
+                                Stepper::Create(config, flags, world, shape, sharding, halves));
+        variants.push_back({.sharding = name,
+                            .shape = shape,
+                            .split_batch = halves,
+                            .stepper = std::move(stepper),
+                            .speeds = {}});
+      }
+    }
   }
   // With more than one rank, rank 0 also trains alone, in turns, while the others wait in the barrier.
   std::unique_ptr<Stepper> alone;
   if (world->size() > 1 && world->rank() == 0 && !flags.no_alone) {
     COHORT_ASSIGN_OR_RETURN(Stepper single,
-                            Stepper::Create(config, flags, comm::Communicator::Single(), {}, {}));
+                            Stepper::Create(config, flags, comm::Communicator::Single(), {}, {}, false));
     alone = std::make_unique<Stepper>(std::move(single));
   }
   const DataType dtype = *ParseDataType(flags.bench->dtype);
@@ -170,7 +208,7 @@ absl::Status BenchTrainStep(const TrainStepFlags& flags) {
       if (step < 0) continue;
       variant.speeds.push_back(speed);
       if (world->rank() == 0) {
-        std::fprintf(stderr, "step %d, %s: %.0f tokens/s\n", step + 1, variant.sharding.c_str(), speed);
+        std::fprintf(stderr, "step %d, %s: %.0f tokens/s\n", step + 1, variant.Name().c_str(), speed);
       }
     }
     if (step < 0) continue;
@@ -192,7 +230,10 @@ absl::Status BenchTrainStep(const TrainStepFlags& flags) {
                 {"batch", flags.batch},
                 {"micro_batch", flags.micro_batch},
                 {"sharding", variant.sharding},
-                {"shard", shape.shard},
+                {"shard", variant.shape.shard},
+                {"tensor", variant.shape.tensor},
+                {"split_batch", variant.split_batch},
+                {"peak_resident_bytes", PeakResidentBytes()},
                 {"state_peak_bytes", variant.stepper.memory().peak},
                 {"tokens_per_s", tokens_per_s},
                 {"model_flops_per_s", flops},
@@ -202,13 +243,13 @@ absl::Status BenchTrainStep(const TrainStepFlags& flags) {
         "  %.0f tokens/s, %.1f GFLOP/s of the model; matrix products alone %.1f GFLOP/s; share %.3f\n",
         tokens_per_s, flops / 1e9, gemm / 1e9, flops / gemm);
     if (world->size() > 1) {
-      std::printf("  sharding %s over neighbours of %d: %s\n", variant.sharding.c_str(), shape.shard,
+      std::printf("  %s, over neighbours of %d: %s\n", variant.Name().c_str(), variant.shape.shard,
                   variant.stepper.memory().DebugString().c_str());
     }
     if (variants.size() > 1) {
       row["against_first"] = tokens_per_s / first;
       std::printf("  %.2f times as fast as %s, in turns\n", tokens_per_s / first,
-                  variants.front().sharding.c_str());
+                  variants.front().Name().c_str());
     }
     if (alone != nullptr) {
       row["one_rank_tokens_per_s"] = Median(alone_speeds);
@@ -247,6 +288,11 @@ void AddBenchTrainStep(CLI::App& bench, const Selected& selected) {
       ->delimiter(',')
       ->capture_default_str();
   app->add_option("--shard", flags->shard, "Neighbours of the shard axis; default: the ranks of a host");
+  app->add_option("--tensor", flags->tensor, "Ranks that divide every matrix; several (a,b) take turns")
+      ->delimiter(',')
+      ->capture_default_str();
+  app->add_flag("--split-batch", flags->split_batch,
+                "Tensor groups also with batches in two halves, one computed while the other travels, in turns");
   app->add_option("--secondary", flags->secondary, "As parallel.secondary");
   app->add_option("--gather-codec", flags->gather_codec, "As parallel.gather_codec");
   app->add_option("--reduce-codec", flags->reduce_codec, "As parallel.reduce_codec");

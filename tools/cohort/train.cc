@@ -164,7 +164,8 @@ class TrainRun {
                                                  .sharding = arrangement.sharding,
                                                  .context = arrangement.context,
                                                  .schedule = arrangement.schedule,
-                                                 .stages_per_rank = arrangement.stages_per_rank},
+                                                 .stages_per_rank = arrangement.stages_per_rank,
+                                                 .split_batch = arrangement.split_batch},
                                                 mesh, world_,
                                                 MakeLoaderSource(data_.training, data_.held_out, device)));
     if (!model_->parameters().whole()) {
