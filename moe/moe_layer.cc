@@ -52,6 +52,8 @@ class MoeLayer final : public runtime::FeedForward {
         experts_(std::move(experts)),
         shared_(std::move(shared)) {}
 
+  bool divided() const override { return false; }
+
   absl::StatusOr<Tensor> Forward(const FeedForwardInput& input, std::unique_ptr<Saved>* saved,
                                  LossSums* sums) override {
     runtime::Device& device = input.x.device();
@@ -96,7 +98,7 @@ class MoeLayer final : public runtime::FeedForward {
     return combined;
   }
 
-  absl::StatusOr<Tensor> BackwardInput(const Tensor& dy, Saved& saved) override {
+  absl::StatusOr<Tensor> BackwardInput(const Tensor& dy, Saved& saved, const runtime::Meanwhile&) override {
     auto& kept = static_cast<MoeSaved&>(saved);
     runtime::Device& device = dy.device();
     const TokenExchange& exchange = *kept.exchange;
@@ -107,7 +109,7 @@ class MoeLayer final : public runtime::FeedForward {
     RowsInFlight rows = exchange.StartToExperts(doutputs);
     Tensor shared;
     if (shared_ != nullptr) {
-      COHORT_ASSIGN_OR_RETURN(shared, shared_->BackwardInput(dy, *kept.shared));
+      COHORT_ASSIGN_OR_RETURN(shared, shared_->BackwardInput(dy, *kept.shared, {}));
     }
     COHORT_ASSIGN_OR_RETURN(const Tensor dexpert, exchange.FinishToExperts(std::move(rows)));
     const Tensor dx_by_expert = experts_.BackwardInput(dexpert, kept.experts);
@@ -122,11 +124,11 @@ class MoeLayer final : public runtime::FeedForward {
     return dx;
   }
 
-  void BackwardWeight(Saved& saved) override {
+  void BackwardWeight(Saved& saved, const runtime::Meanwhile&) override {
     auto& kept = static_cast<MoeSaved&>(saved);
     experts_.BackwardWeight(kept.experts);
     router_->BackwardWeight(kept.router);
-    if (shared_ != nullptr) shared_->BackwardWeight(*kept.shared);
+    if (shared_ != nullptr) shared_->BackwardWeight(*kept.shared, {});
     kept = MoeSaved();
   }
 

@@ -16,15 +16,6 @@ absl::Status Bad(absl::string_view key, absl::string_view value, const absl::Sta
   return absl::InvalidArgumentError(absl::StrCat("parallel.", key, " is '", value, "': ", why.message()));
 }
 
-absl::Status CheckHeads(int tensor, const runtime::ModelConfig& model) {
-  if (model.num_attention_heads % tensor == 0 && model.num_key_value_heads % tensor == 0) {
-    return absl::OkStatus();
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("parallel.tensor is ", tensor, "; it must divide the model's ", model.num_attention_heads,
-                   " heads and ", model.num_key_value_heads, " key/value heads"));
-}
-
 absl::Status CheckStages(const v1::ParallelSection& section, const Arrangement& arrangement, int blocks) {
   if (IsScheduleFile(arrangement.schedule))
     return absl::OkStatus();  // read, and held against the model, with the plan
@@ -57,8 +48,6 @@ absl::StatusOr<Arrangement> ArrangementOf(const v1::ParallelSection& section,
   COHORT_ASSIGN_OR_RETURN(const Mesh mesh,
                           Mesh::Create(result.shape, std::vector<int>(static_cast<size_t>(ranks), 0)));
 
-  COHORT_RETURN_IF_ERROR(CheckHeads(result.shape.tensor, model));
-
   const auto sharding =
       ParseSharding(section.sharding(), section.secondary(), section.gather_codec(), section.reduce_codec());
   if (!sharding.ok()) return Bad("sharding", section.sharding(), sharding.status());
@@ -83,6 +72,7 @@ absl::StatusOr<Arrangement> ArrangementOf(const v1::ParallelSection& section,
     }
     result.hybrid = HybridOptions{.tokens = section.hybrid_tokens()};
   }
+  if (section.split_batch()) result.split_batch = SplitRule();
 
   result.schedule = section.schedule();
   const pipeline::ScheduleGenerator* generator = pipeline::FindScheduleGenerator(result.schedule);

@@ -19,7 +19,8 @@ struct Arrangement {
   ContextOptions context = {};    // how context groups share sequences
   std::string schedule = "1f1b";  // of the pipeline: a row of pipeline/schedules, or a file
   int stages_per_rank = 1;        // of the pipeline
-  std::optional<HybridOptions> hybrid = std::nullopt;  // sequences of mixed lengths, as each needs it
+  std::optional<HybridOptions> hybrid = std::nullopt;   // sequences of mixed lengths, as each needs it
+  std::optional<SplitRule> split_batch = std::nullopt;  // of tensor groups: in halves that take turns
 };
 
 // Of a configuration that has its defaults. INVALID_ARGUMENT, beginning with the key that is wrong and naming the

@@ -56,7 +56,7 @@ BatchFeed::BatchFeed(const MeshCommunicators& groups, const FeedOptions& options
                      runtime::Device& device)
     : groups_(groups),
       options_(options),
-      parts_(groups, context, device),
+      parts_(groups, context, options.split_batch, device),
       source_(std::move(source)),
       device_(device) {}
 

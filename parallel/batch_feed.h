@@ -26,7 +26,8 @@ struct FeedOptions {
   int64_t micro_batch = 0;
   std::optional<VirtualShards> shards = std::nullopt;  // of the global batch, in deterministic mode
   std::optional<HybridOptions> hybrid = std::nullopt;
-  HybridCosts costs = {};  // of hybrid batches; the same on all ranks
+  std::optional<SplitRule> split_batch = std::nullopt;  // halves of the batches of tensor groups
+  HybridCosts costs = {};                               // of hybrid batches; the same on all ranks
   // All ranks make equally many micro-batches, in step: where they exchange something in each.
   bool in_step = true;
 };

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "absl/status/statusor.h"
 #include "parallel/mesh_communicators.h"
 #include "parallel/sequence/context_attention.h"
 #include "parallel/sequence/hybrid_batches.h"
+#include "parallel/tensor/split_batch.h"
 #include "runtime/model/batch.h"
 
 namespace cohort::parallel {
@@ -17,11 +19,12 @@ struct ContextOptions {
 };
 
 // Of batches of whole sequences, which all ranks that share them have alike. Makes no message; the batches do, when a
-// model computes on them.
+// model computes on them. split: where there is a tensor group, batches are cut in two halves.
 class BatchParts {
  public:
-  BatchParts(const MeshCommunicators& groups, const ContextOptions& context, runtime::Device& device)
-      : groups_(groups), context_(context), device_(device) {}
+  BatchParts(const MeshCommunicators& groups, const ContextOptions& context, std::optional<SplitRule> split,
+             runtime::Device& device)
+      : groups_(groups), context_(context), split_(split), device_(device) {}
 
   // This rank's tokens of the context group's, and who computes their attention; all tokens of the tensor group's.
   absl::StatusOr<runtime::TokenBatch> Of(const runtime::TokenBatch& whole) const;
@@ -33,8 +36,12 @@ class BatchParts {
   bool counts() const { return groups_.sequences->rank() == 0; }
 
  private:
+  // This rank's tokens of the context group's.
+  absl::StatusOr<runtime::TokenBatch> OfContext(const runtime::TokenBatch& whole) const;
+
   const MeshCommunicators& groups_;  // outlives this
   const ContextOptions context_;
+  const std::optional<SplitRule> split_;
   runtime::Device& device_;
 };
 

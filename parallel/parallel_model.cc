@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
 #include "moe/moe_layer.h"
+#include "parallel/fit.h"
 #include "parallel/global_sums.h"
 #include "parallel/memory_share.h"
 #include "parallel/pipeline/schedule_file.h"
@@ -31,24 +32,13 @@ using runtime::Tensor;
 
 namespace {
 
-absl::Status CheckOptions(const ParallelOptions& options) {
-  if (options.global_batch < 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("train.global_batch is ", options.global_batch, "; it must be 1 or more"));
-  }
-  if (options.micro_batch < 0) {
-    return absl::InvalidArgumentError(absl::StrCat("train.micro_batch is ", options.micro_batch,
-                                                   "; it must be 1 or more, or 0 for a rank's whole share"));
-  }
-  return absl::OkStatus();
-}
-
 FeedOptions FeedOptionsOf(const runtime::ModelConfig& config, const ParallelOptions& options,
                           const MeshCommunicators& groups) {
   FeedOptions feed = {.global_batch = options.global_batch,
                       .micro_batch = options.micro_batch,
                       .shards = std::nullopt,
-                      .hybrid = options.hybrid};
+                      .hybrid = options.hybrid,
+                      .split_batch = options.split_batch};
   if (options.deterministic) {
     feed.shards = VirtualShards::Of(options.global_batch, options.virtual_shards, options.micro_batch);
   }
@@ -64,54 +54,18 @@ FeedOptions FeedOptionsOf(const runtime::ModelConfig& config, const ParallelOpti
   return feed;
 }
 
-// What has no fixed order, with the reason.
-absl::Status CheckDeterministic(const ParallelOptions& options, const runtime::Device& device) {
-  if (!options.deterministic) return absl::OkStatus();
-  const auto refused = [](auto&&... why) {
-    return absl::InvalidArgumentError(absl::StrCat("train.deterministic ", why...));
-  };
-  if (options.sharding.gather_codec || options.sharding.reduce_codec) {
-    return refused(
-        "cannot go with codecs (", options.sharding.DebugString(),
-        "): they round what a rank sends, which depends on the number of ranks; choose a sharding without");
-  }
-  if (options.hybrid) {
-    return refused(
-        "cannot go with parallel.hybrid_tokens: which sequences are computed together then depends on the "
-        "number "
-        "of ranks");
-  }
-  if (options.virtual_shards < 0) {
-    return refused("needs train.virtual_shards to be 1 or more, or 0 for ", VirtualShards::kDefault, ", not ",
-                   options.virtual_shards);
-  }
-  if (device.state_dtype() != DataType::kF32) {
-    return refused("needs optimizer state in f32, and the ", device.name(), " device has it in ",
-                   Name(device.state_dtype()));
-  }
-  return absl::OkStatus();
-}
-
-// What is not the same mathematics on this mesh, with the reason.
-absl::Status CheckMesh(const runtime::ModelConfig& config, const Mesh& mesh) {
-  if (mesh.Size(kSequenceAxes) > 1 && config.num_experts > 0 && config.router.capacity_factor > 0) {
-    return absl::InvalidArgumentError(
-        "router.capacity_factor counts the tokens of whole sequences in their order, which parallel.context "
-        "and "
-        "parallel.tensor divide over ranks: set it to 0 (no token is dropped), or both axes to 1");
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ParallelModel>> ParallelModel::Create(
     const runtime::ModelConfig& config, runtime::Device& device, const ParallelOptions& options,
     const Mesh& mesh, std::shared_ptr<comm::Communicator> world, std::unique_ptr<BatchSource> source) {
-  COHORT_RETURN_IF_ERROR(CheckOptions(options));
-  COHORT_RETURN_IF_ERROR(CheckDeterministic(options, device));
+  COHORT_RETURN_IF_ERROR(CheckFit(config, options, mesh));
+  if (options.deterministic && device.state_dtype() != DataType::kF32) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("train.deterministic needs optimizer state in f32, and the ", device.name(),
+                     " device has it in ", Name(device.state_dtype())));
+  }
   COHORT_ASSIGN_OR_RETURN(const int64_t memory, ShareOfFreeMemory(device, *world));
-  COHORT_RETURN_IF_ERROR(CheckMesh(config, mesh));
   COHORT_ASSIGN_OR_RETURN(MeshCommunicators groups, Connect(mesh, std::move(world)));
   if (options.hybrid) COHORT_RETURN_IF_ERROR(ConnectHybrid(groups));
   std::unique_ptr<ParallelModel> model(

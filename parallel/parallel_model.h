@@ -30,6 +30,8 @@ struct ParallelOptions {
   std::string schedule = "1f1b";  // of the pipeline: a row of pipeline/schedules, or a file (schedule_file.h)
   int stages_per_rank = 1;        // of the pipeline; a file says it itself
   BlockCosts block_costs = {};    // by which blocks are dealt to the stages
+  // Of the batches of tensor groups: halves, of which one is computed while the other travels. Nothing: no halves.
+  std::optional<SplitRule> split_batch = std::nullopt;
   // The same bits on any number of ranks along the replicate, shard, expert and pipeline axes
   // (parallel/determinism). Micro-batches then are virtual shards of the global batch or parts of them.
   bool deterministic = false;

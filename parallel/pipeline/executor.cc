@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
 #include "runtime/metrics/chrome_trace.h"
+#include "runtime/model/half_stream.h"
 
 namespace cohort::parallel::pipeline {
 
@@ -63,8 +64,8 @@ void Executor::PostReceives(Step& step, size_t count) {
     const Message& message = step.awaited[step.posted++];
     runtime::Decoder& decoder = *stages_.at(message.stage);
     const TokenBatch& batch = step.micro_batches[static_cast<size_t>(message.micro_batch)];
-    const int64_t rows = runtime::RowsOf(batch.num_tokens(), tensor_.rank(), tensor_.size()).size();
-    Tensor tensor = Tensor::Empty(decoder.device(), {rows, decoder.config().hidden_size}, decoder.compute());
+    Tensor tensor = Tensor::Empty(decoder.device(), {LocalRows(batch, tensor_), decoder.config().hidden_size},
+                                  decoder.compute());
     comm::Work work = ranks_->Recv(tensor.raw(), static_cast<size_t>(tensor.size()), tensor.dtype(),
                                    rank_of_[static_cast<size_t>(SourceOf(message))], TagOf(message));
     receives_.push_back({message, std::move(tensor), std::move(work)});

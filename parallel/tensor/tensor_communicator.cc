@@ -1,10 +1,10 @@
 #include "parallel/tensor/tensor_communicator.h"
 
 #include "comm/check.h"
-#include "runtime/metrics/chrome_trace.h"
 
 namespace cohort::parallel {
 
+using runtime::RowsInFlight;
 using runtime::Tensor;
 
 std::vector<size_t> TensorCommunicator::Counts(int64_t total, int64_t width) const {
@@ -15,26 +15,21 @@ std::vector<size_t> TensorCommunicator::Counts(int64_t total, int64_t width) con
   return counts;
 }
 
-absl::StatusOr<Tensor> TensorCommunicator::GatherRows(const Tensor& x, int64_t total) {
-  if (size() == 1) return x;
-  const runtime::TraceScope trace("gather rows");
+RowsInFlight TensorCommunicator::StartGatherRows(const Tensor& x, int64_t total) {
+  if (size() == 1) return RowsInFlight(x);
   COHORT_CHECK(x.dim(0) == runtime::RowsOf(total, rank(), size()).size(), "%s are not this rank's rows of %d",
                x.DebugString().c_str(), static_cast<int>(total));
   const Tensor all = Tensor::Empty(x.device(), {total, x.dim(1)}, x.dtype());
   x.device().Synchronize();
-  COHORT_RETURN_IF_ERROR(ranks_->AllGather(x.raw(), all.raw(), Counts(total, x.dim(1)), x.dtype()).Wait());
-  return all;
+  return {all, x, ranks_->AllGather(x.raw(), all.raw(), Counts(total, x.dim(1)), x.dtype())};
 }
 
-absl::StatusOr<Tensor> TensorCommunicator::ReduceScatterRows(const Tensor& y) {
-  if (size() == 1) return y;
-  const runtime::TraceScope trace("reduce-scatter rows");
+RowsInFlight TensorCommunicator::StartReduceScatterRows(const Tensor& y) {
+  if (size() == 1) return RowsInFlight(y);
   const Tensor mine =
       Tensor::Empty(y.device(), {runtime::RowsOf(y.dim(0), rank(), size()).size(), y.dim(1)}, y.dtype());
   y.device().Synchronize();
-  COHORT_RETURN_IF_ERROR(
-      ranks_->ReduceScatter(y.raw(), mine.raw(), Counts(y.dim(0), y.dim(1)), y.dtype()).Wait());
-  return mine;
+  return {mine, y, ranks_->ReduceScatter(y.raw(), mine.raw(), Counts(y.dim(0), y.dim(1)), y.dtype())};
 }
 
 absl::Status TensorCommunicator::AllReduce(const Tensor& x, comm::ReduceOp op) {

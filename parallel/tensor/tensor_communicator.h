@@ -11,16 +11,15 @@ namespace cohort::parallel {
 
 // A layer's input is gathered over the group and its output reduce-scattered, so that a group of n moves
 // 2 (n - 1) / n of what an all-reduce would and norms are computed once (Korthikanti et al., 2022, section 4.2.2); the
-// backward does the same the other way round. Blocking: a layer needs what it asks for. Sums of bf16 are accumulated
-// in f32. The communicator is this object's alone. One thread; errors are the communicator's.
+// backward does the same the other way round. Sums of bf16 are accumulated in f32. The communicator is this object's alone. One thread; errors are the communicator's.
 class TensorCommunicator final : public runtime::TensorGroup {
  public:
   explicit TensorCommunicator(std::shared_ptr<comm::Communicator> ranks) : ranks_(std::move(ranks)) {}
 
   int rank() const override { return ranks_->rank(); }
   int size() const override { return ranks_->size(); }
-  absl::StatusOr<runtime::Tensor> GatherRows(const runtime::Tensor& x, int64_t total) override;
-  absl::StatusOr<runtime::Tensor> ReduceScatterRows(const runtime::Tensor& y) override;
+  runtime::RowsInFlight StartGatherRows(const runtime::Tensor& x, int64_t total) override;
+  runtime::RowsInFlight StartReduceScatterRows(const runtime::Tensor& y) override;
   absl::Status Sum(const runtime::Tensor& x) override;
   absl::Status Max(const runtime::Tensor& x) override;
 

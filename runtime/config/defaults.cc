@@ -94,6 +94,7 @@ void ApplyParallel(cohort::v1::ParallelSection& parallel, const ConfigFacts& fac
   COHORT_DEFAULT(parallel, schedule, "1f1b");
   COHORT_DEFAULT(parallel, context_split, "zigzag");
   COHORT_DEFAULT(parallel, context_way, "ring");
+  COHORT_DEFAULT(parallel, split_batch, false);
   // What is left of a host, and of all ranks, when the other axes have had theirs.
   const auto left = [](int64_t ranks, std::initializer_list<int64_t> axes) {
     for (const int64_t axis : axes) ranks = axis > 0 ? ranks / axis : ranks;

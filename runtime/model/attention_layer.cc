@@ -10,9 +10,8 @@
 namespace cohort::runtime {
 
 AttentionLayer::AttentionLayer(const ModelConfig& config, const std::string& prefix, Tensor rope,
-                               TensorGroup& tensor, ParameterGroup& group)
-    : tensor_(tensor),
-      heads_(config.num_attention_heads / tensor.size()),
+                               const TensorGroup& tensor, ParameterGroup& group)
+    : heads_(config.num_attention_heads / tensor.size()),
       kv_heads_(config.num_key_value_heads / tensor.size()),
       head_dim_(config.head_dim),
       eps_(config.rms_norm_eps),
@@ -43,11 +42,13 @@ void AttentionLayer::Normalize(const Parameter& weight, const Tensor& raw, const
 }
 
 void AttentionLayer::Project(const Tensor& x, const Tensor& positions, Tensor& q, Tensor& k, Tensor& v,
-                             Saved* saved) const {
+                             Saved* saved, const Meanwhile& meanwhile) const {
   const int64_t t = x.dim(0);
   q = Linear(x, *q_proj_).View({t, heads_, head_dim_});
+  Call(meanwhile);
   k = Linear(x, *k_proj_).View({t, kv_heads_, head_dim_});
   v = Linear(x, *v_proj_).View({t, kv_heads_, head_dim_});
+  Call(meanwhile);
   if (q_norm_ != nullptr) {
     const Tensor q_raw = q, k_raw = k;
     if (saved != nullptr) {
@@ -68,12 +69,12 @@ void AttentionLayer::Project(const Tensor& x, const Tensor& positions, Tensor& q
   if (saved != nullptr) saved->q = q, saved->k = k, saved->v = v;
 }
 
-absl::StatusOr<Tensor> AttentionLayer::Forward(const Tensor& x, const TokenBatch& batch, Saved* saved) const {
+absl::StatusOr<Tensor> AttentionLayer::Forward(const Tensor& x, const TokenBatch& batch, Saved* saved,
+                                               const Meanwhile& meanwhile) const {
   Device& device = x.device();
   const int64_t t = batch.num_tokens();
-  COHORT_ASSIGN_OR_RETURN(const Tensor all, tensor_.GatherRows(x, t));
   Tensor q, k, v, y, lse;
-  Project(all, batch.positions, q, k, v, saved);
+  Project(x, batch.positions, q, k, v, saved, meanwhile);
   if (batch.attention != nullptr) {
     COHORT_ASSIGN_OR_RETURN(
         y, batch.attention->Forward(q, k, v, scale_, saved == nullptr ? nullptr : &saved->core_saved));
@@ -83,20 +84,23 @@ absl::StatusOr<Tensor> AttentionLayer::Forward(const Tensor& x, const TokenBatch
     device.ops().Attention(q, k, v, batch.offsets, scale_, y, lse);
   }
   if (saved != nullptr) {
-    saved->x = all, saved->positions = batch.positions, saved->offsets = batch.offsets;
+    saved->x = x, saved->positions = batch.positions, saved->offsets = batch.offsets;
     saved->y = y, saved->lse = lse, saved->core = batch.attention;
   }
-  return tensor_.ReduceScatterRows(Linear(y.View({t, heads_ * head_dim_}), *o_proj_));
+  Call(meanwhile);
+  return Linear(y.View({t, heads_ * head_dim_}), *o_proj_);
 }
 
-absl::StatusOr<Tensor> AttentionLayer::BackwardInput(const Tensor& dout, Saved& saved) const {
+absl::StatusOr<Tensor> AttentionLayer::BackwardInput(const Tensor& dout, Saved& saved,
+                                                     const Meanwhile& meanwhile) const {
   Device& device = dout.device();
   Ops& ops = device.ops();
   const int64_t t = saved.x.dim(0);
-  COHORT_ASSIGN_OR_RETURN(saved.dout, tensor_.GatherRows(dout, t));
+  saved.dout = dout;
   const Shape q_shape = {t, heads_, head_dim_}, kv_shape = {t, kv_heads_, head_dim_};
   const Tensor dy = Tensor::Empty(device, q_shape, dout.dtype());
-  LinearInputGrad(saved.dout, *o_proj_, dy.View({t, heads_ * head_dim_}));
+  LinearInputGrad(dout, *o_proj_, dy.View({t, heads_ * head_dim_}));
+  Call(meanwhile);
   saved.dq = Tensor::Empty(device, q_shape, dout.dtype());
   saved.dk = Tensor::Empty(device, kv_shape, dout.dtype());
   saved.dv = Tensor::Empty(device, kv_shape, dout.dtype());
@@ -107,6 +111,7 @@ absl::StatusOr<Tensor> AttentionLayer::BackwardInput(const Tensor& dout, Saved& 
     ops.AttentionGrad(dy, saved.q, saved.k, saved.v, saved.y, saved.lse, saved.offsets, scale_, saved.dq,
                       saved.dk, saved.dv);
   }
+  Call(meanwhile);
   ops.Rope(saved.dq, saved.positions, rope_, /*inverse=*/true);
   ops.Rope(saved.dk, saved.positions, rope_, /*inverse=*/true);
   if (q_norm_ != nullptr) {
@@ -127,30 +132,32 @@ absl::StatusOr<Tensor> AttentionLayer::BackwardInput(const Tensor& dout, Saved& 
   saved.dv = saved.dv.View({t, kv_heads_ * head_dim_});
   const Tensor dx = Tensor::Empty(device, {t, dout.dim(1)}, dout.dtype());
   LinearInputGrad(saved.dq, *q_proj_, dx);
+  Call(meanwhile);
   LinearInputGrad(saved.dk, *k_proj_, dx, /*accumulate=*/true);
   LinearInputGrad(saved.dv, *v_proj_, dx, /*accumulate=*/true);
-  return tensor_.ReduceScatterRows(dx);
+  return dx;
 }
 
-void AttentionLayer::BackwardWeight(Saved& saved) const {
+void AttentionLayer::BackwardWeight(Saved& saved, const Meanwhile& meanwhile) const {
   LinearWeightGrad(saved.dout, saved.y.View(saved.dq.shape()), *o_proj_);
+  Call(meanwhile);
   LinearWeightGrad(saved.dq, saved.x, *q_proj_);
+  Call(meanwhile);
   LinearWeightGrad(saved.dk, saved.x, *k_proj_);
   LinearWeightGrad(saved.dv, saved.x, *v_proj_);
   saved = Saved();
 }
 
-absl::StatusOr<Tensor> AttentionLayer::ForwardPaged(const Tensor& x, const PagedBatch& batch,
-                                                    const KvPages& pages) const {
+Tensor AttentionLayer::ForwardPaged(const Tensor& x, const PagedBatch& batch,
+                                    const KvPages& pages) const {
   Ops& ops = x.device().ops();
   const int64_t t = batch.tokens.size();
-  COHORT_ASSIGN_OR_RETURN(const Tensor all, tensor_.GatherRows(x, t));
   Tensor q, k, v;
-  Project(all, batch.positions, q, k, v, nullptr);
+  Project(x, batch.positions, q, k, v, nullptr, {});
   ops.StoreKv(k, v, batch.slots, pages);
   const Tensor y = Tensor::Empty(x.device(), q.shape(), x.dtype());
   ops.PagedAttention(q, pages, batch.page_table, batch.query_offsets, batch.context_lengths, scale_, y);
-  return tensor_.ReduceScatterRows(Linear(y.View({t, heads_ * head_dim_}), *o_proj_));
+  return Linear(y.View({t, heads_ * head_dim_}), *o_proj_);
 }
 
 }  // namespace cohort::runtime

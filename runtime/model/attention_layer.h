@@ -23,28 +23,29 @@ class AttentionLayer {
   };
 
   // Adds its parameters to `group` (allocated later). `prefix`: "model.layers.3.". `rope`: MakeRopeTable. The heads are
-  // divided over `tensor`, which outlives this and whose size divides them, key/value heads too.
-  AttentionLayer(const ModelConfig& config, const std::string& prefix, Tensor rope, TensorGroup& tensor,
+  // divided over `tensor`, whose size divides them, key/value heads too.
+  AttentionLayer(const ModelConfig& config, const std::string& prefix, Tensor rope, const TensorGroup& tensor,
                  ParameterGroup& group);
 
-  // x [t, D] -> [t, D], this rank's rows of T, the caller's to overwrite. saved null: nothing is kept. x stays as it is
-  // until BackwardWeight. Errors are those of communication.
-  absl::StatusOr<Tensor> Forward(const Tensor& x, const TokenBatch& batch, Saved* saved) const;
-  // dx [t, D], the caller's to overwrite; dout stays as it is until BackwardWeight. Accumulates the gradients
-  // of the QK-norms; those of the matrices are BackwardWeight's.
-  absl::StatusOr<Tensor> BackwardInput(const Tensor& dout, Saved& saved) const;
-  void BackwardWeight(Saved& saved) const;
+  // x [T, D] -> [T, D], what this part's heads add to the output, the caller's to overwrite. saved null: nothing is
+  // kept. x stays as it is until BackwardWeight. Errors are those of communication in attention.
+  absl::StatusOr<Tensor> Forward(const Tensor& x, const TokenBatch& batch, Saved* saved,
+                                 const Meanwhile& meanwhile = {}) const;
+  // dx [T, D], this part's, the caller's to overwrite; dout stays as it is until BackwardWeight. Accumulates the
+  // gradients of the QK-norms; those of the matrices are BackwardWeight's.
+  absl::StatusOr<Tensor> BackwardInput(const Tensor& dout, Saved& saved, const Meanwhile& meanwhile = {}) const;
+  void BackwardWeight(Saved& saved, const Meanwhile& meanwhile = {}) const;
 
   // Stores the new keys and values in the pages, then attends to all of each sequence.
-  absl::StatusOr<Tensor> ForwardPaged(const Tensor& x, const PagedBatch& batch, const KvPages& pages) const;
+  Tensor ForwardPaged(const Tensor& x, const PagedBatch& batch, const KvPages& pages) const;
 
  private:
   // q, k and v of x, normalised and rotated. saved, where not null, gets everything but x's sequences and y.
-  void Project(const Tensor& x, const Tensor& positions, Tensor& q, Tensor& k, Tensor& v, Saved* saved) const;
+  void Project(const Tensor& x, const Tensor& positions, Tensor& q, Tensor& k, Tensor& v, Saved* saved,
+               const Meanwhile& meanwhile) const;
   // In place, or from `raw` where the gradient needs that.
   void Normalize(const Parameter& weight, const Tensor& raw, const Tensor& out, Tensor& rstd) const;
 
-  TensorGroup& tensor_;
   int64_t heads_, kv_heads_, head_dim_;  // heads of this part
   double eps_, scale_;
   Tensor rope_;

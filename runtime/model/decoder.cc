@@ -58,7 +58,7 @@ class DecoderImpl final : public Decoder {
     StreamRows rows;
     LossScale scale;
     std::vector<Block::Saved> blocks;
-    Tensor gradient;  // of the last block's output, where the head is here
+    std::vector<HalfGradient> gradient;  // of the last block's output, where the head is here
   };
 
   // Group of the i-th block here; the embedding's is 0 and the head's the last.
@@ -68,15 +68,16 @@ class DecoderImpl final : public Decoder {
 
   absl::Status CheckMemory() const;
   absl::Status CheckBatch(const TokenBatch& batch) const;
-  StreamRows RowsOfBatch(const TokenBatch& batch) const;
   // kI32 [T]: rows of this part's embedding; -1 for words of other parts.
   Tensor EmbeddingRows(const Tensor& tokens) const;
-  absl::StatusOr<Stream> Embed(const Tensor& tokens);
-  absl::Status EmbeddingBackward(const Tensor& dy, const Tensor& tokens);
-  // The embedding or x, and all blocks; saved null: nothing is kept.
-  absl::StatusOr<Stream> ForwardBlocks(const TokenBatch& batch, const LossScale& scale, const Tensor& x,
-                                       PartSaved* saved, LossSums* sums);
-  absl::Status RecomputeBlock(size_t block, PartSaved& saved);
+  // This rank's rows of tokens [T].
+  absl::StatusOr<RowsInFlight> Embed(const Tensor& tokens);
+  absl::Status EmbeddingBackward(const std::vector<HalfGradient>& gradient, const StreamRows& rows);
+  // The embedding or x, and all blocks; saved null: nothing is kept. The stream has arrived.
+  absl::StatusOr<std::vector<HalfStream>> ForwardBlocks(const TokenBatch& batch, const StreamRows& rows,
+                                                        const LossScale& scale, const Tensor& x,
+                                                        PartSaved* saved, LossSums* sums);
+  absl::StatusOr<Tensor> BackwardBlocks(const Tensor& dy, PartSaved& saved, bool weights);
   // Calls `hook` of every group that the head uses: its own, and the embedding's where tied.
   absl::Status HeadUses(const Hook& hook);
   template <typename Use>
@@ -179,20 +180,6 @@ absl::Status DecoderImpl::CheckBatch(const TokenBatch& batch) const {
   return check("position", batch.positions, 0, config_.max_position_embeddings, "max_position_embeddings");
 }
 
-StreamRows DecoderImpl::RowsOfBatch(const TokenBatch& batch) const {
-  StreamRows rows{.rows = RowsOf(batch.num_tokens(), tensor().rank(), tensor().size()),
-                  .offsets = batch.offsets};
-  if (tensor().size() == 1) return rows;
-  std::vector<int32_t> offsets;
-  for (const int64_t offset : batch.host_offsets) {
-    offsets.push_back(
-        static_cast<int32_t>(std::clamp(offset, rows.rows.begin, rows.rows.end) - rows.rows.begin));
-  }
-  rows.offsets =
-      Tensor::FromHost(device_, {static_cast<int64_t>(offsets.size())}, absl::MakeConstSpan(offsets));
-  return rows;
-}
-
 Tensor DecoderImpl::EmbeddingRows(const Tensor& tokens) const {
   if (tensor().size() == 1) return tokens;
   const RowRange here = RowsOf(config_.vocab_size, tensor().rank(), tensor().size());
@@ -204,20 +191,19 @@ Tensor DecoderImpl::EmbeddingRows(const Tensor& tokens) const {
   return Tensor::FromHost(device_, tokens.shape(), absl::MakeConstSpan(rows));
 }
 
-absl::StatusOr<Stream> DecoderImpl::Embed(const Tensor& tokens) {
-  COHORT_RETURN_IF_ERROR(Call(hooks_.before_forward, 0));
+absl::StatusOr<RowsInFlight> DecoderImpl::Embed(const Tensor& tokens) {
   const Tensor found = Tensor::Empty(device_, {tokens.size(), config_.hidden_size}, options_.compute);
   device_.ops().GatherRows(embedding_->value, EmbeddingRows(tokens), found);
-  Stream stream;
-  COHORT_ASSIGN_OR_RETURN(stream.base, tensor().ReduceScatterRows(found));
-  COHORT_RETURN_IF_ERROR(Call(hooks_.after_forward, 0));
-  return stream;
+  return tensor().StartReduceScatterRows(found);
 }
 
-absl::Status DecoderImpl::EmbeddingBackward(const Tensor& dy, const Tensor& tokens) {
+absl::Status DecoderImpl::EmbeddingBackward(const std::vector<HalfGradient>& gradient, const StreamRows& rows) {
   if (!config_.tie_word_embeddings) COHORT_RETURN_IF_ERROR(Call(hooks_.before_backward, 0));
-  COHORT_ASSIGN_OR_RETURN(const Tensor all, tensor().GatherRows(dy, tokens.size()));
-  device_.ops().EmbeddingGrad(all, EmbeddingRows(tokens), embedding_->grad);
+  for (size_t h = 0; h < gradient.size(); ++h) {
+    const Tensor& tokens = rows.halves[h].batch.tokens;
+    COHORT_ASSIGN_OR_RETURN(const Tensor all, tensor().GatherRows(gradient[h].rows, tokens.size()));
+    device_.ops().EmbeddingGrad(all, EmbeddingRows(tokens), embedding_->grad);
+  }
   return Call(hooks_.after_backward, 0);
 }
 
@@ -233,31 +219,45 @@ absl::Status DecoderImpl::WithHead(Use use) {
   return HeadUses(hooks_.after_forward);
 }
 
-absl::StatusOr<Stream> DecoderImpl::ForwardBlocks(const TokenBatch& batch, const LossScale& scale,
-                                                  const Tensor& x, PartSaved* saved, LossSums* sums) {
+absl::StatusOr<std::vector<HalfStream>> DecoderImpl::ForwardBlocks(const TokenBatch& batch,
+                                                                   const StreamRows& rows,
+                                                                   const LossScale& scale, const Tensor& x,
+                                                                   PartSaved* saved, LossSums* sums) {
   COHORT_RETURN_IF_ERROR(CheckBatch(batch));
-  const StreamRows rows = RowsOfBatch(batch);
-  Stream stream{x, Tensor()};
+  std::vector<HalfStream> stream;
   if (options_.part.embedding) {
-    COHORT_ASSIGN_OR_RETURN(stream, Embed(batch.tokens));
+    COHORT_RETURN_IF_ERROR(Call(hooks_.before_forward, 0));
+    std::vector<RowsInFlight> found;
+    for (const StreamRows::Half& half : rows.halves) {
+      COHORT_ASSIGN_OR_RETURN(RowsInFlight embedded, Embed(half.batch.tokens));
+      found.push_back(std::move(embedded));
+    }
+    for (size_t h = 0; h < found.size(); ++h) {
+      COHORT_ASSIGN_OR_RETURN(const Tensor base, found[h].Arrive());
+      stream.emplace_back(base, rows.halves[h].batch.num_tokens());
+    }
+    COHORT_RETURN_IF_ERROR(Call(hooks_.after_forward, 0));
+  } else {
+    COHORT_CHECK(x.dim(0) == rows.halves.back().local.end, "%s comes in for %d rows", x.DebugString().c_str(),
+                 static_cast<int>(rows.halves.back().local.end));
+    for (const StreamRows::Half& half : rows.halves) {
+      stream.emplace_back(x.Slice(half.local.begin, half.local.end), half.batch.num_tokens());
+    }
   }
-  COHORT_CHECK(stream.base.dim(0) == rows.rows.size(), "%s comes in for %d rows",
-               stream.base.DebugString().c_str(), static_cast<int>(rows.rows.size()));
-  if (saved != nullptr) {
-    saved->batch = batch, saved->rows = rows, saved->scale = scale;
-    saved->blocks.resize(blocks_.size());
-  }
+  if (saved != nullptr) saved->blocks.resize(blocks_.size());
+  Block::Saved nothing;
+  const Block::Keep keep = saved == nullptr      ? Block::Keep::kNothing
+                           : options_.recompute ? Block::Keep::kInput
+                                                : Block::Keep::kAll;
   for (size_t i = 0; i < blocks_.size(); ++i) {
     const TraceScope trace("block forward");
-    Block::Saved* kept = saved == nullptr ? nullptr : &saved->blocks[i];
     COHORT_RETURN_IF_ERROR(Call(hooks_.before_forward, BlockGroup(i)));
-    if (kept != nullptr && options_.recompute) {
-      COHORT_RETURN_IF_ERROR(blocks_[i]->Forward(stream, batch, rows, scale, nullptr, &kept->x, sums));
-    } else {
-      COHORT_RETURN_IF_ERROR(blocks_[i]->Forward(stream, batch, rows, scale, kept, nullptr, sums));
-    }
+    COHORT_RETURN_IF_ERROR(blocks_[i]->Forward(stream, batch, rows, scale, keep,
+                                               saved == nullptr ? nothing : saved->blocks[i], sums));
     COHORT_RETURN_IF_ERROR(Call(hooks_.after_forward, BlockGroup(i)));
   }
+  for (HalfStream& half : stream) half.Send(tensor());
+  for (HalfStream& half : stream) COHORT_RETURN_IF_ERROR(half.Arrive(tensor()));
   return stream;
 }
 
@@ -265,62 +265,80 @@ absl::StatusOr<Tensor> DecoderImpl::Forward(const TokenBatch& batch, const LossS
                                             std::unique_ptr<Saved>* saved, LossSums* sums) {
   COHORT_CHECK(saved == nullptr || options_.trainable, "a model made for inference is asked for gradients");
   std::unique_ptr<PartSaved> kept = saved == nullptr ? nullptr : std::make_unique<PartSaved>();
-  COHORT_ASSIGN_OR_RETURN(Stream stream, ForwardBlocks(batch, scale, x, kept.get(), sums));
+  const StreamRows rows = RowsOfBatch(batch, tensor());
+  COHORT_ASSIGN_OR_RETURN(std::vector<HalfStream> stream, ForwardBlocks(batch, rows, scale, x, kept.get(), sums));
   Tensor y;
   if (!options_.part.head) {
-    y = std::move(stream.base);
-    if (stream.delta.defined()) device_.ops().Add(stream.delta, y, stream.delta), y = std::move(stream.delta);
+    std::vector<Tensor> halves;
+    for (HalfStream& half : stream) {
+      const Tensor &base = half.stream.base, &delta = half.stream.delta;
+      if (delta.defined()) device_.ops().Add(delta, base, delta);
+      halves.push_back(delta.defined() ? delta : base);
+    }
+    y = Join(halves);
   } else if (kept != nullptr) {
     COHORT_RETURN_IF_ERROR(Call(hooks_.before_forward, HeadGroup()));
     COHORT_RETURN_IF_ERROR(HeadUses(hooks_.before_backward));
     const TraceScope trace("head");
-    COHORT_ASSIGN_OR_RETURN(kept->gradient, head_->ForwardBackward(std::exchange(stream, {}), batch.targets,
-                                                                   1 / scale.tokens, *sums));
+    for (size_t h = 0; h < stream.size(); ++h) {
+      COHORT_ASSIGN_OR_RETURN(
+          const Tensor gradient,
+          head_->ForwardBackward(std::exchange(stream[h].stream, {}), rows.halves[h].batch.targets,
+                                 1 / scale.tokens, *sums));
+      kept->gradient.emplace_back(gradient, stream[h].tokens);
+    }
     COHORT_RETURN_IF_ERROR(Call(hooks_.after_backward, HeadGroup()));
   } else {
-    COHORT_RETURN_IF_ERROR(
-        WithHead([&] { return head_->Evaluate(std::exchange(stream, {}), batch.targets, *sums); }));
+    COHORT_RETURN_IF_ERROR(WithHead([&] {
+      absl::Status status;
+      for (size_t h = 0; h < stream.size() && status.ok(); ++h) {
+        status = head_->Evaluate(std::exchange(stream[h].stream, {}), rows.halves[h].batch.targets, *sums);
+      }
+      return status;
+    }));
   }
-  if (saved != nullptr) *saved = std::move(kept);
+  if (saved != nullptr) {
+    kept->batch = batch, kept->rows = rows, kept->scale = scale;
+    *saved = std::move(kept);
+  }
   return y;
 }
 
-absl::Status DecoderImpl::RecomputeBlock(size_t block, PartSaved& saved) {
-  if (!options_.recompute) return absl::OkStatus();
-  Block::Saved& kept = saved.blocks[block];
-  const Tensor input = kept.x;
-  return blocks_[block]->Recompute(input, saved.batch, saved.rows, saved.scale, kept);
+absl::StatusOr<Tensor> DecoderImpl::BackwardBlocks(const Tensor& dy, PartSaved& saved, bool weights) {
+  std::vector<HalfGradient> gradient = std::exchange(saved.gradient, {});
+  if (!options_.part.head) {
+    for (const StreamRows::Half& half : saved.rows.halves) {
+      gradient.emplace_back(dy.Slice(half.local.begin, half.local.end), half.batch.num_tokens());
+    }
+  }
+  for (size_t i = blocks_.size(); i-- > 0;) {
+    const TraceScope trace(weights ? "block backward" : "block backward input");
+    const Block* before = i > 0 ? blocks_[i - 1].get() : nullptr;
+    Block::Saved& kept = saved.blocks[i];
+    COHORT_RETURN_IF_ERROR(Call(hooks_.before_backward, BlockGroup(i)));
+    if (options_.recompute) {
+      COHORT_RETURN_IF_ERROR(blocks_[i]->Recompute(saved.batch, saved.rows, saved.scale, kept));
+    }
+    COHORT_RETURN_IF_ERROR(weights ? blocks_[i]->Backward(gradient, kept, before)
+                                   : blocks_[i]->BackwardInput(gradient, kept, before));
+    COHORT_RETURN_IF_ERROR(
+        Call(weights ? hooks_.after_backward : hooks_.after_backward_input, BlockGroup(i)));
+  }
+  if (options_.part.embedding) {
+    COHORT_RETURN_IF_ERROR(EmbeddingBackward(gradient, saved.rows));
+    return Tensor();
+  }
+  std::vector<Tensor> halves;
+  for (const HalfGradient& half : gradient) halves.push_back(half.rows);
+  return Join(halves);
 }
 
 absl::StatusOr<Tensor> DecoderImpl::Backward(const Tensor& dy, Saved& saved) {
-  auto& kept = static_cast<PartSaved&>(saved);
-  Tensor gradient = options_.part.head ? std::exchange(kept.gradient, {}) : dy;
-  for (size_t i = blocks_.size(); i-- > 0;) {
-    const TraceScope trace("block backward");
-    COHORT_RETURN_IF_ERROR(Call(hooks_.before_backward, BlockGroup(i)));
-    COHORT_RETURN_IF_ERROR(RecomputeBlock(i, kept));
-    COHORT_ASSIGN_OR_RETURN(gradient, blocks_[i]->BackwardInput(gradient, kept.blocks[i]));
-    blocks_[i]->BackwardWeight(kept.blocks[i]);
-    COHORT_RETURN_IF_ERROR(Call(hooks_.after_backward, BlockGroup(i)));
-  }
-  if (!options_.part.embedding) return gradient;
-  COHORT_RETURN_IF_ERROR(EmbeddingBackward(gradient, kept.batch.tokens));
-  return Tensor();
+  return BackwardBlocks(dy, static_cast<PartSaved&>(saved), /*weights=*/true);
 }
 
 absl::StatusOr<Tensor> DecoderImpl::BackwardInput(const Tensor& dy, Saved& saved) {
-  auto& kept = static_cast<PartSaved&>(saved);
-  Tensor gradient = options_.part.head ? std::exchange(kept.gradient, {}) : dy;
-  for (size_t i = blocks_.size(); i-- > 0;) {
-    const TraceScope trace("block backward input");
-    COHORT_RETURN_IF_ERROR(Call(hooks_.before_backward, BlockGroup(i)));
-    COHORT_RETURN_IF_ERROR(RecomputeBlock(i, kept));
-    COHORT_ASSIGN_OR_RETURN(gradient, blocks_[i]->BackwardInput(gradient, kept.blocks[i]));
-    COHORT_RETURN_IF_ERROR(Call(hooks_.after_backward_input, BlockGroup(i)));
-  }
-  if (!options_.part.embedding) return gradient;
-  COHORT_RETURN_IF_ERROR(EmbeddingBackward(gradient, kept.batch.tokens));
-  return Tensor();
+  return BackwardBlocks(dy, static_cast<PartSaved&>(saved), /*weights=*/false);
 }
 
 absl::Status DecoderImpl::BackwardWeight(Saved& saved) {
@@ -348,19 +366,25 @@ absl::StatusOr<LossSums> DecoderImpl::Evaluate(const TokenBatch& batch) {
 }
 
 absl::StatusOr<Tensor> DecoderImpl::Logits(const TokenBatch& batch) {
-  COHORT_ASSIGN_OR_RETURN(Stream stream, ForwardBlocks(batch, LossScale(), Tensor(), nullptr, nullptr));
-  Tensor logits;
+  const StreamRows rows = RowsOfBatch(batch, tensor());
+  COHORT_ASSIGN_OR_RETURN(std::vector<HalfStream> stream,
+                          ForwardBlocks(batch, rows, LossScale(), Tensor(), nullptr, nullptr));
+  std::vector<Tensor> halves;
   COHORT_RETURN_IF_ERROR(WithHead([&] {
-    logits = head_->Logits(std::exchange(stream, {}));
+    for (HalfStream& half : stream) halves.push_back(head_->Logits(std::exchange(half.stream, {})));
     return absl::OkStatus();
   }));
-  return logits;
+  return Join(halves);
 }
 
 absl::StatusOr<Tensor> DecoderImpl::ForwardPaged(const PagedBatch& batch, KvCache& cache) {
   COHORT_CHECK(cache.blocks.size() == blocks_.size(), "a cache of %zu blocks for a model of %zu",
                cache.blocks.size(), blocks_.size());
-  COHORT_ASSIGN_OR_RETURN(Stream stream, Embed(batch.tokens));
+  Stream stream;
+  COHORT_RETURN_IF_ERROR(Call(hooks_.before_forward, 0));
+  COHORT_ASSIGN_OR_RETURN(RowsInFlight embedded, Embed(batch.tokens));
+  COHORT_ASSIGN_OR_RETURN(stream.base, embedded.Arrive());
+  COHORT_RETURN_IF_ERROR(Call(hooks_.after_forward, 0));
   for (size_t i = 0; i < blocks_.size(); ++i) {
     COHORT_RETURN_IF_ERROR(Call(hooks_.before_forward, BlockGroup(i)));
     COHORT_RETURN_IF_ERROR(blocks_[i]->ForwardPaged(stream, batch, cache.blocks[i]));

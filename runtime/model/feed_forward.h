@@ -13,11 +13,11 @@ namespace cohort::runtime {
 
 // What a feed-forward computes on, and what the auxiliary losses of a gate need besides.
 struct FeedForwardInput {
-  Tensor x;                           // float [T, D]: this rank's rows where a tensor group divides them
-  int64_t total_rows = 0;             // over the tensor group: T where nothing is divided
+  Tensor x;                           // float [T, D]
   const TokenBatch* batch = nullptr;  // training: whose tokens these are; null in inference
   Tensor offsets = {};                // training: kI32 [S+1], the rows of x that belong to each sequence
   LossScale scale = {};
+  Meanwhile meanwhile = {};  // in a divided one
 };
 
 class FeedForward {
@@ -30,6 +30,9 @@ class FeedForward {
 
   virtual ~FeedForward() = default;
 
+  // Where a tensor group divides the tokens: true: it takes the rows of all ranks and makes a summand of their outputs
+  // from its part of the matrices; false: it takes this rank's rows and makes their outputs.
+  virtual bool divided() const = 0;
   // y [T, D]. `saved` null: inference, nothing is kept. `sums`, where not null, gets aux_loss, dropped, and
   // one row of expert_load and of block_aux_losses appended by a mixture of experts. Fails where
   // communication fails. In a group of ranks that share experts every rank must call it, even with T = 0. y
@@ -38,9 +41,9 @@ class FeedForward {
                                          LossSums* sums) = 0;
   // dx [T, D] of dy [T, D], the auxiliary losses' gradient included. Keeps in `saved` what BackwardWeight
   // needs. dx is the caller's to overwrite; dy stays as it is until BackwardWeight.
-  virtual absl::StatusOr<Tensor> BackwardInput(const Tensor& dy, Saved& saved) = 0;
+  virtual absl::StatusOr<Tensor> BackwardInput(const Tensor& dy, Saved& saved, const Meanwhile& meanwhile) = 0;
   // Accumulates the parameters' gradients. After BackwardInput; may come later (a pipeline delays it).
-  virtual void BackwardWeight(Saved& saved) = 0;
+  virtual void BackwardWeight(Saved& saved, const Meanwhile& meanwhile) = 0;
   // Once an optimizer step, after it: `load` is this block's row of expert_load over the whole global batch.
   // A gate with loss-free balancing moves its bias; others do nothing.
   virtual void UpdateBalance(const std::vector<int64_t>& load) {}

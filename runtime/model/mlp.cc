@@ -8,16 +8,16 @@
 namespace cohort::runtime {
 namespace {
 
-// x, dy [T, D] over the tensor group; gate, up, act [T, F], F of this part. After BackwardInput gate and up hold their gradients, and dy is known.
+// x, dy [T, D]; gate, up, act [T, F], F of this part. After BackwardInput gate and up hold their gradients, and dy is
+// known.
 struct MlpSaved final : FeedForward::Saved {
   Tensor x, gate, up, act, dy;
 };
 
 }  // namespace
 
-Mlp::Mlp(const ModelConfig& config, const std::string& prefix, int64_t intermediate_size, TensorGroup& tensor,
-         ParameterGroup& group)
-    : tensor_(tensor) {
+Mlp::Mlp(const ModelConfig& config, const std::string& prefix, int64_t intermediate_size,
+         const TensorGroup& tensor, ParameterGroup& group) {
   const int64_t d = config.hidden_size, f = intermediate_size;
   const double stddev = InitStddev(config);
   const Placement placement = PlacementIn(tensor);
@@ -31,8 +31,11 @@ Mlp::Mlp(const ModelConfig& config, const std::string& prefix, int64_t intermedi
 
 absl::StatusOr<Tensor> Mlp::Forward(const FeedForwardInput& input, std::unique_ptr<Saved>* saved,
                                     LossSums* sums) {
-  COHORT_ASSIGN_OR_RETURN(const Tensor x, tensor_.GatherRows(input.x, input.total_rows));
-  const Tensor gate = Linear(x, *gate_), up = Linear(x, *up_);
+  const Tensor& x = input.x;
+  const Tensor gate = Linear(x, *gate_);
+  Call(input.meanwhile);
+  const Tensor up = Linear(x, *up_);
+  Call(input.meanwhile);
   Tensor act = gate;
   if (saved != nullptr) {
     act = Tensor::Empty(gate.device(), gate.shape(), gate.dtype());
@@ -41,27 +44,32 @@ absl::StatusOr<Tensor> Mlp::Forward(const FeedForwardInput& input, std::unique_p
     *saved = std::move(kept);
   }
   gate.device().ops().SwiGlu(gate, up, act);
-  return tensor_.ReduceScatterRows(Linear(act, *down_));
+  return Linear(act, *down_);
 }
 
-absl::StatusOr<Tensor> Mlp::BackwardInput(const Tensor& dy, Saved& saved) {
+absl::StatusOr<Tensor> Mlp::BackwardInput(const Tensor& dy, Saved& saved, const Meanwhile& meanwhile) {
   auto& kept = static_cast<MlpSaved&>(saved);
-  COHORT_ASSIGN_OR_RETURN(kept.dy, tensor_.GatherRows(dy, kept.x.dim(0)));
+  kept.dy = dy;
   Device& device = dy.device();
   const Tensor dact = Tensor::Empty(device, kept.act.shape(), dy.dtype());
-  LinearInputGrad(kept.dy, *down_, dact);
+  LinearInputGrad(dy, *down_, dact);
+  Call(meanwhile);
   device.ops().SwiGluGrad(dact, kept.gate, kept.up, kept.gate, kept.up);
   const Tensor dx = Tensor::Empty(device, kept.x.shape(), dy.dtype());
   LinearInputGrad(kept.gate, *gate_, dx);
+  Call(meanwhile);
   LinearInputGrad(kept.up, *up_, dx, /*accumulate=*/true);
-  return tensor_.ReduceScatterRows(dx);
+  return dx;
 }
 
-void Mlp::BackwardWeight(Saved& saved) {
+void Mlp::BackwardWeight(Saved& saved, const Meanwhile& meanwhile) {
   auto& kept = static_cast<MlpSaved&>(saved);
   LinearWeightGrad(kept.dy, kept.act, *down_);
+  Call(meanwhile);
   LinearWeightGrad(kept.gate, kept.x, *gate_);
+  Call(meanwhile);
   LinearWeightGrad(kept.up, kept.x, *up_);
+  Call(meanwhile);
   kept = MlpSaved();
 }
 

@@ -7,8 +7,8 @@ class Whole final : public TensorGroup {
  public:
   int rank() const override { return 0; }
   int size() const override { return 1; }
-  absl::StatusOr<Tensor> GatherRows(const Tensor& x, int64_t total) override { return x; }
-  absl::StatusOr<Tensor> ReduceScatterRows(const Tensor& y) override { return y; }
+  RowsInFlight StartGatherRows(const Tensor& x, int64_t total) override { return RowsInFlight(x); }
+  RowsInFlight StartReduceScatterRows(const Tensor& y) override { return RowsInFlight(y); }
   absl::Status Sum(const Tensor& x) override { return absl::OkStatus(); }
   absl::Status Max(const Tensor& x) override { return absl::OkStatus(); }
 };

@@ -4,12 +4,39 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "comm/work.h"
 #include "runtime/tensor.h"
 
 namespace cohort::runtime {
+
+// Rows on their way between the ranks of a tensor group. Nobody touches them before Arrive.
+class RowsInFlight {
+ public:
+  // Already here.
+  explicit RowsInFlight(Tensor rows) : rows_(std::move(rows)) {}
+  // `work` makes `rows` of `from`.
+  RowsInFlight(Tensor rows, Tensor from, comm::Work work)
+      : rows_(std::move(rows)), from_(std::move(from)), work_(std::move(work)) {}
+  RowsInFlight(RowsInFlight&&) = default;
+  RowsInFlight& operator=(RowsInFlight&&) = delete;
+  ~RowsInFlight() { work_.Wait().IgnoreError(); }  // what it writes to is freed
+
+  bool Done() const { return work_.Done(); }
+  absl::StatusOr<Tensor> Arrive() {
+    const absl::Status status = work_.Wait();
+    from_ = Tensor();
+    if (!status.ok()) return status;
+    return rows_;
+  }
+
+ private:
+  Tensor rows_, from_;
+  comm::Work work_;
+};
 
 // Ranks that hold parts of the same matrices (Shoeybi et al., 2019) and, between the matrices, each a part of the
 // tokens (sequence-sharded norms: Korthikanti et al., 2022, section 4.2). Of T tokens, part r of n has rows
@@ -21,9 +48,11 @@ class TensorGroup {
   virtual int size() const = 0;
 
   // x, this part's rows of [total, D] -> [total, D]. With size() 1: x itself.
-  virtual absl::StatusOr<Tensor> GatherRows(const Tensor& x, int64_t total) = 0;
+  virtual RowsInFlight StartGatherRows(const Tensor& x, int64_t total) = 0;
   // y [T, D], a summand of every part -> this part's rows of the sum. With size() 1: y itself.
-  virtual absl::StatusOr<Tensor> ReduceScatterRows(const Tensor& y) = 0;
+  virtual RowsInFlight StartReduceScatterRows(const Tensor& y) = 0;
+  absl::StatusOr<Tensor> GatherRows(const Tensor& x, int64_t total) { return StartGatherRows(x, total).Arrive(); }
+  absl::StatusOr<Tensor> ReduceScatterRows(const Tensor& y) { return StartReduceScatterRows(y).Arrive(); }
   // In place, element by element over the parts; the same bits everywhere.
   virtual absl::Status Sum(const Tensor& x) = 0;
   virtual absl::Status Max(const Tensor& x) = 0;

@@ -102,9 +102,9 @@ TEST_P(MoeLayerTest, EveryGradientMatchesCentralDifferences) {
   for (const int64_t count : sums.expert_load[0]) choices += count;
   EXPECT_EQ(choices, 22);
   EXPECT_EQ(sums.dropped > 0, GetParam().capacity > 0) << "the case shows nothing about capacity";
-  const auto dx = test.layer->BackwardInput(dy, *saved);
+  const auto dx = test.layer->BackwardInput(dy, *saved, {});
   ASSERT_TRUE(dx.ok()) << dx.status();
-  test.layer->BackwardWeight(*saved);
+  test.layer->BackwardWeight(*saved, {});
 
   const auto loss = [&] {
     LossSums moved;
@@ -133,9 +133,9 @@ TEST_P(MoeLayerTest, TakesABatchOfNoTokens) {
   LossSums sums;
   const auto y = test.layer->Forward({.x = none, .batch = &batch, .offsets = batch.offsets, .scale = kScale}, &saved, &sums);
   ASSERT_TRUE(y.ok()) << y.status();
-  const auto dx = test.layer->BackwardInput(none, *saved);
+  const auto dx = test.layer->BackwardInput(none, *saved, {});
   ASSERT_TRUE(dx.ok()) << dx.status();
-  test.layer->BackwardWeight(*saved);
+  test.layer->BackwardWeight(*saved, {});
   EXPECT_EQ(dx->shape(), none.shape());
   EXPECT_EQ(sums.expert_load, (std::vector<std::vector<int64_t>>{{0, 0, 0, 0}}));
   EXPECT_EQ(sums.aux_loss, 0);

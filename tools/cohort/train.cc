@@ -167,6 +167,7 @@ class TrainRun {
                                                  .hybrid = arrangement.hybrid,
                                                  .schedule = arrangement.schedule,
                                                  .stages_per_rank = arrangement.stages_per_rank,
+                                                 .split_batch = arrangement.split_batch,
                                                  .deterministic = config_.train().deterministic(),
                                                  .virtual_shards = config_.train().virtual_shards()},
                                                 mesh, world_,

@@ -237,10 +237,13 @@ class Recorder final : public FeedForward {
     }
     return mlp_.Forward(input, saved, nullptr);
   }
-  absl::StatusOr<Tensor> BackwardInput(const Tensor& dy, Saved& saved) override {
-    return mlp_.BackwardInput(dy, saved);
+  bool divided() const override { return false; }
+  absl::StatusOr<Tensor> BackwardInput(const Tensor& dy, Saved& saved, const Meanwhile& meanwhile) override {
+    return mlp_.BackwardInput(dy, saved, meanwhile);
   }
-  void BackwardWeight(Saved& saved) override { mlp_.BackwardWeight(saved); }
+  void BackwardWeight(Saved& saved, const Meanwhile& meanwhile) override {
+    mlp_.BackwardWeight(saved, meanwhile);
+  }
   void UpdateBalance(const std::vector<int64_t>& load) override { load_ = load; }
 
   bool fail_ = false;
