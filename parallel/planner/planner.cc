@@ -70,8 +70,9 @@ bool Faster(const PlannedMesh& a, const PlannedMesh& b) { return a.seconds() < b
 // Goes through plans and keeps the best.
 class Search {
  public:
-  Search(const ModelCost& model, const Work& work, const Cluster& cluster, const Choices& choices)
-      : cluster_(cluster), choices_(choices), model_(model), pricer_(model, work, cluster) {}
+  Search(const ModelCost& model, const Work& work, const Cluster& cluster, const Choices& choices,
+         size_t keep)
+      : cluster_(cluster), choices_(choices), keep_(keep), model_(model), pricer_(model, work, cluster) {}
 
   absl::StatusOr<MeshRanking> Run() {
     struct Bounded {
@@ -86,7 +87,7 @@ class Search {
     std::stable_sort(shapes.begin(), shapes.end(),
                      [](const Bounded& a, const Bounded& b) { return a.least < b.least; });
     for (size_t i = 0; i < shapes.size(); ++i) {
-      if (found_.size() == kFound && shapes[i].least > found_.back().seconds()) {
+      if (found_.size() == most() && shapes[i].least > found_.back().seconds()) {
         ranking_.bounded = static_cast<int64_t>(shapes.size() - i);
         break;
       }
@@ -100,7 +101,7 @@ class Search {
 
  private:
   // More than are asked for: the simulation may change their order.
-  static constexpr size_t kFound = 2 * policy::kKeptPlans;
+  size_t most() const { return 2 * keep_; }
 
   bool Fits(const MeshPrice& price) const {
     return cluster_.memory == 0 || price.memory.total() <= static_cast<double>(cluster_.memory);
@@ -167,9 +168,9 @@ class Search {
       if (!smallest_ || priced.price.memory.total() < smallest_->price.memory.total()) smallest_ = priced;
       return false;
     }
-    if (found_.size() == kFound && !Faster(priced, found_.back())) return true;
+    if (found_.size() == most() && !Faster(priced, found_.back())) return true;
     found_.insert(std::upper_bound(found_.begin(), found_.end(), priced, Faster), priced);
-    if (found_.size() > kFound) found_.pop_back();
+    if (found_.size() > most()) found_.pop_back();
     return true;
   }
 
@@ -181,7 +182,7 @@ class Search {
       COHORT_ASSIGN_OR_RETURN(found.price, pricer_.Simulate(found.plan));
     }
     std::stable_sort(found_.begin(), found_.end(), Faster);
-    if (found_.size() > policy::kKeptPlans) found_.resize(policy::kKeptPlans);
+    if (found_.size() > keep_) found_.resize(keep_);
     ranking_.best = std::move(found_);
     return absl::OkStatus();
   }
@@ -227,6 +228,7 @@ class Search {
 
   const Cluster& cluster_;
   const Choices& choices_;
+  const size_t keep_;
   const ModelCost& model_;
   MeshPricer pricer_;
   MeshRanking ranking_;
@@ -328,8 +330,8 @@ std::string MeshRanking::Why(const Cluster& cluster) const {
 }
 
 absl::StatusOr<MeshRanking> RankMeshes(const ModelCost& model, const Work& work, const Cluster& cluster,
-                                       const Choices& choices) {
-  COHORT_ASSIGN_OR_RETURN(MeshRanking ranking, Search(model, work, cluster, choices).Run());
+                                       const Choices& choices, size_t keep) {
+  COHORT_ASSIGN_OR_RETURN(MeshRanking ranking, Search(model, work, cluster, choices, keep).Run());
   ranking.error = policy::kAssumedError;
   return ranking;
 }

@@ -11,6 +11,7 @@
 #include "parallel/planner/cluster.h"
 #include "parallel/planner/mesh_plan.h"
 #include "parallel/planner/model_cost.h"
+#include "parallel/planner/policy.h"
 #include "parallel/planner/price.h"
 
 namespace cohort::parallel::planner {
@@ -23,7 +24,7 @@ struct PlannedMesh {
 };
 
 struct MeshRanking {
-  // Those that fit, fastest first; never empty; at most policy::kKeptPlans.
+  // Those that fit, fastest first; never empty; at most as many as were asked for.
   std::vector<PlannedMesh> best;
   // Copies of the whole model that differ in their data only: the fastest, or, where it does not fit, the smallest.
   std::optional<PlannedMesh> data_parallel;
@@ -50,7 +51,7 @@ struct MeshRanking {
 // change the numbers that are computed. INVALID_ARGUMENT: no mesh is legal, with the reasons. RESOURCE_EXHAUSTED: none
 // fits; says what the smallest needs. Takes well under a second for 10,000 ranks.
 absl::StatusOr<MeshRanking> RankMeshes(const ModelCost& model, const Work& work, const Cluster& cluster,
-                                       const Choices& choices = {});
+                                       const Choices& choices = {}, size_t keep = policy::kKeptPlans);
 
 // Every shape whose axes divide the ranks and the model, the slowest axis varying slowest; others are counted in
 // `refused` by reason.

@@ -32,6 +32,7 @@ using parallel::planner::Work;
 struct MeshFlags {
   std::string model, cluster, mesh, measured, compute = "f32", json, svg;
   int ranks = 0;  // 0: all of the cluster
+  size_t keep = parallel::planner::policy::kKeptPlans;
   int64_t sequence_length = 0, global_batch = 0;
   double tflops = 0, memory_gb = 0;  // of a rank; 0: measured here, no limit
   double overlap = parallel::planner::policy::kOverlap;
@@ -89,7 +90,7 @@ absl::Status PlanMesh(const MeshFlags& flags) {
     COHORT_ASSIGN_OR_RETURN(calibration, parallel::planner::Calibrate(model, work, cluster, steps));
     cluster = calibration.Apply(std::move(cluster));
   }
-  COHORT_ASSIGN_OR_RETURN(MeshRanking ranking, parallel::planner::RankMeshes(model, work, cluster, choices));
+  COHORT_ASSIGN_OR_RETURN(MeshRanking ranking, parallel::planner::RankMeshes(model, work, cluster, choices, flags.keep));
   if (calibration.steps > 0) {
     ranking.error = calibration.error;
     ranking.measured_steps = calibration.steps;
@@ -148,6 +149,9 @@ void AddPlanMesh(CLI::App& plan, const Selected& selected) {
   app->add_option("--overlap", flags->overlap,
                   "The part of computing behind which gathers and reductions can hide, 0 to 1 (default 0.8)")
       ->check(CLI::Range(0.0, 1.0));
+  app->add_option("--keep", flags->keep, "How long the ranking is")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
   app->add_option("--json", flags->json, "Also write the ranking into this file");
   app->add_option("--svg", flags->svg, "Also draw the ranking into this file");
   app->callback([=] { selected([=] { return PlanMesh(*flags); }); });
