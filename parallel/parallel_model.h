@@ -47,6 +47,7 @@ class ParallelModel final : public runtime::Trainable {
       const runtime::ModelConfig& config, runtime::Device& device, const ParallelOptions& options,
       const Mesh& mesh, std::shared_ptr<comm::Communicator> world, std::unique_ptr<BatchSource> source);
 
+  const Mesh& mesh() const { return groups_.mesh; }
   // This rank's stages, ascending; without a pipeline one, the whole model. Parameters' tensors are defined where they
   // are not split, or while a group is used.
   std::vector<ModelPart>& parts() { return parts_; }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
 namespace cohort::parallel {
@@ -107,6 +108,31 @@ std::string DebugString(const AttentionWay& way, int ranks) {
   if (way.head_parts == ranks && ranks > 1) return "ulysses";
   const char* ring = way.moves == Moves::kQueries ? "token-ring" : "ring";
   return way.head_parts == 1 ? ring : absl::StrCat(way.head_parts, " x ulysses in ", ring);
+}
+
+absl::StatusOr<AttentionWay> ParseAttentionWay(absl::string_view name, int ranks) {
+  constexpr absl::string_view kMix = " x ulysses in ";
+  AttentionWay way;
+  absl::string_view ring = name;
+  if (name == "ulysses") {
+    way.head_parts = ranks;
+    return way;
+  }
+  if (const size_t at = name.find(kMix); at != absl::string_view::npos) {
+    if (!absl::SimpleAtoi(name.substr(0, at), &way.head_parts) || way.head_parts < 1) ring = "";
+    if (!ring.empty()) ring = name.substr(at + kMix.size());
+  }
+  if (ring != "ring" && ring != "token-ring") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("attention over a context group goes by ring, token-ring, ulysses, or a mix such as '2",
+                     kMix, "ring', not '", name, "'"));
+  }
+  way.moves = ring == "ring" ? Moves::kKeysAndValues : Moves::kQueries;
+  if (ranks % way.head_parts != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        way.head_parts, " ranks that exchange heads do not divide the ", ranks, " of a context group"));
+  }
+  return way;
 }
 
 PairTable::PairTable(const TokenSplit& split, int ranks_a_block)

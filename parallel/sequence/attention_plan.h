@@ -37,6 +37,8 @@ struct AttentionWay {
 };
 // "ring", "token-ring", "ulysses" or "2 x ulysses in token-ring".
 std::string DebugString(const AttentionWay& way, int ranks);
+// From those names. INVALID_ARGUMENT says what there is, or that heads cannot be exchanged among so many of the ranks.
+absl::StatusOr<AttentionWay> ParseAttentionWay(absl::string_view name, int ranks);
 
 // Visible pairs of a query block and a key block: blocks x blocks.
 class PairTable {

@@ -38,7 +38,8 @@ void ApplyDefaults(cohort::v1::TrainConfig& config, const ConfigFacts& facts);
 // read.
 absl::StatusOr<ModelConfig> ModelConfigFrom(const cohort::v1::TrainConfig& config);
 
-// Whether a completed configuration can be run: ranges, known names, what must divide what. INVALID_ARGUMENT
+// Whether a completed configuration can be run: ranges, known names, what of a model must divide what (what the ranks
+// must be divided by is seen by who divides them). INVALID_ARGUMENT
 // names the key, its value and what is allowed.
 absl::Status ValidateConfig(const cohort::v1::TrainConfig& config, const ModelConfig& model,
                             const ConfigFacts& facts);

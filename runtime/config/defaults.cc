@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <initializer_list>
+#include <numeric>
 
 #include "absl/time/time.h"
 #include "comm/policy.h"
@@ -58,18 +60,47 @@ void ApplyModel(cohort::v1::ModelSection& model, int64_t sequence_length, const 
   COHORT_DEFAULT(router, normalize_weights, true);
 }
 
-void ApplyTrain(cohort::v1::TrainSection& train, const ConfigFacts& facts) {
+void ApplyTrain(cohort::v1::TrainSection& train, const cohort::v1::ParallelSection& parallel,
+                const ConfigFacts& facts) {
   COHORT_DEFAULT(train, minutes, 0);
   if (train.minutes() > 0) COHORT_DEFAULT(train, steps, config_policy::kUnlimitedSteps);
   COHORT_DEFAULT(train, global_batch, 8 * facts.ranks);
-  // The largest share of a rank; the sum is made in 64 bits, whatever the user's numbers are.
-  COHORT_DEFAULT(train, micro_batch, Quotient(int64_t{train.global_batch()} + facts.ranks - 1, facts.ranks));
+  // The largest share of a rank; the sums are made in 64 bits, whatever the user's numbers are.
+  const int64_t pipeline = std::max(1, parallel.pipeline());
+  const int64_t together = std::max<int64_t>(1, pipeline * parallel.context() * parallel.tensor());
+  const int64_t sharers = std::max<int64_t>(1, facts.ranks / together);
+  const int64_t share = (int64_t{train.global_batch()} + sharers - 1) / sharers;
+  const int64_t parts = pipeline == 1 ? 1 : config_policy::kMicroBatchesPerStage * pipeline;
+  COHORT_DEFAULT(train, micro_batch, std::max<int64_t>(1, share / parts));
   COHORT_DEFAULT(train, dtype, facts.fast_bf16 ? "bf16" : "f32");
   COHORT_DEFAULT(train, recompute, false);
   COHORT_DEFAULT(train, clip_grad_norm, 1);
   COHORT_DEFAULT(train, eval_every, 0);
   COHORT_DEFAULT(train, eval_sequences, 64);
   COHORT_DEFAULT(train, threads, Quotient(facts.cores, facts.ranks_on_host));
+}
+
+void ApplyParallel(cohort::v1::ParallelSection& parallel, const ConfigFacts& facts) {
+  COHORT_DEFAULT(parallel, pipeline, 1);
+  COHORT_DEFAULT(parallel, context, 1);
+  COHORT_DEFAULT(parallel, tensor, 1);
+  COHORT_DEFAULT(parallel, expert, 1);
+  COHORT_DEFAULT(parallel, schedule, "1f1b");
+  COHORT_DEFAULT(parallel, context_split, "zigzag");
+  COHORT_DEFAULT(parallel, context_way, "ring");
+  // What is left of a host, and of all ranks, when the other axes have had theirs.
+  const auto left = [](int64_t ranks, std::initializer_list<int64_t> axes) {
+    for (const int64_t axis : axes) ranks = axis > 0 ? ranks / axis : ranks;
+    return std::max<int64_t>(ranks, 1);
+  };
+  const bool whole_hosts = facts.ranks_on_host > 0 && facts.ranks % facts.ranks_on_host == 0;
+  COHORT_DEFAULT(
+      parallel, shard,
+      whole_hosts ? std::gcd(left(facts.ranks_on_host, {parallel.context(), parallel.tensor()}),
+                             left(facts.ranks, {parallel.pipeline(), parallel.context(), parallel.tensor()}))
+                  : 1);
+  COHORT_DEFAULT(parallel, sharding, "ddp");
+  COHORT_DEFAULT(parallel, timeout_seconds, absl::ToDoubleSeconds(comm::policy::kTimeout));
 }
 
 void ApplySchedule(cohort::v1::ScheduleSection& schedule, bool has_end, int64_t steps) {
@@ -102,7 +133,8 @@ void ApplyDefaults(cohort::v1::TrainConfig& config, const ConfigFacts& facts) {
 
   const bool has_end = config.train().has_steps();
   if (!config.model().has_path()) ApplyModel(*config.mutable_model(), data.sequence_length(), facts);
-  ApplyTrain(*config.mutable_train(), facts);
+  ApplyParallel(*config.mutable_parallel(), facts);
+  ApplyTrain(*config.mutable_train(), config.parallel(), facts);
   ApplySchedule(*config.mutable_schedule(), has_end, config.train().steps());
 
   cohort::v1::OptimizerSection& optimizer = *config.mutable_optimizer();
@@ -112,13 +144,6 @@ void ApplyDefaults(cohort::v1::TrainConfig& config, const ConfigFacts& facts) {
   COHORT_DEFAULT(optimizer, beta2, 0.95);
   COHORT_DEFAULT(optimizer, eps, 1e-8);
   COHORT_DEFAULT(optimizer, weight_decay, 0.1);
-
-  cohort::v1::ParallelSection& parallel = *config.mutable_parallel();
-  COHORT_DEFAULT(parallel, expert, 1);
-  const bool whole_hosts = facts.ranks_on_host > 0 && facts.ranks % facts.ranks_on_host == 0;
-  COHORT_DEFAULT(parallel, shard, whole_hosts ? facts.ranks_on_host : 1);
-  COHORT_DEFAULT(parallel, sharding, "ddp");
-  COHORT_DEFAULT(parallel, timeout_seconds, absl::ToDoubleSeconds(comm::policy::kTimeout));
 
   cohort::v1::CheckpointSection& checkpoint = *config.mutable_checkpoint();
   COHORT_DEFAULT(checkpoint, every, 0);

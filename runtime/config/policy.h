@@ -8,6 +8,9 @@ namespace cohort::runtime::config_policy {
 // A name is taken for a slip of a known one within this many edits, or one edit per so many of its letters.
 inline constexpr int kNearestDistance = 2;
 inline constexpr int kNearestDistancePerLength = 3;
+// Micro-batches of a step for each pipeline rank, where nobody says more: with 1F1B a fifth of the time is bubble at
+// most.
+inline constexpr int64_t kMicroBatchesPerStage = 4;
 // A larger file is not a configuration.
 inline constexpr int64_t kMaxFileBytes = int64_t{1} << 20;
 // Widths and vocabularies that are worked out are rounded up to this.

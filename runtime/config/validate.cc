@@ -107,6 +107,11 @@ absl::Status CheckRanges(const cohort::v1::TrainConfig& config) {
       {"schedule.warmup_steps", schedule.warmup_steps(), 0, train.steps()},
       {"parallel.expert", config.parallel().expert(), 1},
       {"parallel.shard", config.parallel().shard(), 1},
+      {"parallel.pipeline", config.parallel().pipeline(), 1},
+      {"parallel.context", config.parallel().context(), 1},
+      {"parallel.tensor", config.parallel().tensor(), 1},
+      {"parallel.stages_per_rank",
+       config.parallel().has_stages_per_rank() ? config.parallel().stages_per_rank() : 1, 1},
       {"checkpoint.every", config.checkpoint().every(), 0},
       {"checkpoint.keep", config.checkpoint().keep(), 1},
       {"checkpoint.shard_megabytes", config.checkpoint().shard_megabytes(), 1, int64_t{1} << 30},
@@ -160,12 +165,8 @@ absl::Status CheckModel(const cohort::v1::TrainConfig& config, const ModelConfig
   return absl::OkStatus();
 }
 
-absl::Status CheckDivisions(const cohort::v1::TrainConfig& config, const ModelConfig& model,
-                            const ConfigFacts& facts) {
+absl::Status CheckDivisions(const cohort::v1::TrainConfig& config, const ModelConfig& model) {
   const int64_t expert = config.parallel().expert();
-  COHORT_RETURN_IF_ERROR(CheckDivides("parallel.expert", expert, "the number of ranks", facts.ranks));
-  COHORT_RETURN_IF_ERROR(
-      CheckDivides("parallel.shard", config.parallel().shard(), "the number of ranks", facts.ranks));
   if (expert > 1 && model.num_experts == 0) {
     return Bad("parallel.expert",
                absl::StrCat("is ", expert, "; a ", model.model_type, " model has no experts"));
@@ -181,7 +182,7 @@ absl::Status ValidateConfig(const cohort::v1::TrainConfig& config, const ModelCo
   COHORT_RETURN_IF_ERROR(CheckRanges(config));
   COHORT_RETURN_IF_ERROR(CheckNames(config));
   COHORT_RETURN_IF_ERROR(CheckModel(config, model, facts));
-  return CheckDivisions(config, model, facts);
+  return CheckDivisions(config, model);
 }
 
 }  // namespace cohort::runtime

@@ -11,6 +11,7 @@
 #include "absl/strings/str_format.h"
 #include "comm/check.h"
 #include "comm/policy.h"
+#include "parallel/arrangement.h"
 #include "parallel/mesh_communicators.h"
 #include "parallel/parallel_model.h"
 #include "runtime/checkpoint/agree.h"
@@ -68,21 +69,6 @@ absl::StatusOr<Data> OpenData(const v1::TrainConfig& config) {
   return data;
 }
 
-absl::StatusOr<parallel::Sharding> ShardingOf(const v1::ParallelSection& section) {
-  return parallel::ParseSharding(section.sharding(), section.secondary(), section.gather_codec(),
-                                 section.reduce_codec());
-}
-
-// Whether the ranks can be arranged as the configuration says.
-absl::Status CheckSharding(const v1::ParallelSection& section, int ranks) {
-  const absl::StatusOr<parallel::Sharding> sharding = ShardingOf(section);
-  absl::Status status = sharding.status();
-  if (sharding.ok()) status = parallel::Resolve(*sharding, section.shard(), ranks).status();
-  return status.ok() ? status
-                     : absl::Status(status.code(), absl::StrCat("parallel.sharding is '", section.sharding(),
-                                                                "': ", status.message()));
-}
-
 absl::StatusOr<ResolvedConfig> Resolve(v1::TrainConfig config, const comm::Communicator& world) {
   runtime::ConfigFacts facts{.ranks = world.size(),
                              .ranks_on_host = RanksOnHost(world),
@@ -95,7 +81,8 @@ absl::StatusOr<ResolvedConfig> Resolve(v1::TrainConfig config, const comm::Commu
     facts.tokenizer_size = tokenizer->vocab_size();
   }
   COHORT_ASSIGN_OR_RETURN(ResolvedConfig resolved, runtime::ResolveConfig(std::move(config), facts));
-  COHORT_RETURN_IF_ERROR(CheckSharding(resolved.config.parallel(), world.size()));
+  COHORT_RETURN_IF_ERROR(
+      parallel::ArrangementOf(resolved.config.parallel(), resolved.model, world.size()).status());
   return resolved;
 }
 
@@ -163,11 +150,9 @@ class TrainRun {
  private:
   absl::Status MakeModel() {
     runtime::Device& device = runtime::CpuDevice();
-    const v1::ParallelSection& section = config_.parallel();
-    COHORT_ASSIGN_OR_RETURN(
-        const parallel::Mesh mesh,
-        parallel::MakeMesh({.shard = section.shard(), .expert = section.expert()}, *world_));
-    COHORT_ASSIGN_OR_RETURN(const parallel::Sharding sharding, ShardingOf(section));
+    COHORT_ASSIGN_OR_RETURN(const parallel::Arrangement arrangement,
+                            parallel::ArrangementOf(config_.parallel(), model_config_, world_->size()));
+    COHORT_ASSIGN_OR_RETURN(const parallel::Mesh mesh, parallel::MakeMesh(arrangement.shape, *world_));
     const auto compute = ParseDataType(config_.train().dtype());
     COHORT_CHECK(compute.has_value(), "a validated config has dtype %s", config_.train().dtype().c_str());
     COHORT_ASSIGN_OR_RETURN(
@@ -176,12 +161,15 @@ class TrainRun {
                                                  .recompute = config_.train().recompute(),
                                                  .global_batch = config_.train().global_batch(),
                                                  .micro_batch = config_.train().micro_batch(),
-                                                 .sharding = sharding},
+                                                 .sharding = arrangement.sharding,
+                                                 .context = arrangement.context,
+                                                 .schedule = arrangement.schedule,
+                                                 .stages_per_rank = arrangement.stages_per_rank},
                                                 mesh, world_,
                                                 MakeLoaderSource(data_.training, data_.held_out, device)));
     if (!model_->parameters().whole()) {
       return absl::UnimplementedError(absl::StrCat(
-          "parallel.sharding is ", section.sharding(),
+          "parallel.sharding is ", config_.parallel().sharding(),
           ", and checkpoints cannot hold optimizer state that is split over ranks yet; use ddp"));
     }
     optimizer_ = runtime::OptimizerState::For(model_->slices());
@@ -264,11 +252,10 @@ class TrainRun {
                                 model_config_.num_experts_per_tok);
     }
     log_->Note(absl::StrFormat(
-        "%s: %.1f million parameters%s; %s on %d rank%s (expert groups of %d), %d threads each; %d sequences "
-        "of %d "
-        "tokens a step, %.1f steps an epoch",
+        "%s: %.1f million parameters%s; %s on %d rank%s (%s), %d threads each; %d sequences of %d tokens a "
+        "step, %.1f steps an epoch",
         model_config_.model_type, static_cast<double>(model_config_.NumParameters()) / 1e6, experts,
-        Name(compute), world_->size(), world_->size() == 1 ? "" : "s", config_.parallel().expert(),
+        Name(compute), world_->size(), world_->size() == 1 ? "" : "s", model_->mesh().shape().DebugString(),
         runtime::CpuThreads(), config_.train().global_batch(), config_.data().sequence_length(),
         static_cast<double>(data_.training->samples_per_epoch()) / config_.train().global_batch()));
     if (optimizer_.step > 0) {
@@ -320,7 +307,8 @@ absl::Status Train(const TrainFlags& flags) {
   ResolvedConfig resolved = *std::move(resolution);
   runtime::SetCpuThreads(resolved.config.train().threads());
   COHORT_ASSIGN_OR_RETURN(Data data, OpenData(resolved.config));
-  return TrainRun(std::move(resolved), std::move(data), std::move(world)).Run();
+  const absl::Status status = TrainRun(std::move(resolved), std::move(data), std::move(world)).Run();
+  return runtime::WithPlace(status, flags.config, flags.overrides);
 }
 
 }  // namespace

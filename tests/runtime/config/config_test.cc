@@ -58,7 +58,8 @@ TEST(DefaultsTest, AsTheSchemasCommentsSay) {
                 "optimizer: {name: adamw, lr: 3e-4, beta1: 0.9, beta2: 0.95, eps: 1e-8,\n"
                 "  weight_decay: 0.1}\n"
                 "schedule: {decay: cosine, warmup_steps: 10, min_lr_ratio: 0.1, wsd_decay_ratio: 0.2}\n"
-                "parallel: {expert: 1, timeout_seconds: 120, shard: 2, sharding: ddp}\n"
+                "parallel: {expert: 1, timeout_seconds: 120, pipeline: 1, context: 1, tensor: 1, schedule: 1f1b,\n"
+                "  context_split: zigzag, context_way: ring, shard: 2, sharding: ddp}\n"
                 "checkpoint: {every: 0, keep: 2, resume: true, shard_megabytes: 2048}\n"
                 "metrics: {tensorboard: true, log_every: 10, trace_steps: 0}\n",
                 "f", expected)
@@ -188,7 +189,8 @@ TEST(ValidateTest, NamesTheKeyAndWhatIsAllowed) {
       {{"schedule.decay=exponential"}, "schedule.decay is 'exponential'; it must be cosine or linear or wsd"},
       {{"schedule.warmup_steps=1001"}, "schedule.warmup_steps is 1001; it must be 0 to 1000"},
       {{"schedule.min_lr_ratio=1.5"}, "schedule.min_lr_ratio is 1.5; it must be at least 0 and at most 1"},
-      {{"parallel.expert=2"}, "parallel.expert is 2; it must divide the number of ranks, which is 3", 3},
+      {{"parallel.tensor=0"}, "parallel.tensor is 0; it must be 1 or more"},
+      {{"parallel.stages_per_rank=0"}, "parallel.stages_per_rank is 0; it must be 1 or more"},
       {{"parallel.expert=2"}, "parallel.expert is 2; a llama model has no experts", 2},
       {{"parallel.expert=3", "model.model_type=qwen3_moe"}, "must divide model.num_experts, which is 8", 3},
       {{"parallel.expert=0"}, "parallel.expert is 0"},
@@ -208,6 +210,19 @@ TEST(ValidateTest, NamesTheKeyAndWhatIsAllowed) {
     EXPECT_EQ(resolved.status().code(), absl::StatusCode::kInvalidArgument) << c.message;
     EXPECT_THAT(std::string(resolved.status().message()), HasSubstr(c.message));
   }
+}
+
+TEST(DefaultsTest, AxesShareTheRanksOfAHost) {
+  ConfigFacts facts = Facts(8);
+  facts.ranks_on_host = 4;
+  const auto pipeline = ResolveConfig(Base({"parallel.pipeline=4", "train.global_batch=64"}), facts);
+  ASSERT_TRUE(pipeline.ok()) << pipeline.status();
+  EXPECT_EQ(pipeline->config.parallel().shard(), 2);
+  EXPECT_EQ(pipeline->config.train().micro_batch(), 2);  // two ranks share 64 sequences, in 16 micro-batches each
+  const auto tensor = ResolveConfig(Base({"parallel.tensor=2", "train.global_batch=64"}), facts);
+  ASSERT_TRUE(tensor.ok()) << tensor.status();
+  EXPECT_EQ(tensor->config.parallel().shard(), 2);
+  EXPECT_EQ(tensor->config.train().micro_batch(), 16);
 }
 
 TEST(ValidateTest, StepsOrMinutesAreNeeded) {

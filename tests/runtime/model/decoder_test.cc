@@ -171,7 +171,11 @@ class HooksTest : public testing::TestWithParam<bool> {
         return calls_.back() == fail_at_ ? absl::UnavailableError("a peer is gone") : absl::OkStatus();
       };
     };
-    decoder->SetHooks({hook("+f"), hook("-f"), hook("+b"), hook("-b")});
+    decoder->SetHooks({.before_forward = hook("+f"),
+                       .after_forward = hook("-f"),
+                       .before_backward = hook("+b"),
+                       .after_backward_input = nullptr,
+                       .after_backward = hook("-b")});
     return decoder;
   }
 
@@ -220,7 +224,8 @@ INSTANTIATE_TEST_SUITE_P(Embeddings, HooksTest, testing::Bool(),
 class Recorder final : public FeedForward {
  public:
   Recorder(const ModelConfig& config, const std::string& prefix, ParameterGroup& group)
-      : mlp_(config, FamilyOf(config).expert_names.SharedPrefix(prefix), config.moe_intermediate_size, group),
+      : mlp_(config, FamilyOf(config).expert_names.SharedPrefix(prefix), config.moe_intermediate_size,
+             WholeTensors(), group),
         experts_(config.num_experts) {}
 
   absl::StatusOr<Tensor> Forward(const FeedForwardInput& input, std::unique_ptr<Saved>* saved,
