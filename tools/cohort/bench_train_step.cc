@@ -186,14 +186,13 @@ absl::StatusOr<std::vector<Arrangement>> ArrangementsOf(const TrainStepFlags& fl
 absl::Status Predict(const runtime::ModelConfig& config, const TrainStepFlags& flags,
                      comm::Communicator& world, std::vector<Variant>& variants) {
   const DataType dtype = *ParseDataType(flags.bench->dtype);
-  COHORT_ASSIGN_OR_RETURN(const parallel::planner::Cluster cluster,
-                          parallel::planner::RunningCluster(world, runtime::CpuDevice(), dtype));
   const parallel::planner::ModelCost model(config, flags.sequence);
-  parallel::planner::MeshPricer pricer(model,
-                                       {.sequence_length = flags.sequence,
+  const parallel::planner::Work work = {.sequence_length = flags.sequence,
                                         .global_batch = flags.batch * world.size(),
-                                        .compute_bytes = dtype == DataType::kBF16 ? 2 : 4},
-                                       cluster);
+                                        .compute_bytes = dtype == DataType::kBF16 ? 2 : 4};
+  COHORT_ASSIGN_OR_RETURN(const parallel::planner::Cluster cluster,
+                          RunningCluster(world, runtime::CpuDevice(), dtype, model, work));
+  parallel::planner::MeshPricer pricer(model, work, cluster);
   for (Variant& variant : variants) {
     COHORT_RETURN_IF_ERROR(pricer.Check(variant.arrangement.plan));
     COHORT_ASSIGN_OR_RETURN(const parallel::planner::MeshPrice price,
