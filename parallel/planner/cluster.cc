@@ -58,21 +58,65 @@ absl::Status ShareNumbers(comm::Communicator& world, std::vector<double>& number
   return world.Broadcast(numbers.data(), numbers.size(), DataType::kF64, 0).Wait();
 }
 
-struct Measured {
-  double flops = 0, alone = 0, update = 0;  // alone: seconds of a block
+// By one rank, while the others wait.
+struct Alone {
+  double flops = 0, update = 0;
   LayerTimes layers;
 };
 
-absl::StatusOr<Measured> MeasureAlone(runtime::Device& device, DataType compute, const ModelCost& model,
-                                      const MeasuredRange& range, bool layers) {
-  Measured measured;
-  measured.update = MeasureUpdate(device, compute);
-  measured.flops = runtime::MeasureMatMulRate(compute, 0);
-  if (!layers) return measured;
-  COHORT_ASSIGN_OR_RETURN(measured.layers, MeasureLayers(model, device, compute, range));
-  COHORT_ASSIGN_OR_RETURN(measured.alone,
-                          TimeOfBlock(model, device, compute, policy::kSharedTokens, policy::kSharedSeconds));
-  return measured;
+absl::StatusOr<Alone> MeasureAlone(runtime::Device& device, DataType compute, const ModelCost& model,
+                                   const MeasuredRange& range, bool layers) {
+  Alone alone;
+  alone.update = MeasureUpdate(device, compute);
+  if (!layers) {
+    alone.flops = runtime::MeasureMatMulRate(compute, 0);
+    return alone;
+  }
+  COHORT_ASSIGN_OR_RETURN(alone.layers, MeasureLayers(model, device, compute, range));
+  alone.flops = alone.layers.BestRate(model);
+  return alone;
+}
+
+// The largest of all ranks' numbers.
+absl::StatusOr<double> Largest(comm::Communicator& world, double mine) {
+  COHORT_RETURN_IF_ERROR(world.AllReduce(&mine, &mine, 1, DataType::kF64, comm::ReduceOp::kMax).Wait());
+  return mine;
+}
+
+// What ranks take from each other: by blocks of the model that one runs alone, all run at once, and all run and meet one
+// other after each.
+absl::Status MeasureSharing(comm::Communicator& world, runtime::Device& device, DataType compute,
+                            const ModelCost& model, Cluster& cluster) {
+  absl::StatusOr<BlockLoad> load = BlockLoad::Create(model, device, compute, policy::kSharedTokens);
+  COHORT_RETURN_IF_ERROR(AgreeOnSuccess(world, load.status(), "measuring what ranks take from each other"));
+  std::vector<double> numbers = {0, 0};  // seconds of a run alone; runs
+  absl::Status status;
+  if (world.rank() == 0) {
+    absl::StatusOr<double> first = load->Run(policy::kSharedRunsFewest);
+    status = first.status();
+    const double runs = policy::kSharedSeconds / std::max(1e-6, first.value_or(1));
+    numbers[1] = std::clamp(std::floor(runs), static_cast<double>(policy::kSharedRunsFewest),
+                            static_cast<double>(policy::kSharedRunsMost));
+    if (first.ok()) first = load->Run(static_cast<int>(numbers[1]));
+    numbers[0] = first.value_or(1);
+  }
+  COHORT_RETURN_IF_ERROR(AgreeOnSuccess(world, status, "measuring what ranks take from each other"));
+  COHORT_RETURN_IF_ERROR(ShareNumbers(world, numbers));
+  const int runs = static_cast<int>(numbers[1]);
+  COHORT_ASSIGN_OR_RETURN(const auto pair, world.Split(world.rank() / 2, world.rank()));
+  COHORT_RETURN_IF_ERROR(world.Barrier().Wait());
+  absl::StatusOr<double> apart = load->Run(runs);
+  COHORT_ASSIGN_OR_RETURN(const double together, Largest(world, apart.value_or(0)));
+  double token = 0;
+  const absl::StatusOr<double> met = load->Run(
+      runs, [&] { return pair->AllReduce(&token, &token, 1, DataType::kF64, comm::ReduceOp::kSum).Wait(); });
+  status = apart.status();
+  status.Update(met.status());
+  COHORT_RETURN_IF_ERROR(AgreeOnSuccess(world, status, "measuring what ranks take from each other"));
+  COHORT_ASSIGN_OR_RETURN(const double meeting, Largest(world, *met));
+  cluster.cores = std::clamp(numbers[0] / together, 1e-3, 1.0);
+  cluster.meeting = std::max(0.0, meeting - together);
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -87,43 +131,35 @@ absl::StatusOr<Cluster> RunningCluster(comm::Communicator& world, runtime::Devic
   // Values, masters and gradients.
   const double bytes = static_cast<double>(largest) * (static_cast<double>(work.compute_bytes) + 8);
   const bool layers = bytes < policy::kMeasuredMemory * static_cast<double>(memory);
-  // From one sequence over all ranks to a rank's share where all others of a stage share it.
+  // From a sequence that all share to a rank's part of the batch where all others share it.
   const auto length = static_cast<double>(work.sequence_length);
   const int ranks = world.size();
   const MeasuredRange range = {.fewest = std::max(1.0, length / ranks),
                                .most = length * static_cast<double>(work.global_batch),
                                .tensor = ranks,
                                .expert = ranks};
-  Measured measured;
+  Alone alone;
   absl::Status status;
   if (world.rank() == 0) {
-    absl::StatusOr<Measured> alone = MeasureAlone(device, compute, model, range, layers);
-    status = alone.status();
-    if (alone.ok()) measured = *std::move(alone);
+    absl::StatusOr<Alone> measured = MeasureAlone(device, compute, model, range, layers);
+    status = measured.status();
+    if (measured.ok()) alone = *std::move(measured);
   }
   COHORT_RETURN_IF_ERROR(AgreeOnSuccess(world, status, "measuring what layers take"));
-  std::vector<double> numbers = {measured.flops, measured.alone, measured.update};
+  std::vector<double> numbers = {alone.flops, alone.update};
   COHORT_RETURN_IF_ERROR(ShareNumbers(world, numbers));
-  std::vector<double> points = measured.layers.Encode();
+  std::vector<double> points = alone.layers.Encode();
   COHORT_RETURN_IF_ERROR(ShareNumbers(world, points));
-  double together = 0;
-  if (layers) {
-    absl::StatusOr<double> time =
-        TimeOfBlock(model, device, compute, policy::kSharedTokens, policy::kSharedSeconds);
-    status = time.status();
-    together = time.value_or(0);
-    COHORT_RETURN_IF_ERROR(AgreeOnSuccess(world, status, "measuring what ranks take from each other"));
-  } else {
-    numbers[1] = 1 / numbers[0];
-    together = 1 / runtime::MeasureMatMulRate(compute, 0);
-  }
-  COHORT_RETURN_IF_ERROR(
-      world.AllReduce(&together, &together, 1, DataType::kF64, comm::ReduceOp::kMax).Wait());
   COHORT_ASSIGN_OR_RETURN(Cluster cluster,
                           DescribedCluster(world.TopologyText(), "this job", numbers[0], memory));
-  cluster.cores = std::clamp(numbers[1] / together, 1e-3, 1.0);
-  cluster.update_seconds = numbers[2];
+  cluster.update_seconds = numbers[1];
   cluster.layers = LayerTimes::Decode(points);
+  if (layers) {
+    COHORT_RETURN_IF_ERROR(MeasureSharing(world, device, compute, model, cluster));
+  } else {
+    COHORT_ASSIGN_OR_RETURN(const double slowest, Largest(world, 1 / runtime::MeasureMatMulRate(compute, 0)));
+    cluster.cores = std::clamp(1 / (numbers[0] * slowest), 1e-3, 1.0);
+  }
   return cluster;
 }
 

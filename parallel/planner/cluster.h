@@ -23,6 +23,9 @@ struct Cluster {
   // The part of a core that a rank has where all compute at once: less than one where ranks share cores. While some of
   // them wait, others have more. Above 0.
   double cores = 1;
+  // What it costs besides its price that ranks meet in a message while all compute: a rank that is waited for, or was
+  // waiting, has to get a core first.
+  double meeting = 0;         // seconds
   LayerTimes layers = {};     // measured; empty: FLOPs over `flops`
   double update_seconds = 0;  // of the optimizer for an element; 0: as memory moves
   // The part of computing time behind which gathers and reductions can hide.
@@ -41,8 +44,8 @@ absl::StatusOr<Cluster> DescribedCluster(absl::string_view topology, absl::strin
                                          int64_t memory);
 
 // Collective. The ranks that are running, with the prices their communicator has (measured where it was made to). What
-// layers take is measured by one rank while the others wait, and what ranks take from each other by all at once: the
-// slowest counts. Memory is a rank's share of what its host has free. The same on all ranks. Takes a second or two.
+// layers take is measured by one rank while the others wait; what ranks take from each other, and what meeting costs, by
+// all at once: the slowest counts. Memory is a rank's share of what its host has free. The same on all ranks. Takes a second or two.
 absl::StatusOr<Cluster> RunningCluster(comm::Communicator& world, runtime::Device& device, DataType compute,
                                        const ModelCost& model, const Work& work);
 

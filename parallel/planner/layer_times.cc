@@ -48,6 +48,18 @@ std::optional<LayerSeconds> LayerTimes::Of(Layer layer, int tensor, int expert, 
                scale);
 }
 
+double LayerTimes::BestRate(const ModelCost& model) const {
+  double best = 0;
+  for (const auto& [key, points] : curves_) {
+    const auto& [layer, tensor, expert] = key;
+    for (const auto& [tokens, seconds] : points) {
+      const double flops = 3 * model.layer(layer).matrix_flops * tokens / tensor;
+      best = std::max(best, flops / std::max(1e-12, seconds.forward + seconds.backward));
+    }
+  }
+  return best;
+}
+
 LayerTimes LayerTimes::Slower(double factor) const {
   LayerTimes slower = *this;
   for (auto& [key, points] : slower.curves_) {

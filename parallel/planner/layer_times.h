@@ -29,6 +29,8 @@ class LayerTimes {
   // layer was not measured.
   std::optional<LayerSeconds> Of(Layer layer, int tensor, int expert, double tokens) const;
 
+  // The most FLOP/s of all that was measured; 0 where nothing was.
+  double BestRate(const ModelCost& model) const;
   // The same, taking so many times as long.
   LayerTimes Slower(double factor) const;
 

@@ -191,19 +191,32 @@ absl::StatusOr<LayerTimes> MeasureLayers(const ModelCost& model, runtime::Device
   return times;
 }
 
-absl::StatusOr<double> TimeOfBlock(const ModelCost& model, runtime::Device& device, DataType compute,
-                                   int64_t tokens, double seconds) {
-  COHORT_ASSIGN_OR_RETURN(Stack stack, MakeStack(model, model.block(0), 1, 1, device, compute));
-  const runtime::TokenBatch batch =
-      BatchOf(device, tokens, std::min(tokens, model.sequence_length()), stack.decoder->config().vocab_size);
-  COHORT_RETURN_IF_ERROR(RunOnce(stack, batch).status());
-  int runs = 0;
+struct BlockLoad::State {
+  Stack stack;
+  runtime::TokenBatch batch;
+};
+
+BlockLoad::BlockLoad(std::unique_ptr<State> state) : state_(std::move(state)) {}
+BlockLoad::BlockLoad(BlockLoad&&) noexcept = default;
+BlockLoad::~BlockLoad() = default;
+
+absl::StatusOr<BlockLoad> BlockLoad::Create(const ModelCost& model, runtime::Device& device, DataType compute,
+                                            int64_t tokens) {
+  auto state = std::make_unique<State>();
+  COHORT_ASSIGN_OR_RETURN(state->stack, MakeStack(model, model.block(0), 1, 1, device, compute));
+  state->batch = BatchOf(device, tokens, std::min(tokens, model.sequence_length()),
+                         state->stack.decoder->config().vocab_size);
+  COHORT_RETURN_IF_ERROR(RunOnce(state->stack, state->batch).status());
+  return BlockLoad(std::move(state));
+}
+
+absl::StatusOr<double> BlockLoad::Run(int times, const std::function<absl::Status()>& meet) {
   const auto begin = Clock::now();
-  while (runs < policy::kMeasuredRuns || Since(begin) < seconds) {
-    COHORT_RETURN_IF_ERROR(RunOnce(stack, batch).status());
-    ++runs;
+  for (int i = 0; i < times; ++i) {
+    COHORT_RETURN_IF_ERROR(RunOnce(state_->stack, state_->batch).status());
+    if (meet) COHORT_RETURN_IF_ERROR(meet());
   }
-  return Since(begin) / runs / stack.layers;
+  return Since(begin) / times;
 }
 
 double MeasureUpdate(runtime::Device& device, DataType compute) {

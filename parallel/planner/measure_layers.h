@@ -2,7 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "comm/data_type.h"
 #include "parallel/planner/layer_times.h"
@@ -24,10 +27,22 @@ struct MeasuredRange {
 absl::StatusOr<LayerTimes> MeasureLayers(const ModelCost& model, runtime::Device& device, DataType compute,
                                          const MeasuredRange& range);
 
-// Seconds of forward and backward of one block, of `tokens` tokens: the mean of as many as `seconds` allow, three at
-// least.
-absl::StatusOr<double> TimeOfBlock(const ModelCost& model, runtime::Device& device, DataType compute,
-                                   int64_t tokens, double seconds);
+// A few blocks that are run again and again: a load, whose time shows what ranks take from each other.
+class BlockLoad {
+ public:
+  static absl::StatusOr<BlockLoad> Create(const ModelCost& model, runtime::Device& device, DataType compute,
+                                          int64_t tokens);
+  BlockLoad(BlockLoad&&) noexcept;
+  ~BlockLoad();
+
+  // Mean seconds of a forward and a backward of all of them, and of `meet` after each where it is not null.
+  absl::StatusOr<double> Run(int times, const std::function<absl::Status()>& meet = nullptr);
+
+ private:
+  struct State;
+  explicit BlockLoad(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
 
 // Seconds of AdamW's update of an element.
 double MeasureUpdate(runtime::Device& device, DataType compute);

@@ -35,9 +35,11 @@ inline constexpr int kMeasuredBlocks = 4;
 inline constexpr int64_t kMeasuredVocabulary = 512;
 // Elements that an optimizer updates.
 inline constexpr int64_t kMeasuredUpdate = 1 << 21;
-// What ranks that compute at once take from each other is seen with so many tokens, for so many seconds.
-inline constexpr int64_t kSharedTokens = 64;
+// What ranks that compute at once take from each other, and what it costs that two of them meet, is seen with blocks of
+// so many tokens, run for so many seconds, between so few and so many times.
+inline constexpr int64_t kSharedTokens = 16;
 inline constexpr double kSharedSeconds = 0.2;
+inline constexpr int kSharedRunsFewest = 5, kSharedRunsMost = 100;
 // A model whose largest layer takes a larger part of a rank's memory than this is not measured; the rate of a plain
 // product stands for its layers.
 inline constexpr double kMeasuredMemory = 0.125;

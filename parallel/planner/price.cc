@@ -196,7 +196,7 @@ double MeshPricer::Moves(Operation operation, const Splits& splits, int stride, 
 double MeshPricer::HopSeconds(const MeshPlan& plan, const Resolved& resolved) const {
   const double bytes = resolved.mean_tokens / plan.shape.tensor *
                        static_cast<double>(model_.config().hidden_size) * work_.compute_bytes;
-  return links_.Send({plan.shape.pipeline, resolved.stage}, bytes);
+  return links_.Send({plan.shape.pipeline, resolved.stage}, bytes) + cluster_.meeting;
 }
 
 LayerSeconds MeshPricer::ComputingOf(Layer layer, const MeshPlan& plan, double tokens) const {
@@ -232,8 +232,8 @@ MeshPricer::LayerCosts MeshPricer::TimesOf(Layer layer, const MeshPlan& plan, co
 
   if (shape.tensor > 1) {
     const GroupShape group{shape.tensor, 1};
-    const double gather = links_.Seconds(Operation::kAllGather, group, stream);
-    const double scatter = links_.Seconds(Operation::kReduceScatter, group, stream);
+    const double gather = links_.Seconds(Operation::kAllGather, group, stream) + cluster_.meeting;
+    const double scatter = links_.Seconds(Operation::kReduceScatter, group, stream) + cluster_.meeting;
     // Around attention and around a dense feed-forward; a sparse one takes the rows as they are.
     const double pairs = layer == Layer::kDense ? 2 : layer == Layer::kSparse ? 1 : 0;
     times.tensor_forward = times.tensor_backward = pairs * (gather + scatter);
@@ -254,14 +254,14 @@ MeshPricer::LayerCosts MeshPricer::TimesOf(Layer layer, const MeshPlan& plan, co
     const double there = links_.Send(ring, elements * compute_bytes);
     const double back = links_.Send(ring, elements * (compute_bytes + kStateBytes));
     const double steps = shape.context - 1;
-    times.context_forward = steps * std::max(0.0, there - step);
-    times.context_backward = steps * std::max(0.0, back - 2 * step);
-    times.context_hidden = steps * (there + back) - times.context_forward - times.context_backward;
+    times.context_forward = steps * (std::max(0.0, there - step) + cluster_.meeting);
+    times.context_backward = steps * (std::max(0.0, back - 2 * step) + cluster_.meeting);
+    times.context_hidden = steps * (std::min(there, step) + std::min(back, 2 * step));
   }
   if (shape.expert > 1 && layer == Layer::kSparse) {
     const double sent =
         rows * static_cast<double>(config.num_experts_per_tok * config.hidden_size) * compute_bytes;
-    const double exchange = links_.Seconds(Operation::kAllToAll, {shape.expert, 1}, sent);
+    const double exchange = links_.Seconds(Operation::kAllToAll, {shape.expert, 1}, sent) + cluster_.meeting;
     times.expert_forward = times.expert_backward = 2 * exchange;
   }
   const struct {

@@ -46,6 +46,7 @@ struct TrainStepFlags {
   int64_t batch = 32;  // sequences a step on each rank
   int64_t micro_batch = 8;
   int steps = 3;
+  double step_seconds = 0;
   int pipeline = 1, context = 1, tensor = 1, expert = 1;
   int shard = 0;                    // 0: the ranks of a host
   std::string schedule = "1f1b";    // of a pipeline
@@ -127,7 +128,23 @@ class Stepper {
 
   const parallel::StateMemory& memory() const { return model_->parameters().plan(); }
 
-  absl::StatusOr<double> TokensPerSecond() {
+  // Of as many steps as take so long, one at least.
+  absl::StatusOr<double> TokensPerSecond(double seconds) {
+    double sum = 0;
+    int steps = 0;
+    int64_t more = 1;
+    while (more != 0) {
+      COHORT_ASSIGN_OR_RETURN(const double step, StepSeconds());
+      sum += step, ++steps;
+      COHORT_ASSIGN_OR_RETURN(more, model_->AgreeMax(sum < seconds ? 1 : 0));
+    }
+    return static_cast<double>(tokens_) * steps / sum;
+  }
+
+ private:
+  Stepper() = default;
+
+  absl::StatusOr<double> StepSeconds() {
     COHORT_RETURN_IF_ERROR(model_->Barrier());
     const auto begin = std::chrono::steady_clock::now();
     COHORT_ASSIGN_OR_RETURN(const runtime::StepResult step, model_->ComputeGradients(optimizer_.step));
@@ -135,12 +152,9 @@ class Stepper {
     runtime::AdamWStep(model_->slices(), {}, 1e-4, runtime::ClipFactor(norm, 1.0), optimizer_);
     COHORT_RETURN_IF_ERROR(model_->AfterStep(step));
     COHORT_RETURN_IF_ERROR(model_->Barrier());
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    return static_cast<double>(tokens_) / seconds;
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   }
 
- private:
-  Stepper() = default;
   std::unique_ptr<parallel::ParallelModel> model_;
   runtime::OptimizerState optimizer_;
   int64_t tokens_ = 0;
@@ -241,11 +255,12 @@ absl::Status BenchTrainStep(const TrainStepFlags& flags) {
     if (world->rank() == 0) {
       rate = runtime::MeasureMatMulRate(dtype);
       if (alone != nullptr) {
-        COHORT_ASSIGN_OR_RETURN(alone_speed, alone->TokensPerSecond());
+        COHORT_ASSIGN_OR_RETURN(alone_speed, alone->TokensPerSecond(flags.step_seconds));
       }
     }
     for (Variant& variant : variants) {
-      COHORT_ASSIGN_OR_RETURN(const double speed, variant.stepper.TokensPerSecond());
+      COHORT_ASSIGN_OR_RETURN(const double speed,
+                              variant.stepper.TokensPerSecond(step < 0 ? 0 : flags.step_seconds));
       if (step < 0) continue;
       variant.speeds.push_back(speed);
       if (world->rank() == 0) {
@@ -344,6 +359,9 @@ void AddBenchTrainStep(CLI::App& bench, const Selected& selected) {
         return parallel::planner::ChunksOf(name) > 0 ? std::string() : "use 1f1b, interleaved, zb-h1 or zb-v";
       })
       ->capture_default_str();
+  app->add_option("--step-seconds", flags->step_seconds,
+                  "Repeat short steps so long and count their mean as one")
+      ->check(CLI::NonNegativeNumber);
   app->add_option("--expert", flags->expert, "Under mpirun: ranks among which experts are divided")
       ->capture_default_str();
   app->add_option("--sharding", flags->sharding,

@@ -1,4 +1,5 @@
 // cohort plan mesh: which arrangement of ranks trains a model fastest on a described cluster, or on this job's ranks.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
@@ -55,6 +56,7 @@ absl::StatusOr<Cluster> ReadCluster(const MeshFlags& flags, const ModelCost& mod
   if (flags.cluster.empty()) {
     COHORT_ASSIGN_OR_RETURN(const auto world, JoinWorld(absl::Minutes(1)));
     *rank = world->rank();
+    runtime::SetCpuThreads(std::max(1, HostCores() / RanksOnHost(*world)));  // as training would
     COHORT_ASSIGN_OR_RETURN(
         cluster, parallel::planner::RunningCluster(*world, runtime::CpuDevice(), compute, model, work));
     if (flags.tflops > 0) cluster.flops = flags.tflops * 1e12;
