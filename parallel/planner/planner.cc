@@ -95,6 +95,7 @@ class Search {
     }
     if (found_.empty()) return NothingFound();
     COHORT_RETURN_IF_ERROR(Finish());
+    ListOthers();
     PriceDataParallel();
     return std::move(ranking_);
   }
@@ -159,11 +160,47 @@ class Search {
     }
   }
 
+  static bool Better(const PlannedMesh& a, const PlannedMesh& b) {
+    if (a.fits != b.fits) return a.fits;
+    return a.fits ? Faster(a, b) : a.price.memory.total() < b.price.memory.total();
+  }
+
+  void KeepBestOfMesh(const PlannedMesh& priced) {
+    const MeshShape& shape = priced.plan.shape;
+    const auto [at, added] =
+        best_of_mesh_.try_emplace({shape.pipeline, shape.context, shape.tensor, shape.expert}, priced);
+    if (!added && Better(priced, at->second)) at->second = priced;
+  }
+
+  // After the first one is known.
+  void ListOthers() {
+    const MeshShape& first = ranking_.best[0].plan.shape;
+    best_of_mesh_.erase({first.pipeline, first.context, first.tensor, first.expert});
+    for (auto& [shape, priced] : best_of_mesh_) ranking_.others.push_back(std::move(priced));
+    std::stable_sort(ranking_.others.begin(), ranking_.others.end(), Better);
+    if (ranking_.others.size() > keep_) ranking_.others.resize(keep_);
+    for (PlannedMesh& other : ranking_.others) {
+      absl::StatusOr<MeshPrice> price = SimulateSmall(other);
+      if (price.ok()) other.price = *std::move(price);
+    }
+    std::stable_sort(ranking_.others.begin(), ranking_.others.end(), Better);
+  }
+
+  // Where that takes no long time.
+  absl::StatusOr<MeshPrice> SimulateSmall(const PlannedMesh& found) {
+    const double actions =
+        static_cast<double>(found.plan.shape.pipeline) * found.plan.chunks * found.price.micro_batches;
+    if (found.plan.shape.pipeline == 1 || actions > policy::kSimulatedActions) return found.price;
+    return pricer_.Simulate(found.plan);
+  }
+
   // Whether it fits.
   bool Consider(const MeshPlan& plan) {
     ++ranking_.priced;
-    PlannedMesh priced{plan, pricer_.Price(plan)};
-    if (!Fits(priced.price)) {
+    PlannedMesh priced = {plan, pricer_.Price(plan)};
+    priced.fits = Fits(priced.price);
+    KeepBestOfMesh(priced);
+    if (!priced.fits) {
       ++ranking_.refused[kDoesNotFit];
       if (!smallest_ || priced.price.memory.total() < smallest_->price.memory.total()) smallest_ = priced;
       return false;
@@ -176,11 +213,16 @@ class Search {
 
   absl::Status Finish() {
     for (PlannedMesh& found : found_) {
-      const double actions =
-          static_cast<double>(found.plan.shape.pipeline) * found.plan.chunks * found.price.micro_batches;
-      if (found.plan.shape.pipeline == 1 || actions > policy::kSimulatedActions) continue;
-      COHORT_ASSIGN_OR_RETURN(found.price, pricer_.Simulate(found.plan));
+      absl::StatusOr<MeshPrice> price = SimulateSmall(found);
+      if (price.ok()) {
+        found.price = *std::move(price);
+      } else {
+        ++ranking_.refused[absl::StrCat("schedules that cannot be made: ", price.status().message())];
+        found.price.micro_batches = 0;
+      }
     }
+    std::erase_if(found_, [](const PlannedMesh& found) { return found.price.micro_batches == 0; });
+    if (found_.empty()) return NothingFound();
     std::stable_sort(found_.begin(), found_.end(), Faster);
     if (found_.size() > keep_) found_.resize(keep_);
     ranking_.best = std::move(found_);
@@ -193,7 +235,7 @@ class Search {
         MeshPlan plan;
         plan.micro_batch = size;
         plan.recompute = recompute;
-        PlannedMesh priced{plan, pricer_.Price(plan)};
+        PlannedMesh priced = {plan, pricer_.Price(plan)};
         const bool fits = Fits(priced.price);
         std::optional<PlannedMesh>& best = ranking_.data_parallel;
         const bool better =
@@ -234,6 +276,7 @@ class Search {
   MeshRanking ranking_;
   std::vector<PlannedMesh> found_;  // fastest first
   std::optional<PlannedMesh> smallest_;
+  std::map<std::tuple<int, int, int, int>, PlannedMesh> best_of_mesh_;
   std::set<std::tuple<int, int, int, int, int, int, int, int>> tried_;
 };
 
@@ -283,6 +326,14 @@ int MeshRanking::Indistinguishable() const {
   int number = 0;
   for (const PlannedMesh& one : best) number += one.seconds() <= best[0].seconds() * (1 + error) ? 1 : 0;
   return number;
+}
+
+std::string MeshRanking::WhyNot(const PlannedMesh& other, const Cluster& cluster) const {
+  if (!other.fits) {
+    return absl::StrFormat("does not fit: needs %.3g GB of %.3g", other.price.memory.total() / 1e9,
+                           static_cast<double>(cluster.memory) / 1e9);
+  }
+  return Difference(best[0].price.time, other.price.time);
 }
 
 std::string MeshRanking::Why(const Cluster& cluster) const {

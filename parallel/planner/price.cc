@@ -103,6 +103,10 @@ absl::Status MeshPricer::Check(const MeshPlan& plan) const {
     return Illegal("tied embeddings need the first and the last layers in one stage: pipeline ",
                    shape.pipeline);
   }
+  if (shape.tensor * shape.context > 1 && config.num_experts > 0 && config.router.capacity_factor > 0) {
+    return Illegal("a capacity of experts, which is of whole sequences: context ", shape.context, ", tensor ",
+                   shape.tensor);
+  }
   // Zigzag: two pieces of a sequence a rank.
   if (shape.context > 1 && work_.sequence_length < int64_t{2} * shape.context) {
     return Illegal("sequences too short for the context axis: ", work_.sequence_length, " tokens over ",
