@@ -100,6 +100,8 @@ absl::StatusOr<std::vector<MeasuredStep>> ParseMeasuredSteps(absl::string_view t
 
 Cluster Calibration::Apply(Cluster cluster) const {
   cluster.flops /= computing;
+  cluster.layers = cluster.layers.Slower(computing);
+  cluster.update_seconds *= computing;
   cluster.machine.local_seconds_per_byte *= computing;
   cluster.communication_scale *= communication;
   return cluster;

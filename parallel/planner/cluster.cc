@@ -7,7 +7,9 @@
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
 #include "comm/topology_file.h"
+#include "parallel/global_sums.h"
 #include "parallel/memory_share.h"
+#include "parallel/planner/measure_layers.h"
 #include "runtime/ops/machine_rates.h"
 
 namespace cohort::parallel::planner {
@@ -46,14 +48,119 @@ absl::StatusOr<Cluster> DescribedCluster(absl::string_view topology, absl::strin
   return cluster;
 }
 
-absl::StatusOr<Cluster> RunningCluster(comm::Communicator& world, runtime::Device& device, DataType compute) {
-  const double own = runtime::MeasureMatMulRate(compute);
-  std::vector<double> rates(world.size());
-  const std::vector<size_t> counts(world.size(), sizeof(double));
-  COHORT_RETURN_IF_ERROR(world.AllGather(&own, rates.data(), counts, DataType::kU8).Wait());
+namespace {
+
+// One rank's numbers on all.
+absl::Status ShareNumbers(comm::Communicator& world, std::vector<double>& numbers) {
+  auto size = static_cast<int64_t>(numbers.size());
+  COHORT_RETURN_IF_ERROR(world.Broadcast(&size, 1, DataType::kI64, 0).Wait());
+  numbers.resize(static_cast<size_t>(size));
+  return world.Broadcast(numbers.data(), numbers.size(), DataType::kF64, 0).Wait();
+}
+
+// By one rank, while the others wait.
+struct Alone {
+  double flops = 0, update = 0;
+  LayerTimes layers;
+};
+
+absl::StatusOr<Alone> MeasureAlone(runtime::Device& device, DataType compute, const ModelCost& model,
+                                   const MeasuredRange& range, bool layers) {
+  Alone alone;
+  alone.update = MeasureUpdate(device, compute);
+  if (!layers) {
+    alone.flops = runtime::MeasureMatMulRate(compute, 0);
+    return alone;
+  }
+  COHORT_ASSIGN_OR_RETURN(alone.layers, MeasureLayers(model, device, compute, range));
+  alone.flops = alone.layers.BestRate(model);
+  return alone;
+}
+
+// The largest of all ranks' numbers.
+absl::StatusOr<double> Largest(comm::Communicator& world, double mine) {
+  COHORT_RETURN_IF_ERROR(world.AllReduce(&mine, &mine, 1, DataType::kF64, comm::ReduceOp::kMax).Wait());
+  return mine;
+}
+
+// What ranks take from each other: by blocks of the model that one runs alone, all run at once, and all run and meet one
+// other after each.
+absl::Status MeasureSharing(comm::Communicator& world, runtime::Device& device, DataType compute,
+                            const ModelCost& model, Cluster& cluster) {
+  absl::StatusOr<BlockLoad> load = BlockLoad::Create(model, device, compute, policy::kSharedTokens);
+  COHORT_RETURN_IF_ERROR(AgreeOnSuccess(world, load.status(), "measuring what ranks take from each other"));
+  std::vector<double> numbers = {0, 0};  // seconds of a run alone; runs
+  absl::Status status;
+  if (world.rank() == 0) {
+    absl::StatusOr<double> first = load->Run(policy::kSharedRunsFewest);
+    status = first.status();
+    const double runs = policy::kSharedSeconds / std::max(1e-6, first.value_or(1));
+    numbers[1] = std::clamp(std::floor(runs), static_cast<double>(policy::kSharedRunsFewest),
+                            static_cast<double>(policy::kSharedRunsMost));
+    if (first.ok()) first = load->Run(static_cast<int>(numbers[1]));
+    numbers[0] = first.value_or(1);
+  }
+  COHORT_RETURN_IF_ERROR(AgreeOnSuccess(world, status, "measuring what ranks take from each other"));
+  COHORT_RETURN_IF_ERROR(ShareNumbers(world, numbers));
+  const int runs = static_cast<int>(numbers[1]);
+  COHORT_ASSIGN_OR_RETURN(const auto pair, world.Split(world.rank() / 2, world.rank()));
+  COHORT_RETURN_IF_ERROR(world.Barrier().Wait());
+  absl::StatusOr<double> apart = load->Run(runs);
+  COHORT_ASSIGN_OR_RETURN(const double together, Largest(world, apart.value_or(0)));
+  double token = 0;
+  const absl::StatusOr<double> met = load->Run(
+      runs, [&] { return pair->AllReduce(&token, &token, 1, DataType::kF64, comm::ReduceOp::kSum).Wait(); });
+  status = apart.status();
+  status.Update(met.status());
+  COHORT_RETURN_IF_ERROR(AgreeOnSuccess(world, status, "measuring what ranks take from each other"));
+  COHORT_ASSIGN_OR_RETURN(const double meeting, Largest(world, *met));
+  cluster.cores = std::clamp(numbers[0] / together, 1e-3, 1.0);
+  cluster.meeting = std::max(0.0, meeting - together);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<Cluster> RunningCluster(comm::Communicator& world, runtime::Device& device, DataType compute,
+                                       const ModelCost& model, const Work& work) {
   COHORT_ASSIGN_OR_RETURN(const int64_t memory, ShareOfFreeMemory(device, world));
-  return DescribedCluster(world.TopologyText(), "this job", *std::min_element(rates.begin(), rates.end()),
-                          memory);
+  int64_t largest = 0;
+  for (int i = 0; i < kNumLayers; ++i) {
+    largest = std::max(largest, model.layer(static_cast<Layer>(i)).parameters.total());
+  }
+  // Values, masters and gradients.
+  const double bytes = static_cast<double>(largest) * (static_cast<double>(work.compute_bytes) + 8);
+  const bool layers = bytes < policy::kMeasuredMemory * static_cast<double>(memory);
+  // From a sequence that all share to a rank's part of the batch where all others share it.
+  const auto length = static_cast<double>(work.sequence_length);
+  const int ranks = world.size();
+  const MeasuredRange range = {.fewest = std::max(1.0, length / ranks),
+                               .most = length * static_cast<double>(work.global_batch),
+                               .tensor = ranks,
+                               .expert = ranks};
+  Alone alone;
+  absl::Status status;
+  if (world.rank() == 0) {
+    absl::StatusOr<Alone> measured = MeasureAlone(device, compute, model, range, layers);
+    status = measured.status();
+    if (measured.ok()) alone = *std::move(measured);
+  }
+  COHORT_RETURN_IF_ERROR(AgreeOnSuccess(world, status, "measuring what layers take"));
+  std::vector<double> numbers = {alone.flops, alone.update};
+  COHORT_RETURN_IF_ERROR(ShareNumbers(world, numbers));
+  std::vector<double> points = alone.layers.Encode();
+  COHORT_RETURN_IF_ERROR(ShareNumbers(world, points));
+  COHORT_ASSIGN_OR_RETURN(Cluster cluster,
+                          DescribedCluster(world.TopologyText(), "this job", numbers[0], memory));
+  cluster.update_seconds = numbers[1];
+  cluster.layers = LayerTimes::Decode(points);
+  if (layers) {
+    COHORT_RETURN_IF_ERROR(MeasureSharing(world, device, compute, model, cluster));
+  } else {
+    COHORT_ASSIGN_OR_RETURN(const double slowest, Largest(world, 1 / runtime::MeasureMatMulRate(compute, 0)));
+    cluster.cores = std::clamp(1 / (numbers[0] * slowest), 1e-3, 1.0);
+  }
+  return cluster;
 }
 
 }  // namespace cohort::parallel::planner

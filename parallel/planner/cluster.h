@@ -8,6 +8,9 @@
 #include "absl/strings/string_view.h"
 #include "comm/communicator.h"
 #include "comm/pricing.h"
+#include "parallel/planner/layer_times.h"
+#include "parallel/planner/mesh_plan.h"
+#include "parallel/planner/model_cost.h"
 #include "parallel/planner/policy.h"
 #include "runtime/device/device.h"
 
@@ -15,8 +18,16 @@ namespace cohort::parallel::planner {
 
 struct Cluster {
   comm::Machine machine;
-  double flops = 0;    // a second, of one rank's matrix products; above 0
+  double flops = 0;    // a second, of one rank's matrix products with a core for itself; above 0
   int64_t memory = 0;  // bytes of a rank; 0: no limit is known
+  // The part of a core that a rank has where all compute at once: less than one where ranks share cores. While some of
+  // them wait, others have more. Above 0.
+  double cores = 1;
+  // What it costs besides its price that ranks meet in a message while all compute: a rank that is waited for, or was
+  // waiting, has to get a core first.
+  double meeting = 0;         // seconds
+  LayerTimes layers = {};     // measured; empty: FLOPs over `flops`
+  double update_seconds = 0;  // of the optimizer for an element; 0: as memory moves
   // The part of computing time behind which gathers and reductions can hide.
   double overlap = policy::kOverlap;
   // How much longer than priced messages take (calibration.h).
@@ -28,13 +39,14 @@ struct Cluster {
 };
 
 // Described: a topology file (comm/topology_file.h), which must say where ranks are. `source` is named in errors.
-// `flops` and `memory` as above.
+// `flops` and `memory` as above; ranks have a core each.
 absl::StatusOr<Cluster> DescribedCluster(absl::string_view topology, absl::string_view source, double flops,
                                          int64_t memory);
 
-// Collective. The ranks that are running, with the prices their communicator has (measured where it was made to): the
-// rate of matrix products is measured by all ranks at once, as they compute at once, and the slowest counts; memory is
-// a rank's share of what its host has free. The same on all ranks.
-absl::StatusOr<Cluster> RunningCluster(comm::Communicator& world, runtime::Device& device, DataType compute);
+// Collective. The ranks that are running, with the prices their communicator has (measured where it was made to). What
+// layers take is measured by one rank while the others wait; what ranks take from each other, and what meeting costs, by
+// all at once: the slowest counts. Memory is a rank's share of what its host has free. The same on all ranks. Takes a second or two.
+absl::StatusOr<Cluster> RunningCluster(comm::Communicator& world, runtime::Device& device, DataType compute,
+                                       const ModelCost& model, const Work& work);
 
 }  // namespace cohort::parallel::planner

@@ -70,8 +70,9 @@ bool Faster(const PlannedMesh& a, const PlannedMesh& b) { return a.seconds() < b
 // Goes through plans and keeps the best.
 class Search {
  public:
-  Search(const ModelCost& model, const Work& work, const Cluster& cluster, const Choices& choices)
-      : cluster_(cluster), choices_(choices), model_(model), pricer_(model, work, cluster) {}
+  Search(const ModelCost& model, const Work& work, const Cluster& cluster, const Choices& choices,
+         size_t keep)
+      : cluster_(cluster), choices_(choices), keep_(keep), model_(model), pricer_(model, work, cluster) {}
 
   absl::StatusOr<MeshRanking> Run() {
     struct Bounded {
@@ -86,7 +87,7 @@ class Search {
     std::stable_sort(shapes.begin(), shapes.end(),
                      [](const Bounded& a, const Bounded& b) { return a.least < b.least; });
     for (size_t i = 0; i < shapes.size(); ++i) {
-      if (found_.size() == kFound && shapes[i].least > found_.back().seconds()) {
+      if (found_.size() == most() && shapes[i].least > found_.back().seconds()) {
         ranking_.bounded = static_cast<int64_t>(shapes.size() - i);
         break;
       }
@@ -94,13 +95,14 @@ class Search {
     }
     if (found_.empty()) return NothingFound();
     COHORT_RETURN_IF_ERROR(Finish());
+    ListOthers();
     PriceDataParallel();
     return std::move(ranking_);
   }
 
  private:
   // More than are asked for: the simulation may change their order.
-  static constexpr size_t kFound = 2 * policy::kKeptPlans;
+  size_t most() const { return 2 * keep_; }
 
   bool Fits(const MeshPrice& price) const {
     return cluster_.memory == 0 || price.memory.total() <= static_cast<double>(cluster_.memory);
@@ -158,30 +160,71 @@ class Search {
     }
   }
 
+  static bool Better(const PlannedMesh& a, const PlannedMesh& b) {
+    if (a.fits != b.fits) return a.fits;
+    return a.fits ? Faster(a, b) : a.price.memory.total() < b.price.memory.total();
+  }
+
+  void KeepBestOfMesh(const PlannedMesh& priced) {
+    const MeshShape& shape = priced.plan.shape;
+    const auto [at, added] =
+        best_of_mesh_.try_emplace({shape.pipeline, shape.context, shape.tensor, shape.expert}, priced);
+    if (!added && Better(priced, at->second)) at->second = priced;
+  }
+
+  // After the first one is known.
+  void ListOthers() {
+    const MeshShape& first = ranking_.best[0].plan.shape;
+    best_of_mesh_.erase({first.pipeline, first.context, first.tensor, first.expert});
+    for (auto& [shape, priced] : best_of_mesh_) ranking_.others.push_back(std::move(priced));
+    std::stable_sort(ranking_.others.begin(), ranking_.others.end(), Better);
+    if (ranking_.others.size() > keep_) ranking_.others.resize(keep_);
+    for (PlannedMesh& other : ranking_.others) {
+      absl::StatusOr<MeshPrice> price = SimulateSmall(other);
+      if (price.ok()) other.price = *std::move(price);
+    }
+    std::stable_sort(ranking_.others.begin(), ranking_.others.end(), Better);
+  }
+
+  // Where that takes no long time.
+  absl::StatusOr<MeshPrice> SimulateSmall(const PlannedMesh& found) {
+    const double actions =
+        static_cast<double>(found.plan.shape.pipeline) * found.plan.chunks * found.price.micro_batches;
+    if (found.plan.shape.pipeline == 1 || actions > policy::kSimulatedActions) return found.price;
+    return pricer_.Simulate(found.plan);
+  }
+
   // Whether it fits.
   bool Consider(const MeshPlan& plan) {
     ++ranking_.priced;
-    PlannedMesh priced{plan, pricer_.Price(plan)};
-    if (!Fits(priced.price)) {
+    PlannedMesh priced = {plan, pricer_.Price(plan)};
+    priced.fits = Fits(priced.price);
+    KeepBestOfMesh(priced);
+    if (!priced.fits) {
       ++ranking_.refused[kDoesNotFit];
       if (!smallest_ || priced.price.memory.total() < smallest_->price.memory.total()) smallest_ = priced;
       return false;
     }
-    if (found_.size() == kFound && !Faster(priced, found_.back())) return true;
+    if (found_.size() == most() && !Faster(priced, found_.back())) return true;
     found_.insert(std::upper_bound(found_.begin(), found_.end(), priced, Faster), priced);
-    if (found_.size() > kFound) found_.pop_back();
+    if (found_.size() > most()) found_.pop_back();
     return true;
   }
 
   absl::Status Finish() {
     for (PlannedMesh& found : found_) {
-      const double actions =
-          static_cast<double>(found.plan.shape.pipeline) * found.plan.chunks * found.price.micro_batches;
-      if (found.plan.shape.pipeline == 1 || actions > policy::kSimulatedActions) continue;
-      COHORT_ASSIGN_OR_RETURN(found.price, pricer_.Simulate(found.plan));
+      absl::StatusOr<MeshPrice> price = SimulateSmall(found);
+      if (price.ok()) {
+        found.price = *std::move(price);
+      } else {
+        ++ranking_.refused[absl::StrCat("schedules that cannot be made: ", price.status().message())];
+        found.price.micro_batches = 0;
+      }
     }
+    std::erase_if(found_, [](const PlannedMesh& found) { return found.price.micro_batches == 0; });
+    if (found_.empty()) return NothingFound();
     std::stable_sort(found_.begin(), found_.end(), Faster);
-    if (found_.size() > policy::kKeptPlans) found_.resize(policy::kKeptPlans);
+    if (found_.size() > keep_) found_.resize(keep_);
     ranking_.best = std::move(found_);
     return absl::OkStatus();
   }
@@ -192,7 +235,7 @@ class Search {
         MeshPlan plan;
         plan.micro_batch = size;
         plan.recompute = recompute;
-        PlannedMesh priced{plan, pricer_.Price(plan)};
+        PlannedMesh priced = {plan, pricer_.Price(plan)};
         const bool fits = Fits(priced.price);
         std::optional<PlannedMesh>& best = ranking_.data_parallel;
         const bool better =
@@ -227,11 +270,13 @@ class Search {
 
   const Cluster& cluster_;
   const Choices& choices_;
+  const size_t keep_;
   const ModelCost& model_;
   MeshPricer pricer_;
   MeshRanking ranking_;
   std::vector<PlannedMesh> found_;  // fastest first
   std::optional<PlannedMesh> smallest_;
+  std::map<std::tuple<int, int, int, int>, PlannedMesh> best_of_mesh_;
   std::set<std::tuple<int, int, int, int, int, int, int, int>> tried_;
 };
 
@@ -283,6 +328,14 @@ int MeshRanking::Indistinguishable() const {
   return number;
 }
 
+std::string MeshRanking::WhyNot(const PlannedMesh& other, const Cluster& cluster) const {
+  if (!other.fits) {
+    return absl::StrFormat("does not fit: needs %.3g GB of %.3g", other.price.memory.total() / 1e9,
+                           static_cast<double>(cluster.memory) / 1e9);
+  }
+  return Difference(best[0].price.time, other.price.time);
+}
+
 std::string MeshRanking::Why(const Cluster& cluster) const {
   const PlannedMesh& first = best[0];
   const StepTime& time = first.price.time;
@@ -328,8 +381,8 @@ std::string MeshRanking::Why(const Cluster& cluster) const {
 }
 
 absl::StatusOr<MeshRanking> RankMeshes(const ModelCost& model, const Work& work, const Cluster& cluster,
-                                       const Choices& choices) {
-  COHORT_ASSIGN_OR_RETURN(MeshRanking ranking, Search(model, work, cluster, choices).Run());
+                                       const Choices& choices, size_t keep) {
+  COHORT_ASSIGN_OR_RETURN(MeshRanking ranking, Search(model, work, cluster, choices, keep).Run());
   ranking.error = policy::kAssumedError;
   return ranking;
 }

@@ -11,6 +11,7 @@
 #include "parallel/planner/cluster.h"
 #include "parallel/planner/mesh_plan.h"
 #include "parallel/planner/model_cost.h"
+#include "parallel/planner/policy.h"
 #include "parallel/planner/price.h"
 
 namespace cohort::parallel::planner {
@@ -19,12 +20,17 @@ struct PlannedMesh {
   MeshPlan plan;
   MeshPrice price;
 
+  bool fits = true;  // into a rank's memory
+
   double seconds() const { return price.time.total(); }
 };
 
 struct MeshRanking {
-  // Those that fit, fastest first; never empty; at most policy::kKeptPlans.
+  // Those that fit, fastest first; never empty; at most as many as were asked for.
   std::vector<PlannedMesh> best;
+  // The best plan of each mesh (pipeline, context, tensor and expert ranks) that is not the first one's, as many as were
+  // asked for: those that fit, fastest first, then those of which none does, smallest first.
+  std::vector<PlannedMesh> others;
   // Copies of the whole model that differ in their data only: the fastest, or, where it does not fit, the smallest.
   std::optional<PlannedMesh> data_parallel;
   bool data_parallel_fits = false;
@@ -42,6 +48,8 @@ struct MeshRanking {
 
   // Ranked plans whose difference from the best is within the error; the best among them.
   int Indistinguishable() const;
+  // Why not that one: the part in which it takes most longer than the first, or the bytes that it lacks.
+  std::string WhyNot(const PlannedMesh& other, const Cluster& cluster) const;
   // Why the first one: what it saves against the runner-up and against data parallelism, and how sure that is.
   std::string Why(const Cluster& cluster) const;
 };
@@ -50,7 +58,7 @@ struct MeshRanking {
 // change the numbers that are computed. INVALID_ARGUMENT: no mesh is legal, with the reasons. RESOURCE_EXHAUSTED: none
 // fits; says what the smallest needs. Takes well under a second for 10,000 ranks.
 absl::StatusOr<MeshRanking> RankMeshes(const ModelCost& model, const Work& work, const Cluster& cluster,
-                                       const Choices& choices = {});
+                                       const Choices& choices = {}, size_t keep = policy::kKeptPlans);
 
 // Every shape whose axes divide the ranks and the model, the slowest axis varying slowest; others are counted in
 // `refused` by reason.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace cohort::parallel::planner::policy {
 
@@ -20,5 +21,27 @@ inline constexpr double kOverlap = 0.8;
 inline constexpr double kAssumedError = 0.25;
 // Pipelines of up to so many actions (stages x micro-batches) are simulated before they are ranked at the end.
 inline constexpr double kSimulatedActions = 4'000;
+
+// ---- Measuring what layers take ----
+
+// In all, about.
+inline constexpr double kMeasuringSeconds = 1.0;
+// Of which the middle one counts.
+inline constexpr int kMeasuredRuns = 3;
+// So many layers of one kind are run that their weights do not stay in a cache, at most so many.
+inline constexpr double kMeasuredWeightBytes = 64e6;
+inline constexpr int kMeasuredBlocks = 4;
+// Of the embedding that feeds them.
+inline constexpr int64_t kMeasuredVocabulary = 512;
+// Elements that an optimizer updates.
+inline constexpr int64_t kMeasuredUpdate = 1 << 21;
+// What ranks that compute at once take from each other, and what it costs that two of them meet, is seen with blocks of
+// so many tokens, run for so many seconds, between so few and so many times.
+inline constexpr int64_t kSharedTokens = 16;
+inline constexpr double kSharedSeconds = 0.2;
+inline constexpr int kSharedRunsFewest = 5, kSharedRunsMost = 100;
+// A model whose largest layer takes a larger part of a rank's memory than this is not measured; the rate of a plain
+// product stands for its layers.
+inline constexpr double kMeasuredMemory = 0.125;
 
 }  // namespace cohort::parallel::planner::policy

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
@@ -102,6 +103,10 @@ absl::Status MeshPricer::Check(const MeshPlan& plan) const {
     return Illegal("tied embeddings need the first and the last layers in one stage: pipeline ",
                    shape.pipeline);
   }
+  if (shape.tensor * shape.context > 1 && config.num_experts > 0 && config.router.capacity_factor > 0) {
+    return Illegal("a capacity of experts, which is of whole sequences: context ", shape.context, ", tensor ",
+                   shape.tensor);
+  }
   // Zigzag: two pieces of a sequence a rank.
   if (shape.context > 1 && work_.sequence_length < int64_t{2} * shape.context) {
     return Illegal("sequences too short for the context axis: ", work_.sequence_length, " tokens over ",
@@ -174,7 +179,7 @@ double MeshPricer::LeastSeconds(const MeshShape& shape) {
   }
   const double tokens =
       static_cast<double>(LocalBatch(shape)) * static_cast<double>(work_.sequence_length) / shape.context;
-  return 3 * flops * tokens / shape.tensor / cluster_.flops;
+  return 3 * flops * tokens / shape.tensor / (cluster_.flops * cluster_.cores);
 }
 
 // Along the chain of levels that differ, from the coarse to the fine one or back; `bytes` at level 1.
@@ -195,10 +200,26 @@ double MeshPricer::Moves(Operation operation, const Splits& splits, int stride, 
 double MeshPricer::HopSeconds(const MeshPlan& plan, const Resolved& resolved) const {
   const double bytes = resolved.mean_tokens / plan.shape.tensor *
                        static_cast<double>(model_.config().hidden_size) * work_.compute_bytes;
-  return links_.Send({plan.shape.pipeline, resolved.stage}, bytes);
+  return links_.Send({plan.shape.pipeline, resolved.stage}, bytes) + cluster_.meeting;
 }
 
-MeshPricer::LayerTimes MeshPricer::TimesOf(Layer layer, const MeshPlan& plan, const Resolved& resolved) {
+LayerSeconds MeshPricer::ComputingOf(Layer layer, const MeshPlan& plan, double tokens) const {
+  const LayerCost& cost = model_.layer(layer);
+  const double per_token = 1 / (cluster_.flops * plan.shape.tensor);
+  const std::optional<LayerSeconds> measured =
+      cluster_.layers.Of(layer, plan.shape.tensor, plan.shape.expert, tokens);
+  if (!measured.has_value()) {
+    const double forward = cost.flops() * tokens * per_token;
+    // The head's backward is a part of its forward.
+    return layer == Layer::kHead ? LayerSeconds{3 * forward, 0} : LayerSeconds{forward, 2 * forward};
+  }
+  // It was measured with sequences of so many tokens at most: what longer ones look back on besides.
+  const double length = static_cast<double>(work_.sequence_length);
+  const double more = cost.attention_flops * std::max(0.0, 1 - tokens / length) * tokens * per_token;
+  return {measured->forward + more, measured->backward + 2 * more};
+}
+
+MeshPricer::LayerCosts MeshPricer::TimesOf(Layer layer, const MeshPlan& plan, const Resolved& resolved) {
   const MeshShape& shape = plan.shape;
   const runtime::ModelConfig& config = model_.config();
   const LayerCost& cost = model_.layer(layer);
@@ -206,14 +227,17 @@ MeshPricer::LayerTimes MeshPricer::TimesOf(Layer layer, const MeshPlan& plan, co
   const double compute_bytes = work_.compute_bytes;
   const double stream = tokens * static_cast<double>(config.hidden_size) * compute_bytes;
   const bool block = layer == Layer::kDense || layer == Layer::kSparse;
-  LayerTimes times;
-  times.forward = cost.flops() * rows / cluster_.flops;
-  times.backward = 2 * times.forward;
+  LayerCosts times;
+  const LayerSeconds computing = ComputingOf(layer, plan, tokens);
+  // Pipelines are priced by what ranks compute with a core for themselves; elsewhere all compute at once.
+  const double shared = shape.pipeline == 1 ? 1 / cluster_.cores : 1;
+  times.forward = computing.forward * shared;
+  times.backward = computing.backward * shared;
 
   if (shape.tensor > 1) {
     const GroupShape group{shape.tensor, 1};
-    const double gather = links_.Seconds(Operation::kAllGather, group, stream);
-    const double scatter = links_.Seconds(Operation::kReduceScatter, group, stream);
+    const double gather = links_.Seconds(Operation::kAllGather, group, stream) + cluster_.meeting;
+    const double scatter = links_.Seconds(Operation::kReduceScatter, group, stream) + cluster_.meeting;
     // Around attention and around a dense feed-forward; a sparse one takes the rows as they are.
     const double pairs = layer == Layer::kDense ? 2 : layer == Layer::kSparse ? 1 : 0;
     times.tensor_forward = times.tensor_backward = pairs * (gather + scatter);
@@ -229,18 +253,19 @@ MeshPricer::LayerTimes MeshPricer::TimesOf(Layer layer, const MeshPlan& plan, co
     const double elements =
         tokens * 2 * static_cast<double>(config.num_key_value_heads * config.head_dim) / shape.tensor;
     const GroupShape ring{shape.context, shape.tensor};
-    const double step = cost.attention_flops * rows / cluster_.flops / shape.context * cluster_.overlap;
+    const double step =
+        cost.attention_flops * rows / cluster_.flops * shared / shape.context * cluster_.overlap;
     const double there = links_.Send(ring, elements * compute_bytes);
     const double back = links_.Send(ring, elements * (compute_bytes + kStateBytes));
     const double steps = shape.context - 1;
-    times.context_forward = steps * std::max(0.0, there - step);
-    times.context_backward = steps * std::max(0.0, back - 2 * step);
-    times.context_hidden = steps * (there + back) - times.context_forward - times.context_backward;
+    times.context_forward = steps * (std::max(0.0, there - step) + cluster_.meeting);
+    times.context_backward = steps * (std::max(0.0, back - 2 * step) + cluster_.meeting);
+    times.context_hidden = steps * (std::min(there, step) + std::min(back, 2 * step));
   }
   if (shape.expert > 1 && layer == Layer::kSparse) {
     const double sent =
         rows * static_cast<double>(config.num_experts_per_tok * config.hidden_size) * compute_bytes;
-    const double exchange = links_.Seconds(Operation::kAllToAll, {shape.expert, 1}, sent);
+    const double exchange = links_.Seconds(Operation::kAllToAll, {shape.expert, 1}, sent) + cluster_.meeting;
     times.expert_forward = times.expert_backward = 2 * exchange;
   }
   const struct {
@@ -264,8 +289,10 @@ MeshPricer::LayerTimes MeshPricer::TimesOf(Layer layer, const MeshPlan& plan, co
                                         elements / splits.optimizer * kStateBytes);
     times.publish += Moves(Operation::kAllGather, splits, stride, splits.parameters, splits.optimizer,
                            elements * compute_bytes);
-    times.update +=
-        elements / splits.optimizer * kUpdateMoves * kStateBytes * cluster_.machine.local_seconds_per_byte;
+    const double update = cluster_.update_seconds > 0
+                              ? cluster_.update_seconds
+                              : kUpdateMoves * kStateBytes * cluster_.machine.local_seconds_per_byte;
+    times.update += elements / splits.optimizer * update / cluster_.cores;
   }
   return times;
 }
@@ -301,7 +328,7 @@ MeshPricer::Slot MeshPricer::SlotOf(const std::array<int, kNumLayers>& layers, c
   for (int i = 0; i < kNumLayers; ++i) {
     const double number = layers[i];
     if (number == 0) continue;
-    const LayerTimes& times = resolved.layers[i];
+    const LayerCosts& times = resolved.layers[i];
     const bool block = i == static_cast<int>(Layer::kDense) || i == static_cast<int>(Layer::kSparse);
     const double again = plan.recompute && block ? 1 : 0;
     slot.time.compute += number * (times.forward + times.backward);
@@ -323,19 +350,18 @@ MeshPricer::Slot MeshPricer::SlotOf(const std::array<int, kNumLayers>& layers, c
     messages += number * (times.gather_forward + back);
     first_gather = std::max(first_gather, std::min(times.gather_forward, hides));
     last_reduction = std::max(last_reduction, std::min(reduce, hides_back));
-    slot.forward += number * (times.forward + times.tensor_forward + times.context_forward +
-                              times.expert_forward + gather_exposed);
+    const double forward_messages = times.tensor_forward + times.context_forward + times.expert_forward;
+    slot.forward += number * times.forward;
+    slot.input += number * (times.backward / 2 + again * times.forward);
     slot.weight += number * times.backward / 2;
-    slot.input +=
-        number *
-        (times.backward / 2 + times.tensor_backward + times.context_backward + times.expert_backward +
-         back_exposed +
-         again * (times.forward + times.tensor_forward + times.context_forward + times.expert_forward));
+    slot.forward_messages += number * (forward_messages + gather_exposed);
+    slot.input_messages += number * (times.tensor_backward + times.context_backward + times.expert_backward +
+                                     back_exposed + again * forward_messages);
   }
   slot.time.gathers = gathers + first_gather;
   slot.time.reductions = reductions + last_reduction;
-  slot.forward += first_gather;
-  slot.input += last_reduction;
+  slot.forward_messages += first_gather;
+  slot.input_messages += last_reduction;
   slot.time.hidden += messages - slot.time.gathers - slot.time.reductions;
   return slot;
 }
@@ -415,15 +441,16 @@ MeshPrice MeshPricer::PriceResolved(const MeshPlan& plan, const Resolved& resolv
       // Filling and draining. 1F1B: every other rank's slot once. Interleaved: one of its chunks
       // (Narayanan et al., 2021, section 2.2). Zero bubble: gradients of weights fill it, on one stage a rank in part
       // (ZB-H1), in a V but for what the three thirds differ by (Qi et al., 2024, section 2.3 and 2.4).
-      double open = slot.total();
+      const double forward = slot.forward + slot.forward_messages, input = slot.input + slot.input_messages;
+      double open = forward + input + slot.weight;
       if (plan.schedule == "interleaved") open /= plan.chunks;
-      if (plan.schedule == "zb-h1") open = std::max(0.0, slot.forward + slot.input - slot.weight);
+      if (plan.schedule == "zb-h1") open = std::max(0.0, forward + input - slot.weight);
       if (plan.schedule == "zb-v") {
-        open = std::max({slot.forward, slot.input, slot.weight}) -
-               std::min({slot.forward, slot.input, slot.weight});
+        open = std::max({forward, input, slot.weight}) - std::min({forward, input, slot.weight});
       }
-      time.bubble =
+      const double bubble =
           (pipeline - 1) * (open * resolved.loads->mean_share + 2 * plan.chunks * HopSeconds(plan, resolved));
+      Settle(*resolved.loads, std::max(bubble, Lacking(*resolved.loads, time)), time);
     }
     const double total = time.total();
     if (total > slowest) slowest = total, price.time = time;
@@ -433,6 +460,18 @@ MeshPrice MeshPricer::PriceResolved(const MeshPlan& plan, const Resolved& resolv
 
 MeshPrice MeshPricer::Price(const MeshPlan& plan) { return PriceResolved(plan, Resolve(plan)); }
 
+double MeshPricer::Lacking(const PipelineLoads& loads, const StepTime& time) const {
+  const double computing = time.compute + time.recompute;
+  return std::max(0.0, computing * loads.mean_share / cluster_.cores - (time.total() - time.optimizer));
+}
+
+void MeshPricer::Settle(const PipelineLoads& loads, double idle, StepTime& time) const {
+  const double computing = time.compute + time.recompute;
+  const double waits = std::clamp(computing * (loads.mean_share / cluster_.cores - 1), 0.0, idle);
+  time.compute += waits;
+  time.bubble = idle - waits;
+}
+
 absl::StatusOr<MeshPrice> MeshPricer::Simulate(const MeshPlan& plan) {
   const Resolved resolved = Resolve(plan);
   MeshPrice price = PriceResolved(plan, resolved);
@@ -441,15 +480,25 @@ absl::StatusOr<MeshPrice> MeshPricer::Simulate(const MeshPlan& plan) {
   request.ranks = plan.shape.pipeline;
   request.chunks = plan.chunks;
   request.micro_batches = resolved.micro_batches;
+  std::vector<SharedStage> stages;
   for (const std::array<int, kNumLayers>& layers : resolved.loads->of_stage) {
-    const Slot slot = SlotOf(layers, plan, resolved, false);
-    request.costs.stages.push_back({slot.forward, slot.input, slot.weight, 1, 1});
+    stages.push_back(SlotOf(layers, plan, resolved, false));
+    const SharedStage& stage = stages.back();
+    request.costs.stages.push_back(
+        {stage.forward + stage.forward_messages, stage.input + stage.input_messages, stage.weight, 1, 1});
   }
   request.costs.transfer = {0, 1, HopSeconds(plan, resolved)};
   COHORT_ASSIGN_OR_RETURN(const pipeline::Schedule schedule, pipeline::MakeSchedule(plan.schedule, request));
-  COHORT_ASSIGN_OR_RETURN(const pipeline::Simulation run,
-                          pipeline::SimulateSchedule(schedule, request.costs));
-  price.time.bubble = std::max(0.0, run.seconds - *std::max_element(run.busy.begin(), run.busy.end()));
+  const double seconds = SecondsOnSharedCores(schedule, stages, HopSeconds(plan, resolved),
+                                              cluster_.cores * plan.shape.pipeline);
+  // Of the rank that has most.
+  std::vector<double> busy(plan.shape.pipeline);
+  for (int stage = 0; stage < schedule.stages(); ++stage) {
+    busy[schedule.rank_of[stage]] += resolved.micro_batches * stages[stage].total();
+  }
+  const RankLoad& heaviest = resolved.loads->distinct[resolved.loads->heaviest];
+  price.time.compute = resolved.micro_batches * SlotOf(heaviest.layers, plan, resolved, false).time.compute;
+  Settle(*resolved.loads, std::max(0.0, seconds - *std::max_element(busy.begin(), busy.end())), price.time);
   price.simulated = true;
   return price;
 }

@@ -13,12 +13,13 @@
 #include "parallel/planner/links.h"
 #include "parallel/planner/mesh_plan.h"
 #include "parallel/planner/model_cost.h"
+#include "parallel/planner/shared_cores.h"
 
 namespace cohort::parallel::planner {
 
 // X(field, name, what it is). Seconds of a step of the slowest rank; they add up to the step.
 #define COHORT_STEP_PARTS(X)                                                                  \
-  X(compute, "compute", "matrix products and attention, forward and backward")                \
+  X(compute, "compute", "layers, forward and backward, at their part of the cores")           \
   X(recompute, "recompute", "forwards that are computed again")                               \
   X(tensor, "tensor", "gathers and reduce-scatters of tokens in tensor groups")               \
   X(context, "context", "keys and values on their way, as far as attention does not hide it") \
@@ -87,7 +88,7 @@ class MeshPricer {
 
  private:
   // Seconds of one layer on one rank, one micro-batch.
-  struct LayerTimes {
+  struct LayerCosts {
     double forward = 0, backward = 0;  // computing
     double tensor_forward = 0, tensor_backward = 0;
     double context_forward = 0, context_backward = 0, context_hidden = 0;
@@ -114,19 +115,18 @@ class MeshPricer {
     double tokens = 0;       // of a tensor group, in the largest micro-batch
     double mean_tokens = 0;  // in the mean one
     Splits replicated, tensor, expert;
-    std::array<LayerTimes, kNumLayers> layers;
+    std::array<LayerCosts, kNumLayers> layers;
     const PipelineLoads* loads = nullptr;
   };
   // What a rank spends in one micro-batch.
-  struct Slot {
-    double forward = 0, input = 0, weight = 0;  // as a pipeline's actions
-    StepTime time;                              // all of it, by part
-
-    double total() const { return forward + input + weight; }
+  struct Slot : SharedStage {
+    StepTime time;  // all of it, by part
   };
 
   Resolved Resolve(const MeshPlan& plan);
-  LayerTimes TimesOf(Layer layer, const MeshPlan& plan, const Resolved& resolved);
+  // One layer's computing of one micro-batch, by a rank with a core for itself.
+  LayerSeconds ComputingOf(Layer layer, const MeshPlan& plan, double tokens) const;
+  LayerCosts TimesOf(Layer layer, const MeshPlan& plan, const Resolved& resolved);
   const PipelineLoads& LoadsOf(int pipeline, int chunks, bool v);
   Slot SlotOf(const std::array<int, kNumLayers>& layers, const MeshPlan& plan, const Resolved& resolved,
               bool last) const;
@@ -134,6 +134,10 @@ class MeshPricer {
   MeshPrice PriceResolved(const MeshPlan& plan, const Resolved& resolved);
   double Moves(comm::Operation operation, const Splits& splits, int stride, int coarse, int fine,
                double bytes);
+  // Ranks of a pipeline that share cores: how much longer all their computing takes than this rank's step without a
+  // bubble; and `idle` seconds of it as what they are: waiting for a core, or for other stages.
+  double Lacking(const PipelineLoads& loads, const StepTime& time) const;
+  void Settle(const PipelineLoads& loads, double idle, StepTime& time) const;
   double HopSeconds(const MeshPlan& plan, const Resolved& resolved) const;
 
   const ModelCost& model_;

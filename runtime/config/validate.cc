@@ -141,6 +141,9 @@ absl::Status CheckNames(const cohort::v1::TrainConfig& config) {
   COHORT_RETURN_IF_ERROR(CheckName("train.dtype", config.train().dtype(), {"bf16", "f32"}));
   COHORT_RETURN_IF_ERROR(CheckName("data.samples", config.data().samples(), {"windows", "documents"}));
   COHORT_RETURN_IF_ERROR(CheckName("optimizer.name", config.optimizer().name(), {"adamw"}));
+  if (config.parallel().has_mesh()) {
+    COHORT_RETURN_IF_ERROR(CheckName("parallel.mesh", config.parallel().mesh(), {"auto"}));
+  }
   COHORT_RETURN_IF_ERROR(CheckName("schedule.decay", config.schedule().decay(), decays));
   if (config.train().steps() < config_policy::kUnlimitedSteps || config.schedule().decay() == "constant") {
     return absl::OkStatus();

@@ -1,4 +1,5 @@
 // cohort plan mesh: which arrangement of ranks trains a model fastest on a described cluster, or on this job's ranks.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
@@ -32,8 +33,10 @@ using parallel::planner::Work;
 struct MeshFlags {
   std::string model, cluster, mesh, measured, compute = "f32", json, svg;
   int ranks = 0;  // 0: all of the cluster
+  size_t keep = parallel::planner::policy::kKeptPlans;
   int64_t sequence_length = 0, global_batch = 0;
   double tflops = 0, memory_gb = 0;  // of a rank; 0: measured here, no limit
+  double cores = 0;                  // of a rank; 0: one, of running ranks measured
   double overlap = parallel::planner::policy::kOverlap;
 };
 
@@ -46,14 +49,16 @@ absl::StatusOr<runtime::ModelConfig> ReadModel(const std::string& path) {
 }
 
 // Where nobody describes one, the ranks that run; `rank` is this one's.
-absl::StatusOr<Cluster> ReadCluster(const MeshFlags& flags, int* rank) {
+absl::StatusOr<Cluster> ReadCluster(const MeshFlags& flags, const ModelCost& model, const Work& work,
+                                    int* rank) {
   const DataType compute = flags.compute == "bf16" ? DataType::kBF16 : DataType::kF32;
   Cluster cluster;
   if (flags.cluster.empty()) {
     COHORT_ASSIGN_OR_RETURN(const auto world, JoinWorld(absl::Minutes(1)));
     *rank = world->rank();
+    runtime::SetCpuThreads(std::max(1, HostCores() / RanksOnHost(*world)));  // as training would
     COHORT_ASSIGN_OR_RETURN(
-        cluster, parallel::planner::RunningCluster(*world, runtime::CpuDevice(), compute));
+        cluster, parallel::planner::RunningCluster(*world, runtime::CpuDevice(), compute, model, work));
     if (flags.tflops > 0) cluster.flops = flags.tflops * 1e12;
     if (flags.memory_gb > 0) cluster.memory = std::llround(flags.memory_gb * 1e9);
   } else {
@@ -62,6 +67,7 @@ absl::StatusOr<Cluster> ReadCluster(const MeshFlags& flags, int* rank) {
     COHORT_ASSIGN_OR_RETURN(cluster, parallel::planner::DescribedCluster(
                                          text, flags.cluster, flops, std::llround(flags.memory_gb * 1e9)));
   }
+  if (flags.cores > 0) cluster.cores = flags.cores;
   cluster.overlap = flags.overlap;
   return flags.ranks == 0 ? cluster : cluster.First(flags.ranks);
 }
@@ -79,9 +85,9 @@ absl::Status PlanMesh(const MeshFlags& flags) {
   work.sequence_length = flags.sequence_length;
   work.global_batch = flags.global_batch;
   work.compute_bytes = flags.compute == "bf16" ? 2 : 4;
-  int rank = 0;
-  COHORT_ASSIGN_OR_RETURN(Cluster cluster, ReadCluster(flags, &rank));
   const ModelCost model(config, work.sequence_length);
+  int rank = 0;
+  COHORT_ASSIGN_OR_RETURN(Cluster cluster, ReadCluster(flags, model, work, &rank));
   Calibration calibration;
   if (!flags.measured.empty()) {
     COHORT_ASSIGN_OR_RETURN(const std::string text, runtime::ReadFile(flags.measured));
@@ -89,7 +95,8 @@ absl::Status PlanMesh(const MeshFlags& flags) {
     COHORT_ASSIGN_OR_RETURN(calibration, parallel::planner::Calibrate(model, work, cluster, steps));
     cluster = calibration.Apply(std::move(cluster));
   }
-  COHORT_ASSIGN_OR_RETURN(MeshRanking ranking, parallel::planner::RankMeshes(model, work, cluster, choices));
+  COHORT_ASSIGN_OR_RETURN(MeshRanking ranking,
+                          parallel::planner::RankMeshes(model, work, cluster, choices, flags.keep));
   if (calibration.steps > 0) {
     ranking.error = calibration.error;
     ranking.measured_steps = calibration.steps;
@@ -145,9 +152,17 @@ void AddPlanMesh(CLI::App& plan, const Selected& selected) {
   app->add_option("--rank-memory", flags->memory_gb,
                   "GB that a rank has (default: of running ranks what is free)")
       ->check(CLI::Range(1e-3, 1e6));
+  app->add_option(
+         "--rank-cores", flags->cores,
+         "The part of a core that a rank has where all compute at once, as 0.5 where two share one (default: "
+         "of running ranks as measured, else 1)")
+      ->check(CLI::Range(1e-3, 1.0));
   app->add_option("--overlap", flags->overlap,
                   "The part of computing behind which gathers and reductions can hide, 0 to 1 (default 0.8)")
       ->check(CLI::Range(0.0, 1.0));
+  app->add_option("--keep", flags->keep, "How long the ranking is")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
   app->add_option("--json", flags->json, "Also write the ranking into this file");
   app->add_option("--svg", flags->svg, "Also draw the ranking into this file");
   app->callback([=] { selected([=] { return PlanMesh(*flags); }); });

@@ -28,6 +28,7 @@
 #include "runtime/train/step_loop.h"
 #include "tools/cohort/command.h"
 #include "tools/cohort/loader_source.h"
+#include "tools/cohort/planned_mesh.h"
 #include "tools/cohort/run_log.h"
 #include "tools/cohort/world.h"
 
@@ -70,7 +71,7 @@ absl::StatusOr<Data> OpenData(const v1::TrainConfig& config) {
   return data;
 }
 
-absl::StatusOr<ResolvedConfig> Resolve(v1::TrainConfig config, const comm::Communicator& world) {
+absl::StatusOr<ResolvedConfig> Resolve(v1::TrainConfig config, comm::Communicator& world) {
   runtime::ConfigFacts facts{.ranks = world.size(),
                              .ranks_on_host = RanksOnHost(world),
                              .cores = HostCores(),
@@ -80,6 +81,13 @@ absl::StatusOr<ResolvedConfig> Resolve(v1::TrainConfig config, const comm::Commu
   if (!tokenizer_path.empty()) {
     COHORT_ASSIGN_OR_RETURN(const auto tokenizer, runtime::Tokenizer::Load(tokenizer_path));
     facts.tokenizer_size = tokenizer->vocab_size();
+  }
+  if (config.parallel().mesh() == "auto") {
+    v1::TrainConfig flat = config;
+    flat.clear_parallel();
+    COHORT_ASSIGN_OR_RETURN(const ResolvedConfig defaults, runtime::ResolveConfig(std::move(flat), facts));
+    runtime::SetCpuThreads(defaults.config.train().threads());  // it measures as it would train
+    COHORT_ASSIGN_OR_RETURN(config, WithPlannedMesh(std::move(config), defaults, world));
   }
   COHORT_ASSIGN_OR_RETURN(ResolvedConfig resolved, runtime::ResolveConfig(std::move(config), facts));
   COHORT_RETURN_IF_ERROR(
