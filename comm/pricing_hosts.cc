@@ -8,7 +8,7 @@
 namespace cohort::comm::pricing {
 
 using algorithms::Part;
-using algorithms::Rails;
+using algorithms::Lanes;
 
 // ---- One rank of every host ----
 
@@ -80,11 +80,11 @@ void HierarchicalGatherOrScatter(Pricer& p) {
   }
 }
 
-// ---- Rails (algorithms/team.h) ----
+// ---- Lanes (algorithms/team.h) ----
 
 enum class Across { kHalving, kDirect, kSum, kRing };
 
-void RailsAllReduce(Pricer& p, Across how) {
+void LanesAllReduce(Pricer& p, Across how) {
   const size_t pieces = p.Pieces(p.count);
   p.clock.InPieces(pieces);
   const Teams hosts = p.Hosts();
@@ -100,16 +100,16 @@ void RailsAllReduce(Pricer& p, Across how) {
         }
       }
       const size_t count = Part(p.count, pieces, piece).count;
-      const Rails rails(p.call, count);
-      const Parts by_rail(count, rails.num_rails());
+      const Lanes lanes(p.call, count);
+      const Parts by_lane(count, lanes.num_lanes());
       std::vector<Parts> by_place;
-      for (int host = 0; host < rails.num_hosts(); ++host) {
+      for (int host = 0; host < lanes.num_hosts(); ++host) {
         std::vector<size_t> cuts = {0};
         for (size_t place = 0; place < hosts[host].size(); ++place) {
-          const auto owned = rails.OwnedBy(host, static_cast<int>(place));
+          const auto owned = lanes.OwnedBy(host, static_cast<int>(place));
           const size_t own =
               owned.count == 0 ? 0
-                               : by_rail.Range(static_cast<int>(owned.begin), static_cast<int>(owned.count));
+                               : by_lane.Range(static_cast<int>(owned.begin), static_cast<int>(owned.count));
           cuts.push_back(cuts.back() + own);
         }
         by_place.emplace_back(std::move(cuts));
@@ -118,12 +118,12 @@ void RailsAllReduce(Pricer& p, Across how) {
         Teams across;
         std::vector<Parts> parts;
         std::vector<size_t> counts;
-        for (int rail = 0; rail < rails.num_rails(); ++rail) {
-          across.push_back(rails.Across(rail).ranks);
-          counts.push_back(by_rail.At(rail));
-          parts.emplace_back(counts.back(), rails.num_hosts());
+        for (int lane = 0; lane < lanes.num_lanes(); ++lane) {
+          across.push_back(lanes.Across(lane).ranks);
+          counts.push_back(by_lane.At(lane));
+          parts.emplace_back(counts.back(), lanes.num_hosts());
         }
-        if (rails.num_hosts() == 1) continue;
+        if (lanes.num_hosts() == 1) continue;
         if (how == Across::kHalving) {
           p.clock.Halving(across, parts, &times[piece]);
           p.clock.Doubling(across, parts, false, &times[piece]);
@@ -144,22 +144,22 @@ void RailsAllReduce(Pricer& p, Across how) {
   }
 }
 
-void Hierarchical(Pricer& p) { RailsAllReduce(p, Across::kHalving); }
-void HierarchicalDirect(Pricer& p) { RailsAllReduce(p, Across::kDirect); }
-void Nvrar(Pricer& p) { RailsAllReduce(p, Across::kSum); }
-void HoRing(Pricer& p) { RailsAllReduce(p, Across::kRing); }
+void Hierarchical(Pricer& p) { LanesAllReduce(p, Across::kHalving); }
+void HierarchicalDirect(Pricer& p) { LanesAllReduce(p, Across::kDirect); }
+void Nvrar(Pricer& p) { LanesAllReduce(p, Across::kSum); }
+void HoRing(Pricer& p) { LanesAllReduce(p, Across::kRing); }
 
-// The parts that each rail carries, by host.
-struct RailParts {
+// The parts that each lane carries, by host.
+struct LaneParts {
   Teams across;
   std::vector<Parts> parts;
 
-  RailParts(const Pricer& p, const Rails& rails) {
+  LaneParts(const Pricer& p, const Lanes& lanes) {
     const Parts all(p.count, p.size());
-    for (int rail = 0; rail < rails.num_rails(); ++rail) {
-      across.push_back(rails.Across(rail).ranks);
+    for (int lane = 0; lane < lanes.num_lanes(); ++lane) {
+      across.push_back(lanes.Across(lane).ranks);
       std::vector<size_t> cuts = {0};
-      for (const int block : rails.Blocks(rail))
+      for (const int block : lanes.Blocks(lane))
         cuts.push_back(cuts.back() + (block < 0 ? 0 : all.At(block)));
       parts.emplace_back(std::move(cuts));
     }
@@ -168,32 +168,32 @@ struct RailParts {
 
 namespace {
 
-void RailsReduceScatter(Pricer& p, Across how) {
-  const Rails rails(p.call);
-  const RailParts rail_parts(p, rails);
+void LanesReduceScatter(Pricer& p, Across how) {
+  const Lanes lanes(p.call);
+  const LaneParts lane_parts(p, lanes);
   const Teams hosts = p.Hosts();
   Times times = p.clock.Start();
-  for (int rail = 0; rail < rails.num_rails(); ++rail) {
-    for (int host = 0; host < rails.num_hosts(); ++host) {
-      const int owner = rail_parts.across[rail][host], g = static_cast<int>(hosts[host].size());
+  for (int lane = 0; lane < lanes.num_lanes(); ++lane) {
+    for (int host = 0; host < lanes.num_hosts(); ++host) {
+      const int owner = lane_parts.across[lane][host], g = static_cast<int>(hosts[host].size());
       const int place = p.hosts().local_rank(owner);
       // Part by part, each in the order of distance: as many messages as hosts, of which the sum is what counts.
       double latest = times[owner];
       for (int distance = 1; distance < g; ++distance) {
         const int from = hosts[host][algorithms::Modulo(place - distance, g)];
-        latest = std::max(latest, p.clock.Message(from, owner, rail_parts.parts[rail].total(), 0, latest));
+        latest = std::max(latest, p.clock.Message(from, owner, lane_parts.parts[lane].total(), 0, latest));
       }
       times[owner] = latest;
     }
   }
-  if (rails.num_hosts() == 1) return;
-  if (how == Across::kHalving) p.clock.Halving(rail_parts.across, rail_parts.parts, &times);
-  if (how == Across::kDirect) p.clock.Pairwise(rail_parts.across, rail_parts.parts, true, true, &times);
+  if (lanes.num_hosts() == 1) return;
+  if (how == Across::kHalving) p.clock.Halving(lane_parts.across, lane_parts.parts, &times);
+  if (how == Across::kDirect) p.clock.Pairwise(lane_parts.across, lane_parts.parts, true, true, &times);
 }
 
-void RailsAllGather(Pricer& p, Across how) {
-  const Rails rails(p.call);
-  const RailParts rail_parts(p, rails);
+void LanesAllGather(Pricer& p, Across how) {
+  const Lanes lanes(p.call);
+  const LaneParts lane_parts(p, lanes);
   const Teams hosts = p.Hosts();
   Times times = p.clock.Start();
   // What comes to a rank is read by the others of its host at once.
@@ -203,22 +203,22 @@ void RailsAllGather(Pricer& p, Across how) {
     double when;
   };
   std::vector<Came> all;
-  for (int rail = 0; rail < rails.num_rails(); ++rail) {
-    for (int host = 0; host < rails.num_hosts(); ++host) {
-      all.push_back({rail_parts.across[rail][host], rail_parts.parts[rail].At(host), 0});
+  for (int lane = 0; lane < lanes.num_lanes(); ++lane) {
+    for (int host = 0; host < lanes.num_hosts(); ++host) {
+      all.push_back({lane_parts.across[lane][host], lane_parts.parts[lane].At(host), 0});
     }
   }
   if (how == Across::kHalving) {
-    p.clock.Doubling(rail_parts.across, rail_parts.parts, true, &times,
+    p.clock.Doubling(lane_parts.across, lane_parts.parts, true, &times,
                      [&](int rank, size_t count, double when) {
                        all.push_back({rank, count, when});
                      });
   } else {
-    p.clock.Pairwise(rail_parts.across, rail_parts.parts, false, false, &times);
-    for (int rail = 0; rail < rails.num_rails(); ++rail) {
-      const Parts& parts = rail_parts.parts[rail];
-      for (int host = 0; host < rails.num_hosts(); ++host) {
-        const int owner = rail_parts.across[rail][host];
+    p.clock.Pairwise(lane_parts.across, lane_parts.parts, false, false, &times);
+    for (int lane = 0; lane < lanes.num_lanes(); ++lane) {
+      const Parts& parts = lane_parts.parts[lane];
+      for (int host = 0; host < lanes.num_hosts(); ++host) {
+        const int owner = lane_parts.across[lane][host];
         all.push_back({owner, parts.total() - parts.At(host), times[owner]});
       }
     }
@@ -233,10 +233,10 @@ void RailsAllGather(Pricer& p, Across how) {
 
 }  // namespace
 
-void HierarchicalReduceScatter(Pricer& p) { RailsReduceScatter(p, Across::kHalving); }
-void HierarchicalDirectReduceScatter(Pricer& p) { RailsReduceScatter(p, Across::kDirect); }
-void HierarchicalAllGather(Pricer& p) { RailsAllGather(p, Across::kHalving); }
-void HierarchicalDirectAllGather(Pricer& p) { RailsAllGather(p, Across::kDirect); }
+void HierarchicalReduceScatter(Pricer& p) { LanesReduceScatter(p, Across::kHalving); }
+void HierarchicalDirectReduceScatter(Pricer& p) { LanesReduceScatter(p, Across::kDirect); }
+void HierarchicalAllGather(Pricer& p) { LanesAllGather(p, Across::kHalving); }
+void HierarchicalDirectAllGather(Pricer& p) { LanesAllGather(p, Across::kDirect); }
 
 // ---- All-to-all by pairs of hosts ----
 
