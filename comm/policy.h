@@ -267,5 +267,8 @@ inline constexpr size_t kCodecBlock = 256;
 
 // Messages of a pattern that are priced one by one; beyond, repeated rounds are priced by their slowest member.
 inline constexpr size_t kReplayedMessages = 8 << 20;
+// An eighth of the former, but at most so many, are priced in the order of time, of at most so many ranks.
+inline constexpr size_t kMostOrdered = 128 << 10;
+inline constexpr int kMostRanksOrdered = 1024;
 
 }  // namespace cohort::comm::policy

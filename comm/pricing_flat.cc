@@ -43,13 +43,33 @@ void DoublingSum(Pricer& p) {
 }
 
 void AllPair(Pricer& p) {
-  Times times = p.clock.Start();
-  std::vector<size_t> cuts(p.size() + 1);
-  for (size_t i = 0; i < cuts.size(); ++i) cuts[i] = i * p.count;
-  p.clock.Pairwise({p.Everyone()}, {Parts(std::move(cuts))}, false, false, &times);
-  // Sums are made in the order of ranks, and somewhere the first summand comes last.
-  if (p.size() > 2) {
-    p.clock.Until(*std::max_element(times.begin(), times.end()) + p.clock.CopyTime(p.count) * (p.size() - 1));
+  // A receive for each other rank, in the order of ranks, each sent to at once: the k-th receives of all ranks are those
+  // that are posted next.
+  std::vector<Moment> came(p.clock.ordered() ? static_cast<size_t>(p.size()) * p.size() : 0);
+  if (came.empty() && p.size() > 1) {
+    Times times = p.clock.Start();
+    std::vector<size_t> cuts(p.size() + 1);
+    for (size_t i = 0; i < cuts.size(); ++i) cuts[i] = i * p.count;
+    p.clock.Pairwise({p.Everyone()}, {Parts(std::move(cuts))}, false, false, &times);
+    if (p.size() > 2) {
+      const Moment latest = p.clock.Latest(times);
+      p.clock.Until(p.clock.After(latest, p.clock.CopyTime(p.count) * (p.size() - 1)));
+    }
+    return;
+  }
+  for (int k = 0; k + 1 < p.size(); ++k) {
+    for (int rank = 0; rank < p.size(); ++rank) {
+      const int from = k < rank ? k : k + 1;
+      came[static_cast<size_t>(rank) * p.size() + from] = p.clock.Message(from, rank, p.count, {});
+    }
+  }
+  // Sums are made in the order of ranks; the first is made as it comes.
+  for (int rank = 0; rank < p.size() && p.size() > 1; ++rank) {
+    const Moment* from = &came[static_cast<size_t>(rank) * p.size()];
+    Moment sum = from[rank == 0 ? 1 : 0];
+    for (int other = rank > 1 ? 1 : 2; other < p.size(); ++other) {
+      sum = p.clock.Copy(rank, p.count, other == rank ? sum : p.clock.Later(sum, from[other]));
+    }
   }
 }
 
@@ -86,9 +106,9 @@ void Dissemination(Pricer& p) {
     const int number = std::min(distance, p.size() - distance);
     for (int rank = 0; rank < p.size(); ++rank) {
       const int to = algorithms::Modulo(signals ? rank + distance : rank - distance, p.size());
-      const double came = signals ? p.clock.Signal(rank, to, before[rank], before[to])
+      const Moment came = signals ? p.clock.Signal(rank, to, before[rank], before[to])
                                   : p.clock.Message(rank, to, parts.Range(rank, number), before[rank]);
-      times[to] = std::max(times[to], came);
+      times[to] = p.clock.Later(times[to], came);
     }
   }
 }
@@ -100,48 +120,62 @@ void AllGatherRecursiveDoubling(Pricer& p) {
             folded = p.size() - core;
   const auto first = [&](int place) { return place < folded ? 2 * place : place + folded; };
   const auto rank = [&](int place) { return place < folded ? 2 * place + 1 : place + folded; };
-  Times times(p.size(), p.clock.CopyTime(parts.Longest()));
+  Times times(p.size(), Moment{p.clock.CopyTime(parts.Longest())});
   for (int pair = 0; pair < folded; ++pair) {
-    const double came = p.clock.Message(2 * pair, 2 * pair + 1, parts.At(2 * pair), 0);
-    times[2 * pair + 1] = std::max(times[2 * pair + 1], came);
+    const Moment came = p.clock.Message(2 * pair, 2 * pair + 1, parts.At(2 * pair), {});
+    times[2 * pair + 1] = p.clock.Later(times[2 * pair + 1], came);
   }
   for (int bit = 1; bit < core; bit *= 2) {
     const Times before = times;
     for (int place = 0; place < core; ++place) {
       const int begin = place / bit * bit, from = rank(place), to = rank(place ^ bit);
       const size_t count = parts.Range(first(begin), first(begin + bit) - first(begin));
-      times[to] = std::max(times[to], p.clock.Message(from, to, count, before[from]));
+      times[to] = p.clock.Later(times[to], p.clock.Message(from, to, count, before[from]));
     }
   }
   for (int pair = 0; pair < folded; ++pair) {
     const int from = 2 * pair + 1, to = 2 * pair;
-    const double before = p.clock.Message(from, to, parts.Range(0, to), times[from]);
-    times[to] =
-        std::max(before, p.clock.Message(from, to, parts.Range(to + 1, p.size() - to - 1), times[from]));
+    const Moment before = p.clock.Message(from, to, parts.Range(0, to), times[from]);
+    times[to] = p.clock.Later(
+        before, p.clock.Message(from, to, parts.Range(to + 1, p.size() - to - 1), times[from]));
   }
 }
 
-// Rounds of distance 2^k: the blocks whose distance has bit k, packed before.
+// Rounds of distance 2^k: the blocks whose distance has bit k, packed before. Of these, what came in the round of bit
+// j < k waits for it: the blocks whose distance has no bit between.
 void BruckAllToAll(Pricer& p) {
   p.clock.Follows(Clock::Follow::kRounds);
   const size_t block = p.count / p.size();
-  Times times = p.clock.Start();
+  std::vector<Times> came;
+  // Blocks that a rank copies after round j, of the distances that `with` is a bit of (0: of any).
+  const auto after = [&](int j, int with) {
+    size_t number = 0;
+    for (int distance = with; distance < p.size(); ++distance) {
+      const int lower = with == 0 ? distance : distance & (with - 1);
+      const bool here = with == 0 || (distance & with) != 0;
+      number += here && static_cast<int>(std::bit_width(static_cast<unsigned>(lower))) == j + 1;
+    }
+    return number;
+  };
   for (int k = 0; (1 << k) < p.size(); ++k) {
-    size_t number = static_cast<size_t>(p.size() >> (k + 1)) << k;
-    const int rest = p.size() & ((1 << (k + 1)) - 1);
-    number += std::max(0, rest - (1 << k));
-    // A single block in the last round is nobody's before: it need not wait.
-    const Times before = p.size() - (1 << k) == 1 ? p.clock.Start() : times;
-    const double packed = p.clock.CopyTime(number * block);
+    size_t number = 0;
+    std::vector<size_t> copied;  // [0]: of the input, [j + 1]: of what came in round j
+    for (int j = -1; j < k; ++j) number += copied.emplace_back(after(j, 1 << k));
+    Times times = p.clock.Start();
     for (int rank = 0; rank < p.size(); ++rank) {
       const int to = (rank + (1 << k)) % p.size();
-      times[to] = std::max(times[to], p.clock.Message(rank, to, number * block, before[rank] + packed));
+      Moment packed = p.clock.Copy(rank, copied[0] * block, {});
+      for (int j = 0; j < k; ++j) {
+        if (copied[j + 1] > 0)
+          packed = p.clock.Later(packed, p.clock.Copy(rank, copied[j + 1] * block, came[j][rank]));
+      }
+      times[to] = p.clock.Message(rank, to, number * block, packed);
     }
+    came.push_back(std::move(times));
   }
-  // What came last is unpacked at the end; the rest while messages travel.
-  const size_t last = p.size() - std::bit_floor(static_cast<unsigned>(p.size() - 1));
-  if (p.size() > 1) {
-    p.clock.Until(*std::max_element(times.begin(), times.end()) + p.clock.CopyTime(last * block));
+  for (size_t j = 0; j < came.size(); ++j) {
+    const size_t number = after(static_cast<int>(j), 0);
+    for (int rank = 0; rank < p.size(); ++rank) p.clock.Until(p.clock.Copy(rank, number * block, came[j][rank]));
   }
 }
 
@@ -163,7 +197,7 @@ size_t Subtree(const Pricer& p, const Parts& parts, int child, int bit) {
 void TreeGather(Pricer& p) {
   const Parts parts(p.count, p.size());
   Times times = p.clock.Start();
-  for (int rank = 0; rank < p.size(); rank += 2) times[rank] = p.clock.CopyTime(parts.At(rank));
+  for (int rank = 0; rank < p.size(); rank += 2) times[rank] = {p.clock.CopyTime(parts.At(rank))};
   Up(
       p, p.Everyone(), false, [&](int child, int bit) { return Subtree(p, parts, child, bit); }, &times);
 }
@@ -191,21 +225,22 @@ void HalvingGather(Pricer& p) {
 void ToRoot(Pricer& p) {
   const bool sums = p.call.operation == Operation::kReduce;
   const Parts parts(p.count, p.size());
-  double now = 0;
+  Moment now;
   for (int rank = 1; rank < p.size(); ++rank) {
-    now = std::max(now, p.clock.Message(rank, 0, sums ? p.count : parts.At(rank), 0, sums ? now : 0));
+    now = p.clock.Later(
+        now, p.clock.Message(rank, 0, sums ? p.count : parts.At(rank), {}, sums ? now : Moment{}));
   }
 }
 void FromRoot(Pricer& p) {
   const Parts parts(p.count, p.size());
-  for (int rank = 1; rank < p.size(); ++rank) p.clock.Message(0, rank, parts.At(rank), 0);
+  for (int rank = 1; rank < p.size(); ++rank) p.clock.Message(0, rank, parts.At(rank), {});
 }
 
 void Chain(Pricer& p) {
   const size_t pieces = p.Pieces(p.count);
   Times times = p.clock.Start();
   for (size_t piece = 0; piece < pieces; ++piece) {
-    times[0] = 0;
+    times[0] = {};
     for (int rank = 0; rank + 1 < p.size(); ++rank) {
       times[rank + 1] = p.clock.Message(rank, rank + 1, Part(p.count, pieces, piece).count, times[rank]);
     }
@@ -238,7 +273,7 @@ void DoubleTree(Pricer& p) {
       Times& times = sums[2 * piece + tree];
       for (const int place : order) {
         const int from = rank_at(tree, place), to = rank_at(tree, parent_of(place));
-        times[to] = std::max(times[to], p.clock.Message(from, to, count, times[from], times[to]));
+        times[to] = p.clock.Later(times[to], p.clock.Message(from, to, count, times[from], times[to]));
       }
     }
   }
@@ -248,7 +283,7 @@ void DoubleTree(Pricer& p) {
       Times& times = sums[2 * piece + tree];
       for (auto at = order.rbegin(); at != order.rend(); ++at) {
         const int from = rank_at(tree, parent_of(*at)), to = rank_at(tree, *at);
-        times[to] = std::max(times[to], p.clock.Message(from, to, count, times[from]));
+        times[to] = p.clock.Later(times[to], p.clock.Message(from, to, count, times[from]));
       }
     }
   }

@@ -20,7 +20,7 @@ void HierarchicalBroadcast(Pricer& p) {
   Times times = p.clock.Start();
   for (size_t piece = 0; piece < pieces; ++piece) {
     const size_t count = Part(p.count, pieces, piece).count;
-    times[0] = 0;
+    times[0] = {};
     if (pieces == 1)
       Down(
           p, leaders, [&](int, int) { return count; }, &times);
@@ -43,8 +43,8 @@ void HierarchicalReduce(Pricer& p) {
   for (size_t piece = 0; piece < pieces; ++piece) {
     const size_t count = Part(p.count, pieces, piece).count;
     for (const Team& team : teams) {
-      double& sum = inside[piece][team[0]];
-      for (size_t i = 1; i < team.size(); ++i) sum = p.clock.Message(team[i], team[0], count, 0, sum);
+      Moment& sum = inside[piece][team[0]];
+      for (size_t i = 1; i < team.size(); ++i) sum = p.clock.Message(team[i], team[0], count, {}, sum);
     }
   }
   for (size_t piece = 0; piece < pieces; ++piece) {
@@ -67,16 +67,17 @@ void HierarchicalGatherOrScatter(Pricer& p) {
     if (team[0] == 0) continue;
     size_t all = 0;
     for (const int rank : team) all += parts.At(rank);
-    double now = gathers ? p.clock.CopyTime(parts.At(team[0])) : p.clock.Message(0, team[0], all, 0);
+    Moment now =
+        gathers ? Moment{p.clock.CopyTime(parts.At(team[0]))} : p.clock.Message(0, team[0], all, {});
     for (size_t i = 1; i < team.size(); ++i) {
       const size_t count = parts.At(team[i]);
-      if (gathers) now = std::max(now, p.clock.Message(team[i], team[0], count, 0));
+      if (gathers) now = p.clock.Later(now, p.clock.Message(team[i], team[0], count, {}));
       if (!gathers) p.clock.Message(team[0], team[i], count, now);
     }
     if (gathers) p.clock.Message(team[0], 0, all, now);
   }
   for (const int rank : p.hosts().ranks_on(0)) {
-    if (rank != 0) p.clock.Message(gathers ? rank : 0, gathers ? 0 : rank, parts.At(rank), 0);
+    if (rank != 0) p.clock.Message(gathers ? rank : 0, gathers ? 0 : rank, parts.At(rank), {});
   }
 }
 
@@ -96,7 +97,7 @@ void LanesAllReduce(Pricer& p, Across how) {
     for (size_t piece = 0; piece < pieces; ++piece) {
       if (piece > 0) {
         for (int rank = 0; rank < p.size() && (stage == 1 || stage == way_back); ++rank) {
-          times[piece][rank] = std::max(times[piece][rank], times[piece - 1][rank]);
+          times[piece][rank] = p.clock.Later(times[piece][rank], times[piece - 1][rank]);
         }
       }
       const size_t count = Part(p.count, pieces, piece).count;
@@ -177,13 +178,20 @@ void LanesReduceScatter(Pricer& p, Across how) {
     for (int host = 0; host < lanes.num_hosts(); ++host) {
       const int owner = lane_parts.across[lane][host], g = static_cast<int>(hosts[host].size());
       const int place = p.hosts().local_rank(owner);
-      // Part by part, each in the order of distance: as many messages as hosts, of which the sum is what counts.
-      double latest = times[owner];
-      for (int distance = 1; distance < g; ++distance) {
-        const int from = hosts[host][algorithms::Modulo(place - distance, g)];
-        latest = std::max(latest, p.clock.Message(from, owner, lane_parts.parts[lane].total(), 0, latest));
+      const Parts& parts = lane_parts.parts[lane];
+      if (g == 1) times[owner] = p.clock.Copy(owner, parts.total(), times[owner]);
+      // Part by part, each in the order of distance. Where messages are not ordered, their sum is what counts.
+      Moment all = times[owner];
+      for (int part = 0; part < (p.clock.ordered() ? parts.number() : 1); ++part) {
+        Moment sum;
+        for (int distance = 1; distance < g; ++distance) {
+          const int from = hosts[host][algorithms::Modulo(place - distance, g)];
+          const size_t count = p.clock.ordered() ? parts.At(part) : parts.total();
+          sum = p.clock.Later(sum, p.clock.Message(from, owner, count, {}, sum));
+        }
+        all = p.clock.Later(all, sum);
       }
-      times[owner] = latest;
+      times[owner] = all;
     }
   }
   if (lanes.num_hosts() == 1) return;
@@ -200,17 +208,17 @@ void LanesAllGather(Pricer& p, Across how) {
   struct Came {
     int rank;
     size_t count;
-    double when;
+    Moment when;
   };
   std::vector<Came> all;
   for (int lane = 0; lane < lanes.num_lanes(); ++lane) {
     for (int host = 0; host < lanes.num_hosts(); ++host) {
-      all.push_back({lane_parts.across[lane][host], lane_parts.parts[lane].At(host), 0});
+      all.push_back({lane_parts.across[lane][host], lane_parts.parts[lane].At(host), {}});
     }
   }
   if (how == Across::kHalving) {
     p.clock.Doubling(lane_parts.across, lane_parts.parts, true, &times,
-                     [&](int rank, size_t count, double when) {
+                     [&](int rank, size_t count, Moment when) {
                        all.push_back({rank, count, when});
                      });
   } else {
@@ -223,7 +231,10 @@ void LanesAllGather(Pricer& p, Across how) {
       }
     }
   }
-  std::stable_sort(all.begin(), all.end(), [](const Came& a, const Came& b) { return a.when < b.when; });
+  if (!p.clock.ordered()) {
+    std::stable_sort(all.begin(), all.end(),
+                     [](const Came& a, const Came& b) { return a.when.at < b.when.at; });
+  }
   for (const Came& came : all) {
     for (const int other : hosts[p.hosts().host_of(came.rank)]) {
       if (other != came.rank) p.clock.Message(came.rank, other, came.count, came.when);
@@ -253,19 +264,19 @@ void HierarchicalAllToAll(Pricer& p) {
       std::min(distances, std::max<size_t>(2 * most, p.clock.replayed() / per_distance / most * most));
   p.clock.Follows(Clock::Follow::kTurns);
   // Three stages, each with all pairs: what comes in early is not kept waiting by what goes out late.
-  std::vector<double> ready(shown * num_hosts);
+  std::vector<Moment> ready(shown * num_hosts);
   for (int stage = 0; stage < 3; ++stage) {
     for (size_t i = 0; i < shown; ++i) {
       for (int host = 0; host < num_hosts; ++host) {
         const Team& from = hosts[host];
         const Team& to = hosts[(host + 1 + i) % num_hosts];
         const int gatherer = from[i % from.size()], scatterer = to[(i + to.size() / 2) % to.size()];
-        double& now = ready[i * num_hosts + host];
+        Moment& now = ready[i * num_hosts + host];
         for (size_t m = 0; m < from.size() && stage == 0; ++m) {
           if (from[m] != gatherer)
-            now = std::max(now, p.clock.Message(from[m], gatherer, block * to.size(), 0));
+            now = p.clock.Later(now, p.clock.Message(from[m], gatherer, block * to.size(), {}));
         }
-        if (stage == 0) now += p.clock.CopyTime(block);
+        if (stage == 0) now = p.clock.After(now, p.clock.CopyTime(block));
         if (stage == 1) now = p.clock.Message(gatherer, scatterer, block * from.size() * to.size(), now);
         for (size_t m = 0; m < to.size() && stage == 2; ++m) {
           if (to[m] != scatterer) p.clock.Message(scatterer, to[m], block * from.size(), now);

@@ -27,14 +27,16 @@ void ThroughLeaders(Pricer& p, bool sums, const In& in, const Across& across, co
                     const Copied& copied) {
   const Teams hosts = p.Hosts();
   const int num_hosts = p.hosts().num_hosts();
-  Times brought(num_hosts, 0.0);
+  Times brought(num_hosts);
   for (int host = 0; host < num_hosts; ++host) {
     for (size_t i = 1; i < hosts[host].size(); ++i) {
       const int rank = hosts[host][i];
-      brought[host] = std::max(brought[host],
-                               p.clock.Message(rank, hosts[host][0], in(rank), 0, sums ? brought[host] : 0));
+      brought[host] = p.clock.Later(
+          brought[host],
+          p.clock.Message(rank, hosts[host][0], in(rank), {}, sums ? brought[host] : Moment{}));
     }
-    brought[host] += p.clock.CopyTime(copied.for_others(host) / hosts[host].size());
+    brought[host] =
+        p.clock.After(brought[host], p.clock.CopyTime(copied.for_others(host) / hosts[host].size()));
   }
   // Each sends to the next one first.
   p.clock.Follows(Clock::Follow::kTurns);
@@ -42,15 +44,16 @@ void ThroughLeaders(Pricer& p, bool sums, const In& in, const Across& across, co
   for (int distance = 1; distance < num_hosts; ++distance) {
     for (int host = 0; host < num_hosts; ++host) {
       const int to = (host + distance) % num_hosts;
-      const double came =
-          p.clock.Message(p.Leader(host), p.Leader(to), across(host, to), brought[host], sums ? have[to] : 0);
-      have[to] = std::max(have[to], came);
+      const Moment came = p.clock.Message(p.Leader(host), p.Leader(to), across(host, to), brought[host],
+                                          sums ? have[to] : Moment{});
+      have[to] = p.clock.Later(have[to], came);
     }
   }
   for (int host = 0; host < num_hosts; ++host) {
-    have[host] =
-        std::max(have[host], brought[host] + p.clock.CopyTime(copied.own(host) / hosts[host].size())) +
-        p.clock.CopyTime(copied.from_others(host) / std::max(1, num_hosts - 1));
+    const Moment own =
+        p.clock.After(brought[host], p.clock.CopyTime(copied.own(host) / hosts[host].size()));
+    have[host] = p.clock.After(p.clock.Later(have[host], own),
+                               p.clock.CopyTime(copied.from_others(host) / std::max(1, num_hosts - 1)));
     for (size_t i = 1; i < hosts[host].size(); ++i) {
       p.clock.Message(hosts[host][0], hosts[host][i], out(hosts[host][i]), have[host]);
     }
