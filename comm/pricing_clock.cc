@@ -134,7 +134,10 @@ double Clock::CopyTime(size_t count) const {
 
 Moment Clock::Copy(int rank, size_t count, Moment begin) {
   if (count == 0 || too_many()) return begin;
-  if (!ordered()) return {begin.at + CopyTime(count)};
+  if (!ordered()) {
+    if (local_free_.empty()) local_free_.resize(size_);
+    return {local_free_[rank] = std::max(local_free_[rank], begin.at) + CopyTime(count)};
+  }
   const size_t own = 2 * static_cast<size_t>(kBetweenHosts) * size_ + 2 * links_ + rank;
   return graph_.Message(own, own, CopyTime(count), 0, begin, {}, nullptr);
 }

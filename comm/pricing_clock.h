@@ -100,15 +100,19 @@ class Clock {
   enum class RingOf : uint8_t { kParts, kSums };
   void Ring(const Teams& teams, absl::Span<const Parts> parts, int rounds, size_t pieces, RingOf of,
             bool coupled, Times* times);
+  // `arrived`, where given, hears of what comes to a rank.
+  using Arrived = std::function<void(int rank, size_t count, Moment when)>;
   // Every member to every other: member m to n the size of part n (to_owner) or of part m, to other hosts in turns.
-  // Where chained, a receive waits for the one before.
-  void Pairwise(const Teams& teams, absl::Span<const Parts> parts, bool to_owner, bool chained, Times* times);
+  // Where chained, a receive waits for the one before. `ready`, where given: by team and member, since when it has each
+  // part; before, it has none.
+  void Pairwise(const Teams& teams, absl::Span<const Parts> parts, bool to_owner, bool chained, Times* times,
+                const Arrived& arrived = nullptr, const std::vector<std::vector<Times>>* ready = nullptr);
   // Rounds of circular halving (blocks.h), and backwards.
   void Halving(const Teams& teams, absl::Span<const Parts> parts, Times* times);
-  // Where parts are apart, they travel as one message each. `arrived`, where given, hears of what comes to a rank.
-  using Arrived = std::function<void(int rank, size_t count, Moment when)>;
-  void Doubling(const Teams& teams, absl::Span<const Parts> parts, bool apart, Times* times,
-                const Arrived& arrived = nullptr);
+  // `places`, where given: where each part of a team begins in its buffer; those that do not lie side by side travel as
+  // one message each.
+  void Doubling(const Teams& teams, absl::Span<const Parts> parts, absl::Span<const std::vector<size_t>> places,
+                Times* times, const Arrived& arrived = nullptr);
   // Recursive doubling of everything, with folding.
   void DoublingSum(const Teams& teams, absl::Span<const size_t> counts, Times* times);
 
@@ -158,6 +162,7 @@ class Clock {
   double drift_;
   double stretch_ = 1;  // of bytes between hosts
   std::vector<double> host_bytes_;
+  std::vector<double> local_free_;  // by rank: when it has made its copies; where messages are not ordered
   double end_ = 0;
   double factor_ = 1;
   Price price_;

@@ -34,7 +34,7 @@ void HalvingThenDoubling(Pricer& p) {
   Times times = p.clock.Start();
   const Parts parts(p.count, p.size());
   p.clock.Halving({p.Everyone()}, {parts}, &times);
-  p.clock.Doubling({p.Everyone()}, {parts}, false, &times);
+  p.clock.Doubling({p.Everyone()}, {parts}, {}, &times);
 }
 
 void DoublingSum(Pricer& p) {
@@ -78,9 +78,31 @@ void PairwiseOwners(Pricer& p) {
   p.clock.Pairwise({p.Everyone()}, {Parts(p.count, p.size())}, true, true, &times);
 }
 
+// Large blocks for other hosts go in pieces to all at once, each after the one two before has come from the other side.
 void Exchange(Pricer& p) {
+  constexpr size_t kPiecesAhead = 2;  // all_to_all_pairwise.cc
+  const Parts parts(p.count, p.size());
+  const size_t pieces = p.Pieces(parts.Longest());
   Times times = p.clock.Start();
-  p.clock.Pairwise({p.Everyone()}, {Parts(p.count, p.size())}, true, false, &times);
+  if (pieces == 1 || !p.clock.ordered()) {
+    p.clock.Pairwise({p.Everyone()}, {parts}, true, false, &times);
+    return;
+  }
+  p.clock.Follows(Clock::Follow::kTurns);
+  for (int distance = 1; distance < p.size(); ++distance) {
+    std::vector<Times> came(pieces, p.clock.Start());  // by piece, from the rank at this distance
+    for (size_t piece = 0; piece < pieces; ++piece) {
+      for (int rank = 0; rank < p.size(); ++rank) {
+        const int to = (rank + distance) % p.size(), from = algorithms::Modulo(rank - distance, p.size());
+        const bool whole = p.hosts().SameHost(rank, to);
+        if (whole && piece > 0) continue;
+        const bool paced = piece >= kPiecesAhead && !p.hosts().SameHost(rank, from);
+        const size_t count = whole ? parts.At(to) : Part(parts.At(to), pieces, piece).count;
+        came[piece][to] =
+            p.clock.Message(rank, to, count, paced ? came[piece - kPiecesAhead][rank] : Moment{});
+      }
+    }
+  }
 }
 
 void PairwiseOwn(Pricer& p) {
@@ -212,7 +234,7 @@ void ScatterAllGather(Pricer& p) {
   Times times = p.clock.Start();
   Down(
       p, p.Everyone(), [&](int child, int bit) { return Subtree(p, parts, child, bit); }, &times);
-  p.clock.Doubling({p.Everyone()}, {parts}, false, &times);
+  p.clock.Doubling({p.Everyone()}, {parts}, {}, &times);
 }
 void HalvingGather(Pricer& p) {
   const Parts parts(p.count, p.size());

@@ -96,7 +96,7 @@ void LanesAllReduce(Pricer& p, Across how) {
   for (int stage = 0; stage <= last_stage; ++stage) {
     for (size_t piece = 0; piece < pieces; ++piece) {
       if (piece > 0) {
-        for (int rank = 0; rank < p.size() && (stage == 1 || stage == way_back); ++rank) {
+        for (int rank = 0; rank < p.size(); ++rank) {
           times[piece][rank] = p.clock.Later(times[piece][rank], times[piece - 1][rank]);
         }
       }
@@ -127,7 +127,7 @@ void LanesAllReduce(Pricer& p, Across how) {
         if (lanes.num_hosts() == 1) continue;
         if (how == Across::kHalving) {
           p.clock.Halving(across, parts, &times[piece]);
-          p.clock.Doubling(across, parts, false, &times[piece]);
+          p.clock.Doubling(across, parts, {}, &times[piece]);
         } else if (how == Across::kDirect) {
           p.clock.Pairwise(across, parts, stage == 1, stage == 1, &times[piece]);
         } else if (how == Across::kSum) {
@@ -150,18 +150,22 @@ void HierarchicalDirect(Pricer& p) { LanesAllReduce(p, Across::kDirect); }
 void Nvrar(Pricer& p) { LanesAllReduce(p, Across::kSum); }
 void HoRing(Pricer& p) { LanesAllReduce(p, Across::kRing); }
 
-// The parts that each lane carries, by host.
+// The parts that each lane carries, by host, and where they begin in the buffer of all.
 struct LaneParts {
   Teams across;
   std::vector<Parts> parts;
+  std::vector<std::vector<size_t>> places;
 
   LaneParts(const Pricer& p, const Lanes& lanes) {
     const Parts all(p.count, p.size());
     for (int lane = 0; lane < lanes.num_lanes(); ++lane) {
       across.push_back(lanes.Across(lane).ranks);
       std::vector<size_t> cuts = {0};
-      for (const int block : lanes.Blocks(lane))
+      std::vector<size_t>& begins = places.emplace_back();
+      for (const int block : lanes.Blocks(lane)) {
         cuts.push_back(cuts.back() + (block < 0 ? 0 : all.At(block)));
+        begins.push_back(block < 0 ? 0 : all.Range(0, block));
+      }
       parts.emplace_back(std::move(cuts));
     }
   }
@@ -174,21 +178,24 @@ void LanesReduceScatter(Pricer& p, Across how) {
   const LaneParts lane_parts(p, lanes);
   const Teams hosts = p.Hosts();
   Times times = p.clock.Start();
+  // By lane, host and part: since when the host's sum of it is there.
+  std::vector<std::vector<Times>> ready(lanes.num_lanes(), std::vector<Times>(lanes.num_hosts()));
   for (int lane = 0; lane < lanes.num_lanes(); ++lane) {
     for (int host = 0; host < lanes.num_hosts(); ++host) {
       const int owner = lane_parts.across[lane][host], g = static_cast<int>(hosts[host].size());
       const int place = p.hosts().local_rank(owner);
       const Parts& parts = lane_parts.parts[lane];
-      if (g == 1) times[owner] = p.clock.Copy(owner, parts.total(), times[owner]);
       // Part by part, each in the order of distance. Where messages are not ordered, their sum is what counts.
       Moment all = times[owner];
       for (int part = 0; part < (p.clock.ordered() ? parts.number() : 1); ++part) {
         Moment sum;
+        if (g == 1) sum = p.clock.Copy(owner, p.clock.ordered() ? parts.At(part) : parts.total(), {});
         for (int distance = 1; distance < g; ++distance) {
           const int from = hosts[host][algorithms::Modulo(place - distance, g)];
           const size_t count = p.clock.ordered() ? parts.At(part) : parts.total();
           sum = p.clock.Later(sum, p.clock.Message(from, owner, count, {}, sum));
         }
+        if (p.clock.ordered()) ready[lane][host].push_back(sum);
         all = p.clock.Later(all, sum);
       }
       times[owner] = all;
@@ -196,7 +203,10 @@ void LanesReduceScatter(Pricer& p, Across how) {
   }
   if (lanes.num_hosts() == 1) return;
   if (how == Across::kHalving) p.clock.Halving(lane_parts.across, lane_parts.parts, &times);
-  if (how == Across::kDirect) p.clock.Pairwise(lane_parts.across, lane_parts.parts, true, true, &times);
+  if (how == Across::kDirect) {
+    p.clock.Pairwise(lane_parts.across, lane_parts.parts, true, true, &times, nullptr,
+                     p.clock.ordered() ? &ready : nullptr);
+  }
 }
 
 void LanesAllGather(Pricer& p, Across how) {
@@ -216,11 +226,13 @@ void LanesAllGather(Pricer& p, Across how) {
       all.push_back({lane_parts.across[lane][host], lane_parts.parts[lane].At(host), {}});
     }
   }
+  const Clock::Arrived arrived = [&](int rank, size_t count, Moment when) {
+    all.push_back({rank, count, when});
+  };
   if (how == Across::kHalving) {
-    p.clock.Doubling(lane_parts.across, lane_parts.parts, true, &times,
-                     [&](int rank, size_t count, Moment when) {
-                       all.push_back({rank, count, when});
-                     });
+    p.clock.Doubling(lane_parts.across, lane_parts.parts, lane_parts.places, &times, arrived);
+  } else if (p.clock.ordered()) {
+    p.clock.Pairwise(lane_parts.across, lane_parts.parts, false, false, &times, arrived);
   } else {
     p.clock.Pairwise(lane_parts.across, lane_parts.parts, false, false, &times);
     for (int lane = 0; lane < lanes.num_lanes(); ++lane) {

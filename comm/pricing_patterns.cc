@@ -1,6 +1,7 @@
 // The patterns that algorithms are made of: who sends what to whom, and what waits for what.
 #include <algorithm>
 #include <bit>
+#include <cstdint>
 #include <utility>
 
 #include "comm/pricing_clock.h"
@@ -69,20 +70,33 @@ class Holdings {
 };
 
 // Calls visit(begin, end) for what travels as one message of `number` parts from the place `first` of member m on:
-// parts lie side by side but for the last and the first one.
+// parts lie side by side but for the last and the first one, or, where `at` says where they begin, as that says.
 template <typename Visit>
-void ForMessages(int m, int first, int number, int p, bool apart, const Visit& visit) {
-  if (apart) {
-    for (int place = first; place < first + number; ++place) visit(place, place + 1);
+void ForMessages(const Parts& parts, const std::vector<size_t>* at, int m, int first, int number,
+                 const Visit& visit) {
+  const int p = parts.number();
+  if (at == nullptr) {
+    const int wrap = first + algorithms::Modulo(p - m - first, p);  // the place of part 0, from `first` on
+    if (wrap > first && wrap < first + number) {
+      visit(first, wrap);
+      visit(wrap, first + number);
+    } else {
+      visit(first, first + number);
+    }
     return;
   }
-  const int wrap = first + algorithms::Modulo(p - m - first, p);  // the place of part 0, from `first` on
-  if (wrap > first && wrap < first + number) {
-    visit(first, wrap);
-    visit(wrap, first + number);
-  } else {
-    visit(first, first + number);
+  int begin = first;
+  size_t end_of_joined = SIZE_MAX;
+  for (int place = first; place < first + number; ++place) {
+    const int part = algorithms::Modulo(m + place, p);
+    if (parts.At(part) == 0) continue;
+    if (end_of_joined != (*at)[part] && end_of_joined != SIZE_MAX) {
+      visit(begin, place);
+      begin = place;
+    }
+    end_of_joined = (*at)[part] + parts.At(part);
   }
+  if (end_of_joined != SIZE_MAX) visit(begin, first + number);
 }
 
 }  // namespace
@@ -132,7 +146,7 @@ void Clock::Ring(const Teams& teams, absl::Span<const Parts> parts, int rounds, 
 }
 
 void Clock::Pairwise(const Teams& teams, absl::Span<const Parts> parts, bool to_owner, bool chained,
-                     Times* times) {
+                     Times* times, const Arrived& arrived, const std::vector<std::vector<Times>>* ready) {
   size_t messages = 0;
   int longest = 0;
   for (const Team& team : teams) {
@@ -146,9 +160,10 @@ void Clock::Pairwise(const Teams& teams, absl::Span<const Parts> parts, bool to_
     return;
   }
   Follows(Follow::kTurns);
-  std::vector<Times> turn = OfTeams(teams, *times);  // when a member may send to another host
-  const std::vector<Times> start = turn;
+  const std::vector<Times> start = OfTeams(teams, *times);
   std::vector<Times> now = start;
+  std::vector<Times> turn;  // when a member may send to another host again
+  for (const Team& team : teams) turn.emplace_back(team.size());
   for (int distance = 1; distance < longest; ++distance) {
     for (size_t i = 0; i < teams.size(); ++i) {
       const Team& team = teams[i];
@@ -158,9 +173,12 @@ void Clock::Pairwise(const Teams& teams, absl::Span<const Parts> parts, bool to_
         const int to = (m + distance) % p;
         const size_t count = parts[i].At(to_owner ? to : m);
         const bool near = machine_.hosts->SameHost(team[m], team[to]);
-        const Moment came =
-            Message(team[m], team[to], count, near ? start[i][m] : turn[i][m],
-                    chained ? now[i][to] : Moment{}, near || count == 0 ? nullptr : &turn[i][m]);
+        const Moment has = ready == nullptr ? start[i][m] : (*ready)[i][m][to_owner ? to : m];
+        Moment awaited;
+        if (chained) awaited = distance > 1 || ready == nullptr ? now[i][to] : (*ready)[i][to][to];
+        const Moment came = Message(team[m], team[to], count, near ? has : Later(has, turn[i][m]), awaited,
+                                    near || count == 0 ? nullptr : &turn[i][m]);
+        if (arrived != nullptr) arrived(team[to], count, came);
         now[i][to] = Later(now[i][to], came);
       }
     }
@@ -184,7 +202,7 @@ void Clock::Halving(const Teams& teams, absl::Span<const Parts> parts, Times* ti
       const int skip = skips[round], number = skips[round - 1] - skip;
       for (int m = 0; m < p; ++m) {
         const int to = (m + skip) % p;
-        ForMessages(m, skip, number, p, false, [&](int begin, int end) {
+        ForMessages(parts[i], nullptr, m, skip, number, [&](int begin, int end) {
           const int at = begin - skip, at_end = end - skip;
           const Moment came =
               Message(teams[i][m], teams[i][to], parts[i].Range(m + begin, end - begin),
@@ -202,10 +220,11 @@ void Clock::Halving(const Teams& teams, absl::Span<const Parts> parts, Times* ti
   Follows(Follow::kChain);
 }
 
-void Clock::Doubling(const Teams& teams, absl::Span<const Parts> parts, bool apart, Times* times,
-                     const Arrived& arrived) {
+void Clock::Doubling(const Teams& teams, absl::Span<const Parts> parts,
+                     absl::Span<const std::vector<size_t>> places, Times* times, const Arrived& arrived) {
   Follows(Follow::kRounds);
-  apart = apart && ordered();  // messages of one part each would be too many to price
+  // Messages of one part each would be too many to price where they are not ordered.
+  const bool apart = !places.empty() && ordered();
   std::vector<Times> now = OfTeams(teams, *times);
   std::vector<Holdings> held;
   size_t most = 0;
@@ -222,7 +241,7 @@ void Clock::Doubling(const Teams& teams, absl::Span<const Parts> parts, bool apa
       const int skip = skips[back - 1], number = skips[back - 2] - skip;
       for (int m = 0; m < p; ++m) {
         const int to = algorithms::Modulo(m - skip, p);
-        ForMessages(m, 0, number, p, apart, [&](int begin, int end) {
+        ForMessages(parts[i], apart ? &places[i] : nullptr, m, 0, number, [&](int begin, int end) {
           const size_t count = parts[i].Range(m + begin, end - begin);
           if (count == 0) return;
           const Moment came =
