@@ -96,7 +96,11 @@ void Clock::Count(int from, Distance distance, double messages, double count) {
 }
 
 Moment Clock::Message(int from, int to, size_t count, Moment sent, Moment awaited, Moment* left) {
-  if (count > 0) return Transfer(from, to, count, sent, awaited, left);
+  if (count > 0) {
+    const Moment came = Transfer(from, to, count, sent, awaited, left);
+    if (last_ != nullptr) (*last_)[to] = came;
+    return came;
+  }
   if (left != nullptr) *left = sent;
   return sent;
 }

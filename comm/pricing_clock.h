@@ -88,6 +88,8 @@ class Clock {
   Moment Signal(int from, int to, Moment sent, Moment awaited) {
     return Transfer(from, to, 0, sent, awaited, nullptr);
   }
+  // From now on the last message that was said to come to each rank is noted there; nullptr: no more.
+  void NoteLast(Times* last) { last_ = last; }
   double CopyTime(size_t count) const;
   // A copy or sum of a rank that begins then: they are made one after the other.
   Moment Copy(int rank, size_t count, Moment begin);
@@ -163,6 +165,7 @@ class Clock {
   double stretch_ = 1;  // of bytes between hosts
   std::vector<double> host_bytes_;
   std::vector<double> local_free_;  // by rank: when it has made its copies; where messages are not ordered
+  Times* last_ = nullptr;
   double end_ = 0;
   double factor_ = 1;
   Price price_;

@@ -90,15 +90,16 @@ void LanesAllReduce(Pricer& p, Across how) {
   p.clock.InPieces(pieces);
   const Teams hosts = p.Hosts();
   std::vector<Times> times(pieces, p.clock.Start());
-  // A stage takes the pieces one after the other, and what is inside hosts does not wait for what crosses.
+  // A stage takes the pieces one after the other, each when a rank has the last message of the one before (Flow::Enter);
+  // what is inside hosts does not wait for what crosses.
   // Where hosts exchange directly, the way back is a stage of its own.
   const int way_back = how == Across::kDirect ? 2 : -1, last_stage = how == Across::kDirect ? 3 : 2;
   for (int stage = 0; stage <= last_stage; ++stage) {
+    Times last = p.clock.Start();
+    p.clock.NoteLast(&last);
     for (size_t piece = 0; piece < pieces; ++piece) {
-      if (piece > 0) {
-        for (int rank = 0; rank < p.size(); ++rank) {
-          times[piece][rank] = p.clock.Later(times[piece][rank], times[piece - 1][rank]);
-        }
+      for (int rank = 0; rank < p.size() && piece > 0; ++rank) {
+        times[piece][rank] = p.clock.Later(times[piece][rank], last[rank]);
       }
       const size_t count = Part(p.count, pieces, piece).count;
       const Lanes lanes(p.call, count);
@@ -142,6 +143,7 @@ void LanesAllReduce(Pricer& p, Across how) {
         p.clock.Pairwise(hosts, by_place, stage == 0, stage == 0, &times[piece]);
       }
     }
+    p.clock.NoteLast(nullptr);
   }
 }
 

@@ -26,16 +26,24 @@ void ThroughLeaders(Pricer& p, bool sums, const In& in, const Across& across, co
   const Teams hosts = p.Hosts();
   const int num_hosts = p.hosts().num_hosts();
   Times brought(num_hosts);
+  Times by_rank = p.clock.Start();
   for (int host = 0; host < num_hosts; ++host) {
     for (size_t i = 1; i < hosts[host].size(); ++i) {
       const int rank = hosts[host][i];
-      brought[host] = p.clock.Later(
-          brought[host],
-          p.clock.Message(rank, hosts[host][0], in(rank), {}, sums ? brought[host] : Moment{}));
+      by_rank[rank] = p.clock.Message(rank, hosts[host][0], in(rank), {}, sums ? brought[host] : Moment{});
+      brought[host] = p.clock.Later(brought[host], by_rank[rank]);
     }
   }
   const auto copy = [&](int host, size_t count, Moment begin) {
     return own == nullptr ? begin : p.clock.Copy(hosts[host][0], count, begin);
+  };
+  // Of what each rank of the host has brought, when that is there.
+  const auto pack = [&](int host, size_t count) {
+    if (own == nullptr) return brought[host];
+    Moment packed;
+    for (const int rank : hosts[host])
+      packed = p.clock.Later(packed, copy(host, count / hosts[host].size(), by_rank[rank]));
+    return packed;
   };
   // Each sends to the next one first.
   p.clock.Follows(Clock::Follow::kTurns);
@@ -46,14 +54,14 @@ void ThroughLeaders(Pricer& p, bool sums, const In& in, const Across& across, co
     for (int host = 0; host < num_hosts; ++host) {
       const int to = (host + distance) % num_hosts;
       const size_t count = across(host, to);
-      came.back()[to] = p.clock.Message(p.Leader(host), p.Leader(to), count, copy(host, count, brought[host]),
+      came.back()[to] = p.clock.Message(p.Leader(host), p.Leader(to), count, pack(host, count),
                                         sums ? have[to] : Moment{});
       have[to] = p.clock.Later(have[to], came.back()[to]);
     }
   }
   for (int host = 0; host < num_hosts; ++host) {
     if (own != nullptr) {
-      have[host] = p.clock.Later(have[host], copy(host, own(host), brought[host]));
+      have[host] = p.clock.Later(have[host], pack(host, own(host)));
       for (size_t i = 0; i < came.size(); ++i) {  // else, while more arrives, but for what comes last
         const int from = algorithms::Modulo(host - static_cast<int>(i) - 1, num_hosts);
         have[host] = p.clock.ordered()
