@@ -6,11 +6,13 @@
 namespace cohort::comm::pricing {
 
 size_t Parts::Begin(int part) const {
-  return cuts_.empty() ? algorithms::Part(total_, parts_, part).begin : cuts_[part];
+  const auto at = static_cast<size_t>(part);
+  return cuts_.empty() ? at * quotient_ + std::min(at, remainder_) : cuts_[at];  // as algorithms::Part
 }
 
 size_t Parts::Range(int first, int number) const {
-  first = algorithms::Modulo(first, parts_);
+  while (first < 0) first += parts_;
+  while (first >= parts_) first -= parts_;
   const auto begin = [&](int part) { return part == parts_ ? total_ : Begin(part); };
   if (first + number <= parts_) return begin(first + number) - begin(first);
   return total_ - begin(first) + begin(first + number - parts_);
@@ -23,7 +25,7 @@ size_t Parts::Longest() const {
   return longest;
 }
 
-double LinkTimes::Free(double ready, double seconds) const {
+double LinkTimes::FreeBetween(double ready, double seconds) const {
   ready = std::max(ready, closed_until_);
   size_t next = taken_.size();  // the first that ends after `ready`
   while (next > 0 && taken_[next - 1].end > ready) --next;
@@ -33,12 +35,7 @@ double LinkTimes::Free(double ready, double seconds) const {
   return ready;
 }
 
-void LinkTimes::Take(double begin, double seconds, size_t kept) {
-  if (seconds == 0) return;
-  if (kept == 0) {
-    closed_until_ = begin + seconds;
-    return;
-  }
+void LinkTimes::Keep(double begin, double seconds, size_t kept) {
   size_t next = taken_.size();
   while (next > 0 && taken_[next - 1].begin > begin) --next;
   const double end = begin + seconds;
@@ -74,16 +71,26 @@ Clock::Clock(const Machine& machine, size_t element_bytes, size_t replayed, size
     hops_[d] = {std::min(d, kBetweenHosts), machine.price[d].latency,
                 machine.price[d].seconds_per_byte * element_bytes_, machine.gap[d]};
   }
+  where_.reserve(size_);
+  for (int rank = 0; rank < size_; ++rank) {
+    const HostMap& hosts = *machine.hosts;
+    const int host = hosts.host_of(rank);
+    const int link = machine.rails == 0 ? rank : host * machine.rails + hosts.local_rank(rank) % machine.rails;
+    where_.push_back({host, machine.hosts_per_rack == 0 ? 0 : host / machine.hosts_per_rack,
+                      hosts.socket_of(rank), hosts.numa_of(rank), static_cast<uint32_t>(link)});
+  }
   for (int level = 0; level < kNumLevels && ordered == 0; ++level) {
     out_[level].resize(level < kBetweenHosts ? size_ : links_);
     in_[level].resize(level < kBetweenHosts ? size_ : links_);
   }
 }
 
-size_t Clock::Link(int level, int rank) const {
-  if (level < kBetweenHosts || machine_.rails == 0) return rank;
-  return static_cast<size_t>(machine_.hosts->host_of(rank)) * machine_.rails +
-         machine_.hosts->local_rank(rank) % machine_.rails;
+// As Machine::Between.
+Distance Clock::DistanceOf(int from, int to) const {
+  const Where &a = where_[from], &b = where_[to];
+  if (a.host != b.host) return a.rack == b.rack ? Distance::kRack : Distance::kBeyond;
+  if (a.numa >= 0 && a.numa == b.numa) return Distance::kNuma;
+  return a.socket >= 0 && a.socket == b.socket ? Distance::kSocket : Distance::kHost;
 }
 
 void Clock::Count(int from, Distance distance, double messages, double count) {
@@ -92,7 +99,7 @@ void Clock::Count(int from, Distance distance, double messages, double count) {
   if (distance < Distance::kRack) return;
   price_.remote_messages += messages;
   price_.remote_bytes += count * element_bytes_;
-  host_bytes_[machine_.hosts->host_of(from)] += count * element_bytes_;
+  host_bytes_[where_[from].host] += count * element_bytes_;
 }
 
 Moment Clock::Message(int from, int to, size_t count, Moment sent, Moment awaited, Moment* left) {
@@ -106,7 +113,7 @@ Moment Clock::Message(int from, int to, size_t count, Moment sent, Moment awaite
 }
 
 Moment Clock::Transfer(int from, int to, size_t count, Moment sent, Moment awaited, Moment* left) {
-  const Distance distance = machine_.Between(from, to);
+  const Distance distance = DistanceOf(from, to);
   const Hop& hop = Between(distance);
   const size_t link_out = Link(hop.level, from), link_in = Link(hop.level, to);
   const double busy = hop.gap + static_cast<double>(count) * hop.seconds_per_byte *
@@ -195,7 +202,7 @@ void Clock::RingBySlowest(const Team& team, const Parts& parts, int rounds, size
     before = busy / static_cast<double>(pieces);
     busiest = std::max(busiest, busy);
     slowest = std::max(slowest, hop.latency);
-    Count(from, machine_.Between(from, to), chunk > 0 ? steps * static_cast<double>(pieces) : 0,
+    Count(from, DistanceOf(from, to), chunk > 0 ? steps * static_cast<double>(pieces) : 0,
           steps * chunk);
   }
   // A chunk has been round the ring after p steps; or the busiest link, which never rests, sets the pace.

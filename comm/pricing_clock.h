@@ -22,7 +22,8 @@ using Teams = std::vector<Team>;
 // A number of elements cut into equal parts (algorithms::Part), counted round a circle.
 class Parts {
  public:
-  Parts(size_t total, int parts) : total_(total), parts_(parts) {}
+  Parts(size_t total, int parts)
+      : total_(total), parts_(parts), quotient_(total / parts), remainder_(total % parts) {}
   // Parts of given sizes.
   explicit Parts(std::vector<size_t> cuts)
       : total_(cuts.back()), parts_(static_cast<int>(cuts.size()) - 1), cuts_(std::move(cuts)) {}
@@ -39,6 +40,7 @@ class Parts {
 
   size_t total_;
   int parts_;
+  size_t quotient_ = 0, remainder_ = 0;  // of parts that are equal
   std::vector<size_t> cuts_;
 };
 
@@ -47,11 +49,23 @@ class Parts {
 class LinkTimes {
  public:
   // The first time from `ready` on at which it is free for so long.
-  double Free(double ready, double seconds) const;
+  double Free(double ready, double seconds) const {
+    if (taken_.empty()) return std::max(ready, closed_until_);
+    return FreeBetween(ready, seconds);
+  }
   // `kept`: the latest so many are known one by one; what was before is not given away.
-  void Take(double begin, double seconds, size_t kept);
+  void Take(double begin, double seconds, size_t kept) {
+    if (seconds == 0) return;
+    if (kept == 0) {
+      closed_until_ = begin + seconds;
+    } else {
+      Keep(begin, seconds, kept);
+    }
+  }
 
  private:
+  double FreeBetween(double ready, double seconds) const;
+  void Keep(double begin, double seconds, size_t kept);
   struct Taken {
     double begin, end;
   };
@@ -143,8 +157,9 @@ class Clock {
     double latency, seconds_per_byte, gap;
   };
   const Hop& Between(Distance distance) const { return hops_[static_cast<int>(distance)]; }
-  const Hop& Between(int from, int to) const { return Between(machine_.Between(from, to)); }
-  size_t Link(int level, int rank) const;
+  Distance DistanceOf(int from, int to) const;
+  const Hop& Between(int from, int to) const { return Between(DistanceOf(from, to)); }
+  size_t Link(int level, int rank) const { return level < kBetweenHosts ? rank : where_[rank].link; }
   Moment Transfer(int from, int to, size_t count, Moment sent, Moment awaited, Moment* left);
   void Count(int from, Distance distance, double messages, double count);
   void RingBySlowest(const Team& team, const Parts& parts, int rounds, size_t pieces, int sharing,
@@ -158,6 +173,12 @@ class Clock {
   const size_t ordered_;
   const size_t kept_;  // LinkTimes; none where ranks are very many, for the time it takes
   Hop hops_[kNumDistances];
+  // By rank, at hand: the divisions are made once.
+  struct Where {
+    int32_t host, rack, socket, numa;
+    uint32_t link;  // between hosts
+  };
+  std::vector<Where> where_;
   const size_t links_;                                       // between hosts
   std::vector<LinkTimes> out_[kNumLevels], in_[kNumLevels];  // by level and link
   Graph graph_;
