@@ -1,8 +1,10 @@
 // Prices of algorithms in which all ranks are one team, and of trees from or to rank 0.
 #include <algorithm>
 #include <bit>
+#include <utility>
 #include <vector>
 
+#include "comm/pricing_holdings.h"
 #include "comm/pricing_rows.h"
 
 namespace cohort::comm::pricing {
@@ -142,24 +144,28 @@ void AllGatherRecursiveDoubling(Pricer& p) {
             folded = p.size() - core;
   const auto first = [&](int place) { return place < folded ? 2 * place : place + folded; };
   const auto rank = [&](int place) { return place < folded ? 2 * place + 1 : place + folded; };
-  Times times(p.size(), Moment{p.clock.CopyTime(parts.Longest())});
-  for (int pair = 0; pair < folded; ++pair) {
-    const Moment came = p.clock.Message(2 * pair, 2 * pair + 1, parts.At(2 * pair), {});
-    times[2 * pair + 1] = p.clock.Later(times[2 * pair + 1], came);
-  }
+  // By rank: places are ranks.
+  Holdings held(Times(p.size(), Moment{p.clock.CopyTime(parts.Longest())}), std::bit_width(static_cast<unsigned>(core)));
+  const auto send = [&](int from, int to, int first, int end) {
+    const Moment came =
+        p.clock.Message(from, to, parts.Range(first, end - first), held.Since(p.clock, from, first, end));
+    held.Add(to, first, end, came);
+  };
+  for (int pair = 0; pair < folded; ++pair) send(2 * pair, 2 * pair + 1, 2 * pair, 2 * pair + 1);
+  held.EndRound();
   for (int bit = 1; bit < core; bit *= 2) {
-    const Times before = times;
     for (int place = 0; place < core; ++place) {
-      const int begin = place / bit * bit, from = rank(place), to = rank(place ^ bit);
-      const size_t count = parts.Range(first(begin), first(begin + bit) - first(begin));
-      times[to] = p.clock.Later(times[to], p.clock.Message(from, to, count, before[from]));
+      const int begin = place / bit * bit;
+      send(rank(place), rank(place ^ bit), first(begin), first(begin + bit));
     }
+    held.EndRound();
   }
+  // What comes before the own part of the other one may be there before the last rounds.
   for (int pair = 0; pair < folded; ++pair) {
     const int from = 2 * pair + 1, to = 2 * pair;
-    const Moment before = p.clock.Message(from, to, parts.Range(0, to), times[from]);
-    times[to] = p.clock.Later(
-        before, p.clock.Message(from, to, parts.Range(to + 1, p.size() - to - 1), times[from]));
+    for (const auto& [begin, end] : {std::pair(0, to), std::pair(from, p.size())}) {
+      p.clock.Message(from, to, parts.Range(begin, end - begin), held.Since(p.clock, from, begin, end));
+    }
   }
 }
 

@@ -2,9 +2,9 @@
 #include <algorithm>
 #include <bit>
 #include <cstdint>
-#include <utility>
 
 #include "comm/pricing_clock.h"
+#include "comm/pricing_holdings.h"
 
 namespace cohort::comm::pricing {
 namespace {
@@ -33,41 +33,6 @@ std::vector<int> Skips(int size) {
   while (skips.back() > 1) skips.push_back((skips.back() + 1) / 2);
   return skips;
 }
-
-// What the members of a team have beside what they began with: places of parts, counted from a member's own, and since
-// when.
-class Holdings {
- public:
-  Holdings(const Times& start, size_t room)
-      : start_(start), room_(room), spans_(start.size() * room), known_(start.size()), fresh_(start.size()) {}
-
-  // When all of these places are there; where none of them came from elsewhere, when the member began.
-  Moment Since(Clock& clock, int member, int begin, int end) const {
-    Moment since = start_[member];
-    const Span* span = &spans_[member * room_];
-    for (uint32_t i = 0; i < known_[member]; ++i, ++span) {
-      if (span->begin < end && begin < span->end) since = clock.Later(since, span->when);
-    }
-    return since;
-  }
-  // Known from the end of the round on.
-  void Add(int member, int begin, int end, Moment when) {
-    spans_[member * room_ + known_[member] + fresh_[member]++] = {begin, end, when};
-  }
-  void EndRound() {
-    for (size_t m = 0; m < known_.size(); ++m) known_[m] += std::exchange(fresh_[m], 0);
-  }
-
- private:
-  struct Span {
-    int begin, end;
-    Moment when;
-  };
-  const Times start_;
-  const size_t room_;
-  std::vector<Span> spans_;
-  std::vector<uint32_t> known_, fresh_;
-};
 
 // Calls visit(begin, end) for what travels as one message of `number` parts from the place `first` of member m on:
 // parts lie side by side but for the last and the first one, or, where `at` says where they begin, as that says.
@@ -190,6 +155,31 @@ void Clock::Pairwise(const Teams& teams, absl::Span<const Parts> parts, bool to_
 void Clock::Halving(const Teams& teams, absl::Span<const Parts> parts, Times* times) {
   Follows(Follow::kRounds);
   std::vector<Times> now = OfTeams(teams, *times);
+  if (!ordered()) {
+    // What is sent waits for the sums of the round before, or, where these are of other parts, of the one before that.
+    std::vector<Times> before = now, earlier = now;
+    for (size_t round = 1, left = 1; left > 0; ++round) {
+      left = 0;
+      for (size_t i = 0; i < teams.size(); ++i) {
+        const int p = static_cast<int>(teams[i].size());
+        const std::vector<int> skips = Skips(p);
+        if (round >= skips.size()) continue;
+        ++left;
+        const int skip = skips[round], number = skips[round - 1] - skip;
+        const bool waits = round < 2 || skip < skips[round - 2] - skips[round - 1];
+        earlier[i].swap(before[i]);
+        before[i] = now[i];
+        const Times& has = waits ? before[i] : earlier[i];
+        for (int m = 0, to = skip; m < p; ++m, to = to + 1 == p ? 0 : to + 1) {
+          now[i][to] = Message(teams[i][m], teams[i][to], parts[i].Range(m + skip, number), has[m],
+                               before[i][to]);
+        }
+      }
+    }
+    Finish(*this, teams, now, times);
+    Follows(Follow::kChain);
+    return;
+  }
   std::vector<Holdings> added;
   for (const Times& start : now) added.emplace_back(start, 2 * Skips(static_cast<int>(start.size())).size());
   for (size_t round = 1, left = 1; left > 0; ++round) {
@@ -223,9 +213,36 @@ void Clock::Halving(const Teams& teams, absl::Span<const Parts> parts, Times* ti
 void Clock::Doubling(const Teams& teams, absl::Span<const Parts> parts,
                      absl::Span<const std::vector<size_t>> places, Times* times, const Arrived& arrived) {
   Follows(Follow::kRounds);
-  // Messages of one part each would be too many to price where they are not ordered.
-  const bool apart = !places.empty() && ordered();
   std::vector<Times> now = OfTeams(teams, *times);
+  if (!ordered()) {
+    // As above. Messages of one part each would be too many: those of a round are one.
+    std::vector<Times> before = now, earlier = now;
+    size_t rounds = 0;
+    for (const Team& team : teams) rounds = std::max(rounds, Skips(static_cast<int>(team.size())).size());
+    for (size_t back = rounds; back > 1; --back) {
+      for (size_t i = 0; i < teams.size(); ++i) {
+        const int p = static_cast<int>(teams[i].size());
+        const std::vector<int> skips = Skips(p);
+        if (back > skips.size()) continue;
+        const int skip = skips[back - 1], number = skips[back - 2] - skip;
+        const bool waits = back == skips.size() || skips[back] < number;
+        earlier[i].swap(before[i]);
+        before[i] = now[i];
+        const Times& has = waits ? before[i] : earlier[i];
+        for (int m = 0, to = p - skip; m < p; ++m, to = to + 1 == p ? 0 : to + 1) {
+          const size_t count = parts[i].Range(m, number);
+          const Moment came = Message(teams[i][m], teams[i][to], count, has[m]);
+          if (arrived != nullptr) arrived(teams[i][to], count, came);
+          if (!places.empty()) price_.messages += number - 1, price_.remote_messages += number - 1;
+          now[i][to] = Later(now[i][to], came);
+        }
+      }
+    }
+    Finish(*this, teams, now, times);
+    Follows(Follow::kChain);
+    return;
+  }
+  const bool apart = !places.empty();
   std::vector<Holdings> held;
   size_t most = 0;
   for (const Times& start : now) {
