@@ -222,16 +222,19 @@ inline constexpr double kMeasuredNoise = 1.03;
 // Pairs of hosts that measure, side by side.
 inline constexpr int kMeasuredPairs = 4;
 inline constexpr int kMeasuredRoundTrips = 12;
-// Small messages back to back, whose rate is the gap.
-inline constexpr uint64_t kMeasuredBurst = 32;
+// Exchanges of small messages, as rounds of collectives are: so many one after the other, which show the latency, and so
+// many at once, which show the gap; the quickest of so many turns counts.
+inline constexpr int kMeasuredExchanges = 16;
+inline constexpr int kMeasuredAtOnce = 8;
+inline constexpr int kMeasuredTurns = 5;
 // Large ones grow fourfold from the first size to the most, until one takes a fourth of this many seconds.
 inline constexpr size_t kMeasuredFirstBytes = 64 << 10;
 inline constexpr size_t kMeasuredMostBytes = 4 << 20;
 inline constexpr double kMeasuredSeconds = 0.05;
 inline constexpr absl::Duration kMeasuringTimeout = absl::Seconds(2);
 inline constexpr size_t kMaxPieces = 8;
-// Hierarchical all-reduces do not cut a buffer into rails of fewer elements than this.
-inline constexpr size_t kRailElements = 256;
+// Hierarchical all-reduces do not cut a buffer into lanes of fewer elements than this.
+inline constexpr size_t kLaneElements = 256;
 
 // ---- Datatypes ----
 
@@ -268,5 +271,8 @@ static_assert(kCodecBucket % kCodecBlock == 0);
 
 // Messages of a pattern that are priced one by one; beyond, repeated rounds are priced by their slowest member.
 inline constexpr size_t kReplayedMessages = 8 << 20;
+// An eighth of the former, but at most so many, are priced in the order of time, of at most so many ranks.
+inline constexpr size_t kMostOrdered = 128 << 10;
+inline constexpr int kMostRanksOrdered = 1024;
 
 }  // namespace cohort::comm::policy

@@ -79,14 +79,18 @@ absl::StatusOr<Price> PriceOf(const Algorithm& algorithm, const Machine& machine
                               size_t element_bytes, size_t replayed, size_t piece_bytes) {
   for (const pricing::Row& row : pricing::kRows) {
     if (row.operation != algorithm.operation || algorithm.name != std::string(row.name)) continue;
-    pricing::Clock clock(machine, element_bytes, replayed);
-    pricing::Pricer pricer{
-        clock, {}, count, algorithm.pipelined ? std::max<size_t>(1, piece_bytes / element_bytes) : 0};
-    pricer.call.operation = algorithm.operation;
-    pricer.call.size = clock.size();
-    pricer.call.hosts = machine.hosts;
-    row.price(pricer);
-    return clock.price();
+    // In the order of time, where messages are few enough.
+    const bool few = machine.hosts->size() <= policy::kMostRanksOrdered;
+    for (size_t ordered = few ? std::min(replayed / 8, policy::kMostOrdered) : 0;; ordered = 0) {
+      pricing::Clock clock(machine, element_bytes, replayed, ordered);
+      pricing::Pricer pricer{
+          clock, {}, count, algorithm.pipelined ? std::max<size_t>(1, piece_bytes / element_bytes) : 0};
+      pricer.call.operation = algorithm.operation;
+      pricer.call.size = clock.size();
+      pricer.call.hosts = machine.hosts;
+      row.price(pricer);
+      if (!clock.too_many()) return clock.price();
+    }
   }
   return absl::NotFoundError(
       absl::StrCat("no price is known for ", algorithm.name, " of ", Name(algorithm.operation)));

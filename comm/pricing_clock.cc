@@ -6,11 +6,13 @@
 namespace cohort::comm::pricing {
 
 size_t Parts::Begin(int part) const {
-  return cuts_.empty() ? algorithms::Part(total_, parts_, part).begin : cuts_[part];
+  const auto at = static_cast<size_t>(part);
+  return cuts_.empty() ? at * quotient_ + std::min(at, remainder_) : cuts_[at];  // as algorithms::Part
 }
 
 size_t Parts::Range(int first, int number) const {
-  first = algorithms::Modulo(first, parts_);
+  while (first < 0) first += parts_;
+  while (first >= parts_) first -= parts_;
   const auto begin = [&](int part) { return part == parts_ ? total_ : Begin(part); };
   if (first + number <= parts_) return begin(first + number) - begin(first);
   return total_ - begin(first) + begin(first + number - parts_);
@@ -23,7 +25,7 @@ size_t Parts::Longest() const {
   return longest;
 }
 
-double LinkTimes::Free(double ready, double seconds) const {
+double LinkTimes::FreeBetween(double ready, double seconds) const {
   ready = std::max(ready, closed_until_);
   size_t next = taken_.size();  // the first that ends after `ready`
   while (next > 0 && taken_[next - 1].end > ready) --next;
@@ -33,12 +35,7 @@ double LinkTimes::Free(double ready, double seconds) const {
   return ready;
 }
 
-void LinkTimes::Take(double begin, double seconds, size_t kept) {
-  if (seconds == 0) return;
-  if (kept == 0) {
-    closed_until_ = begin + seconds;
-    return;
-  }
+void LinkTimes::Keep(double begin, double seconds, size_t kept) {
   size_t next = taken_.size();
   while (next > 0 && taken_[next - 1].begin > begin) --next;
   const double end = begin + seconds;
@@ -59,33 +56,41 @@ void LinkTimes::Take(double begin, double seconds, size_t kept) {
   taken_.erase(taken_.begin());
 }
 
-Clock::Clock(const Machine& machine, size_t element_bytes, size_t replayed)
+Clock::Clock(const Machine& machine, size_t element_bytes, size_t replayed, size_t ordered)
     : machine_(machine),
       size_(machine.hosts->size()),
       element_bytes_(static_cast<double>(element_bytes)),
       replayed_(replayed),
+      ordered_(ordered),
       kept_(machine.hosts->size() <= kMostRanksWithGaps ? kKept : 0),
+      links_(machine.rails == 0 ? size_ : static_cast<size_t>(machine.hosts->num_hosts()) * machine.rails),
+      graph_(ordered == 0 ? 0 : (2 * kBetweenHosts + 1) * static_cast<size_t>(size_) + 2 * links_),
       drift_(machine.drift),
       host_bytes_(machine.hosts->num_hosts(), 0.0) {
-  const size_t links =
-      machine.rails == 0 ? size_ : static_cast<size_t>(machine.hosts->num_hosts()) * machine.rails;
-  for (int level = 0; level < kNumLevels; ++level) {
-    out_[level].resize(level < kBetweenHosts ? size_ : links);
-    in_[level].resize(level < kBetweenHosts ? size_ : links);
+  for (int d = 0; d < kNumDistances; ++d) {
+    hops_[d] = {std::min(d, kBetweenHosts), machine.price[d].latency,
+                machine.price[d].seconds_per_byte * element_bytes_, machine.gap[d]};
+  }
+  where_.reserve(size_);
+  for (int rank = 0; rank < size_; ++rank) {
+    const HostMap& hosts = *machine.hosts;
+    const int host = hosts.host_of(rank);
+    const int link = machine.rails == 0 ? rank : host * machine.rails + hosts.local_rank(rank) % machine.rails;
+    where_.push_back({host, machine.hosts_per_rack == 0 ? 0 : host / machine.hosts_per_rack,
+                      hosts.socket_of(rank), hosts.numa_of(rank), static_cast<uint32_t>(link)});
+  }
+  for (int level = 0; level < kNumLevels && ordered == 0; ++level) {
+    out_[level].resize(level < kBetweenHosts ? size_ : links_);
+    in_[level].resize(level < kBetweenHosts ? size_ : links_);
   }
 }
 
-Clock::Hop Clock::Between(int from, int to) const {
-  const Distance distance = machine_.Between(from, to);
-  const LinkPrice& price = machine_.price[static_cast<int>(distance)];
-  return {std::min(static_cast<int>(distance), kBetweenHosts), price.latency,
-          price.seconds_per_byte * element_bytes_, machine_.gap[static_cast<int>(distance)]};
-}
-
-size_t Clock::Link(int level, int rank) const {
-  if (level < kBetweenHosts || machine_.rails == 0) return rank;
-  return static_cast<size_t>(machine_.hosts->host_of(rank)) * machine_.rails +
-         machine_.hosts->local_rank(rank) % machine_.rails;
+// As Machine::Between.
+Distance Clock::DistanceOf(int from, int to) const {
+  const Where &a = where_[from], &b = where_[to];
+  if (a.host != b.host) return a.rack == b.rack ? Distance::kRack : Distance::kBeyond;
+  if (a.numa >= 0 && a.numa == b.numa) return Distance::kNuma;
+  return a.socket >= 0 && a.socket == b.socket ? Distance::kSocket : Distance::kHost;
 }
 
 void Clock::Count(int from, Distance distance, double messages, double count) {
@@ -94,19 +99,34 @@ void Clock::Count(int from, Distance distance, double messages, double count) {
   if (distance < Distance::kRack) return;
   price_.remote_messages += messages;
   price_.remote_bytes += count * element_bytes_;
-  host_bytes_[machine_.hosts->host_of(from)] += count * element_bytes_;
+  host_bytes_[where_[from].host] += count * element_bytes_;
 }
 
-double Clock::Message(int from, int to, size_t count, double sent, double awaited) {
-  return count == 0 ? sent : Transfer(from, to, count, sent, awaited);
+Moment Clock::Message(int from, int to, size_t count, Moment sent, Moment awaited, Moment* left) {
+  if (count > 0) {
+    const Moment came = Transfer(from, to, count, sent, awaited, left);
+    if (last_ != nullptr) (*last_)[to] = came;
+    return came;
+  }
+  if (left != nullptr) *left = sent;
+  return sent;
 }
 
-double Clock::Transfer(int from, int to, size_t count, double sent, double awaited) {
-  const Hop hop = Between(from, to);
-  LinkTimes &out = out_[hop.level][Link(hop.level, from)], &in = in_[hop.level][Link(hop.level, to)];
+Moment Clock::Transfer(int from, int to, size_t count, Moment sent, Moment awaited, Moment* left) {
+  const Distance distance = DistanceOf(from, to);
+  const Hop& hop = Between(distance);
+  const size_t link_out = Link(hop.level, from), link_in = Link(hop.level, to);
   const double busy = hop.gap + static_cast<double>(count) * hop.seconds_per_byte *
                                     (hop.level == kBetweenHosts ? stretch_ : 1);
-  double begin = std::max(sent, awaited);
+  Count(from, distance, 1, static_cast<double>(count));
+  if (too_many()) return {};
+  if (ordered()) {
+    const size_t base = 2 * static_cast<size_t>(hop.level) * size_;
+    return graph_.Message(base + link_out, base + (hop.level < kBetweenHosts ? size_ : links_) + link_in, busy,
+                          hop.latency, sent, awaited, left);
+  }
+  LinkTimes &out = out_[hop.level][link_out], &in = in_[hop.level][link_in];
+  double begin = std::max(sent.at, awaited.at);
   for (double both = begin;; begin = both) {
     both = in.Free(out.Free(begin, busy), busy);
     if (both == begin) break;
@@ -114,99 +134,54 @@ double Clock::Transfer(int from, int to, size_t count, double sent, double await
   out.Take(begin, busy, kept_);
   in.Take(begin, busy, kept_);
   const double end = begin + busy;
-  Count(from, machine_.Between(from, to), 1, static_cast<double>(count));
+  if (left != nullptr) *left = {end};
   end_ = std::max(end_, end + hop.latency);
-  return end + hop.latency;
+  return {end + hop.latency};
 }
 
 double Clock::CopyTime(size_t count) const {
   return static_cast<double>(count) * element_bytes_ * machine_.local_seconds_per_byte;
 }
 
+Moment Clock::Copy(int rank, size_t count, Moment begin) {
+  if (count == 0 || too_many()) return begin;
+  if (!ordered()) {
+    if (local_free_.empty()) local_free_.resize(size_);
+    return {local_free_[rank] = std::max(local_free_[rank], begin.at) + CopyTime(count)};
+  }
+  const size_t own = 2 * static_cast<size_t>(kBetweenHosts) * size_ + 2 * links_ + rank;
+  return graph_.Message(own, own, CopyTime(count), 0, begin, {}, nullptr);
+}
+
+void Clock::Until(Moment moment) {
+  if (ordered()) {
+    graph_.Until(moment);
+  } else {
+    end_ = std::max(end_, moment.at);
+  }
+}
+
+Moment Clock::Latest(absl::Span<const Moment> all) {
+  Moment latest;
+  for (const Moment& moment : all) latest = Later(latest, moment);
+  return latest;
+}
+
 void Clock::Stretch(double factor) {
-  end_ *= factor;
+  factor_ *= factor;
   for (double* sum : {&price_.messages, &price_.bytes, &price_.remote_messages, &price_.remote_bytes})
     *sum *= factor;
   for (double& bytes : host_bytes_) bytes *= factor;
 }
 
-Price Clock::price() const {
+Price Clock::price() {
   Price price = price_;
-  price.seconds = end_;
+  price.seconds = factor_ * (ordered() && !too_many() ? graph_.Run() : end_);
   price.host_bytes = *std::max_element(host_bytes_.begin(), host_bytes_.end());
   return price;
 }
 
-namespace {
-
-// The times of the members of each team: a rank may be in several.
-std::vector<Times> OfTeams(const Teams& teams, const Times& times) {
-  std::vector<Times> all;
-  for (const Team& team : teams) {
-    Times& own = all.emplace_back();
-    for (const int rank : team) own.push_back(times[rank]);
-  }
-  return all;
-}
-
-void Finish(const Team& team, const Times& own, Times* times) {
-  for (size_t m = 0; m < team.size(); ++m) (*times)[team[m]] = std::max((*times)[team[m]], own[m]);
-}
-
-void Finish(const Teams& teams, const std::vector<Times>& own, Times* times) {
-  for (size_t i = 0; i < teams.size(); ++i) Finish(teams[i], own[i], times);
-}
-
-std::vector<int> Skips(int size) {
-  std::vector<int> skips = {size};
-  while (skips.back() > 1) skips.push_back((skips.back() + 1) / 2);
-  return skips;
-}
-
-}  // namespace
-
-void Clock::Ring(const Teams& teams, absl::Span<const Parts> parts, int rounds, size_t pieces, RingOf of,
-                 bool coupled, Times* times) {
-  const int begin = of == RingOf::kSums ? 1 : 0;
-  size_t messages = 0;
-  for (const Team& team : teams) messages += team.size() * (team.size() - 1) * rounds * pieces;
-  if (messages > replayed_) {
-    const Times before = *times;
-    // Teams that share the links of a host.
-    const int sharing =
-        machine_.rails == 0 ? 1 : std::max(1, static_cast<int>(teams.size()) / machine_.rails);
-    for (size_t i = 0; i < teams.size(); ++i) {
-      Times own = before;
-      RingBySlowest(teams[i], parts[i], rounds, pieces, sharing, coupled, &own);
-      for (const int rank : teams[i]) (*times)[rank] = std::max((*times)[rank], own[rank]);
-    }
-    return;
-  }
-  // By piece; each goes round by itself.
-  std::vector<std::vector<Times>> now(pieces, OfTeams(teams, *times));
-  std::vector<std::vector<Times>> sent = now;  // when what a member sent last had left
-  int longest = 0;
-  for (const Team& team : teams) longest = std::max(longest, static_cast<int>(team.size()));
-  for (int s = 0; s < rounds * (longest - 1); ++s) {
-    for (size_t piece = 0; piece < pieces; ++piece) {
-      for (size_t i = 0; i < teams.size(); ++i) {
-        const Team& team = teams[i];
-        const int p = static_cast<int>(team.size());
-        if (s >= rounds * (p - 1)) continue;
-        const Times before = now[piece][i], before_sent = sent[piece][i];
-        for (int m = 0; m < p; ++m) {
-          const int to = (m + 1) % p;
-          const size_t part = algorithms::Part(parts[i].At(m - s - begin), pieces, piece).count;
-          const double came =
-              Message(team[m], team[to], part, before[m], coupled && s > 1 ? before_sent[to] : 0);
-          now[piece][i][to] = std::max(before[to], came);
-          sent[piece][i][m] = came - Between(team[m], team[to]).latency;
-        }
-      }
-    }
-  }
-  for (const auto& own : now) Finish(teams, own, times);
-}
+// ---- By the slowest member ----
 
 void Clock::RingBySlowest(const Team& team, const Parts& parts, int rounds, size_t pieces, int sharing,
                           bool coupled, Times* times) {
@@ -217,59 +192,25 @@ void Clock::RingBySlowest(const Team& team, const Parts& parts, int rounds, size
   double start = 0, round = 0, busiest = 0, slowest = 0, before = 0, pair = 0;
   for (int m = 0; m < p; ++m) {
     const int from = team[m], to = team[(m + 1) % p];
-    const Hop hop = Between(from, to);
+    const Hop& hop = Between(from, to);
     const double busy = (chunk * hop.seconds_per_byte + static_cast<double>(pieces) * hop.gap) *
                         (hop.level == kBetweenHosts ? sharing : 1);
-    start = std::max(start, (*times)[from]);
+    start = std::max(start, (*times)[from].at);
     const double hand = hop.latency + busy / static_cast<double>(pieces);
     round += hand;
     pair = std::max(pair, before + hand);
     before = busy / static_cast<double>(pieces);
     busiest = std::max(busiest, busy);
     slowest = std::max(slowest, hop.latency);
-    Count(from, machine_.Between(from, to), chunk > 0 ? steps * static_cast<double>(pieces) : 0,
+    Count(from, DistanceOf(from, to), chunk > 0 ? steps * static_cast<double>(pieces) : 0,
           steps * chunk);
   }
   // A chunk has been round the ring after p steps; or the busiest link, which never rests, sets the pace.
   // Where coupled, a hop begins when the bytes of the one before have left.
   const double hand = std::max(round / p, coupled ? pair / 2 : 0);
   const double end = start + std::max(hand * steps, busiest * steps + slowest);
-  for (const int rank : team) (*times)[rank] = end;
+  for (const int rank : team) (*times)[rank] = {end};
   end_ = std::max(end_, end);
-}
-
-void Clock::Pairwise(const Teams& teams, absl::Span<const Parts> parts, bool to_owner, bool chained,
-                     Times* times) {
-  size_t messages = 0;
-  int longest = 0;
-  for (const Team& team : teams) {
-    messages += team.size() * team.size();
-    longest = std::max(longest, static_cast<int>(team.size()));
-  }
-  if (messages > replayed_) {
-    for (size_t i = 0; i < teams.size(); ++i) {
-      PairwiseBySlowest(teams[i], parts[i], to_owner, chained, times);
-    }
-    return;
-  }
-  Follows(Follow::kTurns);
-  const std::vector<Times> start = OfTeams(teams, *times);
-  std::vector<Times> now = start;
-  for (int distance = 1; distance < longest; ++distance) {
-    for (size_t i = 0; i < teams.size(); ++i) {
-      const int p = static_cast<int>(teams[i].size());
-      if (distance >= p) continue;
-      for (int m = 0; m < p; ++m) {
-        const int to = (m + distance) % p;
-        const double awaited = chained ? now[i][to] : 0;
-        const double came =
-            Message(teams[i][m], teams[i][to], parts[i].At(to_owner ? to : m), start[i][m], awaited);
-        now[i][to] = std::max(now[i][to], came);
-      }
-    }
-  }
-  Finish(teams, now, times);
-  Follows(Follow::kChain);
 }
 
 void Clock::PairwiseBySlowest(const Team& team, const Parts& parts, bool to_owner, bool chained,
@@ -288,7 +229,7 @@ void Clock::PairwiseBySlowest(const Team& team, const Parts& parts, bool to_owne
   }
   double start = 0, longest = 0;
   std::vector<double> link_busy(out_[kBetweenHosts].size(), 0.0);
-  for (const int rank : team) start = std::max(start, (*times)[rank]);
+  for (const int rank : team) start = std::max(start, (*times)[rank].at);
   for (const int rank : team) {
     const int host = hosts.host_of(rank);
     int near[kNumDistances] = {0, 0, on_host[host], in_rack[rack(host)], p};
@@ -315,94 +256,8 @@ void Clock::PairwiseBySlowest(const Team& team, const Parts& parts, bool to_owne
   const double latency =
       machine_.price[machine_.hosts_per_rack == 0 ? kBetweenHosts : kBetweenHosts + 1].latency;
   for (const double busy : link_busy) longest = std::max(longest, busy > 0 ? busy + latency : 0);
-  for (const int rank : team) (*times)[rank] = start + longest;
+  for (const int rank : team) (*times)[rank] = {start + longest};
   end_ = std::max(end_, start + longest);
-}
-
-void Clock::Halving(const Teams& teams, absl::Span<const Parts> parts, Times* times) {
-  Follows(Follow::kRounds);
-  std::vector<Times> now = OfTeams(teams, *times);
-  for (size_t round = 1, left = 1; left > 0; ++round) {
-    left = 0;
-    for (size_t i = 0; i < teams.size(); ++i) {
-      const int p = static_cast<int>(teams[i].size());
-      const std::vector<int> skips = Skips(p);
-      if (round >= skips.size()) continue;
-      ++left;
-      const int skip = skips[round], number = skips[round - 1] - skip;
-      const Times before = now[i];
-      for (int m = 0; m < p; ++m) {
-        const int to = (m + skip) % p;
-        const double came =
-            Message(teams[i][m], teams[i][to], parts[i].Range(m + skip, number), before[m], before[to]);
-        now[i][to] = std::max(now[i][to], came);
-      }
-    }
-  }
-  Finish(teams, now, times);
-  Follows(Follow::kChain);
-}
-
-void Clock::Doubling(const Teams& teams, absl::Span<const Parts> parts, bool apart, Times* times,
-                     const Arrived& arrived) {
-  Follows(Follow::kRounds);
-  std::vector<Times> now = OfTeams(teams, *times);
-  size_t most = 0;
-  for (const Team& team : teams) most = std::max(most, Skips(static_cast<int>(team.size())).size());
-  for (size_t back = most; back > 1; --back) {
-    for (size_t i = 0; i < teams.size(); ++i) {
-      const int p = static_cast<int>(teams[i].size());
-      const std::vector<int> skips = Skips(p);
-      if (back > skips.size()) continue;
-      const int skip = skips[back - 1], number = skips[back - 2] - skip;
-      const Times before = now[i];
-      for (int m = 0; m < p; ++m) {
-        const int to = algorithms::Modulo(m - skip, p);
-        const double came = Message(teams[i][m], teams[i][to], parts[i].Range(m, number), before[m]);
-        if (arrived != nullptr) arrived(teams[i][to], parts[i].Range(m, number), came);
-        if (apart && number > 1) price_.messages += number - 1, price_.remote_messages += number - 1;
-        now[i][to] = std::max(now[i][to], came);
-      }
-    }
-  }
-  Finish(teams, now, times);
-  Follows(Follow::kChain);
-}
-
-void Clock::DoublingSum(const Teams& teams, absl::Span<const size_t> counts, Times* times) {
-  Follows(Follow::kRounds);
-  std::vector<Times> now = OfTeams(teams, *times);
-  const auto core_of = [](const Team& team) { return static_cast<int>(std::bit_floor(team.size())); };
-  for (size_t i = 0; i < teams.size(); ++i) {
-    const int folded = static_cast<int>(teams[i].size()) - core_of(teams[i]);
-    for (int pair = 0; pair < folded; ++pair) {
-      const double came = Message(teams[i][2 * pair], teams[i][2 * pair + 1], counts[i], now[i][2 * pair]);
-      now[i][2 * pair + 1] = std::max(now[i][2 * pair + 1], came);
-    }
-  }
-  for (int bit = 1, left = 1; left > 0; bit *= 2) {
-    left = 0;
-    for (size_t i = 0; i < teams.size(); ++i) {
-      const int core = core_of(teams[i]), folded = static_cast<int>(teams[i].size()) - core;
-      if (bit >= core) continue;
-      ++left;
-      const auto member = [&](int place) { return place < folded ? 2 * place + 1 : place + folded; };
-      const Times before = now[i];
-      for (int place = 0; place < core; ++place) {
-        const int from = member(place), to = member(place ^ bit);
-        const double came = Message(teams[i][from], teams[i][to], counts[i], before[from], before[to]);
-        now[i][to] = std::max(now[i][to], came);
-      }
-    }
-  }
-  for (size_t i = 0; i < teams.size(); ++i) {
-    const int folded = static_cast<int>(teams[i].size()) - core_of(teams[i]);
-    for (int pair = 0; pair < folded; ++pair) {
-      now[i][2 * pair] = Message(teams[i][2 * pair + 1], teams[i][2 * pair], counts[i], now[i][2 * pair + 1]);
-    }
-  }
-  Finish(teams, now, times);
-  Follows(Follow::kChain);
 }
 
 }  // namespace cohort::comm::pricing

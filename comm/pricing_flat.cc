@@ -1,8 +1,10 @@
 // Prices of algorithms in which all ranks are one team, and of trees from or to rank 0.
 #include <algorithm>
 #include <bit>
+#include <utility>
 #include <vector>
 
+#include "comm/pricing_holdings.h"
 #include "comm/pricing_rows.h"
 
 namespace cohort::comm::pricing {
@@ -34,7 +36,7 @@ void HalvingThenDoubling(Pricer& p) {
   Times times = p.clock.Start();
   const Parts parts(p.count, p.size());
   p.clock.Halving({p.Everyone()}, {parts}, &times);
-  p.clock.Doubling({p.Everyone()}, {parts}, false, &times);
+  p.clock.Doubling({p.Everyone()}, {parts}, {}, &times);
 }
 
 void DoublingSum(Pricer& p) {
@@ -43,13 +45,33 @@ void DoublingSum(Pricer& p) {
 }
 
 void AllPair(Pricer& p) {
-  Times times = p.clock.Start();
-  std::vector<size_t> cuts(p.size() + 1);
-  for (size_t i = 0; i < cuts.size(); ++i) cuts[i] = i * p.count;
-  p.clock.Pairwise({p.Everyone()}, {Parts(std::move(cuts))}, false, false, &times);
-  // Sums are made in the order of ranks, and somewhere the first summand comes last.
-  if (p.size() > 2) {
-    p.clock.Until(*std::max_element(times.begin(), times.end()) + p.clock.CopyTime(p.count) * (p.size() - 1));
+  // A receive for each other rank, in the order of ranks, each sent to at once: the k-th receives of all ranks are those
+  // that are posted next.
+  std::vector<Moment> came(p.clock.ordered() ? static_cast<size_t>(p.size()) * p.size() : 0);
+  if (came.empty() && p.size() > 1) {
+    Times times = p.clock.Start();
+    std::vector<size_t> cuts(p.size() + 1);
+    for (size_t i = 0; i < cuts.size(); ++i) cuts[i] = i * p.count;
+    p.clock.Pairwise({p.Everyone()}, {Parts(std::move(cuts))}, false, false, &times);
+    if (p.size() > 2) {
+      const Moment latest = p.clock.Latest(times);
+      p.clock.Until(p.clock.After(latest, p.clock.CopyTime(p.count) * (p.size() - 1)));
+    }
+    return;
+  }
+  for (int k = 0; k + 1 < p.size(); ++k) {
+    for (int rank = 0; rank < p.size(); ++rank) {
+      const int from = k < rank ? k : k + 1;
+      came[static_cast<size_t>(rank) * p.size() + from] = p.clock.Message(from, rank, p.count, {});
+    }
+  }
+  // Sums are made in the order of ranks; the first is made as it comes.
+  for (int rank = 0; rank < p.size() && p.size() > 1; ++rank) {
+    const Moment* from = &came[static_cast<size_t>(rank) * p.size()];
+    Moment sum = from[rank == 0 ? 1 : 0];
+    for (int other = rank > 1 ? 1 : 2; other < p.size(); ++other) {
+      sum = p.clock.Copy(rank, p.count, other == rank ? sum : p.clock.Later(sum, from[other]));
+    }
   }
 }
 
@@ -58,9 +80,31 @@ void PairwiseOwners(Pricer& p) {
   p.clock.Pairwise({p.Everyone()}, {Parts(p.count, p.size())}, true, true, &times);
 }
 
+// Large blocks for other hosts go in pieces to all at once, each after the one two before has come from the other side.
 void Exchange(Pricer& p) {
+  constexpr size_t kPiecesAhead = 2;  // all_to_all_pairwise.cc
+  const Parts parts(p.count, p.size());
+  const size_t pieces = p.Pieces(parts.Longest());
   Times times = p.clock.Start();
-  p.clock.Pairwise({p.Everyone()}, {Parts(p.count, p.size())}, true, false, &times);
+  if (pieces == 1 || !p.clock.ordered()) {
+    p.clock.Pairwise({p.Everyone()}, {parts}, true, false, &times);
+    return;
+  }
+  p.clock.Follows(Clock::Follow::kTurns);
+  for (int distance = 1; distance < p.size(); ++distance) {
+    std::vector<Times> came(pieces, p.clock.Start());  // by piece, from the rank at this distance
+    for (size_t piece = 0; piece < pieces; ++piece) {
+      for (int rank = 0; rank < p.size(); ++rank) {
+        const int to = (rank + distance) % p.size(), from = algorithms::Modulo(rank - distance, p.size());
+        const bool whole = p.hosts().SameHost(rank, to);
+        if (whole && piece > 0) continue;
+        const bool paced = piece >= kPiecesAhead && !p.hosts().SameHost(rank, from);
+        const size_t count = whole ? parts.At(to) : Part(parts.At(to), pieces, piece).count;
+        came[piece][to] =
+            p.clock.Message(rank, to, count, paced ? came[piece - kPiecesAhead][rank] : Moment{});
+      }
+    }
+  }
 }
 
 void PairwiseOwn(Pricer& p) {
@@ -86,9 +130,9 @@ void Dissemination(Pricer& p) {
     const int number = std::min(distance, p.size() - distance);
     for (int rank = 0; rank < p.size(); ++rank) {
       const int to = algorithms::Modulo(signals ? rank + distance : rank - distance, p.size());
-      const double came = signals ? p.clock.Signal(rank, to, before[rank], before[to])
+      const Moment came = signals ? p.clock.Signal(rank, to, before[rank], before[to])
                                   : p.clock.Message(rank, to, parts.Range(rank, number), before[rank]);
-      times[to] = std::max(times[to], came);
+      times[to] = p.clock.Later(times[to], came);
     }
   }
 }
@@ -100,48 +144,66 @@ void AllGatherRecursiveDoubling(Pricer& p) {
             folded = p.size() - core;
   const auto first = [&](int place) { return place < folded ? 2 * place : place + folded; };
   const auto rank = [&](int place) { return place < folded ? 2 * place + 1 : place + folded; };
-  Times times(p.size(), p.clock.CopyTime(parts.Longest()));
-  for (int pair = 0; pair < folded; ++pair) {
-    const double came = p.clock.Message(2 * pair, 2 * pair + 1, parts.At(2 * pair), 0);
-    times[2 * pair + 1] = std::max(times[2 * pair + 1], came);
-  }
+  // By rank: places are ranks.
+  Holdings held(Times(p.size(), Moment{p.clock.CopyTime(parts.Longest())}), std::bit_width(static_cast<unsigned>(core)));
+  const auto send = [&](int from, int to, int first, int end) {
+    const Moment came =
+        p.clock.Message(from, to, parts.Range(first, end - first), held.Since(p.clock, from, first, end));
+    held.Add(to, first, end, came);
+  };
+  for (int pair = 0; pair < folded; ++pair) send(2 * pair, 2 * pair + 1, 2 * pair, 2 * pair + 1);
+  held.EndRound();
   for (int bit = 1; bit < core; bit *= 2) {
-    const Times before = times;
     for (int place = 0; place < core; ++place) {
-      const int begin = place / bit * bit, from = rank(place), to = rank(place ^ bit);
-      const size_t count = parts.Range(first(begin), first(begin + bit) - first(begin));
-      times[to] = std::max(times[to], p.clock.Message(from, to, count, before[from]));
+      const int begin = place / bit * bit;
+      send(rank(place), rank(place ^ bit), first(begin), first(begin + bit));
     }
+    held.EndRound();
   }
+  // What comes before the own part of the other one may be there before the last rounds.
   for (int pair = 0; pair < folded; ++pair) {
     const int from = 2 * pair + 1, to = 2 * pair;
-    const double before = p.clock.Message(from, to, parts.Range(0, to), times[from]);
-    times[to] =
-        std::max(before, p.clock.Message(from, to, parts.Range(to + 1, p.size() - to - 1), times[from]));
+    for (const auto& [begin, end] : {std::pair(0, to), std::pair(from, p.size())}) {
+      p.clock.Message(from, to, parts.Range(begin, end - begin), held.Since(p.clock, from, begin, end));
+    }
   }
 }
 
-// Rounds of distance 2^k: the blocks whose distance has bit k, packed before.
+// Rounds of distance 2^k: the blocks whose distance has bit k, packed before. Of these, what came in the round of bit
+// j < k waits for it: the blocks whose distance has no bit between.
 void BruckAllToAll(Pricer& p) {
   p.clock.Follows(Clock::Follow::kRounds);
   const size_t block = p.count / p.size();
-  Times times = p.clock.Start();
+  std::vector<Times> came;
+  // Blocks that a rank copies after round j, of the distances that `with` is a bit of (0: of any).
+  const auto after = [&](int j, int with) {
+    size_t number = 0;
+    for (int distance = with; distance < p.size(); ++distance) {
+      const int lower = with == 0 ? distance : distance & (with - 1);
+      const bool here = with == 0 || (distance & with) != 0;
+      number += here && static_cast<int>(std::bit_width(static_cast<unsigned>(lower))) == j + 1;
+    }
+    return number;
+  };
   for (int k = 0; (1 << k) < p.size(); ++k) {
-    size_t number = static_cast<size_t>(p.size() >> (k + 1)) << k;
-    const int rest = p.size() & ((1 << (k + 1)) - 1);
-    number += std::max(0, rest - (1 << k));
-    // A single block in the last round is nobody's before: it need not wait.
-    const Times before = p.size() - (1 << k) == 1 ? p.clock.Start() : times;
-    const double packed = p.clock.CopyTime(number * block);
+    size_t number = 0;
+    std::vector<size_t> copied;  // [0]: of the input, [j + 1]: of what came in round j
+    for (int j = -1; j < k; ++j) number += copied.emplace_back(after(j, 1 << k));
+    Times times = p.clock.Start();
     for (int rank = 0; rank < p.size(); ++rank) {
       const int to = (rank + (1 << k)) % p.size();
-      times[to] = std::max(times[to], p.clock.Message(rank, to, number * block, before[rank] + packed));
+      Moment packed = p.clock.Copy(rank, copied[0] * block, {});
+      for (int j = 0; j < k; ++j) {
+        if (copied[j + 1] > 0)
+          packed = p.clock.Later(packed, p.clock.Copy(rank, copied[j + 1] * block, came[j][rank]));
+      }
+      times[to] = p.clock.Message(rank, to, number * block, packed);
     }
+    came.push_back(std::move(times));
   }
-  // What came last is unpacked at the end; the rest while messages travel.
-  const size_t last = p.size() - std::bit_floor(static_cast<unsigned>(p.size() - 1));
-  if (p.size() > 1) {
-    p.clock.Until(*std::max_element(times.begin(), times.end()) + p.clock.CopyTime(last * block));
+  for (size_t j = 0; j < came.size(); ++j) {
+    const size_t number = after(static_cast<int>(j), 0);
+    for (int rank = 0; rank < p.size(); ++rank) p.clock.Until(p.clock.Copy(rank, number * block, came[j][rank]));
   }
 }
 
@@ -163,7 +225,7 @@ size_t Subtree(const Pricer& p, const Parts& parts, int child, int bit) {
 void TreeGather(Pricer& p) {
   const Parts parts(p.count, p.size());
   Times times = p.clock.Start();
-  for (int rank = 0; rank < p.size(); rank += 2) times[rank] = p.clock.CopyTime(parts.At(rank));
+  for (int rank = 0; rank < p.size(); rank += 2) times[rank] = {p.clock.CopyTime(parts.At(rank))};
   Up(
       p, p.Everyone(), false, [&](int child, int bit) { return Subtree(p, parts, child, bit); }, &times);
 }
@@ -178,7 +240,7 @@ void ScatterAllGather(Pricer& p) {
   Times times = p.clock.Start();
   Down(
       p, p.Everyone(), [&](int child, int bit) { return Subtree(p, parts, child, bit); }, &times);
-  p.clock.Doubling({p.Everyone()}, {parts}, false, &times);
+  p.clock.Doubling({p.Everyone()}, {parts}, {}, &times);
 }
 void HalvingGather(Pricer& p) {
   const Parts parts(p.count, p.size());
@@ -191,21 +253,22 @@ void HalvingGather(Pricer& p) {
 void ToRoot(Pricer& p) {
   const bool sums = p.call.operation == Operation::kReduce;
   const Parts parts(p.count, p.size());
-  double now = 0;
+  Moment now;
   for (int rank = 1; rank < p.size(); ++rank) {
-    now = std::max(now, p.clock.Message(rank, 0, sums ? p.count : parts.At(rank), 0, sums ? now : 0));
+    now = p.clock.Later(
+        now, p.clock.Message(rank, 0, sums ? p.count : parts.At(rank), {}, sums ? now : Moment{}));
   }
 }
 void FromRoot(Pricer& p) {
   const Parts parts(p.count, p.size());
-  for (int rank = 1; rank < p.size(); ++rank) p.clock.Message(0, rank, parts.At(rank), 0);
+  for (int rank = 1; rank < p.size(); ++rank) p.clock.Message(0, rank, parts.At(rank), {});
 }
 
 void Chain(Pricer& p) {
   const size_t pieces = p.Pieces(p.count);
   Times times = p.clock.Start();
   for (size_t piece = 0; piece < pieces; ++piece) {
-    times[0] = 0;
+    times[0] = {};
     for (int rank = 0; rank + 1 < p.size(); ++rank) {
       times[rank + 1] = p.clock.Message(rank, rank + 1, Part(p.count, pieces, piece).count, times[rank]);
     }
@@ -238,7 +301,7 @@ void DoubleTree(Pricer& p) {
       Times& times = sums[2 * piece + tree];
       for (const int place : order) {
         const int from = rank_at(tree, place), to = rank_at(tree, parent_of(place));
-        times[to] = std::max(times[to], p.clock.Message(from, to, count, times[from], times[to]));
+        times[to] = p.clock.Later(times[to], p.clock.Message(from, to, count, times[from], times[to]));
       }
     }
   }
@@ -248,7 +311,7 @@ void DoubleTree(Pricer& p) {
       Times& times = sums[2 * piece + tree];
       for (auto at = order.rbegin(); at != order.rend(); ++at) {
         const int from = rank_at(tree, parent_of(*at)), to = rank_at(tree, *at);
-        times[to] = std::max(times[to], p.clock.Message(from, to, count, times[from]));
+        times[to] = p.clock.Later(times[to], p.clock.Message(from, to, count, times[from]));
       }
     }
   }

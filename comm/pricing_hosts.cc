@@ -8,7 +8,7 @@
 namespace cohort::comm::pricing {
 
 using algorithms::Part;
-using algorithms::Rails;
+using algorithms::Lanes;
 
 // ---- One rank of every host ----
 
@@ -20,7 +20,7 @@ void HierarchicalBroadcast(Pricer& p) {
   Times times = p.clock.Start();
   for (size_t piece = 0; piece < pieces; ++piece) {
     const size_t count = Part(p.count, pieces, piece).count;
-    times[0] = 0;
+    times[0] = {};
     if (pieces == 1)
       Down(
           p, leaders, [&](int, int) { return count; }, &times);
@@ -43,8 +43,8 @@ void HierarchicalReduce(Pricer& p) {
   for (size_t piece = 0; piece < pieces; ++piece) {
     const size_t count = Part(p.count, pieces, piece).count;
     for (const Team& team : teams) {
-      double& sum = inside[piece][team[0]];
-      for (size_t i = 1; i < team.size(); ++i) sum = p.clock.Message(team[i], team[0], count, 0, sum);
+      Moment& sum = inside[piece][team[0]];
+      for (size_t i = 1; i < team.size(); ++i) sum = p.clock.Message(team[i], team[0], count, {}, sum);
     }
   }
   for (size_t piece = 0; piece < pieces; ++piece) {
@@ -67,49 +67,51 @@ void HierarchicalGatherOrScatter(Pricer& p) {
     if (team[0] == 0) continue;
     size_t all = 0;
     for (const int rank : team) all += parts.At(rank);
-    double now = gathers ? p.clock.CopyTime(parts.At(team[0])) : p.clock.Message(0, team[0], all, 0);
+    Moment now =
+        gathers ? Moment{p.clock.CopyTime(parts.At(team[0]))} : p.clock.Message(0, team[0], all, {});
     for (size_t i = 1; i < team.size(); ++i) {
       const size_t count = parts.At(team[i]);
-      if (gathers) now = std::max(now, p.clock.Message(team[i], team[0], count, 0));
+      if (gathers) now = p.clock.Later(now, p.clock.Message(team[i], team[0], count, {}));
       if (!gathers) p.clock.Message(team[0], team[i], count, now);
     }
     if (gathers) p.clock.Message(team[0], 0, all, now);
   }
   for (const int rank : p.hosts().ranks_on(0)) {
-    if (rank != 0) p.clock.Message(gathers ? rank : 0, gathers ? 0 : rank, parts.At(rank), 0);
+    if (rank != 0) p.clock.Message(gathers ? rank : 0, gathers ? 0 : rank, parts.At(rank), {});
   }
 }
 
-// ---- Rails (algorithms/team.h) ----
+// ---- Lanes (algorithms/team.h) ----
 
 enum class Across { kHalving, kDirect, kSum, kRing };
 
-void RailsAllReduce(Pricer& p, Across how) {
+void LanesAllReduce(Pricer& p, Across how) {
   const size_t pieces = p.Pieces(p.count);
   p.clock.InPieces(pieces);
   const Teams hosts = p.Hosts();
   std::vector<Times> times(pieces, p.clock.Start());
-  // A stage takes the pieces one after the other, and what is inside hosts does not wait for what crosses.
+  // A stage takes the pieces one after the other, each when a rank has the last message of the one before (Flow::Enter);
+  // what is inside hosts does not wait for what crosses.
   // Where hosts exchange directly, the way back is a stage of its own.
   const int way_back = how == Across::kDirect ? 2 : -1, last_stage = how == Across::kDirect ? 3 : 2;
   for (int stage = 0; stage <= last_stage; ++stage) {
+    Times last = p.clock.Start();
+    p.clock.NoteLast(&last);
     for (size_t piece = 0; piece < pieces; ++piece) {
-      if (piece > 0) {
-        for (int rank = 0; rank < p.size() && (stage == 1 || stage == way_back); ++rank) {
-          times[piece][rank] = std::max(times[piece][rank], times[piece - 1][rank]);
-        }
+      for (int rank = 0; rank < p.size() && piece > 0; ++rank) {
+        times[piece][rank] = p.clock.Later(times[piece][rank], last[rank]);
       }
       const size_t count = Part(p.count, pieces, piece).count;
-      const Rails rails(p.call, count);
-      const Parts by_rail(count, rails.num_rails());
+      const Lanes lanes(p.call, count);
+      const Parts by_lane(count, lanes.num_lanes());
       std::vector<Parts> by_place;
-      for (int host = 0; host < rails.num_hosts(); ++host) {
+      for (int host = 0; host < lanes.num_hosts(); ++host) {
         std::vector<size_t> cuts = {0};
         for (size_t place = 0; place < hosts[host].size(); ++place) {
-          const auto owned = rails.OwnedBy(host, static_cast<int>(place));
+          const auto owned = lanes.OwnedBy(host, static_cast<int>(place));
           const size_t own =
               owned.count == 0 ? 0
-                               : by_rail.Range(static_cast<int>(owned.begin), static_cast<int>(owned.count));
+                               : by_lane.Range(static_cast<int>(owned.begin), static_cast<int>(owned.count));
           cuts.push_back(cuts.back() + own);
         }
         by_place.emplace_back(std::move(cuts));
@@ -118,15 +120,15 @@ void RailsAllReduce(Pricer& p, Across how) {
         Teams across;
         std::vector<Parts> parts;
         std::vector<size_t> counts;
-        for (int rail = 0; rail < rails.num_rails(); ++rail) {
-          across.push_back(rails.Across(rail).ranks);
-          counts.push_back(by_rail.At(rail));
-          parts.emplace_back(counts.back(), rails.num_hosts());
+        for (int lane = 0; lane < lanes.num_lanes(); ++lane) {
+          across.push_back(lanes.Across(lane).ranks);
+          counts.push_back(by_lane.At(lane));
+          parts.emplace_back(counts.back(), lanes.num_hosts());
         }
-        if (rails.num_hosts() == 1) continue;
+        if (lanes.num_hosts() == 1) continue;
         if (how == Across::kHalving) {
           p.clock.Halving(across, parts, &times[piece]);
-          p.clock.Doubling(across, parts, false, &times[piece]);
+          p.clock.Doubling(across, parts, {}, &times[piece]);
         } else if (how == Across::kDirect) {
           p.clock.Pairwise(across, parts, stage == 1, stage == 1, &times[piece]);
         } else if (how == Across::kSum) {
@@ -141,26 +143,31 @@ void RailsAllReduce(Pricer& p, Across how) {
         p.clock.Pairwise(hosts, by_place, stage == 0, stage == 0, &times[piece]);
       }
     }
+    p.clock.NoteLast(nullptr);
   }
 }
 
-void Hierarchical(Pricer& p) { RailsAllReduce(p, Across::kHalving); }
-void HierarchicalDirect(Pricer& p) { RailsAllReduce(p, Across::kDirect); }
-void Nvrar(Pricer& p) { RailsAllReduce(p, Across::kSum); }
-void HoRing(Pricer& p) { RailsAllReduce(p, Across::kRing); }
+void Hierarchical(Pricer& p) { LanesAllReduce(p, Across::kHalving); }
+void HierarchicalDirect(Pricer& p) { LanesAllReduce(p, Across::kDirect); }
+void Nvrar(Pricer& p) { LanesAllReduce(p, Across::kSum); }
+void HoRing(Pricer& p) { LanesAllReduce(p, Across::kRing); }
 
-// The parts that each rail carries, by host.
-struct RailParts {
+// The parts that each lane carries, by host, and where they begin in the buffer of all.
+struct LaneParts {
   Teams across;
   std::vector<Parts> parts;
+  std::vector<std::vector<size_t>> places;
 
-  RailParts(const Pricer& p, const Rails& rails) {
+  LaneParts(const Pricer& p, const Lanes& lanes) {
     const Parts all(p.count, p.size());
-    for (int rail = 0; rail < rails.num_rails(); ++rail) {
-      across.push_back(rails.Across(rail).ranks);
+    for (int lane = 0; lane < lanes.num_lanes(); ++lane) {
+      across.push_back(lanes.Across(lane).ranks);
       std::vector<size_t> cuts = {0};
-      for (const int block : rails.Blocks(rail))
+      std::vector<size_t>& begins = places.emplace_back();
+      for (const int block : lanes.Blocks(lane)) {
         cuts.push_back(cuts.back() + (block < 0 ? 0 : all.At(block)));
+        begins.push_back(block < 0 ? 0 : all.Range(0, block));
+      }
       parts.emplace_back(std::move(cuts));
     }
   }
@@ -168,62 +175,80 @@ struct RailParts {
 
 namespace {
 
-void RailsReduceScatter(Pricer& p, Across how) {
-  const Rails rails(p.call);
-  const RailParts rail_parts(p, rails);
+void LanesReduceScatter(Pricer& p, Across how) {
+  const Lanes lanes(p.call);
+  const LaneParts lane_parts(p, lanes);
   const Teams hosts = p.Hosts();
   Times times = p.clock.Start();
-  for (int rail = 0; rail < rails.num_rails(); ++rail) {
-    for (int host = 0; host < rails.num_hosts(); ++host) {
-      const int owner = rail_parts.across[rail][host], g = static_cast<int>(hosts[host].size());
+  // By lane, host and part: since when the host's sum of it is there.
+  std::vector<std::vector<Times>> ready(lanes.num_lanes(), std::vector<Times>(lanes.num_hosts()));
+  for (int lane = 0; lane < lanes.num_lanes(); ++lane) {
+    for (int host = 0; host < lanes.num_hosts(); ++host) {
+      const int owner = lane_parts.across[lane][host], g = static_cast<int>(hosts[host].size());
       const int place = p.hosts().local_rank(owner);
-      // Part by part, each in the order of distance: as many messages as hosts, of which the sum is what counts.
-      double latest = times[owner];
-      for (int distance = 1; distance < g; ++distance) {
-        const int from = hosts[host][algorithms::Modulo(place - distance, g)];
-        latest = std::max(latest, p.clock.Message(from, owner, rail_parts.parts[rail].total(), 0, latest));
+      const Parts& parts = lane_parts.parts[lane];
+      // Part by part, each in the order of distance. Where messages are not ordered, their sum is what counts.
+      Moment all = times[owner];
+      for (int part = 0; part < (p.clock.ordered() ? parts.number() : 1); ++part) {
+        Moment sum;
+        if (g == 1) sum = p.clock.Copy(owner, p.clock.ordered() ? parts.At(part) : parts.total(), {});
+        for (int distance = 1; distance < g; ++distance) {
+          const int from = hosts[host][algorithms::Modulo(place - distance, g)];
+          const size_t count = p.clock.ordered() ? parts.At(part) : parts.total();
+          sum = p.clock.Later(sum, p.clock.Message(from, owner, count, {}, sum));
+        }
+        if (p.clock.ordered()) ready[lane][host].push_back(sum);
+        all = p.clock.Later(all, sum);
       }
-      times[owner] = latest;
+      times[owner] = all;
     }
   }
-  if (rails.num_hosts() == 1) return;
-  if (how == Across::kHalving) p.clock.Halving(rail_parts.across, rail_parts.parts, &times);
-  if (how == Across::kDirect) p.clock.Pairwise(rail_parts.across, rail_parts.parts, true, true, &times);
+  if (lanes.num_hosts() == 1) return;
+  if (how == Across::kHalving) p.clock.Halving(lane_parts.across, lane_parts.parts, &times);
+  if (how == Across::kDirect) {
+    p.clock.Pairwise(lane_parts.across, lane_parts.parts, true, true, &times, nullptr,
+                     p.clock.ordered() ? &ready : nullptr);
+  }
 }
 
-void RailsAllGather(Pricer& p, Across how) {
-  const Rails rails(p.call);
-  const RailParts rail_parts(p, rails);
+void LanesAllGather(Pricer& p, Across how) {
+  const Lanes lanes(p.call);
+  const LaneParts lane_parts(p, lanes);
   const Teams hosts = p.Hosts();
   Times times = p.clock.Start();
   // What comes to a rank is read by the others of its host at once.
   struct Came {
     int rank;
     size_t count;
-    double when;
+    Moment when;
   };
   std::vector<Came> all;
-  for (int rail = 0; rail < rails.num_rails(); ++rail) {
-    for (int host = 0; host < rails.num_hosts(); ++host) {
-      all.push_back({rail_parts.across[rail][host], rail_parts.parts[rail].At(host), 0});
+  for (int lane = 0; lane < lanes.num_lanes(); ++lane) {
+    for (int host = 0; host < lanes.num_hosts(); ++host) {
+      all.push_back({lane_parts.across[lane][host], lane_parts.parts[lane].At(host), {}});
     }
   }
+  const Clock::Arrived arrived = [&](int rank, size_t count, Moment when) {
+    all.push_back({rank, count, when});
+  };
   if (how == Across::kHalving) {
-    p.clock.Doubling(rail_parts.across, rail_parts.parts, true, &times,
-                     [&](int rank, size_t count, double when) {
-                       all.push_back({rank, count, when});
-                     });
+    p.clock.Doubling(lane_parts.across, lane_parts.parts, lane_parts.places, &times, arrived);
+  } else if (p.clock.ordered()) {
+    p.clock.Pairwise(lane_parts.across, lane_parts.parts, false, false, &times, arrived);
   } else {
-    p.clock.Pairwise(rail_parts.across, rail_parts.parts, false, false, &times);
-    for (int rail = 0; rail < rails.num_rails(); ++rail) {
-      const Parts& parts = rail_parts.parts[rail];
-      for (int host = 0; host < rails.num_hosts(); ++host) {
-        const int owner = rail_parts.across[rail][host];
+    p.clock.Pairwise(lane_parts.across, lane_parts.parts, false, false, &times);
+    for (int lane = 0; lane < lanes.num_lanes(); ++lane) {
+      const Parts& parts = lane_parts.parts[lane];
+      for (int host = 0; host < lanes.num_hosts(); ++host) {
+        const int owner = lane_parts.across[lane][host];
         all.push_back({owner, parts.total() - parts.At(host), times[owner]});
       }
     }
   }
-  std::stable_sort(all.begin(), all.end(), [](const Came& a, const Came& b) { return a.when < b.when; });
+  if (!p.clock.ordered()) {
+    std::stable_sort(all.begin(), all.end(),
+                     [](const Came& a, const Came& b) { return a.when.at < b.when.at; });
+  }
   for (const Came& came : all) {
     for (const int other : hosts[p.hosts().host_of(came.rank)]) {
       if (other != came.rank) p.clock.Message(came.rank, other, came.count, came.when);
@@ -233,10 +258,10 @@ void RailsAllGather(Pricer& p, Across how) {
 
 }  // namespace
 
-void HierarchicalReduceScatter(Pricer& p) { RailsReduceScatter(p, Across::kHalving); }
-void HierarchicalDirectReduceScatter(Pricer& p) { RailsReduceScatter(p, Across::kDirect); }
-void HierarchicalAllGather(Pricer& p) { RailsAllGather(p, Across::kHalving); }
-void HierarchicalDirectAllGather(Pricer& p) { RailsAllGather(p, Across::kDirect); }
+void HierarchicalReduceScatter(Pricer& p) { LanesReduceScatter(p, Across::kHalving); }
+void HierarchicalDirectReduceScatter(Pricer& p) { LanesReduceScatter(p, Across::kDirect); }
+void HierarchicalAllGather(Pricer& p) { LanesAllGather(p, Across::kHalving); }
+void HierarchicalDirectAllGather(Pricer& p) { LanesAllGather(p, Across::kDirect); }
 
 // ---- All-to-all by pairs of hosts ----
 
@@ -253,19 +278,19 @@ void HierarchicalAllToAll(Pricer& p) {
       std::min(distances, std::max<size_t>(2 * most, p.clock.replayed() / per_distance / most * most));
   p.clock.Follows(Clock::Follow::kTurns);
   // Three stages, each with all pairs: what comes in early is not kept waiting by what goes out late.
-  std::vector<double> ready(shown * num_hosts);
+  std::vector<Moment> ready(shown * num_hosts);
   for (int stage = 0; stage < 3; ++stage) {
     for (size_t i = 0; i < shown; ++i) {
       for (int host = 0; host < num_hosts; ++host) {
         const Team& from = hosts[host];
         const Team& to = hosts[(host + 1 + i) % num_hosts];
         const int gatherer = from[i % from.size()], scatterer = to[(i + to.size() / 2) % to.size()];
-        double& now = ready[i * num_hosts + host];
+        Moment& now = ready[i * num_hosts + host];
         for (size_t m = 0; m < from.size() && stage == 0; ++m) {
           if (from[m] != gatherer)
-            now = std::max(now, p.clock.Message(from[m], gatherer, block * to.size(), 0));
+            now = p.clock.Later(now, p.clock.Message(from[m], gatherer, block * to.size(), {}));
         }
-        if (stage == 0) now += p.clock.CopyTime(block);
+        if (stage == 0) now = p.clock.After(now, p.clock.CopyTime(block));
         if (stage == 1) now = p.clock.Message(gatherer, scatterer, block * from.size() * to.size(), now);
         for (size_t m = 0; m < to.size() && stage == 2; ++m) {
           if (to[m] != scatterer) p.clock.Message(scatterer, to[m], block * from.size(), now);

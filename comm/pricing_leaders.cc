@@ -17,49 +17,62 @@ size_t On(const Pricer& p, const Parts& parts, int host) {
 }
 
 // Elements: in(rank) from a rank to its leader, across(from, to) between the leaders of two hosts, out(rank) from a
-// leader to a rank. A leader copies for_others(host) before it sends, own(host) while it waits, and from_others(host)
-// then: while more arrives, but for what the last message brings.
-struct Copied {
-  std::function<size_t(int host)> for_others, own, from_others;
-};
+// leader to a rank. Where a leader copies, it packs what it sends to another leader and unpacks what comes from there,
+// and in between copies own(host).
+using Own = std::function<size_t(int host)>;
 template <typename In, typename Across, typename Out>
 void ThroughLeaders(Pricer& p, bool sums, const In& in, const Across& across, const Out& out,
-                    const Copied& copied) {
+                    const Own& own) {
   const Teams hosts = p.Hosts();
   const int num_hosts = p.hosts().num_hosts();
-  Times brought(num_hosts, 0.0);
+  Times brought(num_hosts);
+  Times by_rank = p.clock.Start();
   for (int host = 0; host < num_hosts; ++host) {
     for (size_t i = 1; i < hosts[host].size(); ++i) {
       const int rank = hosts[host][i];
-      brought[host] = std::max(brought[host],
-                               p.clock.Message(rank, hosts[host][0], in(rank), 0, sums ? brought[host] : 0));
+      by_rank[rank] = p.clock.Message(rank, hosts[host][0], in(rank), {}, sums ? brought[host] : Moment{});
+      brought[host] = p.clock.Later(brought[host], by_rank[rank]);
     }
-    brought[host] += p.clock.CopyTime(copied.for_others(host) / hosts[host].size());
   }
+  const auto copy = [&](int host, size_t count, Moment begin) {
+    return own == nullptr ? begin : p.clock.Copy(hosts[host][0], count, begin);
+  };
+  // Of what each rank of the host has brought, when that is there.
+  const auto pack = [&](int host, size_t count) {
+    if (own == nullptr) return brought[host];
+    Moment packed;
+    for (const int rank : hosts[host])
+      packed = p.clock.Later(packed, copy(host, count / hosts[host].size(), by_rank[rank]));
+    return packed;
+  };
   // Each sends to the next one first.
   p.clock.Follows(Clock::Follow::kTurns);
   Times have = brought;
+  std::vector<Times> came;  // by distance, and host that gets it; where messages are ordered
   for (int distance = 1; distance < num_hosts; ++distance) {
+    if (distance == 1 || p.clock.ordered()) came.emplace_back(num_hosts);
     for (int host = 0; host < num_hosts; ++host) {
       const int to = (host + distance) % num_hosts;
-      const double came =
-          p.clock.Message(p.Leader(host), p.Leader(to), across(host, to), brought[host], sums ? have[to] : 0);
-      have[to] = std::max(have[to], came);
+      const size_t count = across(host, to);
+      came.back()[to] = p.clock.Message(p.Leader(host), p.Leader(to), count, pack(host, count),
+                                        sums ? have[to] : Moment{});
+      have[to] = p.clock.Later(have[to], came.back()[to]);
     }
   }
   for (int host = 0; host < num_hosts; ++host) {
-    have[host] =
-        std::max(have[host], brought[host] + p.clock.CopyTime(copied.own(host) / hosts[host].size())) +
-        p.clock.CopyTime(copied.from_others(host) / std::max(1, num_hosts - 1));
+    if (own != nullptr) {
+      have[host] = p.clock.Later(have[host], pack(host, own(host)));
+      for (size_t i = 0; i < came.size(); ++i) {  // else, while more arrives, but for what comes last
+        const int from = algorithms::Modulo(host - static_cast<int>(i) - 1, num_hosts);
+        have[host] = p.clock.ordered()
+                         ? p.clock.Later(have[host], copy(host, across(from, host), came[i][host]))
+                         : p.clock.After(have[host], p.clock.CopyTime(across(from, host)));
+      }
+    }
     for (size_t i = 1; i < hosts[host].size(); ++i) {
       p.clock.Message(hosts[host][0], hosts[host][i], out(hosts[host][i]), have[host]);
     }
   }
-}
-
-Copied NoCopies() {
-  const auto none = [](int) { return size_t{0}; };
-  return {none, none, none};
 }
 
 }  // namespace
@@ -68,24 +81,22 @@ void LeadersReduceScatter(Pricer& p) {
   const Parts parts(p.count, p.size());
   ThroughLeaders(
       p, true, [&](int) { return p.count; }, [&](int, int to) { return On(p, parts, to); },
-      [&](int rank) { return parts.At(rank); }, NoCopies());
+      [&](int rank) { return parts.At(rank); }, nullptr);
 }
 
 void LeadersAllGather(Pricer& p) {
   const Parts parts(p.count, p.size());
   ThroughLeaders(
       p, false, [&](int rank) { return parts.At(rank); }, [&](int from, int) { return On(p, parts, from); },
-      [&](int) { return p.count; }, NoCopies());
+      [&](int) { return p.count; }, nullptr);
 }
 
 void LeadersAllToAll(Pricer& p) {
   const size_t block = p.count / p.size(), row = block * p.size();
   const auto ranks = [&](int host) { return p.hosts().ranks_on(host).size(); };
-  const auto own = [&](int host) { return block * ranks(host) * ranks(host); };
-  const auto others = [&](int host) { return row * ranks(host) - own(host); };
   ThroughLeaders(
       p, false, [&](int) { return row; }, [&](int from, int to) { return block * ranks(from) * ranks(to); },
-      [&](int) { return row; }, {others, own, others});
+      [&](int) { return row; }, [&](int host) { return block * ranks(host) * ranks(host); });
 }
 
 }  // namespace cohort::comm::pricing

@@ -70,9 +70,9 @@ template <typename SizeOf>
 void Up(Pricer& p, const Team& ranks, bool sums, const SizeOf& size_of, Times* times) {
   ForTreeUp(static_cast<int>(ranks.size()), [&](int parent, int child, int bit) {
     const int from = ranks[child], to = ranks[parent];
-    const double came =
-        p.clock.Message(from, to, size_of(child, bit), (*times)[from], sums ? (*times)[to] : 0);
-    (*times)[to] = std::max((*times)[to], came);
+    const Moment came =
+        p.clock.Message(from, to, size_of(child, bit), (*times)[from], sums ? (*times)[to] : Moment{});
+    (*times)[to] = p.clock.Later((*times)[to], came);
   });
 }
 

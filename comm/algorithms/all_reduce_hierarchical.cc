@@ -1,4 +1,4 @@
-// Hierarchical all-reduce of the fewest bytes: a reduce-scatter inside every host by reading, for each rail a
+// Hierarchical all-reduce of the fewest bytes: a reduce-scatter inside every host by reading, for each lane a
 // reduce-scatter and an all-gather across hosts, and an all-gather inside by reading. Of n bytes every host
 // sends 2(H-1)/H n to other hosts, in 2 ceil(log2 H) rounds, whatever the numbers of ranks on them. Pieces go
 // through the three levels independently, so that work inside a host hides behind the links. Where hosts are few, they
@@ -18,41 +18,41 @@ Schedule Make(const Collective& c, Across how) {
   for (size_t piece = 0; piece < pieces; ++piece) {
     const Range range = Part(c.count, pieces, piece);
     const Slice output{Buffer::kOutput, range.begin, range.count};
-    const Rails rails(c, range.count);
-    const Team local = rails.Local();
-    const Cuts rail_cuts = EqualCuts(range.count, rails.num_rails());
-    const Cuts local_cuts = rails.LocalCuts(rail_cuts);
+    const Lanes lanes(c, range.count);
+    const Team local = lanes.Local();
+    const Cuts lane_cuts = EqualCuts(range.count, lanes.num_lanes());
+    const Cuts local_cuts = lanes.LocalCuts(lane_cuts);
     flow.Enter(kReduceInside);
     Slice sums = Input(c, range.begin, range.count);
-    if (local.size() > 1 || rails.num_hosts() == 1) {
+    if (local.size() > 1 || lanes.num_hosts() == 1) {
       DirectReduceScatter(flow, local, local_cuts, sums, Member(output, local_cuts, local.place));
       sums = output;
     }
     flow.Enter(kAcross);
-    const Range own = rails.Own();
-    // Of the rails of this rank: what each has of its sums.
-    const auto for_rails = [&](const auto& visit) {
-      for (size_t rail = own.begin; rail < own.begin + own.count && rails.num_hosts() > 1; ++rail) {
-        const Team across = rails.Across(static_cast<int>(rail));
-        const Slice source = Member(sums, rail_cuts, static_cast<int>(rail));
-        const Slice work = Member(output, rail_cuts, static_cast<int>(rail));
+    const Range own = lanes.Own();
+    // Of the lanes of this rank: what each has of its sums.
+    const auto for_lanes = [&](const auto& visit) {
+      for (size_t lane = own.begin; lane < own.begin + own.count && lanes.num_hosts() > 1; ++lane) {
+        const Team across = lanes.Across(static_cast<int>(lane));
+        const Slice source = Member(sums, lane_cuts, static_cast<int>(lane));
+        const Slice work = Member(output, lane_cuts, static_cast<int>(lane));
         visit(across, EqualCuts(work.count, across.size()), source, work);
       }
     };
     if (how == Across::kHalving) {
-      for_rails([&](const Team& across, const Cuts& cuts, Slice source, Slice work) {
+      for_lanes([&](const Team& across, const Cuts& cuts, Slice source, Slice work) {
         const Slice part = Member(work, cuts, across.place);
         HalvingReduceScatter(flow, across, cuts, source, work, part);
         DoublingAllGather(flow, across, Slices(work, cuts), part);
       });
     } else {
-      for_rails([&](const Team& across, const Cuts& cuts, Slice source, Slice work) {
-        DirectReduceScatter(flow, across, cuts, source, Member(work, cuts, across.place), &rails.hosts());
+      for_lanes([&](const Team& across, const Cuts& cuts, Slice source, Slice work) {
+        DirectReduceScatter(flow, across, cuts, source, Member(work, cuts, across.place), &lanes.hosts());
       });
       // The next piece need not wait for this one's way back.
       flow.Enter(kBack);
-      for_rails([&](const Team& across, const Cuts& cuts, Slice, Slice work) {
-        DirectAllGather(flow, across, Slices(work, cuts), Member(work, cuts, across.place), &rails.hosts());
+      for_lanes([&](const Team& across, const Cuts& cuts, Slice, Slice work) {
+        DirectAllGather(flow, across, Slices(work, cuts), Member(work, cuts, across.place), &lanes.hosts());
       });
     }
     flow.Enter(kGatherInside);

@@ -32,52 +32,52 @@ Leaders::Leaders(const Collective& c)
       root_host_(hosts_->host_of(c.root)),
       place_(Modulo(hosts_->host_of(c.rank) - root_host_, hosts_->num_hosts())) {}
 
-Rails::Rails(const Collective& c)
-    : hosts_(Hosts(c)), rank_(c.rank), host_(hosts_->host_of(c.rank)), num_rails_(hosts_->most_on_a_host()) {}
+Lanes::Lanes(const Collective& c)
+    : hosts_(Hosts(c)), rank_(c.rank), host_(hosts_->host_of(c.rank)), num_lanes_(hosts_->most_on_a_host()) {}
 
-Rails::Rails(const Collective& c, size_t count) : Rails(c) {
-  const size_t worth = std::max<size_t>(1, count / policy::kRailElements);
-  if (worth < static_cast<size_t>(num_rails_)) num_rails_ = static_cast<int>(worth);
+Lanes::Lanes(const Collective& c, size_t count) : Lanes(c) {
+  const size_t worth = std::max<size_t>(1, count / policy::kLaneElements);
+  if (worth < static_cast<size_t>(num_lanes_)) num_lanes_ = static_cast<int>(worth);
 }
 
-int Rails::Owner(int host, int rail) const {
+int Lanes::Owner(int host, int lane) const {
   const auto ranks = hosts_->ranks_on(host);
-  return ranks[static_cast<size_t>(rail) * ranks.size() / num_rails_];
+  return ranks[static_cast<size_t>(lane) * ranks.size() / num_lanes_];
 }
 
-Range Rails::OwnedBy(int host, int place) const {
-  // Rails r with floor(r * g / R) == place.
-  const size_t g = hosts_->ranks_on(host).size(), rails = num_rails_, at = place;
-  const size_t begin = (at * rails + g - 1) / g, end = ((at + 1) * rails + g - 1) / g;
+Range Lanes::OwnedBy(int host, int place) const {
+  // Lanes r with floor(r * g / R) == place.
+  const size_t g = hosts_->ranks_on(host).size(), lanes = num_lanes_, at = place;
+  const size_t begin = (at * lanes + g - 1) / g, end = ((at + 1) * lanes + g - 1) / g;
   return {begin, end - begin};
 }
 
-std::vector<int> Rails::Blocks(int rail) const {
+std::vector<int> Lanes::Blocks(int lane) const {
   std::vector<int> blocks;
   for (int host = 0; host < num_hosts(); ++host) {
-    const int owner = Owner(host, rail);
-    const bool first = OwnedBy(host, hosts_->local_rank(owner)).begin == static_cast<size_t>(rail);
+    const int owner = Owner(host, lane);
+    const bool first = OwnedBy(host, hosts_->local_rank(owner)).begin == static_cast<size_t>(lane);
     blocks.push_back(first ? owner : -1);
   }
   return blocks;
 }
 
-std::vector<size_t> Rails::LocalCuts(const std::vector<size_t>& rail_cuts) const {
+std::vector<size_t> Lanes::LocalCuts(const std::vector<size_t>& lane_cuts) const {
   std::vector<size_t> cuts;
   const int ranks = static_cast<int>(hosts_->ranks_on(host_).size());
-  for (int place = 0; place < ranks; ++place) cuts.push_back(rail_cuts[OwnedBy(host_, place).begin]);
-  cuts.push_back(rail_cuts.back());
+  for (int place = 0; place < ranks; ++place) cuts.push_back(lane_cuts[OwnedBy(host_, place).begin]);
+  cuts.push_back(lane_cuts.back());
   return cuts;
 }
 
-Team Rails::Local() const {
+Team Lanes::Local() const {
   const auto ranks = hosts_->ranks_on(host_);
   return {{ranks.begin(), ranks.end()}, hosts_->local_rank(rank_)};
 }
 
-Team Rails::Across(int rail) const {
+Team Lanes::Across(int lane) const {
   Team team;
-  for (int host = 0; host < num_hosts(); ++host) team.ranks.push_back(Owner(host, rail));
+  for (int host = 0; host < num_hosts(); ++host) team.ranks.push_back(Owner(host, lane));
   team.place = host_;
   return team;
 }

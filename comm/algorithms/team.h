@@ -25,42 +25,43 @@ Team Everyone(const Collective& collective);
 // Everyone, counted from rank `first`.
 Team From(const Collective& collective, int first);
 
-// Rails: a buffer is cut into as many rails on every host, whatever the number of its ranks, and every rail
-// has one owner on each host. Then each host has summed each rail once before it crosses to another, and the
-// owners of a rail make a team across hosts.
-class Rails {
+// Lanes (Traff and Hunold, "Decomposing Collectives for Exploiting Multi-lane Communication", 2020): a buffer is cut into
+// as many lanes on every host, whatever the number of its ranks, and every lane has one owner on each host. Then each
+// host has summed each lane once before it crosses to another, and the owners of a lane make a team across hosts. Not
+// to be taken for a rail, which is a network interface of a host.
+class Lanes {
  public:
-  // At most as many rails as the largest host has ranks, and none shorter than policy::kRailElements of
+  // At most as many lanes as the largest host has ranks, and none shorter than policy::kLaneElements of
   // `count`.
-  Rails(const Collective& collective, size_t count);
+  Lanes(const Collective& collective, size_t count);
   // As many as the largest host has ranks.
-  explicit Rails(const Collective& collective);
+  explicit Lanes(const Collective& collective);
 
   const HostMap& hosts() const { return *hosts_; }
   int num_hosts() const { return hosts_->num_hosts(); }
-  int num_rails() const { return num_rails_; }
-  // The rank on `host` that owns the rail. Owners ascend with the rails, so a rank's rails follow each other.
-  int Owner(int host, int rail) const;
-  // Rails [begin, begin + count) of the `place`-th rank of a host.
+  int num_lanes() const { return num_lanes_; }
+  // The rank on `host` that owns the lane. Owners ascend with the lanes, so a rank's lanes follow each other.
+  int Owner(int host, int lane) const;
+  // Lanes [begin, begin + count) of the `place`-th rank of a host.
   Range OwnedBy(int host, int place) const;
 
-  // For operations whose parts belong to ranks: by host, the rank whose part the rail carries, -1 where
-  // its owner has an earlier rail for that. Every rank's part is on one rail, of which it is the owner.
-  std::vector<int> Blocks(int rail) const;
+  // For operations whose parts belong to ranks: by host, the rank whose part the lane carries, -1 where
+  // its owner has an earlier lane for that. Every rank's part is on one lane, of which it is the owner.
+  std::vector<int> Blocks(int lane) const;
 
-  // A buffer cut by rails, cut by this host's ranks instead: each has its rails.
-  std::vector<size_t> LocalCuts(const std::vector<size_t>& rail_cuts) const;
+  // A buffer cut by lanes, cut by this host's ranks instead: each has its lanes.
+  std::vector<size_t> LocalCuts(const std::vector<size_t>& lane_cuts) const;
   // The ranks of this rank's host.
   Team Local() const;
-  // The owners of a rail, one a host, in the order of hosts.
-  Team Across(int rail) const;
-  // This rank's own rails.
+  // The owners of a lane, one a host, in the order of hosts.
+  Team Across(int lane) const;
+  // This rank's own lanes.
   Range Own() const { return OwnedBy(host_, hosts_->local_rank(rank_)); }
 
  private:
   std::shared_ptr<const HostMap> hosts_;
   int rank_, host_;
-  int num_rails_;
+  int num_lanes_;
 };
 
 // Whom a member that has something for everybody sends to: those on its own host at once, the others one after the

@@ -324,6 +324,10 @@ COHORT_API cohort_status cohort_comm_join_folder(const char* folder, const cohor
 COHORT_API cohort_status cohort_comm_abort(cohort_comm* comm, const char* reason);
 /* How often the group was edited. */
 COHORT_API uint32_t cohort_comm_epoch(const cohort_comm* comm);
+/* members[rank] = the number of that rank's process for the life of the world, which messages of errors name: edits
+ * renumber the ranks, and a number is not used again. `members` has room for `room` of them; COHORT_INVALID_ARGUMENT
+ * where these are fewer than cohort_comm_size(), and nothing is written then. */
+COHORT_API cohort_status cohort_comm_members(const cohort_comm* comm, int* members, int room);
 
 #ifdef __cplusplus
 } /* extern "C" */

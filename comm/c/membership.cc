@@ -1,4 +1,8 @@
 // Edits of live groups, from C.
+#include <algorithm>
+#include <vector>
+
+#include "absl/strings/str_format.h"
 #include "comm/c/handles.h"
 #include "comm/check.h"
 #include "comm/membership/edit.h"
@@ -68,4 +72,18 @@ cohort_status cohort_comm_abort(cohort_comm* comm, const char* reason) {
 
 uint32_t cohort_comm_epoch(const cohort_comm* comm) {
   return comm == nullptr ? 0 : comm->communicator->epoch();
+}
+
+cohort_status cohort_comm_members(const cohort_comm* comm, int* members, int room) {
+  return Guard([&]() -> absl::Status {
+    if (comm == nullptr) return NullArgument("the communicator");
+    if (members == nullptr) return NullArgument("where the members go");
+    const std::vector<int>& all = comm->communicator->members();
+    if (room < static_cast<int>(all.size())) {
+      return absl::InvalidArgumentError(
+          absl::StrFormat("there is room for %d members, and the group has %d", room, all.size()));
+    }
+    std::copy(all.begin(), all.end(), members);
+    return absl::OkStatus();
+  });
 }

@@ -59,7 +59,7 @@ void SumAcross(Flow& flow, const Team& team, Slice source, Slice target) {
   }
 }
 
-// A reduce-scatter by reading inside each host, the sum of every rail across hosts, an all-gather by reading.
+// A reduce-scatter by reading inside each host, the sum of every lane across hosts, an all-gather by reading.
 Schedule AllReduce(const Collective& c) {
   Flow flow(c.in_place ? 0 : c.count, c.count);
   const size_t pieces = NumPieces(c, c.count);
@@ -67,23 +67,23 @@ Schedule AllReduce(const Collective& c) {
     const Range range = Part(c.count, pieces, piece);
     const Slice output{Buffer::kOutput, range.begin, range.count};
     Slice source = Input(c, range.begin, range.count);
-    const Rails rails(c, range.count);
-    if (rails.num_hosts() == 1) {
+    const Lanes lanes(c, range.count);
+    if (lanes.num_hosts() == 1) {
       SumAcross(flow, Everyone(c), source, output);
       continue;
     }
-    const Team local = rails.Local();
-    const Cuts rail_cuts = BlockCuts(range.count, rails.num_rails());
-    const Cuts local_cuts = rails.LocalCuts(rail_cuts);
+    const Team local = lanes.Local();
+    const Cuts lane_cuts = BlockCuts(range.count, lanes.num_lanes());
+    const Cuts local_cuts = lanes.LocalCuts(lane_cuts);
     if (local.size() > 1) {
       DirectReduceScatter(flow, local, local_cuts, source, Member(output, local_cuts, local.place));
       source = output;
     }
-    const Range own = rails.Own();
-    for (size_t rail = own.begin; rail < own.begin + own.count; ++rail) {
-      const int number = static_cast<int>(rail);
-      SumAcross(flow, rails.Across(number), Member(source, rail_cuts, number),
-                Member(output, rail_cuts, number));
+    const Range own = lanes.Own();
+    for (size_t lane = own.begin; lane < own.begin + own.count; ++lane) {
+      const int number = static_cast<int>(lane);
+      SumAcross(flow, lanes.Across(number), Member(source, lane_cuts, number),
+                Member(output, lane_cuts, number));
     }
     DirectAllGather(flow, local, Slices(output, local_cuts), Member(output, local_cuts, local.place));
   }
@@ -102,15 +102,15 @@ void AddAcross(Flow& flow, const Team& team, Slice own, Slice output) {
   flow.Copy(sums, output);
 }
 
-// The owner of a rail sums by reading what its host's ranks bring for the ranks of the rail anywhere, and sends these
-// sums encoded to the rail's other owners.
+// The owner of a lane sums by reading what its host's ranks bring for the ranks of the lane anywhere, and sends these
+// sums encoded to the lane's other owners.
 Schedule ReduceScatter(const Collective& c) {
   const Cuts offsets = Offsets(c.counts);
   Flow flow(offsets.back(), c.counts[c.rank]);
   const Slice input{Buffer::kInput, 0, offsets.back()};
   const Slice output{Buffer::kOutput, 0, c.counts[c.rank]};
-  const Rails rails(c);
-  if (rails.num_hosts() == 1) {
+  const Lanes lanes(c);
+  if (lanes.num_hosts() == 1) {
     const Team all = Everyone(c);
     for (int distance = 1; distance < c.size; ++distance) {
       SendEncoded(flow, all.At(distance), Member(input, offsets, all.At(distance)));
@@ -118,10 +118,10 @@ Schedule ReduceScatter(const Collective& c) {
     AddAcross(flow, all, Member(input, offsets, c.rank), output);
     return std::move(flow).Build();
   }
-  const Team local = rails.Local();
-  for (int rail = 0; rail < rails.num_rails(); ++rail) {
-    const Team across = rails.Across(rail);
-    const std::vector<int> blocks = rails.Blocks(rail);
+  const Team local = lanes.Local();
+  for (int lane = 0; lane < lanes.num_lanes(); ++lane) {
+    const Team across = lanes.Across(lane);
+    const std::vector<int> blocks = lanes.Blocks(lane);
     const int owner = across.ranks[across.place];
     if (owner != c.rank) {
       for (const int block : blocks) {
@@ -130,7 +130,7 @@ Schedule ReduceScatter(const Collective& c) {
       continue;
     }
     Slice own = output.Part(0, 0);
-    for (int host = 0; host < rails.num_hosts(); ++host) {
+    for (int host = 0; host < lanes.num_hosts(); ++host) {
       if (blocks[host] < 0) continue;
       Slice sum = Member(input, offsets, blocks[host]);
       const Slice target = local.size() > 1 ? flow.Scratch(sum.count) : sum;
@@ -149,7 +149,7 @@ Schedule ReduceScatter(const Collective& c) {
   return std::move(flow).Build();
 }
 
-// Every part crosses to each other host once, encoded; there its rail's owner decodes it for all.
+// Every part crosses to each other host once, encoded; there its lane's owner decodes it for all.
 Schedule AllGather(const Collective& c) {
   const Cuts offsets = Offsets(c.counts);
   Flow flow(c.in_place ? 0 : c.counts[c.rank], offsets.back());
@@ -168,8 +168,8 @@ Schedule AllGather(const Collective& c) {
     flow.Recv(peer, wire);
     flow.Copy(wire, part);
   };
-  const Rails rails(c);
-  if (rails.num_hosts() == 1) {
+  const Lanes lanes(c);
+  if (lanes.num_hosts() == 1) {
     const Team all = Everyone(c);
     bring(all);
     for (int distance = 1; distance < c.size; ++distance) {
@@ -177,10 +177,10 @@ Schedule AllGather(const Collective& c) {
     }
     return std::move(flow).Build();
   }
-  const Team local = rails.Local();
-  for (int rail = 0; rail < rails.num_rails(); ++rail) {
-    const Team across = rails.Across(rail);
-    const std::vector<int> blocks = rails.Blocks(rail);
+  const Team local = lanes.Local();
+  for (int lane = 0; lane < lanes.num_lanes(); ++lane) {
+    const Team across = lanes.Across(lane);
+    const std::vector<int> blocks = lanes.Blocks(lane);
     const int owner = across.ranks[across.place];
     if (owner == c.rank && blocks[across.place] >= 0) bring(across);
     for (int distance = 0; distance < across.size(); ++distance) {

@@ -1,9 +1,11 @@
 // cohort plan collectives: what every algorithm of an operation would cost on a described cluster, which one is the
 // fastest, and why.
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -27,6 +29,7 @@ constexpr size_t kElementBytes = 4;
 // Sizes of the figure: powers of four, or fewer where a price takes long.
 constexpr double kFirstBytes = 64, kLastBytes = 1 << 30;
 constexpr int kManyRanks = 20'000;
+constexpr size_t kMostThreads = 16;  // a price of 100,000 ranks takes some 50 MB
 
 struct PlanFlags {
   std::string topology, operation, svg;
@@ -72,6 +75,30 @@ absl::StatusOr<std::string> Why(const Algorithm& algorithm, const Machine& machi
   return absl::StrFormat("%s, %.0f%%", most->name, 100 * std::min(1.0, most->seconds / seconds));
 }
 
+// Algorithms take turns on the processors: prices are pure.
+absl::StatusOr<std::vector<Priced>> PriceAll(const std::vector<const Algorithm*>& algorithms,
+                                             const Machine& machine, size_t count) {
+  std::vector<Priced> rows;
+  for (const Algorithm* algorithm : algorithms) rows.push_back({algorithm, {}, ""});
+  std::vector<absl::Status> statuses(rows.size());
+  const auto price = [&](size_t i) -> absl::Status {
+    Priced& row = rows[i];
+    COHORT_ASSIGN_OR_RETURN(row.price, PriceOf(*row.algorithm, machine, count, kElementBytes));
+    COHORT_ASSIGN_OR_RETURN(row.why, Why(*row.algorithm, machine, count, row.price.seconds));
+    return absl::OkStatus();
+  };
+  std::atomic<size_t> next = 0;
+  std::vector<std::thread> threads(std::clamp<size_t>(std::thread::hardware_concurrency(), 1, kMostThreads));
+  for (std::thread& thread : threads) {
+    thread = std::thread([&] {
+      for (size_t i = next++; i < rows.size(); i = next++) statuses[i] = price(i);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const absl::Status& status : statuses) COHORT_RETURN_IF_ERROR(status);
+  return rows;
+}
+
 absl::StatusOr<std::vector<const Algorithm*>> AlgorithmsOf(const std::string& operation) {
   std::vector<const Algorithm*> found;
   std::vector<std::string> known;
@@ -111,12 +138,7 @@ absl::Status PlanCollectives(const PlanFlags& flags) {
   COHORT_ASSIGN_OR_RETURN(const Machine machine, ReadMachine(flags.topology));
   COHORT_ASSIGN_OR_RETURN(const auto algorithms, AlgorithmsOf(flags.operation));
   const size_t count = (flags.bytes + kElementBytes - 1) / kElementBytes;
-  std::vector<Priced> rows;
-  for (const Algorithm* algorithm : algorithms) {
-    Priced& row = rows.emplace_back(Priced{algorithm, {}, ""});
-    COHORT_ASSIGN_OR_RETURN(row.price, PriceOf(*algorithm, machine, count, kElementBytes));
-    COHORT_ASSIGN_OR_RETURN(row.why, Why(*algorithm, machine, count, row.price.seconds));
-  }
+  COHORT_ASSIGN_OR_RETURN(std::vector<Priced> rows, PriceAll(algorithms, machine, count));
   std::stable_sort(rows.begin(), rows.end(),
                    [](const Priced& a, const Priced& b) { return a.price.seconds < b.price.seconds; });
   std::printf("%s of %zu bytes, %d ranks on %d hosts\n", flags.operation.c_str(), count * kElementBytes,

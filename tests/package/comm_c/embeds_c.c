@@ -57,6 +57,7 @@ int main(int argc, char** argv) {
   size_t counts[64];
   cohort_status status;
   int i, rank, size, done = 0;
+  int members[64];
 
   require(cohort_comm_api_version() >= COHORT_COMM_API_VERSION, "the library is older than the header");
   options.timeout_nanos = 20000000000;
@@ -73,6 +74,12 @@ int main(int argc, char** argv) {
   require(status == COHORT_OK, "create");
   rank = cohort_comm_rank(comm), size = cohort_comm_size(comm);
   require(size >= 2 && size <= 64 && cohort_comm_local_size(comm) == size, "ranks of one host");
+
+  require(cohort_comm_epoch(comm) == 0 && cohort_comm_members(comm, members, 64) == COHORT_OK, "members");
+  for (i = 0; i < size; ++i) require(members[i] == i, "numbers as they were created");
+  require(cohort_comm_members(comm, members, size - 1) == COHORT_INVALID_ARGUMENT, "room for too few members");
+  require(cohort_comm_members(comm, NULL, size) == COHORT_INVALID_ARGUMENT, "members to NULL");
+  require(cohort_comm_members(NULL, members, 64) == COHORT_INVALID_ARGUMENT, "members of NULL");
 
   for (i = 0; i < COUNT; ++i) mine[i] = (float)(rank + 1);
   require(cohort_all_reduce(comm, mine, sum, COUNT, COHORT_F32, COHORT_SUM, &work) == COHORT_OK,
