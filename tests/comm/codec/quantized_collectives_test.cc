@@ -164,6 +164,80 @@ TEST(QuantizedCollectivesTest, ReduceScatterAllGatherAllToAll) {
   }
 }
 
+// As a sharded model does it: gathers and sums of several sizes under way at once, encoded and plain ones in turns. Every
+// rank knows what each other one encodes, so the result must have exactly its bits.
+TEST(QuantizedCollectivesTest, ManyAtOnceHaveTheBitsOfTheirEncodings) {
+  constexpr int kRounds = 40;
+  static constexpr size_t kSizes[] = {64, 5000, 33000, 128, 12345, 40000};
+  OnHosts({4}, [](Communicator& world) {
+    const int size = world.size(), own = world.rank();
+    const auto gathers = world.Split(0, own), sums = world.Split(0, own);
+    ASSERT_TRUE(gathers.ok() && sums.ok());
+    struct Call {
+      std::vector<float> mine, all, contribution, sum;
+      Work gather, reduce;
+    };
+    for (int round = 0; round < kRounds; ++round) {
+      std::vector<Call> calls;
+      const auto options = [&](size_t i, Rounding rounding) {
+        return QuantizedOptions{CodecKind::kMinMax8, rounding, i, static_cast<uint64_t>(round)};
+      };
+      const auto encoded = [&](size_t i) { return kSizes[i] > 1000; };
+      for (size_t i = 0; i < std::size(kSizes); ++i) {
+        const size_t count = kSizes[i];
+        calls.push_back({.mine = Values(own + 10 * round, count),
+                         .all = std::vector<float>(count * size),
+                         .contribution = Values(own + 10 * round + 5, count * size),
+                         .sum = std::vector<float>(count),
+                         .gather = Work(),
+                         .reduce = Work()});
+      }
+      for (size_t i = 0; i < calls.size(); ++i) {
+        Call& call = calls[i];
+        const std::vector<size_t> counts(size, kSizes[i]);
+        if (encoded(i)) {
+          call.gather = QuantizedAllGather(**gathers, call.mine.data(), call.all.data(), counts,
+                                           DataType::kF32, options(i, Rounding::kShift));
+          call.reduce = QuantizedReduceScatter(**sums, call.contribution.data(), call.sum.data(), counts,
+                                               DataType::kF32, options(i + 100, Rounding::kStochastic));
+        } else {
+          call.gather = (*gathers)->AllGather(call.mine.data(), call.all.data(), counts, DataType::kF32);
+          call.reduce =
+              (*sums)->ReduceScatter(call.contribution.data(), call.sum.data(), counts, DataType::kF32);
+        }
+      }
+      for (size_t i = 0; i < calls.size(); ++i) {
+        Call& call = calls[i];
+        const size_t count = kSizes[i];
+        ASSERT_TRUE(call.gather.Wait().ok());
+        ASSERT_TRUE(call.reduce.Wait().ok());
+        const Codec& codec = GetCodec(CodecKind::kMinMax8);
+        const auto seen = [&](std::vector<float> values, int rank) {
+          if (!encoded(i)) return values;
+          const QuantizedOptions how = options(i, Rounding::kShift);
+          std::vector<std::byte> wire(codec.EncodedBytes(count));
+          codec.Encode({how.rounding, how.seed, how.step, static_cast<uint32_t>(rank)}, values.data(),
+                       DataType::kF32, count, 0, nullptr, wire.data());
+          codec.Decode(wire.data(), count, values.data(), DataType::kF32);
+          return values;
+        };
+        std::vector<double> want(count, 0);
+        for (int rank = 0; rank < size; ++rank) {
+          const std::vector<float> theirs = seen(Values(rank + 10 * round, count), rank);
+          ASSERT_EQ(0, std::memcmp(theirs.data(), call.all.data() + rank * count, count * sizeof(float)))
+              << "round " << round << ", size " << count << ", of rank " << rank;
+          const std::vector<float> all = Values(rank + 10 * round + 5, count * size);
+          for (size_t e = 0; e < count; ++e) want[e] += all[own * count + e];
+        }
+        const double bound = encoded(i) ? size * 2 * codec.max_error * kLargest : 1e-5;
+        for (size_t e = 0; e < count; ++e) {
+          ASSERT_NEAR(call.sum[e], want[e], bound) << "round " << round << ", size " << count << ", " << e;
+        }
+      }
+    }
+  });
+}
+
 TEST(QuantizedCollectivesTest, WithErrorFeedbackTheMeanOfManyRoundsIsRight) {
   OnHosts({2, 1}, [](Communicator& group) {
     const size_t count = 2000;
