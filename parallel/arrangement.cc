@@ -15,13 +15,22 @@ absl::Status Bad(absl::string_view key, absl::string_view value, const absl::Sta
   return absl::InvalidArgumentError(absl::StrCat("parallel.", key, " is '", value, "': ", why.message()));
 }
 
+absl::Status CheckHeads(int tensor, const runtime::ModelConfig& model) {
+  if (model.num_attention_heads % tensor == 0 && model.num_key_value_heads % tensor == 0) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("parallel.tensor is ", tensor, "; it must divide the model's ", model.num_attention_heads,
+                   " heads and ", model.num_key_value_heads, " key/value heads"));
+}
+
 absl::Status CheckStages(const v1::ParallelSection& section, const Arrangement& arrangement, int blocks) {
   const int64_t stages = int64_t{arrangement.shape.pipeline} * arrangement.stages_per_rank;
   if (stages > blocks) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("parallel.pipeline is ", arrangement.shape.pipeline, ", with ",
-                     arrangement.stages_per_rank, arrangement.stages_per_rank == 1 ? " stage" : " stages",
-                     " a rank: ", stages, " stages, and the model has ", blocks, " blocks"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "parallel.pipeline is ", arrangement.shape.pipeline, ", with ", arrangement.stages_per_rank,
+        arrangement.stages_per_rank == 1 ? " stage" : " stages", " a rank: ", stages,
+        " stages, and the model has ", blocks, blocks == 1 ? " block" : " blocks"));
   }
   if (arrangement.shape.pipeline == 1 && arrangement.stages_per_rank == 1) return absl::OkStatus();
   const absl::Status made =
@@ -44,6 +53,8 @@ absl::StatusOr<Arrangement> ArrangementOf(const v1::ParallelSection& section,
                   .expert = section.expert()};
   COHORT_ASSIGN_OR_RETURN(const Mesh mesh,
                           Mesh::Create(result.shape, std::vector<int>(static_cast<size_t>(ranks), 0)));
+
+  COHORT_RETURN_IF_ERROR(CheckHeads(result.shape.tensor, model));
 
   const auto sharding =
       ParseSharding(section.sharding(), section.secondary(), section.gather_codec(), section.reduce_codec());

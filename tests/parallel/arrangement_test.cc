@@ -57,6 +57,7 @@ TEST(ArrangementOfAConfiguration, WhatCannotBeIsRefusedWithTheNumbers) {
       {{"expert=3"}, "parallel.expert is 3, which does not divide the 8 ranks of this run"},
       {{"expert=8", "pipeline=2"},
        "parallel.expert is 8, which does not divide the 4 ranks of a pipeline stage"},
+      {{"tensor=4"}, "parallel.tensor is 4; it must divide the model's"},
       {{"pipeline=8"}, "parallel.pipeline is 8, with 1 stage a rank: 8 stages, and the model has 4 blocks"},
       {{"pipeline=4", "stages_per_rank=2", "schedule=interleaved"}, "8 stages, and the model has 4 blocks"},
       {{"pipeline=2", "stages_per_rank=2"}, "parallel.schedule is '1f1b': 1f1b cannot have 2 stages a rank"},
