@@ -82,6 +82,7 @@ absl::StatusOr<Move> PlanMove(const Layout& before, const Layout& after, const M
   }
   for (const int number : lost) {
     move.options.lost.push_back(move.before.world());
+    move.options.lost_names.push_back(number);
     move.before.ranks.push_back(before.ranks[static_cast<size_t>(number)]);
     move.after.ranks.emplace_back();
   }

@@ -48,7 +48,7 @@ class Planner {
       const auto& pieces = before_.ranks[static_cast<size_t>(rank)];
       for (size_t i = 0; i < pieces.size(); ++i) {
         if (lost_[static_cast<size_t>(rank)]) {
-          lost_holders_[pieces[i].piece.name].push_back(rank);
+          lost_holders_[pieces[i].piece.name].push_back(NameOfLost(rank));
         } else {
           AddHolder(pieces[i].piece, rank, static_cast<int>(i));
         }
@@ -129,6 +129,12 @@ class Planner {
       }
     }
     return absl::OkStatus();
+  }
+
+  int NameOfLost(int rank) const {
+    if (options_.lost_names.empty()) return rank;
+    const auto at = std::find(options_.lost.begin(), options_.lost.end(), rank);
+    return options_.lost_names[static_cast<size_t>(at - options_.lost.begin())];
   }
 
   int HostOf(int rank) const {
@@ -255,6 +261,10 @@ std::string Bytes(int64_t bytes) {
 absl::StatusOr<ReshardPlan> PlanReshard(const Layout& before, const Layout& after,
                                         const ReshardOptions& options) {
   COHORT_RETURN_IF_ERROR(CheckLayouts(before, after));
+  if (!options.lost_names.empty() && options.lost_names.size() != options.lost.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(options.lost_names.size(), " names for ", options.lost.size(), " lost ranks"));
+  }
   if (!options.host_of.empty() && options.host_of.size() != before.ranks.size()) {
     return absl::InvalidArgumentError(
         absl::StrCat("hosts of ", options.host_of.size(), " ranks for layouts of ", before.world()));

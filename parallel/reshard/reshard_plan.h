@@ -38,6 +38,8 @@ struct ReshardOptions {
   std::vector<int> host_of = {};
   // Ranks that are lost: they can be no sources, and hold nothing afterwards.
   std::vector<int> lost = {};
+  // What errors call the lost ranks, in their order; empty: by their numbers.
+  std::vector<int> lost_names = {};
   // Where several ranks hold the same bytes, a source is asked for so many before the choice is made again.
   int64_t turn_bytes = int64_t{4} << 20;
 };

@@ -198,7 +198,6 @@ TEST_F(BrokenCheckpointTest, NothingIsWrittenTwice) {
       ArrangedTraining training = ArrangedTraining::Make(config_, DataType::kF32, spread, world);
       training.model->Initialize(5);
       const double before = so_far();
-      ASSERT_GT(before, 0);
       ASSERT_TRUE(Save(training, 7).ok());
       (*written[static_cast<size_t>(world.rank())])[0] = so_far() - before;
     });

@@ -72,7 +72,8 @@ class ResumeTest(CohortTest):
         self.goes_on(True, SPARSE, origin=3)
 
     def test_bf16_with_its_masters(self):
-        meshes = [mesh for mesh in DENSE if "tensor" not in mesh[1]] + [(2, {"pipeline": 2})]
+        # Tensor groups round partial sums of bf16 in other places: tests/parallel/resume_test.cc.
+        meshes = [mesh for mesh in DENSE if "tensor" not in mesh[1]]
         self.goes_on(False, meshes, origin=1, dtype="bf16")
 
     def test_a_checkpoint_of_any_mesh_is_imported_on_any_other(self):
@@ -95,16 +96,14 @@ class ResumeTest(CohortTest):
         self.write_config(steps=2)
         self.train(DENSE[1], "run")
         folder = pathlib.Path(os.path.realpath(self.folder / "run" / "checkpoints" / "latest"))
-        for name in ["model.safetensors", "optimizer-00001-of-00002.safetensors", "optimizer-00000-of-00002.safetensors"]:
+        for name in ["model-00001-of-00002.safetensors", "optimizer-00000-of-00002.safetensors"]:
             data = (folder / name).read_bytes()
-            if len(data) < 100:
-                continue
             (folder / name).write_bytes(data[:-7])
             error = self.train(DENSE[2], "run", "--set", "train.steps=3", fails=True)
             self.assertIn(name, error)
             (folder / name).write_bytes(data)
         error = self.train(DENSE[2], "run", "--set", "train.steps=3", "model.hidden_size=64", fails=True)
-        self.assertIn("wrong shapes: lm_head.weight is", error)
+        self.assertIn("wrong shapes: ", error)
         self.train(DENSE[2], "run", "--set", "train.steps=3")
 
 
@@ -128,7 +127,7 @@ class PlanReshardTest(CohortTest):
         self.assertNotIn("->", out)
 
     def test_lost_ranks_and_hosts(self):
-        (self.folder / "two.topology").write_text("cohort-topology 1\nhosts 2 ranks 2\nrails 1\ninside_host 0.5 80\n"
+        (self.folder / "two.topology").write_text("cohort-topology 1\nhosts 4 ranks 1\nrails 1\ninside_host 0.5 80\n"
                                                   "between_hosts 20 1\n")
         out = self.plan("--from", "ranks=4,shard=2,sharding=hsdp", "--to", "ranks=3,sharding=zero-3", "--lost", 1,
                         "--topology", "two.topology")

@@ -197,7 +197,8 @@ TEST(PlanMoveTest, WhatOnlyTheLostHadIsNamed) {
   const Spread four = Over("", 4, {.shard = 4}, "zero-3"), three = Over("", 3, {.shard = 3}, "zero-3");
   const auto move = PlanMove(LayoutOf(config, four), LayoutOf(config, three), {{0, 1, 3}, {0, 1, 2}}, {});
   EXPECT_EQ(move.status().code(), absl::StatusCode::kNotFound);
-  EXPECT_THAT(std::string(move.status().message()), HasSubstr("it has to be read from a checkpoint"));
+  EXPECT_THAT(std::string(move.status().message()),
+              HasSubstr("(of those lost, 2 had some of it); it has to be read"));
 }
 
 TEST(PlanMoveTest, MembersThatContradictTheMeshesAreRefused) {
