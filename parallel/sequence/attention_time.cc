@@ -4,6 +4,7 @@
 #include <limits>
 #include <map>
 #include <tuple>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -126,11 +127,18 @@ absl::StatusOr<AttentionTime> SimulateAttention(const AttentionPlan& plan, const
     Rank& rank = ranks[next];
     const AttentionStep& step = plan.steps[next][rank.step];
     rank.begun = true;
+    int64_t handled = 0;
     for (const Transfer& send : step.sends) {
       COHORT_ASSIGN_OR_RETURN(const int64_t bytes, MessageBytes(plan, next, send, split, shape));
       arrivals[{next, send.peer, send.item, send.block, send.keys}] =
           network.Send(next, send.peer, bytes, rank.begin);
       rank.sent += bytes;
+      handled += bytes;
+    }
+    for (Transfer receive : step.receives) {
+      const int sender = std::exchange(receive.peer, next);
+      COHORT_ASSIGN_OR_RETURN(const int64_t bytes, MessageBytes(plan, sender, receive, split, shape));
+      handled += bytes;
     }
     double seconds = 0;
     if (step.compute.has_value()) {
@@ -139,7 +147,7 @@ absl::StatusOr<AttentionTime> SimulateAttention(const AttentionPlan& plan, const
                 machine.flops_per_second;
     }
     rank.compute += seconds;
-    rank.computed = rank.begin + seconds;
+    rank.computed = rank.begin + seconds + static_cast<double>(handled) * machine.host_seconds_per_byte;
   }
   AttentionTime time;
   for (int r = 0; r < plan.ranks; ++r) {

@@ -27,6 +27,8 @@ struct AttentionMachine {
   double latency = 0;           // seconds a message and link
   double bytes_per_second = 0;  // of a link, each way
   double flops_per_second = 0;  // of a rank
+  // Of a rank's own time, for each byte that it sends or receives: where the processor that computes also copies.
+  double host_seconds_per_byte = 0;
 };
 
 // A query and a key of one head: q.k and p v, two operations an element each; the backward makes the scores again and
@@ -43,7 +45,8 @@ struct AttentionTime {
   int64_t most_sent = 0;    // bytes of one rank
 };
 
-// Steps begin when they can; links carry one message after the other, computing and carrying go on at once.
+// Steps begin when they can; links carry one message after the other, computing and carrying go on at once but for what
+// carrying takes of the ranks' own time.
 absl::StatusOr<AttentionTime> SimulateAttention(const AttentionPlan& plan, const TokenSplit& split,
                                                 const AttentionShape& shape, const AttentionMachine& machine);
 

@@ -1,6 +1,8 @@
 // cohort bench attention: one batch of sequences over all ranks, forward and backward, split and moved in every way, in
 // one run. They take turns; the median counts. Of each: the time of the slowest rank, the processor time that the
 // busiest rank spends in attention, and what the plan says that it must be.
+#include <time.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -149,6 +151,13 @@ absl::Status Prepare(AttentionContestant& contestant, const std::shared_ptr<comm
   return absl::OkStatus();
 }
 
+// Of all threads of this process.
+double ProcessorSeconds() {
+  timespec now{};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+}
+
 // Of this machine, as all ranks have it: the slowest of neighbours that all send at once, and of attention on one rank.
 absl::StatusOr<parallel::AttentionMachine> MeasureMachine(const std::shared_ptr<comm::Communicator>& world,
                                                           const AttentionFlags& flags, DataType dtype) {
@@ -156,7 +165,7 @@ absl::StatusOr<parallel::AttentionMachine> MeasureMachine(const std::shared_ptr<
   parallel::AttentionMachine machine;
   machine.latency = kAssumedLatency;
   std::vector<char> out(kProbeBytes), in(kProbeBytes);
-  std::vector<double> moving, computing;
+  std::vector<double> moving, handling, computing;
   AttentionFlags probe = flags;
   probe.lengths = {kProbeTokens};
   AttentionContestant alone{SplitKind::kContiguous, {}};
@@ -164,10 +173,12 @@ absl::StatusOr<parallel::AttentionMachine> MeasureMachine(const std::shared_ptr<
   for (int i = 0; i < kProbes; ++i) {
     COHORT_RETURN_IF_ERROR(world->Barrier().Wait());
     auto begin = std::chrono::steady_clock::now();
+    const double before = ProcessorSeconds();
     const comm::Work works[] = {world->Recv(in.data(), in.size(), DataType::kU8, (rank + n - 1) % n),
                                 world->Send(out.data(), out.size(), DataType::kU8, (rank + 1) % n)};
     COHORT_RETURN_IF_ERROR(parallel::WaitForAll(works));
     moving.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+    handling.push_back(ProcessorSeconds() - before);
     COHORT_RETURN_IF_ERROR(world->Barrier().Wait());
     begin = std::chrono::steady_clock::now();
     COHORT_RETURN_IF_ERROR(alone.Run());
@@ -176,6 +187,10 @@ absl::StatusOr<parallel::AttentionMachine> MeasureMachine(const std::shared_ptr<
   COHORT_ASSIGN_OR_RETURN(const double moved, MostOfRanks(*world, Median(moving)));
   COHORT_ASSIGN_OR_RETURN(const double computed, MostOfRanks(*world, Median(computing)));
   machine.bytes_per_second = static_cast<double>(kProbeBytes) / moved;
+  // A second of a processor that ranks share takes as many seconds as computing there does.
+  const double share = Median(computing) * kProbes / alone.clock->compute;
+  COHORT_ASSIGN_OR_RETURN(const double handled, MostOfRanks(*world, Median(handling) * share));
+  machine.host_seconds_per_byte = handled / (2 * static_cast<double>(kProbeBytes));
   machine.flops_per_second = (parallel::kForwardFlopsPerElement + parallel::kBackwardFlopsPerElement) *
                              static_cast<double>(alone.most_pairs * flags.heads * flags.head_dim) / computed;
   return machine;
@@ -217,8 +232,9 @@ absl::Status BenchAttention(const AttentionFlags& flags) {
     contestants.push_back(
         {SplitKind::kZigzag, {choice.best.forward, choice.best.backward}, "as chosen, zigzag"});
     if (world->rank() == 0) {
-      std::printf("links carry %.2f GB/s, ranks compute %.0f GFLOP/s; chosen: %s\n",
-                  machine.bytes_per_second / 1e9, machine.flops_per_second / 1e9, choice.reason.c_str());
+      std::printf("links carry %.2f GB/s, ranks compute %.0f GFLOP/s and copy %.2f GB/s; chosen: %s\n",
+                  machine.bytes_per_second / 1e9, machine.flops_per_second / 1e9,
+                  1e-9 / machine.host_seconds_per_byte, choice.reason.c_str());
     }
   }
   for (auto& contestant : contestants) COHORT_RETURN_IF_ERROR(Prepare(contestant, world, flags, dtype));

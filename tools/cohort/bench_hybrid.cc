@@ -39,7 +39,7 @@ const std::vector<std::string> kHybridShape = {"model.hidden_size=128",     "mod
 
 struct HybridFlags {
   std::shared_ptr<BenchFlags> bench = std::make_shared<BenchFlags>();
-  int sequences = 1024, steps = 3;
+  int sequences = 512, steps = 3;
   int64_t budget = 1024, median = 64;
   double spread = 1.2;
   uint32_t seed = 1;

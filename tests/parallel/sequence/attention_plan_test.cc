@@ -163,6 +163,17 @@ TEST(AttentionTime, TokenRingMovesLessInBothPassesWhereHeadsAreNotGrouped) {
   }
 }
 
+TEST(AttentionTime, BytesTakeTheTimeOfWhoeverCopiesThem) {
+  const auto split = TokenSplit::Create(SplitKind::kZigzag, 2, {4096});
+  const AttentionShape shape{8, 8, 64, 4, 4};
+  AttentionMachine machine{Wiring::kSwitch, 0, 1e18, 1e9};
+  const double without = TimeOf(Pass::kForward, {}, *split, shape, machine).seconds;
+  machine.host_seconds_per_byte = 1e-9;
+  const double bytes = 2.0 * 2048 * 2 * 8 * 64 * 4;  // own keys and values out, the other's in
+  EXPECT_NEAR(TimeOf(Pass::kForward, {}, *split, shape, machine).seconds, without + bytes * 1e-9,
+              1e-6 * without);
+}
+
 TEST(AttentionChoice, MovesWhatIsSmall) {
   const auto split = TokenSplit::Create(SplitKind::kZigzag, 4, {8192});
   const AttentionMachine machine{Wiring::kRing, 1e-6, 1e9, 1e15};
