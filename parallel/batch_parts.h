@@ -17,15 +17,17 @@ struct ContextOptions {
   ContextWays ways = {};                 // who sends what to whom
 };
 
-// Of batches of whole sequences, which all ranks of a context and of a tensor group have alike. Makes no message; the
-// batches do, when a model computes on them. split: where there is a tensor group, batches are cut in two halves.
+// Of batches of whole sequences, which all ranks of a context and of a tensor group have alike. Makes no
+// message; the batches do, when a model computes on them. split: where there is a tensor group, batches are
+// cut in two halves.
 class BatchParts {
  public:
   BatchParts(const MeshCommunicators& groups, const ContextOptions& context, std::optional<SplitRule> split,
              runtime::Device& device)
       : groups_(groups), context_(context), split_(split), device_(device) {}
 
-  // This rank's tokens of the context group's, and who computes their attention; all tokens of the tensor group's.
+  // This rank's tokens of the context group's, and who computes their attention; all tokens of the tensor
+  // group's.
   absl::StatusOr<runtime::TokenBatch> Of(const runtime::TokenBatch& whole) const;
   // Whether this rank counts what the ranks with parts of the same sequences have alike.
   bool counts() const { return groups_.sequences->rank() == 0; }

@@ -25,7 +25,8 @@ absl::Status CheckNumbers(const ParallelOptions& options) {
   return absl::OkStatus();
 }
 
-absl::Status CheckPipeline(const ModelConfig& config, const ParallelOptions& options, const MeshShape& shape) {
+absl::Status CheckPipeline(const ModelConfig& config, const ParallelOptions& options,
+                           const MeshShape& shape) {
   const int64_t stages = int64_t{shape.pipeline} * options.stages_per_rank;
   if (stages > config.num_hidden_layers) {
     return DoesNotFit("parallel.pipeline is ", shape.pipeline, ", with parallel.stages_per_rank ",
@@ -34,8 +35,8 @@ absl::Status CheckPipeline(const ModelConfig& config, const ParallelOptions& opt
   }
   if (stages > 1 && config.tie_word_embeddings) {
     return DoesNotFit("parallel.pipeline is ", shape.pipeline, ", with parallel.stages_per_rank ",
-                      options.stages_per_rank,
-                      ": the embedding would be in stage 0 and the head in stage ", stages - 1,
+                      options.stages_per_rank, ": the embedding would be in stage 0 and the head in stage ",
+                      stages - 1,
                       ", and the model's are tied; set tie_word_embeddings to false, or both to 1");
   }
   return absl::OkStatus();
@@ -71,8 +72,8 @@ absl::Status CheckExperts(const ModelConfig& config, const Mesh& mesh) {
   if (sharers > 1 && config.num_experts > 0 && config.router.capacity_factor > 0) {
     return DoesNotFit("router.capacity_factor is ", config.router.capacity_factor,
                       " and counts the tokens of whole sequences in their order, which parallel.context ",
-                      mesh.shape().context, " x parallel.tensor ", mesh.shape().tensor, " divide over ", sharers,
-                      " ranks: set it to 0 (no token is dropped), or both axes to 1");
+                      mesh.shape().context, " x parallel.tensor ", mesh.shape().tensor, " divide over ",
+                      sharers, " ranks: set it to 0 (no token is dropped), or both axes to 1");
   }
   return absl::OkStatus();
 }

@@ -99,16 +99,15 @@ class Stepper {
     const int ranks = world->size();
     COHORT_ASSIGN_OR_RETURN(
         stepper.model_,
-        parallel::ParallelModel::Create(config, runtime::CpuDevice(),
-                                        {.compute = *ParseDataType(flags.bench->dtype),
-                                         .recompute = flags.recompute,
-                                         .global_batch = flags.batch * ranks,
-                                         .micro_batch = flags.micro_batch,
-                                         .sharding = sharding,
-                                         .split_batch = split_batch ? std::optional(parallel::SplitRule())
-                                                                    : std::nullopt},
-                                        mesh, std::move(world),
-                                        std::make_unique<RandomTokens>(flags.sequence, config.vocab_size)));
+        parallel::ParallelModel::Create(
+            config, runtime::CpuDevice(),
+            {.compute = *ParseDataType(flags.bench->dtype),
+             .recompute = flags.recompute,
+             .global_batch = flags.batch * ranks,
+             .micro_batch = flags.micro_batch,
+             .sharding = sharding,
+             .split_batch = split_batch ? std::optional(parallel::SplitRule()) : std::nullopt},
+            mesh, std::move(world), std::make_unique<RandomTokens>(flags.sequence, config.vocab_size)));
     stepper.model_->Initialize(1);
     stepper.optimizer_ = runtime::OptimizerState::For(stepper.model_->slices());
     stepper.tokens_ = flags.batch * ranks * flags.sequence;
@@ -291,8 +290,9 @@ void AddBenchTrainStep(CLI::App& bench, const Selected& selected) {
   app->add_option("--tensor", flags->tensor, "Ranks that divide every matrix; several (a,b) take turns")
       ->delimiter(',')
       ->capture_default_str();
-  app->add_flag("--split-batch", flags->split_batch,
-                "Tensor groups also with batches in two halves, one computed while the other travels, in turns");
+  app->add_flag(
+      "--split-batch", flags->split_batch,
+      "Tensor groups also with batches in two halves, one computed while the other travels, in turns");
   app->add_option("--secondary", flags->secondary, "As parallel.secondary");
   app->add_option("--gather-codec", flags->gather_codec, "As parallel.gather_codec");
   app->add_option("--reduce-codec", flags->reduce_codec, "As parallel.reduce_codec");
