@@ -26,7 +26,8 @@ class BatchParts {
              runtime::Device& device)
       : groups_(groups), context_(context), split_(split), device_(device) {}
 
-  // This rank's tokens of the context group's, and who computes their attention; all tokens of the tensor group's.
+  // This rank's tokens of the context group's, and who computes their attention; all tokens of the tensor
+  // group's.
   absl::StatusOr<runtime::TokenBatch> Of(const runtime::TokenBatch& whole) const;
   // The same of sequences that batch.ranks neighbours along the batch axes share, of which this rank is one. Groups that
   // the context's head_parts do not divide exchange no heads.

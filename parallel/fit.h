@@ -1,4 +1,5 @@
-// Whether a model can be trained as its options say on a mesh, before anything is made or sent. A pure function.
+// Whether a model can be trained as its options say on a mesh, before anything is made or sent. A pure
+// function.
 #pragma once
 
 #include "absl/status/status.h"
@@ -6,8 +7,8 @@
 
 namespace cohort::parallel {
 
-// INVALID_ARGUMENT begins with the key that is wrong, and names the numbers and what to do: matrices, stages, experts or
-// heads that do not divide, and pairs of strategies that would not be the same mathematics.
+// INVALID_ARGUMENT begins with the key that is wrong, and names the numbers and what to do: matrices, stages,
+// experts or heads that do not divide, and pairs of strategies that would not be the same mathematics.
 absl::Status CheckFit(const runtime::ModelConfig& config, const ParallelOptions& options, const Mesh& mesh);
 
 }  // namespace cohort::parallel

@@ -52,7 +52,8 @@ class FirstAttention final : public AttentionCore {
     const auto& kept = static_cast<const SavedAttention&>(saved);
     runtime::Ops& ops = dy.device().ops();
     ops.AttentionGrad(dy, kept.q, kept.k, kept.v, kept.y, kept.lse, offsets_, kept.scale, dq, dk, dv);
-    COHORT_CHECK(handover_->dk.defined(), "a half's attention goes back before the half that goes on with it");
+    COHORT_CHECK(handover_->dk.defined(),
+                 "a half's attention goes back before the half that goes on with it");
     const auto add = [&](const Tensor& gradient, Tensor more) {
       if (more.dtype() != gradient.dtype()) more = more.To(more.device(), gradient.dtype());
       const Tensor rows = gradient.Slice(begin_, gradient.dim(0));
@@ -95,7 +96,8 @@ class SecondAttention final : public AttentionCore {
     const Tensor values = join(std::exchange(handover_->v, {}), v);
     const Tensor y = Tensor::Empty(device, q.shape(), q.dtype());
     const Tensor lse = Tensor::Empty(device, {q.dim(1), q.dim(0)}, device.state_dtype());
-    device.ops().AttentionPart(q, keys, values, offsets_, key_offsets_, positions_, key_positions_, scale, y, lse);
+    device.ops().AttentionPart(q, keys, values, offsets_, key_offsets_, positions_, key_positions_, scale, y,
+                               lse);
     if (saved != nullptr) {
       auto kept = std::make_unique<SavedAttention>();
       kept->q = q, kept->k = keys, kept->v = values, kept->y = y, kept->lse = lse, kept->scale = scale;
@@ -144,7 +146,8 @@ void ContinueAttention(runtime::TokenBatch& first, runtime::TokenBatch& second) 
   for (const double position : ToHost(first.positions.Slice(begin, begin + handed))) {
     key_positions.push_back(static_cast<int32_t>(position));
   }
-  for (const double position : ToHost(second.positions)) key_positions.push_back(static_cast<int32_t>(position));
+  for (const double position : ToHost(second.positions))
+    key_positions.push_back(static_cast<int32_t>(position));
   const auto handover = std::make_shared<Handover>();
   first.attention = std::make_shared<FirstAttention>(handover, first.offsets, begin);
   second.attention = std::make_shared<SecondAttention>(handover, second.offsets, second.positions,

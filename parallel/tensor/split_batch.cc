@@ -38,7 +38,8 @@ std::vector<TokenBatch> Halves(const TokenBatch& whole, int64_t cut) {
     batch.positions = whole.positions.Slice(begin, end);
     batch.host_offsets = {0};
     for (size_t s = 1; s < offsets.size(); ++s) {
-      // Each is in the half that it ends in, and in the first one where it begins in it; empty ones are in one.
+      // Each is in the half that it ends in, and in the first one where it begins in it; empty ones are in
+      // one.
       const bool here = begin > 0 ? offsets[s] > cut : offsets[s - 1] < cut || offsets[s] <= cut;
       if (!here) continue;
       batch.host_offsets.push_back(static_cast<int32_t>(std::min<int64_t>(offsets[s], end) - begin));
@@ -48,7 +49,8 @@ std::vector<TokenBatch> Halves(const TokenBatch& whole, int64_t cut) {
     return batch;
   };
   std::vector<TokenBatch> halves = {half(0, cut), half(cut, total)};
-  if (std::find(offsets.begin(), offsets.end(), cut) == offsets.end()) ContinueAttention(halves[0], halves[1]);
+  if (std::find(offsets.begin(), offsets.end(), cut) == offsets.end())
+    ContinueAttention(halves[0], halves[1]);
   return halves;
 }
 

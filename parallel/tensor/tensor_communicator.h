@@ -9,9 +9,10 @@
 
 namespace cohort::parallel {
 
-// A layer's input is gathered over the group and its output reduce-scattered, so that a group of n moves
-// 2 (n - 1) / n of what an all-reduce would and norms are computed once (Korthikanti et al., 2022, section 4.2.2); the
-// backward does the same the other way round. Sums of bf16 are accumulated in f32. The communicator is this object's alone. One thread; errors are the communicator's.
+// A layer's input is gathered over the group and its output reduce-scattered: together they move what one
+// all-reduce would, and norms are computed once (Korthikanti et al., 2022, section 4.2.2); the backward does
+// the same the other way round. Sums of bf16 are accumulated in f32. The communicator is this object's
+// alone. One thread; errors are the communicator's.
 class TensorCommunicator final : public runtime::TensorGroup {
  public:
   explicit TensorCommunicator(std::shared_ptr<comm::Communicator> ranks) : ranks_(std::move(ranks)) {}

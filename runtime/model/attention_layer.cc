@@ -148,8 +148,7 @@ void AttentionLayer::BackwardWeight(Saved& saved, const Meanwhile& meanwhile) co
   saved = Saved();
 }
 
-Tensor AttentionLayer::ForwardPaged(const Tensor& x, const PagedBatch& batch,
-                                    const KvPages& pages) const {
+Tensor AttentionLayer::ForwardPaged(const Tensor& x, const PagedBatch& batch, const KvPages& pages) const {
   Ops& ops = x.device().ops();
   const int64_t t = batch.tokens.size();
   Tensor q, k, v;

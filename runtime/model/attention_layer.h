@@ -22,18 +22,19 @@ class AttentionLayer {
     Tensor dout, dq, dk, dv;
   };
 
-  // Adds its parameters to `group` (allocated later). `prefix`: "model.layers.3.". `rope`: MakeRopeTable. The heads are
-  // divided over `tensor`, whose size divides them, key/value heads too.
+  // Adds its parameters to `group` (allocated later). `prefix`: "model.layers.3.". `rope`: MakeRopeTable. The
+  // heads are divided over `tensor`, whose size divides them, key/value heads too.
   AttentionLayer(const ModelConfig& config, const std::string& prefix, Tensor rope, const TensorGroup& tensor,
                  ParameterGroup& group);
 
-  // x [T, D] -> [T, D], what this part's heads add to the output, the caller's to overwrite. saved null: nothing is
-  // kept. x stays as it is until BackwardWeight. Errors are those of communication in attention.
+  // x [T, D] -> [T, D], what this part's heads add to the output, the caller's to overwrite. saved null:
+  // nothing is kept. x stays as it is until BackwardWeight. Errors are those of communication in attention.
   absl::StatusOr<Tensor> Forward(const Tensor& x, const TokenBatch& batch, Saved* saved,
                                  const Meanwhile& meanwhile = {}) const;
-  // dx [T, D], this part's, the caller's to overwrite; dout stays as it is until BackwardWeight. Accumulates the
-  // gradients of the QK-norms; those of the matrices are BackwardWeight's.
-  absl::StatusOr<Tensor> BackwardInput(const Tensor& dout, Saved& saved, const Meanwhile& meanwhile = {}) const;
+  // dx [T, D], this part's, the caller's to overwrite; dout stays as it is until BackwardWeight. Accumulates
+  // the gradients of the QK-norms; those of the matrices are BackwardWeight's.
+  absl::StatusOr<Tensor> BackwardInput(const Tensor& dout, Saved& saved,
+                                       const Meanwhile& meanwhile = {}) const;
   void BackwardWeight(Saved& saved, const Meanwhile& meanwhile = {}) const;
 
   // Stores the new keys and values in the pages, then attends to all of each sequence.

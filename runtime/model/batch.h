@@ -23,8 +23,8 @@ class SequenceGroup {
   virtual const Tensor& lengths() const = 0;
 };
 
-// What a layer calls between its matrix products where rows of another half of the batch are on their way: who waits for
-// them can do with them what needs little time. Empty: nothing.
+// What a layer calls between its matrix products where rows of another half of the batch are on their way:
+// who waits for them can do with them what needs little time. Empty: nothing.
 using Meanwhile = std::function<void()>;
 inline void Call(const Meanwhile& meanwhile) {
   if (meanwhile) meanwhile();
@@ -37,13 +37,13 @@ struct TokenBatch {
   Tensor positions;                   // kI32 [T]: in the whole sequence
   Tensor offsets;                     // kI32 [S+1]
   std::vector<int32_t> host_offsets;  // the same on the host
-  // Where other ranks have tokens of the same sequences: who computes attention, and who adds up what is counted by
-  // sequence. Null: the sequences are whole.
+  // Where other ranks have tokens of the same sequences: who computes attention, and who adds up what is
+  // counted by sequence. Null: the sequences are whole.
   std::shared_ptr<AttentionCore> attention = nullptr;
   std::shared_ptr<SequenceGroup> sequences = nullptr;
-  // Two batches whose tokens are this one's, one after another: each is computed while the other's rows travel between
-  // the ranks of a tensor group, which divides each of them. The second may go on with the last sequence of the first.
-  // Empty: the batch is computed at once.
+  // Two batches whose tokens are this one's, one after another: each is computed while the other's rows
+  // travel between the ranks of a tensor group, which divides each of them. The second may go on with the
+  // last sequence of the first. Empty: the batch is computed at once.
   std::vector<TokenBatch> halves = {};
   int64_t num_tokens() const { return tokens.size(); }
   int64_t num_sequences() const { return static_cast<int64_t>(host_offsets.size()) - 1; }

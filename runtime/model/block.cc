@@ -81,8 +81,8 @@ absl::Status Block::ForwardAttention(std::vector<HalfStream>& stream, const Stre
     };
     COHORT_ASSIGN_OR_RETURN(
         half.summand,
-        attention_.Forward(x, rows.halves[h].batch,
-                           keep == Keep::kAll ? &saved.halves[h].attention : nullptr, meanwhile));
+        attention_.Forward(x, rows.halves[h].batch, keep == Keep::kAll ? &saved.halves[h].attention : nullptr,
+                           meanwhile));
     COHORT_RETURN_IF_ERROR(begun);
     if (other != nullptr) COHORT_RETURN_IF_ERROR(BeginLayer(*other, norm));
     half.Send(tensor_);
@@ -110,7 +110,8 @@ absl::Status Block::ForwardDivided(std::vector<HalfStream>& stream, const TokenB
             keep == Keep::kAll ? &saved.halves[h].feed_forward : nullptr, sums));
     COHORT_RETURN_IF_ERROR(begun);
     if (other != nullptr) COHORT_RETURN_IF_ERROR(BeginLayer(*other, *norm2_));
-    // The second half's waits for the gather of the first one's next input, which would otherwise come behind it.
+    // The second half's waits for the gather of the first one's next input, which would otherwise come behind
+    // it.
     if (h == 0) half.Send(tensor_);
   }
   return absl::OkStatus();
@@ -217,7 +218,8 @@ absl::Status Block::BackwardFeedForward(std::vector<HalfGradient>& gradient, Sav
   return absl::OkStatus();
 }
 
-absl::Status Block::StartBackward(std::vector<HalfGradient>& gradient, Saved& saved, const Block* before) const {
+absl::Status Block::StartBackward(std::vector<HalfGradient>& gradient, Saved& saved,
+                                  const Block* before) const {
   COHORT_RETURN_IF_ERROR(BackwardFeedForward(gradient, saved));
   const size_t last = gradient.size() - 1;
   for (size_t h = last + 1; h-- > 0;) {
@@ -225,7 +227,8 @@ absl::Status Block::StartBackward(std::vector<HalfGradient>& gradient, Saved& sa
     COHORT_RETURN_IF_ERROR(PassNorm(half, saved.halves[h], Norm::kFeedForward));
     BeginBackward(half);
     COHORT_ASSIGN_OR_RETURN(const Tensor dout, AwaitRows(half.output));
-    // The other half's next layer: of the first one this block's attention, of the second one the block before.
+    // The other half's next layer: of the first one this block's attention, of the second one the block
+    // before.
     absl::Status passed;
     const auto pass = [&] {
       if (h > 0) {
@@ -249,7 +252,8 @@ absl::Status Block::StartBackward(std::vector<HalfGradient>& gradient, Saved& sa
   return absl::OkStatus();
 }
 
-absl::Status Block::FinishBackward(std::vector<HalfGradient>& gradient, Saved& saved, const Block* before) const {
+absl::Status Block::FinishBackward(std::vector<HalfGradient>& gradient, Saved& saved,
+                                   const Block* before) const {
   for (size_t h = gradient.size(); h-- > 0;) {
     COHORT_RETURN_IF_ERROR(PassNorm(gradient[h], saved.halves[h], Norm::kAttention));
     if (before != nullptr) before->BeginBlock(gradient[h]);
@@ -258,7 +262,8 @@ absl::Status Block::FinishBackward(std::vector<HalfGradient>& gradient, Saved& s
   return absl::OkStatus();
 }
 
-absl::Status Block::BackwardInput(std::vector<HalfGradient>& gradient, Saved& saved, const Block* before) const {
+absl::Status Block::BackwardInput(std::vector<HalfGradient>& gradient, Saved& saved,
+                                  const Block* before) const {
   COHORT_RETURN_IF_ERROR(StartBackward(gradient, saved, before));
   return FinishBackward(gradient, saved, before);
 }

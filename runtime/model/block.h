@@ -1,5 +1,5 @@
-// A decoder block: x + attention(norm(x)), then that + feed_forward(norm(that)). It moves the rows between the ranks of a
-// tensor group; its layers compute.
+// A decoder block: x + attention(norm(x)), then that + feed_forward(norm(that)). It moves the rows between
+// the ranks of a tensor group; its layers compute.
 #pragma once
 
 #include <memory>
@@ -13,9 +13,9 @@
 
 namespace cohort::runtime {
 
-// Halves take turns: in the forward the first goes first, in the backward the second. While a layer computes one half,
-// what the other needs before its turn (a sum over ranks, a norm, a gather) is under way. All ranks start the same
-// transfers in the same order.
+// Halves take turns: in the forward the first goes first, in the backward the second. While a layer computes
+// one half, what the other needs before its turn (a sum over ranks, a norm, a gather) is under way. All ranks
+// start the same transfers in the same order.
 class Block {
  public:
   struct Saved {
@@ -23,7 +23,8 @@ class Block {
       Tensor x;  // the block's input [t, D]
       AttentionLayer::Saved attention;
       Tensor rstd1, x_mid, rstd2;
-      std::unique_ptr<FeedForward::Saved> feed_forward;  // where it is not divided, of all halves, in the first one
+      std::unique_ptr<FeedForward::Saved>
+          feed_forward;  // where it is not divided, of all halves, in the first one
     };
     std::vector<Half> halves;
   };
@@ -36,16 +37,16 @@ class Block {
                                                        ParameterGroup& group);
 
   enum class Keep : uint8_t { kNothing, kInput, kAll };
-  // The stream may still be on its way when it returns: the next block takes it so, others call HalfStream::Arrive.
-  // kInput: saved gets the block's input alone, from which Recompute runs it again.
+  // The stream may still be on its way when it returns: the next block takes it so, others call
+  // HalfStream::Arrive. kInput: saved gets the block's input alone, from which Recompute runs it again.
   absl::Status Forward(std::vector<HalfStream>& stream, const TokenBatch& batch, const StreamRows& rows,
                        const LossScale& scale, Keep keep, Saved& saved, LossSums* sums) const;
   absl::Status Recompute(const TokenBatch& batch, const StreamRows& rows, const LossScale& scale,
                          Saved& saved) const;
 
   // Gradient of the block's input from that of its output, which stays as it is until the weights' are made.
-  // Accumulates the gradients of the norms; those of the matrices are BackwardWeight's. `before`, where not null, is the
-  // block that goes on with it: its transfers start when they can.
+  // Accumulates the gradients of the norms; those of the matrices are BackwardWeight's. `before`, where not
+  // null, is the block that goes on with it: its transfers start when they can.
   absl::Status BackwardInput(std::vector<HalfGradient>& gradient, Saved& saved, const Block* before) const;
   void BackwardWeight(Saved& saved) const;
   // Both; the weights' gradients are made while those of the input travel.
@@ -67,10 +68,12 @@ class Block {
   void BeginIfHere(HalfStream& half, const Parameter& norm, absl::Status& status) const;
   absl::Status ForwardAttention(std::vector<HalfStream>& stream, const StreamRows& rows, Keep keep,
                                 Saved& saved) const;
-  absl::Status ForwardDivided(std::vector<HalfStream>& stream, const TokenBatch& batch, const StreamRows& rows,
-                              const LossScale& scale, Keep keep, Saved& saved, LossSums* sums) const;
-  absl::Status ForwardTogether(std::vector<HalfStream>& stream, const TokenBatch& batch, const StreamRows& rows,
-                               const LossScale& scale, Keep keep, Saved& saved, LossSums* sums) const;
+  absl::Status ForwardDivided(std::vector<HalfStream>& stream, const TokenBatch& batch,
+                              const StreamRows& rows, const LossScale& scale, Keep keep, Saved& saved,
+                              LossSums* sums) const;
+  absl::Status ForwardTogether(std::vector<HalfStream>& stream, const TokenBatch& batch,
+                               const StreamRows& rows, const LossScale& scale, Keep keep, Saved& saved,
+                               LossSums* sums) const;
 
   // Starts to gather the gradient of the output of a layer; once.
   void BeginBackward(HalfGradient& half) const;

@@ -197,7 +197,8 @@ absl::StatusOr<RowsInFlight> DecoderImpl::Embed(const Tensor& tokens) {
   return tensor().StartReduceScatterRows(found);
 }
 
-absl::Status DecoderImpl::EmbeddingBackward(const std::vector<HalfGradient>& gradient, const StreamRows& rows) {
+absl::Status DecoderImpl::EmbeddingBackward(const std::vector<HalfGradient>& gradient,
+                                            const StreamRows& rows) {
   if (!config_.tie_word_embeddings) COHORT_RETURN_IF_ERROR(Call(hooks_.before_backward, 0));
   for (size_t h = 0; h < gradient.size(); ++h) {
     const Tensor& tokens = rows.halves[h].batch.tokens;
@@ -246,7 +247,7 @@ absl::StatusOr<std::vector<HalfStream>> DecoderImpl::ForwardBlocks(const TokenBa
   }
   if (saved != nullptr) saved->blocks.resize(blocks_.size());
   Block::Saved nothing;
-  const Block::Keep keep = saved == nullptr      ? Block::Keep::kNothing
+  const Block::Keep keep = saved == nullptr     ? Block::Keep::kNothing
                            : options_.recompute ? Block::Keep::kInput
                                                 : Block::Keep::kAll;
   for (size_t i = 0; i < blocks_.size(); ++i) {
@@ -266,7 +267,8 @@ absl::StatusOr<Tensor> DecoderImpl::Forward(const TokenBatch& batch, const LossS
   COHORT_CHECK(saved == nullptr || options_.trainable, "a model made for inference is asked for gradients");
   std::unique_ptr<PartSaved> kept = saved == nullptr ? nullptr : std::make_unique<PartSaved>();
   const StreamRows rows = RowsOfBatch(batch, tensor());
-  COHORT_ASSIGN_OR_RETURN(std::vector<HalfStream> stream, ForwardBlocks(batch, rows, scale, x, kept.get(), sums));
+  COHORT_ASSIGN_OR_RETURN(std::vector<HalfStream> stream,
+                          ForwardBlocks(batch, rows, scale, x, kept.get(), sums));
   Tensor y;
   if (!options_.part.head) {
     std::vector<Tensor> halves;
@@ -281,10 +283,9 @@ absl::StatusOr<Tensor> DecoderImpl::Forward(const TokenBatch& batch, const LossS
     COHORT_RETURN_IF_ERROR(HeadUses(hooks_.before_backward));
     const TraceScope trace("head");
     for (size_t h = 0; h < stream.size(); ++h) {
-      COHORT_ASSIGN_OR_RETURN(
-          const Tensor gradient,
-          head_->ForwardBackward(std::exchange(stream[h].stream, {}), rows.halves[h].batch.targets,
-                                 1 / scale.tokens, *sums));
+      COHORT_ASSIGN_OR_RETURN(const Tensor gradient,
+                              head_->ForwardBackward(std::exchange(stream[h].stream, {}),
+                                                     rows.halves[h].batch.targets, 1 / scale.tokens, *sums));
       kept->gradient.emplace_back(gradient, stream[h].tokens);
     }
     COHORT_RETURN_IF_ERROR(Call(hooks_.after_backward, HeadGroup()));

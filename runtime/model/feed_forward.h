@@ -30,8 +30,8 @@ class FeedForward {
 
   virtual ~FeedForward() = default;
 
-  // Where a tensor group divides the tokens: true: it takes the rows of all ranks and makes a summand of their outputs
-  // from its part of the matrices; false: it takes this rank's rows and makes their outputs.
+  // Where a tensor group divides the tokens: true: it takes the rows of all ranks and makes a summand of
+  // their outputs from its part of the matrices; false: it takes this rank's rows and makes their outputs.
   virtual bool divided() const = 0;
   // y [T, D]. `saved` null: inference, nothing is kept. `sums`, where not null, gets aux_loss, dropped, and
   // one row of expert_load and of block_aux_losses appended by a mixture of experts. Fails where
@@ -41,7 +41,8 @@ class FeedForward {
                                          LossSums* sums) = 0;
   // dx [T, D] of dy [T, D], the auxiliary losses' gradient included. Keeps in `saved` what BackwardWeight
   // needs. dx is the caller's to overwrite; dy stays as it is until BackwardWeight.
-  virtual absl::StatusOr<Tensor> BackwardInput(const Tensor& dy, Saved& saved, const Meanwhile& meanwhile) = 0;
+  virtual absl::StatusOr<Tensor> BackwardInput(const Tensor& dy, Saved& saved,
+                                               const Meanwhile& meanwhile) = 0;
   // Accumulates the parameters' gradients. After BackwardInput; may come later (a pipeline delays it).
   virtual void BackwardWeight(Saved& saved, const Meanwhile& meanwhile) = 0;
   // Once an optimizer step, after it: `load` is this block's row of expert_load over the whole global batch.

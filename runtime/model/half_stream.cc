@@ -30,7 +30,8 @@ StreamRows RowsOfBatch(const TokenBatch& batch, const TensorGroup& tensor) {
   const auto add = [&](const TokenBatch& half) {
     const RowRange mine = RowsOf(half.num_tokens(), tensor.rank(), tensor.size());
     for (size_t s = 0; s < offsets.size(); ++s) {
-      offsets[s] += static_cast<int32_t>(std::clamp(batch.host_offsets[s] - tokens, mine.begin, mine.end) - mine.begin);
+      offsets[s] +=
+          static_cast<int32_t>(std::clamp(batch.host_offsets[s] - tokens, mine.begin, mine.end) - mine.begin);
     }
     rows.halves.push_back({half, {here, here + mine.size()}});
     here += mine.size();
@@ -38,8 +39,8 @@ StreamRows RowsOfBatch(const TokenBatch& batch, const TensorGroup& tensor) {
   };
   if (batch.halves.empty()) add(batch);
   for (const TokenBatch& half : batch.halves) add(half);
-  COHORT_CHECK(tokens == batch.num_tokens(), "halves of %ld tokens of a batch of %ld", static_cast<long>(tokens),
-               static_cast<long>(batch.num_tokens()));
+  COHORT_CHECK(tokens == batch.num_tokens(), "halves of %ld tokens of a batch of %ld",
+               static_cast<long>(tokens), static_cast<long>(batch.num_tokens()));
   rows.offsets = tensor.size() == 1 ? batch.offsets
                                     : Tensor::FromHost(batch.tokens.device(), batch.offsets.shape(),
                                                        absl::MakeConstSpan(offsets));
@@ -47,7 +48,9 @@ StreamRows RowsOfBatch(const TokenBatch& batch, const TensorGroup& tensor) {
 }
 
 int64_t LocalRows(const TokenBatch& batch, const TensorGroup& tensor) {
-  const auto local = [&](const TokenBatch& b) { return RowsOf(b.num_tokens(), tensor.rank(), tensor.size()).size(); };
+  const auto local = [&](const TokenBatch& b) {
+    return RowsOf(b.num_tokens(), tensor.rank(), tensor.size()).size();
+  };
   if (batch.halves.empty()) return local(batch);
   int64_t rows = 0;
   for (const TokenBatch& half : batch.halves) rows += local(half);

@@ -1,5 +1,6 @@
-// The residual stream and its gradient between the layers of a stage, in one piece or in two halves of a batch, each of
-// which travels between the ranks of a tensor group while the other is computed (Gond et al., 2025, TokenWeave).
+// The residual stream and its gradient between the layers of a stage, in one piece or in two halves of a
+// batch, each of which travels between the ranks of a tensor group while the other is computed (Gond et al.,
+// 2025, TokenWeave).
 #pragma once
 
 #include <optional>
@@ -12,8 +13,8 @@
 
 namespace cohort::runtime {
 
-// The residual stream between blocks: base + delta [t, D], this rank's rows. The sum is left to the next norm, which
-// makes it in the same pass. delta may be undefined (zero) and is overwritten by who adds it.
+// The residual stream between blocks: base + delta [t, D], this rank's rows. The sum is left to the next
+// norm, which makes it in the same pass. delta may be undefined (zero) and is overwritten by who adds it.
 struct Stream {
   Tensor base, delta;
 
@@ -21,7 +22,8 @@ struct Stream {
   Tensor AddAndNormalize(const Parameter& weight, double eps, Tensor& rstd);
 };
 
-// How the tokens of a batch lie on this rank: it has its rows of each half (RowsOf), one half after the other.
+// How the tokens of a batch lie on this rank: it has its rows of each half (RowsOf), one half after the
+// other.
 struct StreamRows {
   struct Half {
     TokenBatch batch;

@@ -37,8 +37,8 @@ class LossHead {
   void AddLosses(const Tensor& losses, const Tensor& targets, LossSums& sums) const;
 
   TensorGroup& tensor_;
-  RowRange vocabulary_; // of the head's matrix, here
-  int64_t widest_ = 0;  // rows of the largest part
+  RowRange vocabulary_;  // of the head's matrix, here
+  int64_t widest_ = 0;   // rows of the largest part
   double eps_;
   DataType compute_;
   Parameter *norm_, *head_;

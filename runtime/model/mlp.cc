@@ -8,8 +8,8 @@
 namespace cohort::runtime {
 namespace {
 
-// x, dy [T, D]; gate, up, act [T, F], F of this part. After BackwardInput gate and up hold their gradients, and dy is
-// known.
+// x, dy [T, D]; gate, up, act [T, F], F of this part. After BackwardInput gate and up hold their gradients,
+// and dy is known.
 struct MlpSaved final : FeedForward::Saved {
   Tensor x, gate, up, act, dy;
 };

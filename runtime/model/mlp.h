@@ -12,8 +12,8 @@ class Mlp final : public FeedForward {
  public:
   // Parameters <prefix>{gate,up,down}_proj.weight of this width, added to `group` (allocated later). `prefix`
   // ends with the module: "model.layers.3.mlp.". The width is divided over `tensor`.
-  Mlp(const ModelConfig& config, const std::string& prefix, int64_t intermediate_size, const TensorGroup& tensor,
-      ParameterGroup& group);
+  Mlp(const ModelConfig& config, const std::string& prefix, int64_t intermediate_size,
+      const TensorGroup& tensor, ParameterGroup& group);
 
   bool divided() const override { return true; }
   absl::StatusOr<Tensor> Forward(const FeedForwardInput& input, std::unique_ptr<Saved>* saved,

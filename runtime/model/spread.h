@@ -1,5 +1,6 @@
-// The seams by which whoever spreads a model over ranks takes part in what its layers do: how matrices and tokens are
-// divided, and who computes attention. Layers know that they hold a part, not where the others are.
+// The seams by which whoever spreads a model over ranks takes part in what its layers do: how matrices and
+// tokens are divided, and who computes attention. Layers know that they hold a part, not where the others
+// are.
 #pragma once
 
 #include <cstdint>
@@ -38,9 +39,9 @@ class RowsInFlight {
   comm::Work work_;
 };
 
-// Ranks that hold parts of the same matrices (Shoeybi et al., 2019) and, between the matrices, each a part of the
-// tokens (sequence-sharded norms: Korthikanti et al., 2022, section 4.2). Of T tokens, part r of n has rows
-// [T r / n, T (r + 1) / n). All make the same calls in the same order. One thread.
+// Ranks that hold parts of the same matrices (Shoeybi et al., 2019) and, between the matrices, each a part of
+// the tokens (sequence-sharded norms: Korthikanti et al., 2022, section 4.2). Of T tokens, part r of n has
+// rows [T r / n, T (r + 1) / n). All make the same calls in the same order. One thread.
 class TensorGroup {
  public:
   virtual ~TensorGroup() = default;
@@ -51,7 +52,9 @@ class TensorGroup {
   virtual RowsInFlight StartGatherRows(const Tensor& x, int64_t total) = 0;
   // y [T, D], a summand of every part -> this part's rows of the sum. With size() 1: y itself.
   virtual RowsInFlight StartReduceScatterRows(const Tensor& y) = 0;
-  absl::StatusOr<Tensor> GatherRows(const Tensor& x, int64_t total) { return StartGatherRows(x, total).Arrive(); }
+  absl::StatusOr<Tensor> GatherRows(const Tensor& x, int64_t total) {
+    return StartGatherRows(x, total).Arrive();
+  }
   absl::StatusOr<Tensor> ReduceScatterRows(const Tensor& y) { return StartReduceScatterRows(y).Arrive(); }
   // In place, element by element over the parts; the same bits everywhere.
   virtual absl::Status Sum(const Tensor& x) = 0;
@@ -70,7 +73,8 @@ inline RowRange RowsOf(int64_t total, int part, int parts) {
   return {total * part / parts, total * (part + 1) / parts};
 }
 
-// Computes attention where a rank has not the whole of its sequences; belongs to one batch (TokenBatch::attention).
+// Computes attention where a rank has not the whole of its sequences; belongs to one batch
+// (TokenBatch::attention).
 class AttentionCore {
  public:
   // What the forward keeps for the backward.
@@ -80,8 +84,9 @@ class AttentionCore {
   };
   virtual ~AttentionCore() = default;
 
-  // Causal attention of this rank's queries to all keys of their sequences, wherever those are. q [T, H, C] and
-  // k [T, G, C] are normalised and rotated; y [T, H, C]. saved null: nothing is kept. Fails where communication fails.
+  // Causal attention of this rank's queries to all keys of their sequences, wherever those are. q [T, H, C]
+  // and k [T, G, C] are normalised and rotated; y [T, H, C]. saved null: nothing is kept. Fails where
+  // communication fails.
   virtual absl::StatusOr<Tensor> Forward(const Tensor& q, const Tensor& k, const Tensor& v, double scale,
                                          std::unique_ptr<Saved>* saved) = 0;
   // Writes the gradients dq [T, H, C], dk, dv [T, G, C] of this rank's queries, keys and values.

@@ -1,7 +1,7 @@
-// Every mesh computes the gradients of one rank: all ways in which pipeline, replicate, shard, context, tensor and expert
-// axes divide 2 to 8 ranks, with the options that go with them. On up to four ranks every shape is tried, on more those
-// that bring all pairs of choices together. COHORT_EVERY_MESH=N, which tools/every_mesh sets, tries every shape on every
-// number of ranks, N times with other options each.
+// Every mesh computes the gradients of one rank: all ways in which pipeline, replicate, shard, context,
+// tensor and expert axes divide 2 to 8 ranks, with the options that go with them. On up to four ranks every
+// shape is tried, on more those that bring all pairs of choices together. COHORT_EVERY_MESH=N, which
+// tools/every_mesh sets, tries every shape on every number of ranks, N times with other options each.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -43,7 +43,8 @@ void AddCases(const std::string& name, const std::string& model, int ranks,
     cases.push_back({absl::StrCat(name, settings.size() > kSettingsOfATest
                                             ? absl::StrCat("_part_", begin / kSettingsOfATest + 1)
                                             : ""),
-                     model, ranks,
+                     model,
+                     ranks,
                      {settings.begin() + static_cast<std::ptrdiff_t>(begin),
                       settings.begin() + static_cast<std::ptrdiff_t>(end)}});
   }
@@ -63,7 +64,8 @@ std::vector<MeshSetting> CoveringSettings(int ranks) {
   return Covering(pool, ranks);
 }
 
-// Every shape for dense and sparse blocks on few ranks, the covering set on eight, and a few of it in between.
+// Every shape for dense and sparse blocks on few ranks, the covering set on eight, and a few of it in
+// between.
 std::vector<MeshCase> ShortCases() {
   constexpr size_t kBetween = 4;  // settings of a model on five, six and seven ranks
   std::vector<MeshCase> cases;

@@ -13,12 +13,14 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 // On one host.
-absl::Status Check(const runtime::ModelConfig& config, const ParallelOptions& options, MeshShape shape, int ranks) {
+absl::Status Check(const runtime::ModelConfig& config, const ParallelOptions& options, MeshShape shape,
+                   int ranks) {
   const auto mesh = Mesh::Create(shape, std::vector<int>(static_cast<size_t>(ranks), 0));
   return mesh.ok() ? CheckFit(config, options, *mesh) : mesh.status();
 }
 
-std::string Refusal(const runtime::ModelConfig& config, const ParallelOptions& options, MeshShape shape, int ranks) {
+std::string Refusal(const runtime::ModelConfig& config, const ParallelOptions& options, MeshShape shape,
+                    int ranks) {
   const absl::Status status = Check(config, options, shape, ranks);
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
   return std::string(status.message());
@@ -33,7 +35,8 @@ TEST(Fit, WhatFitsIsAccepted) {
 }
 
 TEST(Fit, AxesThatDoNotDivideTheRanks) {
-  EXPECT_THAT(Refusal(Dense(), {}, {.pipeline = 3}, 8), AllOf(HasSubstr("parallel.pipeline is 3"), HasSubstr("8 ranks")));
+  EXPECT_THAT(Refusal(Dense(), {}, {.pipeline = 3}, 8),
+              AllOf(HasSubstr("parallel.pipeline is 3"), HasSubstr("8 ranks")));
   EXPECT_THAT(Refusal(Dense(), {}, {.context = 2, .tensor = 3}, 8),
               AllOf(HasSubstr("parallel.tensor is 3"), HasSubstr("4 ranks")));
   EXPECT_THAT(Refusal(Dense(), {}, {.shard = 0}, 8), HasSubstr("parallel.shard is 0"));
@@ -59,7 +62,8 @@ TEST(Fit, TiedEmbeddingsOnTwoStages) {
 }
 
 TEST(Fit, HeadsThatTensorDoesNotDivide) {
-  EXPECT_THAT(Refusal(Dense(), {}, {.tensor = 3}, 3), AllOf(HasSubstr("parallel.tensor is 3"), HasSubstr("4 heads")));
+  EXPECT_THAT(Refusal(Dense(), {}, {.tensor = 3}, 3),
+              AllOf(HasSubstr("parallel.tensor is 3"), HasSubstr("4 heads")));
   EXPECT_THAT(Refusal(Dense(), {}, {.tensor = 4}, 4),  // divides the heads, but not these
               AllOf(HasSubstr("parallel.tensor is 4"), HasSubstr("2 key/value heads")));
 }
@@ -75,11 +79,13 @@ TEST(Fit, HeadsThatAContextGroupCannotExchange) {
               AllOf(HasSubstr("parallel.context_way"), HasSubstr("among 4 ranks"),
                     HasSubstr("parallel.tensor 2 leaves 2 heads")));
   options.context.ways.backward.head_parts = 2;
-  EXPECT_THAT(Refusal(Dense(), options, {.context = 4}, 4), HasSubstr("4 ranks in the forward and 2 in the backward"));
+  EXPECT_THAT(Refusal(Dense(), options, {.context = 4}, 4),
+              HasSubstr("4 ranks in the forward and 2 in the backward"));
 }
 
 TEST(Fit, ExpertsThatDoNotFit) {
-  EXPECT_THAT(Refusal(Sparse(), {}, {.expert = 8}, 8), AllOf(HasSubstr("parallel.expert is 8"), HasSubstr("4 experts")));
+  EXPECT_THAT(Refusal(Sparse(), {}, {.expert = 8}, 8),
+              AllOf(HasSubstr("parallel.expert is 8"), HasSubstr("4 experts")));
   runtime::ModelConfig capacity = Sparse();
   capacity.router.capacity_factor = 1.25;
   EXPECT_TRUE(Check(capacity, {}, {.expert = 2}, 4).ok());
@@ -91,7 +97,8 @@ TEST(Fit, ExpertsThatDoNotFit) {
 TEST(Fit, ShardingLevelsThatDoNotDivide) {
   ParallelOptions options;
   options.sharding = *ParseSharding("frontier");
-  EXPECT_THAT(Refusal(Dense(), options, {}, 3), AllOf(HasSubstr("parallel.sharding"), HasSubstr("2 ranks"), HasSubstr("3 ranks")));
+  EXPECT_THAT(Refusal(Dense(), options, {}, 3),
+              AllOf(HasSubstr("parallel.sharding"), HasSubstr("2 ranks"), HasSubstr("3 ranks")));
   EXPECT_TRUE(Check(Dense(), options, {}, 4).ok());
 }
 

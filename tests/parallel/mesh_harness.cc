@@ -17,8 +17,8 @@
 namespace cohort::parallel {
 namespace {
 
-constexpr double kTolerance = 1e-5;     // relative to the norm of a parameter's gradient
-constexpr double kLearningRate = 0.02;  // of the one step
+constexpr double kTolerance = 1e-5;      // relative to the norm of a parameter's gradient
+constexpr double kLearningRate = 0.02;   // of the one step
 constexpr int kFavoured = 1, kIdle = 2;  // experts
 
 // What a sample is depends on its index alone.
@@ -74,8 +74,9 @@ int64_t InWholeParameter(const runtime::Parameter& parameter, int64_t i) {
   return i / run * parameter.full_shape[dim] * inner + parameter.split_begin * inner + i % run;
 }
 
-// Weights drawn as usual, but routers that send most tokens to one expert and none to another: every word has a large
-// first coordinate, which norms and residuals keep positive, and these experts' rows of the router look at it.
+// Weights drawn as usual, but routers that send most tokens to one expert and none to another: every word has
+// a large first coordinate, which norms and residuals keep positive, and these experts' rows of the router
+// look at it.
 void SetWeights(ParallelModel& model) {
   for (ModelPart& part : model.parts()) {
     const absl::Status status = part.parameters->SetWhole([&](runtime::ParameterGroup& group) {
@@ -99,7 +100,8 @@ void Descend(ParallelModel& model) {
   for (const runtime::OptimizerSlice& slice : model.slices()) {
     float* master = slice.master.data<float>();
     const float* grad = slice.grad.data<float>();
-    for (int64_t i = 0; i < slice.master.size(); ++i) master[i] -= static_cast<float>(kLearningRate) * grad[i];
+    for (int64_t i = 0; i < slice.master.size(); ++i)
+      master[i] -= static_cast<float>(kLearningRate) * grad[i];
     if (slice.value.defined()) slice.value.device().ops().Copy(slice.master, slice.value);
   }
 }
@@ -219,44 +221,44 @@ MeshCount ExpectTheMathematicsOfOneRank(const std::string& model_name, int ranks
   for (const MeshSetting& setting : settings) {
     ++(ExpectedRefusal(setting, config, ranks).empty() ? count.computed : count.refused);
   }
-  testing::RunRanks(
-      ranks,
-      [&](comm::Communicator& world) {
-        const OneRank one = Alone(config, *single);
-        if (config.num_experts > 0) ExpectIdleAndFavoured(one.numbers);
-        const size_t size = one.gradients.size();
-        const std::vector<size_t> counts(static_cast<size_t>(ranks), size);
-        for (const MeshSetting& setting : settings) {
-          const std::string what = setting.DebugString();
-          const std::vector<std::string> refusal = ExpectedRefusal(setting, config, ranks);
-          const auto model = ModelOf(config, OptionsOf(setting), setting.shape, world);
-          if (!refusal.empty()) {
-            EXPECT_EQ(model.status().code(), absl::StatusCode::kInvalidArgument) << what << model.status();
-            for (const std::string& words : refusal) {
-              EXPECT_THAT(model.status().message(), ::testing::HasSubstr(words)) << what;
-            }
-            continue;
-          }
-          EXPECT_TRUE(model.ok()) << what << ": " << model.status();
-          if (!model.ok()) continue;
-          std::vector<double> mine(size, std::numeric_limits<double>::quiet_NaN());
-          const auto numbers = OneStep(**model, one.places, mine.data());
-          ASSERT_TRUE(numbers.ok()) << what << ": " << numbers.status();
-          ExpectSameNumbers(*numbers, one.numbers, what);
-          std::vector<double> all(world.rank() == 0 ? size * counts.size() : 0);
-          const absl::Status gathered =
-              world.Gather(mine.data(), all.data(), counts, DataType::kF64, /*root=*/0).Wait();
-          ASSERT_TRUE(gathered.ok()) << what << ": " << gathered;
-          if (world.rank() != 0) continue;
-          std::vector<std::vector<double>> held;
-          for (size_t r = 0; r < counts.size(); ++r) {
-            held.emplace_back(all.begin() + static_cast<std::ptrdiff_t>(r * size),
-                              all.begin() + static_cast<std::ptrdiff_t>((r + 1) * size));
-          }
-          ExpectSameGradients(held, one, what);
-        }
-      },
-      {.timeout = absl::Seconds(60), .limit = absl::Seconds(280)});
+  testing::RunRanks(ranks,
+                    [&](comm::Communicator& world) {
+                      const OneRank one = Alone(config, *single);
+                      if (config.num_experts > 0) ExpectIdleAndFavoured(one.numbers);
+                      const size_t size = one.gradients.size();
+                      const std::vector<size_t> counts(static_cast<size_t>(ranks), size);
+                      for (const MeshSetting& setting : settings) {
+                        const std::string what = setting.DebugString();
+                        const std::vector<std::string> refusal = ExpectedRefusal(setting, config, ranks);
+                        const auto model = ModelOf(config, OptionsOf(setting), setting.shape, world);
+                        if (!refusal.empty()) {
+                          EXPECT_EQ(model.status().code(), absl::StatusCode::kInvalidArgument)
+                              << what << model.status();
+                          for (const std::string& words : refusal) {
+                            EXPECT_THAT(model.status().message(), ::testing::HasSubstr(words)) << what;
+                          }
+                          continue;
+                        }
+                        EXPECT_TRUE(model.ok()) << what << ": " << model.status();
+                        if (!model.ok()) continue;
+                        std::vector<double> mine(size, std::numeric_limits<double>::quiet_NaN());
+                        const auto numbers = OneStep(**model, one.places, mine.data());
+                        ASSERT_TRUE(numbers.ok()) << what << ": " << numbers.status();
+                        ExpectSameNumbers(*numbers, one.numbers, what);
+                        std::vector<double> all(world.rank() == 0 ? size * counts.size() : 0);
+                        const absl::Status gathered =
+                            world.Gather(mine.data(), all.data(), counts, DataType::kF64, /*root=*/0).Wait();
+                        ASSERT_TRUE(gathered.ok()) << what << ": " << gathered;
+                        if (world.rank() != 0) continue;
+                        std::vector<std::vector<double>> held;
+                        for (size_t r = 0; r < counts.size(); ++r) {
+                          held.emplace_back(all.begin() + static_cast<std::ptrdiff_t>(r * size),
+                                            all.begin() + static_cast<std::ptrdiff_t>((r + 1) * size));
+                        }
+                        ExpectSameGradients(held, one, what);
+                      }
+                    },
+                    {.timeout = absl::Seconds(60), .limit = absl::Seconds(280)});
   return count;
 }
 

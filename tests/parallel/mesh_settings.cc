@@ -67,9 +67,9 @@ struct ScheduleChoice {
   const char* name;
   int stages_per_rank;
 };
-constexpr ScheduleChoice kSchedules[] = {{"1f1b", 1},   {"gpipe", 1},       {"interleaved", 2},
-                                         {"zb-h1", 1},  {"zb-v", 2},        {"dualpipe-v", 2},
-                                         {"zb-auto", 1}, {"zb-auto-v", 2},  {"gpipe", 2}};
+constexpr ScheduleChoice kSchedules[] = {{"1f1b", 1},    {"gpipe", 1},     {"interleaved", 2},
+                                         {"zb-h1", 1},   {"zb-v", 2},      {"dualpipe-v", 2},
+                                         {"zb-auto", 1}, {"zb-auto-v", 2}, {"gpipe", 2}};
 
 int HeadParts(const MeshSetting& setting) {
   const int parts = kContexts[setting.context].head_parts;
@@ -85,10 +85,9 @@ int Replicate(const MeshSetting& setting, int ranks) {
 void FeaturesOf(const MeshSetting& setting, int ranks, std::vector<std::string>& axes,
                 std::vector<std::string>& all) {
   const MeshShape& shape = setting.shape;
-  const std::pair<const char*, int> sizes[] = {{"pipeline", shape.pipeline}, {"shard", shape.shard},
-                                               {"context", shape.context},   {"tensor", shape.tensor},
-                                               {"expert", shape.expert},
-                                               {"replicate", Replicate(setting, ranks)}};
+  const std::pair<const char*, int> sizes[] = {
+      {"pipeline", shape.pipeline}, {"shard", shape.shard},   {"context", shape.context},
+      {"tensor", shape.tensor},     {"expert", shape.expert}, {"replicate", Replicate(setting, ranks)}};
   for (const auto& [name, size] : sizes) {
     if (size > 1) axes.emplace_back(name);
   }
@@ -213,7 +212,8 @@ std::vector<std::string> ExpectedRefusal(const MeshSetting& setting, const runti
   }
   const int64_t heads = config.num_attention_heads / shape.tensor;
   if (shape.context > 1 && heads % HeadParts(setting) != 0) {
-    return {"parallel.context_way", absl::StrCat("parallel.tensor ", shape.tensor, " leaves ", heads, " heads")};
+    return {"parallel.context_way",
+            absl::StrCat("parallel.tensor ", shape.tensor, " leaves ", heads, " heads")};
   }
   if (shape.context * shape.tensor > 1 && config.router.capacity_factor > 0) {
     return {"router.capacity_factor is 1", absl::StrCat("parallel.context ", shape.context),
@@ -222,7 +222,8 @@ std::vector<std::string> ExpectedRefusal(const MeshSetting& setting, const runti
   if (setting.sharding == "frontier") {  // levels of 2 ranks, the shard axis with its groups, and the stage
     const int shard = shape.shard * shape.context * shape.tensor, stage = ranks / shape.pipeline;
     if (stage % 2 != 0) return {"parallel.sharding", "over 2 ranks", absl::StrCat(stage, " rank")};
-    if (shard % 2 != 0 && shard > 1) return {"parallel.sharding", "levels of ", absl::StrCat(shard), "divide"};
+    if (shard % 2 != 0 && shard > 1)
+      return {"parallel.sharding", "levels of ", absl::StrCat(shard), "divide"};
   }
   return {};
 }

@@ -11,8 +11,8 @@
 namespace cohort::parallel {
 namespace {
 
-using ::testing::ElementsAre;
 using runtime::TokenBatch;
+using ::testing::ElementsAre;
 
 constexpr SplitRule kRule = {.tile = 32, .least = 64};
 
@@ -98,11 +98,11 @@ TEST(SplitBatch, EveryCutComputesTheGradientsOfTheWholeBatch) {
   const TokenBatch whole = runtime::RandomBatch(device, {4, 1, 5}, 19, 3);
   for (const char* family : {"llama", "qwen3_moe"}) {
     for (const bool recompute : {false, true}) {
-      const auto decoder = runtime::MakeDecoder(
-          runtime::TinyConfig(family), device,
-          {.compute = DataType::kF64,
-           .recompute = recompute,
-           .experts = moe::MakeMoeFactory(std::make_shared<moe::ExpertGroup>())});
+      const auto decoder =
+          runtime::MakeDecoder(runtime::TinyConfig(family), device,
+                               {.compute = DataType::kF64,
+                                .recompute = recompute,
+                                .experts = moe::MakeMoeFactory(std::make_shared<moe::ExpertGroup>())});
       const Computed want = Compute(*decoder, whole);
       const auto evaluated = decoder->Evaluate(whole);
       ASSERT_TRUE(evaluated.ok()) << evaluated.status();
