@@ -200,7 +200,8 @@ double MeshPricer::Moves(Operation operation, const Splits& splits, int stride, 
 double MeshPricer::HopSeconds(const MeshPlan& plan, const Resolved& resolved) const {
   const double bytes = resolved.mean_tokens / plan.shape.tensor *
                        static_cast<double>(model_.config().hidden_size) * work_.compute_bytes;
-  return links_.Send({plan.shape.pipeline, resolved.stage}, bytes) + cluster_.meeting;
+  return links_.Send({plan.shape.pipeline, resolved.stage}, bytes) +
+         cluster_.Meeting(cluster_.drift_after);  // a stage's micro-batch is long
 }
 
 LayerSeconds MeshPricer::ComputingOf(Layer layer, const MeshPlan& plan, double tokens) const {
@@ -234,10 +235,14 @@ MeshPricer::LayerCosts MeshPricer::TimesOf(Layer layer, const MeshPlan& plan, co
   times.forward = computing.forward * shared;
   times.backward = computing.backward * shared;
 
+  // A forward at this rank's part of the cores.
+  const double at_once = computing.forward / cluster_.cores;
   if (shape.tensor > 1) {
     const GroupShape group{shape.tensor, 1};
-    const double gather = links_.Seconds(Operation::kAllGather, group, stream) + cluster_.meeting;
-    const double scatter = links_.Seconds(Operation::kReduceScatter, group, stream) + cluster_.meeting;
+    // Four times in a dense block's forward.
+    const double meeting = cluster_.Meeting(at_once / 4);
+    const double gather = links_.Seconds(Operation::kAllGather, group, stream) + meeting;
+    const double scatter = links_.Seconds(Operation::kReduceScatter, group, stream) + meeting;
     // Around attention and around a dense feed-forward; a sparse one takes the rows as they are.
     const double pairs = layer == Layer::kDense ? 2 : layer == Layer::kSparse ? 1 : 0;
     times.tensor_forward = times.tensor_backward = pairs * (gather + scatter);
@@ -258,8 +263,10 @@ MeshPricer::LayerCosts MeshPricer::TimesOf(Layer layer, const MeshPlan& plan, co
     const double there = links_.Send(ring, elements * compute_bytes);
     const double back = links_.Send(ring, elements * (compute_bytes + kStateBytes));
     const double steps = shape.context - 1;
-    times.context_forward = steps * (std::max(0.0, there - step) + cluster_.meeting);
-    times.context_backward = steps * (std::max(0.0, back - 2 * step) + cluster_.meeting);
+    const double forward_meeting = cluster_.Meeting(at_once / shape.context);
+    const double backward_meeting = cluster_.Meeting(2 * at_once / shape.context);
+    times.context_forward = steps * (std::max(0.0, there - step) + forward_meeting);
+    times.context_backward = steps * (std::max(0.0, back - 2 * step) + backward_meeting);
     times.context_hidden = steps * (std::min(there, step) + std::min(back, 2 * step));
   }
   if (shape.expert > 1 && layer == Layer::kSparse) {
