@@ -52,7 +52,8 @@ absl::StatusOr<Cluster> DescribedCluster(absl::string_view topology, absl::strin
 
 // Collective. The ranks that are running, with the prices their communicator has (measured where it was made to). What
 // layers take is measured by one rank while the others wait; what ranks take from each other, and what meeting costs, by
-// all at once: the slowest counts. Memory is a rank's share of what its host has free. The same on all ranks. Takes a second or two.
+// all at once: the slowest counts. Memory is a rank's share of what its host has free. The same on all ranks. Takes a
+// second or two.
 absl::StatusOr<Cluster> RunningCluster(comm::Communicator& world, runtime::Device& device, DataType compute,
                                        const ModelCost& model, const Work& work);
 
