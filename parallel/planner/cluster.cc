@@ -1,6 +1,7 @@
 #include "parallel/planner/cluster.h"
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
 #include <vector>
 
@@ -108,14 +109,23 @@ absl::Status MeasureSharing(comm::Communicator& world, runtime::Device& device, 
   absl::StatusOr<double> apart = load->Run(runs);
   COHORT_ASSIGN_OR_RETURN(const double together, Largest(world, apart.value_or(0)));
   double token = 0;
-  const absl::StatusOr<double> met = load->Run(
-      runs, [&] { return pair->AllReduce(&token, &token, 1, DataType::kF64, comm::ReduceOp::kSum).Wait(); });
+  const auto meet = [&] {
+    return pair->AllReduce(&token, &token, 1, DataType::kF64, comm::ReduceOp::kSum).Wait();
+  };
+  const absl::StatusOr<double> met = load->Run(runs, meet);
   status = apart.status();
   status.Update(met.status());
   COHORT_RETURN_IF_ERROR(AgreeOnSuccess(world, status, "measuring what ranks take from each other"));
   COHORT_ASSIGN_OR_RETURN(const double meeting, Largest(world, *met));
+  // And without anything to compute.
+  const auto begin = std::chrono::steady_clock::now();
+  for (int i = 0; i < runs && status.ok(); ++i) status = meet();
+  COHORT_RETURN_IF_ERROR(AgreeOnSuccess(world, status, "measuring what ranks take from each other"));
+  const double idle = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / runs;
+  COHORT_ASSIGN_OR_RETURN(cluster.meeting, Largest(world, idle));
   cluster.cores = std::clamp(numbers[0] / together, 1e-3, 1.0);
-  cluster.meeting = std::max(0.0, meeting - together);
+  cluster.drift = std::max(0.0, meeting - together - cluster.meeting);
+  cluster.drift_after = together;
   return absl::OkStatus();
 }
 

@@ -91,8 +91,10 @@ std::string MeshText(const MeshRanking& ranking, const Cluster& cluster, const W
                       cluster.ranks() == 1 ? "" : "s", hosts, hosts == 1 ? "" : "s", cluster.flops / 1e12);
   if (cluster.cores < 1)
     absl::StrAppendFormat(&text, " alone, %.0f%% of it where all compute", 100 * cluster.cores);
-  if (cluster.meeting > 0)
-    absl::StrAppendFormat(&text, "; meeting costs them %s", svg::TimeText(cluster.meeting));
+  if (cluster.meeting > 0) {
+    absl::StrAppend(&text, "; to meet takes them ", svg::TimeText(cluster.meeting), ", and up to ",
+                    svg::TimeText(cluster.drift), " more after computing");
+  }
   absl::StrAppend(&text, "\nchosen: ", best.plan.DebugString(), "\n", Arrangement(ranking, cluster));
   absl::StrAppend(&text, "  sharding: ", best.plan.sharding.DebugString(), "; ", best.price.micro_batches,
                   " micro-batches of up to ", best.plan.micro_batch, " sequences\n", ranking.Why(cluster),
@@ -151,6 +153,8 @@ std::string MeshJson(const MeshRanking& ranking, const Cluster& cluster, const W
   json["measured_steps"] = ranking.measured_steps;
   json["rank_cores"] = cluster.cores;
   json["meeting_seconds"] = cluster.meeting;
+  json["drift_seconds"] = cluster.drift;
+  json["drift_after_seconds"] = cluster.drift_after;
   for (const PlannedMesh& mesh : ranking.best) json["ranking"].push_back(RowOf(mesh, work));
   for (const PlannedMesh& mesh : ranking.others) {
     json["others"].push_back(RowOf(mesh, work));
