@@ -4,7 +4,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <map>
 #include <string>
 #include <vector>
 
@@ -74,13 +73,8 @@ double SimulatedSeconds(const Algorithm& algorithm, const Machine& machine, size
   return result->seconds;
 }
 
-// How far a price may be from the simulated time, as a share of it. Both give a link to whom asks first; where many ask
-// at one time, as on hosts of different numbers of ranks, the orders of asking differ.
-double Tolerance(const Algorithm& algorithm) {
-  static const auto* const loose = new std::map<std::string, double>{{"all-reduce/nvrar", 0.12}};
-  const auto at = loose->find(absl::StrCat(Name(algorithm.operation), "/", algorithm.name));
-  return at == loose->end() ? 0.06 : at->second;
-}
+// How far a price may be from the simulated time, as a share of it.
+constexpr double kTolerance = 0.06;
 
 class Prices : public ::testing::TestWithParam<size_t> {};
 
@@ -97,7 +91,7 @@ TEST_P(Prices, AgreeWithTheSimulator) {
       ASSERT_TRUE(price.ok()) << price.status();
       const std::string where = absl::StrCat(algorithm.name, ", ", hosts->size(), " ranks on ",
                                              hosts->num_hosts(), " hosts, ", count);
-      EXPECT_NEAR(price->seconds / simulated, 1, Tolerance(algorithm)) << where;
+      EXPECT_NEAR(price->seconds / simulated, 1, kTolerance) << where;
       EXPECT_NEAR(price->bytes, static_cast<double>(simulation.bytes), 1) << where;
       EXPECT_NEAR(price->remote_bytes, static_cast<double>(simulation.remote_bytes), 1) << where;
     }
