@@ -75,7 +75,8 @@ Clock::Clock(const Machine& machine, size_t element_bytes, size_t replayed, size
   for (int rank = 0; rank < size_; ++rank) {
     const HostMap& hosts = *machine.hosts;
     const int host = hosts.host_of(rank);
-    const int link = machine.rails == 0 ? rank : host * machine.rails + hosts.local_rank(rank) % machine.rails;
+    const int link =
+        machine.rails == 0 ? rank : host * machine.rails + hosts.local_rank(rank) % machine.rails;
     where_.push_back({host, machine.hosts_per_rack == 0 ? 0 : host / machine.hosts_per_rack,
                       hosts.socket_of(rank), hosts.numa_of(rank), static_cast<uint32_t>(link)});
   }
@@ -122,8 +123,8 @@ Moment Clock::Transfer(int from, int to, size_t count, Moment sent, Moment await
   if (too_many()) return {};
   if (ordered()) {
     const size_t base = 2 * static_cast<size_t>(hop.level) * size_;
-    return graph_.Message(base + link_out, base + (hop.level < kBetweenHosts ? size_ : links_) + link_in, busy,
-                          hop.latency, sent, awaited, left);
+    return graph_.Message(base + link_out, base + (hop.level < kBetweenHosts ? size_ : links_) + link_in,
+                          busy, hop.latency, sent, awaited, left);
   }
   LinkTimes &out = out_[hop.level][link_out], &in = in_[hop.level][link_in];
   double begin = std::max(sent.at, awaited.at);
@@ -202,8 +203,7 @@ void Clock::RingBySlowest(const Team& team, const Parts& parts, int rounds, size
     before = busy / static_cast<double>(pieces);
     busiest = std::max(busiest, busy);
     slowest = std::max(slowest, hop.latency);
-    Count(from, DistanceOf(from, to), chunk > 0 ? steps * static_cast<double>(pieces) : 0,
-          steps * chunk);
+    Count(from, DistanceOf(from, to), chunk > 0 ? steps * static_cast<double>(pieces) : 0, steps * chunk);
   }
   // A chunk has been round the ring after p steps; or the busiest link, which never rests, sets the pace.
   // Where coupled, a hop begins when the bytes of the one before have left.

@@ -78,7 +78,7 @@ class LinkTimes {
 class Clock {
  public:
   // Patterns of more than `replayed` messages that repeat themselves are priced by their slowest member. A graph of at
-  // most so many messages is made where `ordered` is not 0.
+  // most so many nodes is made where `ordered` is not 0.
   Clock(const Machine& machine, size_t element_bytes, size_t replayed, size_t ordered);
 
   int size() const { return size_; }
@@ -86,7 +86,7 @@ class Clock {
   Times Start() const { return Times(size_); }
   size_t replayed() const { return replayed_; }
   bool ordered() const { return ordered_ > 0; }
-  // There were more messages than may be ordered: the price means nothing.
+  // There was more than may be ordered: the price means nothing.
   bool too_many() const { return ordered() && graph_.size() > ordered_; }
 
   Moment Later(Moment a, Moment b) { return ordered() ? graph_.Later(a, b) : a.at < b.at ? b : a; }
@@ -127,8 +127,8 @@ class Clock {
   void Halving(const Teams& teams, absl::Span<const Parts> parts, Times* times);
   // `places`, where given: where each part of a team begins in its buffer; those that do not lie side by side travel as
   // one message each.
-  void Doubling(const Teams& teams, absl::Span<const Parts> parts, absl::Span<const std::vector<size_t>> places,
-                Times* times, const Arrived& arrived = nullptr);
+  void Doubling(const Teams& teams, absl::Span<const Parts> parts,
+                absl::Span<const std::vector<size_t>> places, Times* times, const Arrived& arrived = nullptr);
   // Recursive doubling of everything, with folding.
   void DoublingSum(const Teams& teams, absl::Span<const size_t> counts, Times* times);
 

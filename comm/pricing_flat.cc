@@ -145,7 +145,8 @@ void AllGatherRecursiveDoubling(Pricer& p) {
   const auto first = [&](int place) { return place < folded ? 2 * place : place + folded; };
   const auto rank = [&](int place) { return place < folded ? 2 * place + 1 : place + folded; };
   // By rank: places are ranks.
-  Holdings held(Times(p.size(), Moment{p.clock.CopyTime(parts.Longest())}), std::bit_width(static_cast<unsigned>(core)));
+  Holdings held(Times(p.size(), Moment{p.clock.CopyTime(parts.Longest())}),
+                std::bit_width(static_cast<unsigned>(core)));
   const auto send = [&](int from, int to, int first, int end) {
     const Moment came =
         p.clock.Message(from, to, parts.Range(first, end - first), held.Since(p.clock, from, first, end));
@@ -203,7 +204,8 @@ void BruckAllToAll(Pricer& p) {
   }
   for (size_t j = 0; j < came.size(); ++j) {
     const size_t number = after(static_cast<int>(j), 0);
-    for (int rank = 0; rank < p.size(); ++rank) p.clock.Until(p.clock.Copy(rank, number * block, came[j][rank]));
+    for (int rank = 0; rank < p.size(); ++rank)
+      p.clock.Until(p.clock.Copy(rank, number * block, came[j][rank]));
   }
 }
 
@@ -255,8 +257,8 @@ void ToRoot(Pricer& p) {
   const Parts parts(p.count, p.size());
   Moment now;
   for (int rank = 1; rank < p.size(); ++rank) {
-    now = p.clock.Later(
-        now, p.clock.Message(rank, 0, sums ? p.count : parts.At(rank), {}, sums ? now : Moment{}));
+    now = p.clock.Later(now,
+                        p.clock.Message(rank, 0, sums ? p.count : parts.At(rank), {}, sums ? now : Moment{}));
   }
 }
 void FromRoot(Pricer& p) {

@@ -28,7 +28,8 @@ class Graph {
   Moment After(Moment begin, double seconds);
   // Takes its links for `busy` seconds, from when both ends are there and both links are free, and is there `latency`
   // after that. `left`, where asked for: when it has let go of them.
-  Moment Message(size_t out, size_t in, double busy, double latency, Moment sent, Moment awaited, Moment* left);
+  Moment Message(size_t out, size_t in, double busy, double latency, Moment sent, Moment awaited,
+                 Moment* left);
   // What ends then counts for the end, as every message does.
   void Until(Moment moment);
 

@@ -7,8 +7,8 @@
 
 namespace cohort::comm::pricing {
 
-using algorithms::Part;
 using algorithms::Lanes;
+using algorithms::Part;
 
 // ---- One rank of every host ----
 
@@ -67,8 +67,7 @@ void HierarchicalGatherOrScatter(Pricer& p) {
     if (team[0] == 0) continue;
     size_t all = 0;
     for (const int rank : team) all += parts.At(rank);
-    Moment now =
-        gathers ? Moment{p.clock.CopyTime(parts.At(team[0]))} : p.clock.Message(0, team[0], all, {});
+    Moment now = gathers ? Moment{p.clock.CopyTime(parts.At(team[0]))} : p.clock.Message(0, team[0], all, {});
     for (size_t i = 1; i < team.size(); ++i) {
       const size_t count = parts.At(team[i]);
       if (gathers) now = p.clock.Later(now, p.clock.Message(team[i], team[0], count, {}));
@@ -84,6 +83,17 @@ void HierarchicalGatherOrScatter(Pricer& p) {
 // ---- Lanes (algorithms/team.h) ----
 
 enum class Across { kHalving, kDirect, kSum, kRing };
+
+// Calls visit(first, number): one lane after the other, as schedules have them, where it counts who asks for a link
+// first; else all at once, round by round, as their links are taken.
+template <typename Visit>
+void ForLanes(const Pricer& p, size_t lanes, const Visit& visit) {
+  if (!p.clock.ordered()) {
+    visit(0, lanes);
+    return;
+  }
+  for (size_t lane = 0; lane < lanes; ++lane) visit(lane, 1);
+}
 
 void LanesAllReduce(Pricer& p, Across how) {
   const size_t pieces = p.Pieces(p.count);
@@ -126,16 +136,24 @@ void LanesAllReduce(Pricer& p, Across how) {
           parts.emplace_back(counts.back(), lanes.num_hosts());
         }
         if (lanes.num_hosts() == 1) continue;
-        if (how == Across::kHalving) {
-          p.clock.Halving(across, parts, &times[piece]);
-          p.clock.Doubling(across, parts, {}, &times[piece]);
-        } else if (how == Across::kDirect) {
-          p.clock.Pairwise(across, parts, stage == 1, stage == 1, &times[piece]);
-        } else if (how == Across::kSum) {
-          p.clock.DoublingSum(across, counts, &times[piece]);
-        } else {
-          p.clock.Ring(across, parts, 2, 1, Clock::RingOf::kSums, false, &times[piece]);
-        }
+        const Times start = times[piece];
+        ForLanes(p, across.size(), [&](size_t first, size_t number) {
+          const Teams teams(across.begin() + first, across.begin() + first + number);
+          const auto of_teams = absl::MakeConstSpan(parts).subspan(first, number);
+          Times own = start;
+          if (how == Across::kHalving) {
+            p.clock.Halving(teams, of_teams, &own);
+            p.clock.Doubling(teams, of_teams, {}, &own);
+          } else if (how == Across::kDirect) {
+            p.clock.Pairwise(teams, of_teams, stage == 1, stage == 1, &own);
+          } else if (how == Across::kSum) {
+            p.clock.DoublingSum(teams, absl::MakeConstSpan(counts).subspan(first, number), &own);
+          } else {
+            p.clock.Ring(teams, of_teams, 2, 1, Clock::RingOf::kSums, false, &own);
+          }
+          for (int rank = 0; rank < p.size(); ++rank)
+            times[piece][rank] = p.clock.Later(times[piece][rank], own[rank]);
+        });
       } else if (how == Across::kRing) {
         p.clock.Ring(hosts, by_place, 1, 1, stage == 0 ? Clock::RingOf::kSums : Clock::RingOf::kParts, false,
                      &times[piece]);
@@ -204,11 +222,15 @@ void LanesReduceScatter(Pricer& p, Across how) {
     }
   }
   if (lanes.num_hosts() == 1) return;
-  if (how == Across::kHalving) p.clock.Halving(lane_parts.across, lane_parts.parts, &times);
-  if (how == Across::kDirect) {
-    p.clock.Pairwise(lane_parts.across, lane_parts.parts, true, true, &times, nullptr,
-                     p.clock.ordered() ? &ready : nullptr);
-  }
+  ForLanes(p, lane_parts.across.size(), [&](size_t first, size_t number) {
+    const Teams teams(lane_parts.across.begin() + first, lane_parts.across.begin() + first + number);
+    const auto parts = absl::MakeConstSpan(lane_parts.parts).subspan(first, number);
+    const std::vector<std::vector<Times>> own(ready.begin() + first, ready.begin() + first + number);
+    Times end = times;
+    if (how == Across::kHalving) p.clock.Halving(teams, parts, &end);
+    if (how == Across::kDirect)
+      p.clock.Pairwise(teams, parts, true, true, &end, nullptr, p.clock.ordered() ? &own : nullptr);
+  });
 }
 
 void LanesAllGather(Pricer& p, Across how) {
@@ -231,10 +253,18 @@ void LanesAllGather(Pricer& p, Across how) {
   const Clock::Arrived arrived = [&](int rank, size_t count, Moment when) {
     all.push_back({rank, count, when});
   };
-  if (how == Across::kHalving) {
-    p.clock.Doubling(lane_parts.across, lane_parts.parts, lane_parts.places, &times, arrived);
-  } else if (p.clock.ordered()) {
-    p.clock.Pairwise(lane_parts.across, lane_parts.parts, false, false, &times, arrived);
+  if (how == Across::kHalving || p.clock.ordered()) {
+    ForLanes(p, lane_parts.across.size(), [&](size_t first, size_t number) {
+      const Teams teams(lane_parts.across.begin() + first, lane_parts.across.begin() + first + number);
+      const auto parts = absl::MakeConstSpan(lane_parts.parts).subspan(first, number);
+      Times end = times;
+      if (how == Across::kHalving) {
+        p.clock.Doubling(teams, parts, absl::MakeConstSpan(lane_parts.places).subspan(first, number), &end,
+                         arrived);
+      } else {
+        p.clock.Pairwise(teams, parts, false, false, &end, arrived);
+      }
+    });
   } else {
     p.clock.Pairwise(lane_parts.across, lane_parts.parts, false, false, &times);
     for (int lane = 0; lane < lanes.num_lanes(); ++lane) {
@@ -287,13 +317,17 @@ void HierarchicalAllToAll(Pricer& p) {
         const int gatherer = from[i % from.size()], scatterer = to[(i + to.size() / 2) % to.size()];
         Moment& now = ready[i * num_hosts + host];
         for (size_t m = 0; m < from.size() && stage == 0; ++m) {
-          if (from[m] != gatherer)
-            now = p.clock.Later(now, p.clock.Message(from[m], gatherer, block * to.size(), {}));
+          Moment came;
+          if (from[m] != gatherer) came = p.clock.Message(from[m], gatherer, block * to.size(), {});
+          // What a rank brings is sorted by destination; where that is not ordered, while more comes, but for a block.
+          if (p.clock.ordered()) came = p.clock.Copy(gatherer, block * to.size(), came);
+          now = p.clock.Later(now, came);
         }
-        if (stage == 0) now = p.clock.After(now, p.clock.CopyTime(block));
+        if (stage == 0 && !p.clock.ordered()) now = p.clock.After(now, p.clock.CopyTime(block));
         if (stage == 1) now = p.clock.Message(gatherer, scatterer, block * from.size() * to.size(), now);
         for (size_t m = 0; m < to.size() && stage == 2; ++m) {
           if (to[m] != scatterer) p.clock.Message(scatterer, to[m], block * from.size(), now);
+          if (to[m] == scatterer && p.clock.ordered()) p.clock.Copy(scatterer, block * from.size(), now);
         }
       }
     }

@@ -54,8 +54,8 @@ void ThroughLeaders(Pricer& p, bool sums, const In& in, const Across& across, co
     for (int host = 0; host < num_hosts; ++host) {
       const int to = (host + distance) % num_hosts;
       const size_t count = across(host, to);
-      came.back()[to] = p.clock.Message(p.Leader(host), p.Leader(to), count, pack(host, count),
-                                        sums ? have[to] : Moment{});
+      came.back()[to] =
+          p.clock.Message(p.Leader(host), p.Leader(to), count, pack(host, count), sums ? have[to] : Moment{});
       have[to] = p.clock.Later(have[to], came.back()[to]);
     }
   }

@@ -171,8 +171,8 @@ void Clock::Halving(const Teams& teams, absl::Span<const Parts> parts, Times* ti
         before[i] = now[i];
         const Times& has = waits ? before[i] : earlier[i];
         for (int m = 0, to = skip; m < p; ++m, to = to + 1 == p ? 0 : to + 1) {
-          now[i][to] = Message(teams[i][m], teams[i][to], parts[i].Range(m + skip, number), has[m],
-                               before[i][to]);
+          now[i][to] =
+              Message(teams[i][m], teams[i][to], parts[i].Range(m + skip, number), has[m], before[i][to]);
         }
       }
     }
@@ -261,8 +261,7 @@ void Clock::Doubling(const Teams& teams, absl::Span<const Parts> parts,
         ForMessages(parts[i], apart ? &places[i] : nullptr, m, 0, number, [&](int begin, int end) {
           const size_t count = parts[i].Range(m + begin, end - begin);
           if (count == 0) return;
-          const Moment came =
-              Message(teams[i][m], teams[i][to], count, held[i].Since(*this, m, begin, end));
+          const Moment came = Message(teams[i][m], teams[i][to], count, held[i].Since(*this, m, begin, end));
           if (arrived != nullptr) arrived(teams[i][to], count, came);
           held[i].Add(to, begin + skip, end + skip, came);
         });
@@ -286,7 +285,8 @@ void Clock::DoublingSum(const Teams& teams, absl::Span<const size_t> counts, Tim
   for (size_t i = 0; i < teams.size(); ++i) {
     const int folded = static_cast<int>(teams[i].size()) - core_of(teams[i]);
     for (int pair = 0; pair < folded; ++pair) {
-      const Moment came = Message(teams[i][2 * pair], teams[i][2 * pair + 1], counts[i], now[i][2 * pair]);
+      const Moment came = Message(teams[i][2 * pair], teams[i][2 * pair + 1], counts[i], now[i][2 * pair],
+                                  now[i][2 * pair + 1]);
       now[i][2 * pair + 1] = Later(now[i][2 * pair + 1], came);
     }
   }

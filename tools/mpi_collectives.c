@@ -10,8 +10,8 @@
 #include <string.h>
 
 enum { kAllReduce, kReduceScatterBlock, kAllGather, kAllToAll, kScatter, kBroadcast, kNumCalls };
-static const char* const kNames[kNumCalls] = {"allreduce", "reduce_scatter_block", "allgather",
-                                              "alltoall",  "scatter",              "bcast"};
+static const char* const kNames[kNumCalls] = {
+    "allreduce", "reduce_scatter_block", "allgather", "alltoall", "scatter", "bcast"};
 
 static void call(int which, const char* send, char* recv, int bytes, int ranks) {
   const int part = bytes / ranks / 4 * 4, whole = part * ranks;
@@ -43,7 +43,8 @@ static int by_value(const void* a, const void* b) {
 
 /* The median of `runs` calls, on rank 0. */
 static double median(int which, const char* send, char* recv, int bytes, int ranks, int runs) {
-  double *mine = malloc(sizeof(double) * (size_t)runs), *slowest = malloc(sizeof(double) * (size_t)runs), result;
+  double *mine = malloc(sizeof(double) * (size_t)runs), *slowest = malloc(sizeof(double) * (size_t)runs),
+         result;
   int run;
   if (mine == NULL || slowest == NULL) MPI_Abort(MPI_COMM_WORLD, 1);
   PMPI_Barrier(MPI_COMM_WORLD);
@@ -68,7 +69,8 @@ int main(int argc, char** argv) {
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   for (at = 2; at < argc; ++at) most = atoi(argv[at]) > most ? atoi(argv[at]) : most;
   if (most < 4 * ranks || atof(argv[1]) <= 0) {
-    if (rank == 0) fprintf(stderr, "mpi_collectives SECONDS BYTES..., of at least four bytes for each rank\n");
+    if (rank == 0)
+      fprintf(stderr, "mpi_collectives SECONDS BYTES..., of at least four bytes for each rank\n");
     MPI_Abort(MPI_COMM_WORLD, 1);
   }
   send = calloc((size_t)most, 1), recv = calloc((size_t)most, 1);

@@ -15,6 +15,8 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_rmaps_
 export OMPI_MCA_btl_vader_single_copy_mechanism=none
 # Open MPI and its plugins leave memory to the process's end.
 export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+# Ranks of tests are processes that leave by _exit: what is found there must end them to be seen.
+export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
 
 for preset in "${presets[@]}"; do
   echo "sanitize: $preset"

@@ -4,7 +4,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <map>
 #include <string>
 #include <vector>
 
@@ -74,24 +73,8 @@ double SimulatedSeconds(const Algorithm& algorithm, const Machine& machine, size
   return result->seconds;
 }
 
-// How far a price may be from the simulated time, as a share of it. The simulator gives links to what was posted first;
-// prices go by rounds. Where ranks run ahead of others into the next round, or messages of many rounds are posted at
-// once, the first takes longer than the second, by so much at most.
-double Tolerance(const Algorithm& algorithm) {
-  static const auto* const loose = new std::map<std::string, double>{{"all-gather/bruck", 0.27},
-                                                                     {"all-gather/hierarchical", 0.48},
-                                                                     {"all-gather/hierarchical_direct", 0.35},
-                                                                     {"all-gather/pairwise", 0.21},
-                                                                     {"all-gather/recursive_doubling", 0.17},
-                                                                     {"all-reduce/all_pair", 0.42},
-                                                                     {"all-to-all/bruck", 0.25},
-                                                                     {"all-reduce/double_tree", 0.19},
-                                                                     {"all-reduce/halving_doubling", 0.40},
-                                                                     {"all-reduce/hierarchical", 0.19},
-                                                                     {"broadcast/scatter_all_gather", 0.35}};
-  const auto at = loose->find(absl::StrCat(Name(algorithm.operation), "/", algorithm.name));
-  return at == loose->end() ? 0.15 : at->second;
-}
+// How far a price may be from the simulated time, as a share of it.
+constexpr double kTolerance = 0.06;
 
 class Prices : public ::testing::TestWithParam<size_t> {};
 
@@ -108,7 +91,7 @@ TEST_P(Prices, AgreeWithTheSimulator) {
       ASSERT_TRUE(price.ok()) << price.status();
       const std::string where = absl::StrCat(algorithm.name, ", ", hosts->size(), " ranks on ",
                                              hosts->num_hosts(), " hosts, ", count);
-      EXPECT_NEAR(price->seconds / simulated, 1, Tolerance(algorithm)) << where;
+      EXPECT_NEAR(price->seconds / simulated, 1, kTolerance) << where;
       EXPECT_NEAR(price->bytes, static_cast<double>(simulation.bytes), 1) << where;
       EXPECT_NEAR(price->remote_bytes, static_cast<double>(simulation.remote_bytes), 1) << where;
     }
