@@ -5,7 +5,7 @@
 set -euo pipefail
 usage="usage: tools/qsdp_text.sh TEXT_FILE [SHARDING] [RANKS] [STEPS]"
 text=$(realpath "${1:?$usage}")
-sharding=${2:-qsdp} ranks=${3:-4} steps=${4:-200}
+sharding=${2:-qsdp} ranks=${3:-4} steps=${4:-1000}
 cd "$(dirname "$0")/.."
 export PATH="$PWD/build/release/tools:$PATH" OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 command -v cohort >/dev/null || {

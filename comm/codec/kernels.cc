@@ -243,13 +243,15 @@ struct MinMax8 {
       constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
       return {kNan, kNan};
     }
-    // Halves first: the difference of the largest floats is none.
-    float middle = low * 0.5f + high * 0.5f, scale = high / 255.0f - low / 255.0f;
+    // The largest floats have no sum and no difference.
+    const bool wide = std::bit_cast<float>(largest) > kMost / 2;
+    const float middle = wide ? low * 0.5f + high * 0.5f : (low + high) * 0.5f;
+    float scale = wide ? high / 255.0f - low / 255.0f : (high - low) / 255.0f;
     if (kHalf * scale + middle > kMost || middle - kHalf * scale < -kMost) {
       scale = std::bit_cast<float>(std::bit_cast<uint32_t>(scale) - 1);
     }
-    float base = middle, at_zero = kHalf;
-    if (rounding == Rounding::kShift && std::bit_cast<float>(largest) < kMost / 2) {
+    float base = middle, at_zero = kHalf, centre = middle;
+    if (rounding == Rounding::kShift && !wide) {
       // Uniform in (-1/2, 1/2), of 24 bits.
       const float shift =
           (static_cast<float>(Numbers(random).At(random.block)[0] >> 8) + 0.5f) * 0x1p-24f - 0.5f;
@@ -261,15 +263,15 @@ struct MinMax8 {
     if (scale < kSmallestNormal) {
       for (size_t i = 0; i < kBlock; ++i) lifted[i] = values[i] * kLift;
       values = lifted;
-      middle *= kLift;
+      centre *= kLift;
       factor = scale > 0 ? 1 / (scale * kLift) : 0;
     }
     uint16_t drawn[kBlock];
     if (rounding == Rounding::kStochastic) {
       Draw<kBlock>(random, drawn);
-      Store<true>(values, middle, factor, at_zero, drawn, out);
+      Store<true>(values, centre, factor, at_zero, drawn, out);
     } else {
-      Store<false>(values, middle, factor, at_zero, drawn, out);
+      Store<false>(values, centre, factor, at_zero, drawn, out);
     }
     return {scale, base};
   }
