@@ -262,10 +262,11 @@ class Search {
     for (const auto& [reason, number] : ranking_.refused) {
       reasons.push_back(absl::StrCat(number, " ", reason));
     }
-    return absl::InvalidArgumentError(
-        absl::StrCat("no mesh of ", pricer_.ranks(), " ranks is legal",
-                     reasons.empty() ? ": the axes that are chosen do not divide them"
-                                     : absl::StrCat("; refused: ", absl::StrJoin(reasons, "; "))));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "no mesh of ", pricer_.ranks(), " ranks is legal",
+        reasons.empty() ? absl::StrCat(": what is chosen (", choices_.Complete(1).shape.DebugString(),
+                                       ") does not divide them")
+                        : absl::StrCat("; refused: ", absl::StrJoin(reasons, "; "))));
   }
 
   const Cluster& cluster_;
