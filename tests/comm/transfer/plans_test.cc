@@ -163,7 +163,7 @@ TEST(Lines, ArriveInOrderWithWhatTheyCarry) {
       ASSERT_NE(line, nullptr);
       EXPECT_EQ(line->op, static_cast<uint32_t>(taken++));
       ASSERT_EQ(line->bytes, inside.front().size());
-      ASSERT_EQ(std::memcmp(payload, inside.front().data(), line->bytes), 0);
+      ASSERT_TRUE(std::equal(inside.front().begin(), inside.front().end(), payload));
       inside.pop_front();
       consumer.Release();
     }
