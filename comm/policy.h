@@ -262,8 +262,8 @@ inline constexpr size_t kStagingBytes = 16 << 20;
 
 // Elements that share a scale. With its four bytes an int8 block takes 0.254 of the f32 bytes.
 inline constexpr size_t kCodecBlock = 256;
-// The same of codecs by the smallest and the largest value (the bucket of QSDP, Markov et al., 2023). Multiples of the
-// other: parts that are encoded apart begin at multiples of it whatever the codec.
+// The same of codecs by the smallest and the largest value (the bucket of QSDP, Markov et al., 2023).
+// Multiples of the other: parts that are encoded apart begin at multiples of it whatever the codec.
 inline constexpr size_t kCodecBucket = 1024;
 static_assert(kCodecBucket % kCodecBlock == 0);
 

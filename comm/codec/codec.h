@@ -12,9 +12,10 @@
 
 namespace cohort::comm {
 
-// X(enumerator, name, bits of an element, elements of a block, floats before them, codes of a block's extent, largest
-// error of nearest rounding as a part of the block's largest magnitude, description). Before the elements lies the scale,
-// and with two floats what code zero stands for. Codes reach from minus to plus the extent, or from 0 to it.
+// X(enumerator, name, bits of an element, elements of a block, floats before them, codes of a block's extent,
+// largest error of nearest rounding as a part of the block's largest magnitude, description). Before the
+// elements lies the scale, and with two floats what code zero stands for. Codes reach from minus to plus the
+// extent, or from 0 to it.
 #define COHORT_CODECS(X)                                                                                \
   X(kInt8, "int8", 8, policy::kCodecBlock, 1, 127, 0.5 / 127, "whole multiples -127..127 of the scale") \
   X(kInt4, "int4", 4, policy::kCodecBlock, 1, 7, 0.5 / 7, "whole multiples -7..7 of the scale")         \
@@ -32,9 +33,10 @@ enum class CodecKind : uint8_t {
 enum class Rounding : uint8_t {
   kNearest,     // to even
   kStochastic,  // up or down at random, such that the mean is the value; 16 random bits an element
-  // To the nearest point of the block's lattice after all of it was shifted by one random number of up to half a step
-  // either way. The mean is the value too, errors are at most half a step, and a block draws once. For weights (QSDP, Markov
-  // et al., 2023, section 4). Only where the wire has room for the shift: Codec::shifts().
+  // To the nearest point of the block's lattice after all of it was shifted by one random number of up to
+  // half a step either way. The mean is the value too, errors are at most half a step, and a block draws
+  // once. For weights (QSDP, Markov et al., 2023). Only where the wire has room for the shift:
+  // Codec::shifts().
   kShift,
 };
 
@@ -47,11 +49,11 @@ struct Encoding {
   uint32_t stream = 0;  // tells apart who encodes
 };
 
-// One row of the table. The encoded form of `count` elements is, block by block, its f32 header and the elements' bits; a
-// last block that is not full is as short as its elements. A block with a NaN or an infinity comes out as all NaN.
-// Where the largest magnitude M of a block is at least 2^-100, errors are at most max_error * M (nearest, shift) or twice
-// as much (stochastic); below, 2^-140 is added for what f32 cannot hold. A block whose M is above half of what f32 holds
-// is not shifted.
+// One row of the table. The encoded form of `count` elements is, block by block, its f32 header and the
+// elements' bits; a last block that is not full is as short as its elements. A block with a NaN or an
+// infinity comes out as all NaN. Where the largest magnitude M of a block is at least 2^-100, errors are at
+// most max_error * M (nearest, shift) or twice as much (stochastic); below, 2^-140 is added for what f32
+// cannot hold. A block whose M is above half of what f32 holds is not shifted.
 struct Codec {
   CodecKind kind;
   const char* name;

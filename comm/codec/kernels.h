@@ -14,8 +14,8 @@ struct BlockHeader {
   float scale, base;
 };
 
-// Encodes a codec's block of floats: its header, and block * bits / 8 bytes. `random`: the counter of the block's random
-// numbers, not looked at for rounding to nearest. All levels give the same bits.
+// Encodes a codec's block of floats: its header, and block * bits / 8 bytes. `random`: the counter of the
+// block's random numbers, not looked at for rounding to nearest. All levels give the same bits.
 struct BlockCounter {
   uint64_t seed;
   uint64_t step;

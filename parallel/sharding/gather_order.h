@@ -1,5 +1,5 @@
-// When parameter groups and their gradients are whole: which gathers start, which sums must be over and what is freed at
-// each of the decoder's hooks. Pure values, run by the engine and by what predicts its memory.
+// When parameter groups and their gradients are whole: which gathers start, which sums must be over and what
+// is freed at each of the decoder's hooks. Pure values, run by the engine and by what predicts its memory.
 #pragma once
 
 #include <cstddef>
@@ -49,11 +49,11 @@ class GatherOrder {
   int forward_ = -1;  // the last group whose forward began
 };
 
-// Whole gradients of a group leave when its backward is over, and their sum goes on behind what comes next. Their memory
-// goes at a hook that does not depend on how fast the network was, so that what a rank holds is known beforehand: at the
-// next use but one, or, where the head's backward or its own comes first, before that. So beside the gradients that
-// are being made there are those of one other group at most, and none beside the head's; and the embedding's have all of
-// the next micro-batch's forward for their sum.
+// Whole gradients of a group leave when its backward is over, and their sum goes on behind what comes next.
+// Their memory goes at a hook that does not depend on how fast the network was, so that what a rank holds is
+// known beforehand: at the next use but one, or, where the head's backward or its own comes first, before
+// that. So beside the gradients that are being made there are those of one other group at most, and none
+// beside the head's; and the embedding's have all of the next micro-batch's forward for their sum.
 class GradientOrder {
  public:
   explicit GradientOrder(const GroupLayout& layout) : layout_(layout) {}

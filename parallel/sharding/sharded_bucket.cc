@@ -13,8 +13,9 @@ using runtime::Tensor;
 
 namespace {
 
-// A shift of the lattice, whose errors within a block go together, is what QSDP's proof of convergence asks of weights
-// (Markov et al., 2023, section 4); where the codec's wire has no room for it, each element is rounded at random.
+// A shift of the lattice, whose errors within a block go together, is what QSDP's proof of convergence asks
+// of weights (Markov et al., 2023); where the codec's wire has no room for it, each element is
+// rounded at random.
 comm::Rounding GatherRounding(comm::CodecKind codec) {
   return comm::GetCodec(codec).shifts() ? comm::Rounding::kShift : comm::Rounding::kStochastic;
 }

@@ -52,7 +52,8 @@ class ShardedBucket {
   void StartPublish();
   bool PublishDone() const { return publish_.Done(); }
   absl::Status WaitPublished();
-  // A gather: its memory is taken; once new values are spread it starts, and after WaitGather the parts' values are whole.
+  // A gather: its memory is taken; once new values are spread it starts, and after WaitGather the parts'
+  // values are whole.
   void BeginGather();
   void StartGather();
   absl::Status WaitGather();

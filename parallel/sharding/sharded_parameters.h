@@ -27,11 +27,11 @@ struct OwnedRun {
   int64_t first, count;
 };
 
-// Gathers are started a group ahead of their use and freed after it; sums of gradients are started when a group's
-// backward is over and go on behind the next ones. A step is
+// Gathers are started a group ahead of their use and freed after it; sums of gradients are started when a
+// group's backward is over and go on behind the next ones. A step is
 //
-//   BeginStep; the decoder's forwards and backwards, which may interleave; Finish; the optimizer over slices();
-//   StartPublish, which goes on behind the next forward.
+// BeginStep; the decoder's forwards and backwards, which may interleave; Finish; the optimizer over slices();
+// StartPublish, which goes on behind the next forward.
 //
 // Every call is made by all ranks of a stage in the same order; errors are the communicator's. One thread.
 class ShardedParameters {
@@ -61,8 +61,8 @@ class ShardedParameters {
   // Waits for everything under way, frees what is whole; the first error. After each step and evaluation, also after
   // an error.
   absl::Status Finish();
-  // Starts to spread what the optimizer wrote, in the order of the next forward, each group of which waits for its own
-  // values. Errors are those of that forward, or of Finish.
+  // Starts to spread what the optimizer wrote, in the order of the next forward, each group of which waits
+  // for its own values. Errors are those of that forward, or of Finish.
   void StartPublish();
 
   // What this rank updates: a slice for each bucket of parameters, perhaps empty, the same ones in the same order on
