@@ -70,12 +70,10 @@ class PairMeasurement {
       for (int i = 0; i < policy::kMeasuredExchanges; ++i) COHORT_RETURN_IF_ERROR(group_.Barrier().Wait());
       one = std::min(one, (Now() - begin) / policy::kMeasuredExchanges);
       begin = Now();
-      for (int i = 0; i < policy::kMeasuredExchanges / 4; ++i) {
-        std::vector<Work> works;
-        for (int m = 0; m < policy::kMeasuredAtOnce; ++m) works.push_back(group_.Barrier());
-        for (const Work& work : works) COHORT_RETURN_IF_ERROR(work.Wait());
-      }
-      burst = std::min(burst, (Now() - begin) / (policy::kMeasuredExchanges / 4));
+      std::vector<Work> works;
+      for (int m = 0; m < policy::kMeasuredAtOnce; ++m) works.push_back(group_.Barrier());
+      for (const Work& work : works) COHORT_RETURN_IF_ERROR(work.Wait());
+      burst = std::min(burst, Now() - begin);
     }
     MeasuredLink link;
     link.gap = std::clamp((burst - one) / (policy::kMeasuredAtOnce - 1), 1e-9, one);
