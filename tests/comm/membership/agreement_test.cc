@@ -135,7 +135,7 @@ class Network {
       }
       nodes_[to].mail.push_back({i, at, std::move(message)});
     }
-    return now_ < node.crashes + 50 || node.crashes == INT64_MAX || Die(i);
+    return node.crashes == INT64_MAX || now_ < node.crashes + 50 || Die(i);
   }
 
   bool Die(int i) {
