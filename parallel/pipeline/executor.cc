@@ -32,7 +32,7 @@ absl::Status Where(const absl::Status& status, const Action& action) {
 struct Executor::Step {
   absl::Span<const TokenBatch> micro_batches;
   const runtime::LossScale& scale;
-  std::vector<LossSums>& sums;
+  std::vector<std::vector<LossSums>>& sums;  // [stage][micro-batch]
   std::map<std::pair<int, int>, std::unique_ptr<runtime::Decoder::Saved>> saved =
       {};                             // by (stage, micro-batch)
   std::vector<Message> awaited = {};  // from other ranks, in the order in which they are needed
@@ -191,7 +191,8 @@ absl::Status Executor::Run(const Schedule& schedule, absl::Span<const TokenBatch
 absl::Status Executor::Evaluate(const TokenBatch& micro_batch, std::vector<LossSums>& sums) {
   sums.assign(static_cast<size_t>(stages()), {});
   const runtime::LossScale scale;
-  Step step{.micro_batches = absl::MakeConstSpan(&micro_batch, 1), .scale = scale, .sums = sums};
+  std::vector<std::vector<LossSums>> none;
+  Step step{.micro_batches = absl::MakeConstSpan(&micro_batch, 1), .scale = scale, .sums = none};
   const auto run = [&](int stage, runtime::Decoder& decoder) -> absl::Status {
     const Message message{stage, 0, Direction::kForward};
     COHORT_ASSIGN_OR_RETURN(const Tensor x, Take(message, step));

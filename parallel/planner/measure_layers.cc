@@ -30,8 +30,8 @@ class PartAlone final : public runtime::TensorGroup {
   int rank() const override { return 0; }
   int size() const override { return size_; }
   // The rows that are here stand for all.
-  absl::StatusOr<Tensor> GatherRows(const Tensor& x, int64_t total) override {
-    if (size_ == 1) return x;
+  runtime::RowsInFlight StartGatherRows(const Tensor& x, int64_t total) override {
+    if (size_ == 1) return runtime::RowsInFlight(x);
     const Tensor all = Tensor::Empty(x.device(), {total, x.dim(1)}, x.dtype());
     const size_t row = x.bytes() / static_cast<size_t>(std::max<int64_t>(1, x.dim(0)));
     for (int64_t to = 0; to < total; to += x.dim(0)) {
@@ -39,10 +39,10 @@ class PartAlone final : public runtime::TensorGroup {
       std::memcpy(static_cast<char*>(all.raw()) + static_cast<size_t>(to) * row, x.raw(),
                   static_cast<size_t>(rows) * row);
     }
-    return all;
+    return runtime::RowsInFlight(all);
   }
-  absl::StatusOr<Tensor> ReduceScatterRows(const Tensor& y) override {
-    return size_ == 1 ? y : y.Slice(0, runtime::RowsOf(y.dim(0), 0, size_).end).Clone();
+  runtime::RowsInFlight StartReduceScatterRows(const Tensor& y) override {
+    return runtime::RowsInFlight(size_ == 1 ? y : y.Slice(0, runtime::RowsOf(y.dim(0), 0, size_).end).Clone());
   }
   absl::Status Sum(const Tensor&) override { return absl::OkStatus(); }
   absl::Status Max(const Tensor&) override { return absl::OkStatus(); }
