@@ -20,7 +20,9 @@ absl::StatusOr<v1::TrainConfig> WithPlannedMesh(v1::TrainConfig config,
                                                 comm::Communicator& world) {
   namespace planner = parallel::planner;
   const auto begin = std::chrono::steady_clock::now();
-  COHORT_ASSIGN_OR_RETURN(const planner::Choices choices, planner::ChoicesOf(config));
+  COHORT_ASSIGN_OR_RETURN(planner::Choices choices, planner::ChoicesOf(config));
+  // As long as checkpoints of training hold only optimizer state that is whole on a rank.
+  if (!choices.sharding.has_value()) choices.sharding = "ddp";
   const auto compute = ParseDataType(defaults.config.train().dtype());
   COHORT_CHECK(compute.has_value(), "a validated config has dtype %s",
                defaults.config.train().dtype().c_str());
