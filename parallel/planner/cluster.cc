@@ -118,10 +118,15 @@ absl::Status MeasureSharing(comm::Communicator& world, runtime::Device& device, 
   COHORT_RETURN_IF_ERROR(AgreeOnSuccess(world, status, "measuring what ranks take from each other"));
   COHORT_ASSIGN_OR_RETURN(const double meeting, Largest(world, *met));
   // And without anything to compute.
-  const auto begin = std::chrono::steady_clock::now();
-  for (int i = 0; i < runs && status.ok(); ++i) status = meet();
+  std::vector<double> seconds(static_cast<size_t>(runs));
+  for (double& one : seconds) {
+    const auto begin = std::chrono::steady_clock::now();
+    status.Update(meet());
+    one = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  }
   COHORT_RETURN_IF_ERROR(AgreeOnSuccess(world, status, "measuring what ranks take from each other"));
-  const double idle = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count() / runs;
+  std::sort(seconds.begin(), seconds.end());
+  const double idle = seconds[seconds.size() / 2];
   COHORT_ASSIGN_OR_RETURN(cluster.meeting, Largest(world, idle));
   cluster.cores = std::clamp(numbers[0] / together, 1e-3, 1.0);
   cluster.drift = std::max(0.0, meeting - together - cluster.meeting);

@@ -23,6 +23,13 @@ using Clock = std::chrono::steady_clock;
 
 double Since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
 
+// One stall among many must not count.
+double Middle(std::vector<double> seconds) {
+  COHORT_CHECK(!seconds.empty(), "nothing was measured");
+  std::sort(seconds.begin(), seconds.end());
+  return seconds[seconds.size() / 2];
+}
+
 // The first of `size` parts, whose others answer at once: what is here computes as it would among them.
 class PartAlone final : public runtime::TensorGroup {
  public:
@@ -211,12 +218,14 @@ absl::StatusOr<BlockLoad> BlockLoad::Create(const ModelCost& model, runtime::Dev
 }
 
 absl::StatusOr<double> BlockLoad::Run(int times, const std::function<absl::Status()>& meet) {
-  const auto begin = Clock::now();
+  std::vector<double> seconds;
   for (int i = 0; i < times; ++i) {
+    const auto begin = Clock::now();
     COHORT_RETURN_IF_ERROR(RunOnce(state_->stack, state_->batch).status());
     if (meet) COHORT_RETURN_IF_ERROR(meet());
+    seconds.push_back(Since(begin));
   }
-  return Since(begin) / times;
+  return Middle(std::move(seconds));
 }
 
 double MeasureUpdate(runtime::Device& device, DataType compute) {
@@ -232,8 +241,7 @@ double MeasureUpdate(runtime::Device& device, DataType compute) {
     device.Synchronize();
     if (i > 0) times.push_back(Since(begin));
   }
-  std::sort(times.begin(), times.end());
-  return times[times.size() / 2] / static_cast<double>(size);
+  return Middle(std::move(times)) / static_cast<double>(size);
 }
 
 }  // namespace cohort::parallel::planner

@@ -35,7 +35,8 @@ class BlockLoad {
   BlockLoad(BlockLoad&&) noexcept;
   ~BlockLoad();
 
-  // Mean seconds of a forward and a backward of all of them, and of `meet` after each where it is not null.
+  // The middle one of so many times, in seconds, of a forward and a backward of all of them, and of `meet` after each
+  // where it is not null.
   absl::StatusOr<double> Run(int times, const std::function<absl::Status()>& meet = nullptr);
 
  private:

@@ -360,6 +360,11 @@ std::string MeshRanking::Why(const Cluster& cluster) const {
     absl::StrAppend(&text,
                     absl::StrFormat("Data parallelism alone does not fit: it needs %.3g GB on every rank.\n",
                                     data_parallel->price.memory.total() / 1e9));
+  } else if (data_parallel.has_value() && data_parallel->seconds() < first.seconds()) {
+    absl::StrAppend(
+        &text, absl::StrFormat("Data parallelism alone, which was not among the choices, takes %.2f times "
+                               "as long.\n",
+                               data_parallel->seconds() / first.seconds()));
   } else if (data_parallel.has_value()) {
     absl::StrAppend(&text, absl::StrFormat("Data parallelism alone takes %.2f times as long, %s.\n",
                                            data_parallel->seconds() / first.seconds(),
