@@ -115,7 +115,9 @@ class SecondAttention final : public AttentionCore {
       return Tensor::Zeros(device, like.shape(), device.state_dtype());
     };
     const Tensor dqueries = zeros(kept.q), dkeys = zeros(kept.k), dvalues = zeros(kept.v);
-    ops.AttentionPartGrad(dy, kept.q, kept.k, kept.v, kept.y, kept.lse, offsets_, key_offsets_, positions_,
+    const Tensor delta = Tensor::Empty(device, kept.lse.shape(), kept.lse.dtype());
+    ops.AttentionDelta(dy, kept.y, delta);
+    ops.AttentionPartGrad(dy, kept.q, kept.k, kept.v, kept.lse, delta, offsets_, key_offsets_, positions_,
                           key_positions_, kept.scale, dqueries, dkeys, dvalues);
     const int64_t handed = dkeys.dim(0) - dk.dim(0);
     ops.Copy(dqueries, dq);

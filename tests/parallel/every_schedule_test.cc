@@ -269,12 +269,12 @@ TEST(EverySchedule, WhatCannotBeIsRefusedWithItsNumbers) {
     std::string said;
   };
   const Refused refused[] = {
-      {{.schedule = "gpipe", .stages_per_rank = 3, .shape = two}, "6 pipeline stages for 5 blocks"},
+      {{.schedule = "gpipe", .stages_per_rank = 3, .shape = two}, "6 stages, and the model has 5 blocks"},
       {{.schedule = "zb-h1", .stages_per_rank = 2, .shape = two},
        "zb-h1 cannot have 2 stages a rank: it has one"},
       {{.schedule = "zb-v", .stages_per_rank = 1, .shape = two}, "zb-v cannot have 1 stage a rank"},
       {{.schedule = "interleaved", .shape = two}, "interleaved cannot have 1 stage a rank: with one"},
-      {{.schedule = "gpipe", .stages_per_rank = 0, .shape = two}, "must be 1 or more, not 2, 0 and 7"},
+      {{.schedule = "gpipe", .stages_per_rank = 0, .shape = two}, "parallel.stages_per_rank is 0; it must be 1 or more"},
       {{.schedule = "2f2b", .shape = two}, "no pipeline schedule is called '2f2b'; there are gpipe, 1f1b"},
       {{.schedule = "1f1b", .shape = two, .costs = {{1, 2, 3}, 0, 0}}, "costs of 3 blocks for a model of 5"},
       {{.schedule = good.path(), .batch = 4, .shape = two},
