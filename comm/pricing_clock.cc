@@ -186,6 +186,10 @@ Price Clock::price() {
 
 void Clock::RingBySlowest(const Team& team, const Parts& parts, int rounds, size_t pieces, int sharing,
                           bool coupled, Times* times) {
+  if (ordered()) {
+    by_slowest_ = true;
+    return;
+  }
   const int p = static_cast<int>(team.size());
   if (p == 1) return;
   const double steps = static_cast<double>(rounds) * (p - 1);
@@ -215,6 +219,10 @@ void Clock::RingBySlowest(const Team& team, const Parts& parts, int rounds, size
 
 void Clock::PairwiseBySlowest(const Team& team, const Parts& parts, bool to_owner, bool chained,
                               Times* times) {
+  if (ordered()) {
+    by_slowest_ = true;
+    return;
+  }
   const int p = static_cast<int>(team.size());
   const double count = static_cast<double>(parts.total()) / p;
   const HostMap& hosts = *machine_.hosts;

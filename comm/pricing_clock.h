@@ -87,10 +87,14 @@ class Clock {
   size_t replayed() const { return replayed_; }
   bool ordered() const { return ordered_ > 0; }
   // There was more than may be ordered: the price means nothing.
-  bool too_many() const { return ordered() && graph_.size() > ordered_; }
+  bool too_many() const { return ordered() && (by_slowest_ || graph_.size() > ordered_); }
 
-  Moment Later(Moment a, Moment b) { return ordered() ? graph_.Later(a, b) : a.at < b.at ? b : a; }
+  Moment Later(Moment a, Moment b) {
+    if (!ordered()) return a.at < b.at ? b : a;
+    return too_many() ? a : graph_.Later(a, b);
+  }
   Moment After(Moment begin, double seconds) {
+    if (too_many()) return begin;
     return ordered() ? graph_.After(begin, seconds) : Moment{begin.at + seconds};
   }
   Moment Latest(absl::Span<const Moment> all);
@@ -182,6 +186,7 @@ class Clock {
   const size_t links_;                                       // between hosts
   std::vector<LinkTimes> out_[kNumLevels], in_[kNumLevels];  // by level and link
   Graph graph_;
+  bool by_slowest_ = false;  // a pattern was too long to be ordered
   double drift_;
   double stretch_ = 1;  // of bytes between hosts
   std::vector<double> host_bytes_;
