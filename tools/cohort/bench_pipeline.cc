@@ -322,6 +322,8 @@ void AddBenchPipeline(CLI::App& bench, const Selected& selected) {
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
   app->add_flag("--recompute", flags->recompute, "Keep each block's input alone");
+  app->add_flag("--measured-costs", flags->measured_costs,
+                "Deal the blocks to the stages by what each takes here, not by their parameters");
   app->add_option("--svg", flags->svg,
                   "Draw the measured timelines beside the simulated ones into this file");
   app->callback([=] { selected([=] { return BenchPipeline(*flags); }); });

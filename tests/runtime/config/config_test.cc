@@ -62,7 +62,8 @@ TEST(DefaultsTest, AsTheSchemasCommentsSay) {
           "  weight_decay: 0.1}\n"
           "schedule: {decay: cosine, warmup_steps: 10, min_lr_ratio: 0.1, wsd_decay_ratio: 0.2}\n"
           "parallel: {expert: 1, timeout_seconds: 120, pipeline: 1, context: 1, tensor: 1, schedule: 1f1b,\n"
-          "  context_split: zigzag, context_way: ring, shard: 2, sharding: ddp, hybrid_tokens: 0}\n"
+          "  context_split: zigzag, context_way: ring, split_batch: false, shard: 2, sharding: ddp, "
+          "hybrid_tokens: 0}\n"
           "checkpoint: {every: 0, keep: 2, resume: true, shard_megabytes: 2048}\n"
           "metrics: {tensorboard: true, log_every: 10, trace_steps: 0}\n",
           "f", expected)
