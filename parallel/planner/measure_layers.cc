@@ -49,7 +49,8 @@ class PartAlone final : public runtime::TensorGroup {
     return runtime::RowsInFlight(all);
   }
   runtime::RowsInFlight StartReduceScatterRows(const Tensor& y) override {
-    return runtime::RowsInFlight(size_ == 1 ? y : y.Slice(0, runtime::RowsOf(y.dim(0), 0, size_).end).Clone());
+    return runtime::RowsInFlight(size_ == 1 ? y
+                                            : y.Slice(0, runtime::RowsOf(y.dim(0), 0, size_).end).Clone());
   }
   absl::Status Sum(const Tensor&) override { return absl::OkStatus(); }
   absl::Status Max(const Tensor&) override { return absl::OkStatus(); }

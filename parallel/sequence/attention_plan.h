@@ -61,7 +61,7 @@ class PairTable {
   X(kHeads, "tokens of this rank, heads of the peer: q, k, v; backward: dy")     \
   X(kTokens, "heads of this rank, tokens of the peer: y; backward: dq, dk, dv")  \
   X(kKeyValue, "k, v of `block`")                                                \
-  X(kQuery, "q of `block`; backward: q, dy, lse, delta")                            \
+  X(kQuery, "q of `block`; backward: q, dy, lse, delta")                         \
   X(kOutput, "y, lse of `block` after the keys of `keys` alone")                 \
   X(kKeyValueGrad, "the sum of dk, dv of `block` over the ranks it has visited") \
   X(kQueryGrad, "dq of `block` after the keys of `keys` alone")

@@ -131,7 +131,8 @@ TEST_P(MoeLayerTest, TakesABatchOfNoTokens) {
   const Tensor none = Tensor::Empty(ReferenceDevice(), {0, config.hidden_size}, DataType::kF64);
   std::unique_ptr<FeedForward::Saved> saved;
   LossSums sums;
-  const auto y = test.layer->Forward({.x = none, .batch = &batch, .offsets = batch.offsets, .scale = kScale}, &saved, &sums);
+  const auto y = test.layer->Forward({.x = none, .batch = &batch, .offsets = batch.offsets, .scale = kScale},
+                                     &saved, &sums);
   ASSERT_TRUE(y.ok()) << y.status();
   const auto dx = test.layer->BackwardInput(none, *saved, {});
   ASSERT_TRUE(dx.ok()) << dx.status();
@@ -157,7 +158,8 @@ TEST(MoeLayer, LossesAreTheSameHoweverTheSequencesAreDivided) {
     for (const int length : lengths) tokens += length;
     const TokenBatch batch = runtime::RandomBatch(ReferenceDevice(), lengths, config.vocab_size, 3);
     const auto y = test.layer->Forward(
-        {.x = x.Slice(begin, begin + tokens), .batch = &batch, .offsets = batch.offsets, .scale = kScale}, nullptr, &sums);
+        {.x = x.Slice(begin, begin + tokens), .batch = &batch, .offsets = batch.offsets, .scale = kScale},
+        nullptr, &sums);
     EXPECT_TRUE(y.ok()) << y.status();
     return ToHost(*y);
   };

@@ -104,7 +104,7 @@ class BenchTest(CohortTest):
         # One rank has one of every stage.
         self.assertEqual(len(self.rows("pipeline", "--schedules", "1f1b,interleaved", "--turns", 1, "--sequence", 16,
                                        "--measured-costs", *SMALL)), 2)
-        self.assertIn("6 pipeline stages for 5 blocks",
+        self.assertIn("6 stages, and the model has 5 blocks",
                       self.fails("bench", "pipeline", "--schedules", "interleaved", "--stages-per-rank", 3, *SMALL, "--set",
                                  "model.num_hidden_layers=5", ranks=2))
 

@@ -77,7 +77,8 @@ int main(int argc, char** argv) {
 
   require(cohort_comm_epoch(comm) == 0 && cohort_comm_members(comm, members, 64) == COHORT_OK, "members");
   for (i = 0; i < size; ++i) require(members[i] == i, "numbers as they were created");
-  require(cohort_comm_members(comm, members, size - 1) == COHORT_INVALID_ARGUMENT, "room for too few members");
+  require(cohort_comm_members(comm, members, size - 1) == COHORT_INVALID_ARGUMENT,
+          "room for too few members");
   require(cohort_comm_members(comm, NULL, size) == COHORT_INVALID_ARGUMENT, "members to NULL");
   require(cohort_comm_members(NULL, members, 64) == COHORT_INVALID_ARGUMENT, "members of NULL");
 
