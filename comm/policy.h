@@ -222,11 +222,8 @@ inline constexpr double kMeasuredNoise = 1.03;
 // Pairs of hosts that measure, side by side.
 inline constexpr int kMeasuredPairs = 4;
 inline constexpr int kMeasuredRoundTrips = 12;
-// Exchanges of small messages, as rounds of collectives are: so many one after the other, which show the latency, and so
-// many at once, which show the gap; the quickest of so many turns counts.
-inline constexpr int kMeasuredExchanges = 4;
-inline constexpr int kMeasuredAtOnce = 8;
-inline constexpr int kMeasuredTurns = 20;
+// Small messages back to back, whose rate is the gap.
+inline constexpr uint64_t kMeasuredBurst = 32;
 // Large ones grow fourfold from the first size to the most, until one takes a fourth of this many seconds.
 inline constexpr size_t kMeasuredFirstBytes = 64 << 10;
 inline constexpr size_t kMeasuredMostBytes = 4 << 20;

@@ -1,6 +1,5 @@
 // How groups come by their tuners.
-#include <optional>
-#include <vector>
+#include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -22,18 +21,13 @@ absl::Status GroupCommunicator::MeasurePrices(Rendezvous& rendezvous, absl::Time
   std::vector<int> measurers;
   for (const MeasuredPair& pair : pairs) measurers.push_back(pair.measurer);
   std::vector<MeasuredLink> links;
-  for (const MeasuredPair& pair : pairs) {
+  {
     // A group of its own: what fails there has no consequences here.
-    const auto context = engine_->NextContext();
-    if (rank() != pair.measurer && rank() != pair.partner) continue;
-    GroupCommunicator group(
-        engine_, engine_->AddGroup(context, {pair.measurer, pair.partner}, rank() == pair.measurer ? 0 : 1),
-        {.timeout = policy::kMeasuringTimeout}, tuning_);
-    absl::StatusOr<std::optional<MeasuredLink>> link = MeasurePair(group);
-    // What could not be measured is left out; the measurer hears of what the partner met.
-    if (!link.ok() || !link->has_value()) continue;
-    (*link)->distance = pair.distance;
-    links.push_back(**link);
+    std::vector<int> members(size());
+    std::iota(members.begin(), members.end(), 0);
+    GroupCommunicator group(engine_, engine_->AddGroup(engine_->NextContext(), std::move(members), rank()),
+                            {.timeout = policy::kMeasuringTimeout}, tuning_);
+    links = MeasureLinks(group, pairs);
   }
   auto tuning = std::make_shared<TuningInputs>(*tuning_);
   COHORT_ASSIGN_OR_RETURN(tuning->prices_text,

@@ -16,8 +16,10 @@ double Now() {
 
 class PairMeasurement {
  public:
-  explicit PairMeasurement(Communicator& group) : group_(group), peer_(1 - group.rank()) {}
+  PairMeasurement(Communicator& group, const MeasuredPair& pair)
+      : group_(group), peer_(group.rank() == pair.measurer ? pair.partner : pair.measurer) {}
 
+  // The least of some round trips, halved: what is more is somebody else's.
   absl::StatusOr<MeasuredLink> Measure() {
     double least = 1e9;
     for (int i = 0; i < policy::kMeasuredRoundTrips; ++i) {
@@ -26,16 +28,19 @@ class PairMeasurement {
       COHORT_RETURN_IF_ERROR(Recv(1));
       if (i > 0) least = std::min(least, Now() - begin);  // the first one may connect
     }
-    COHORT_ASSIGN_OR_RETURN(MeasuredLink link, Exchanges());
+    MeasuredLink link;
+    link.latency = least / 2;
+    COHORT_ASSIGN_OR_RETURN(const double burst, Stream(policy::kMeasuredBurst, 1, link.latency));
+    link.gap = burst / policy::kMeasuredBurst;
     // Long enough that the link's buffers do not count, if that does not take long.
     double seconds = 0;
     size_t bytes = policy::kMeasuredFirstBytes;
     for (;; bytes *= 4) {
-      COHORT_ASSIGN_OR_RETURN(seconds, Stream(bytes, least));
+      COHORT_ASSIGN_OR_RETURN(seconds, Stream(1, bytes, link.latency));
       if (bytes >= policy::kMeasuredMostBytes || 4 * seconds > policy::kMeasuredSeconds) break;
     }
     link.seconds_per_byte = seconds / static_cast<double>(bytes);
-    COHORT_RETURN_IF_ERROR(Ask(0));
+    COHORT_RETURN_IF_ERROR(Ask({0, 0}));
     return link;
   }
 
@@ -45,54 +50,45 @@ class PairMeasurement {
       COHORT_RETURN_IF_ERROR(Recv(1));
       COHORT_RETURN_IF_ERROR(Send(1));
     }
-    COHORT_RETURN_IF_ERROR(Exchanges().status());
     for (;;) {
-      uint64_t bytes = 0;
-      COHORT_RETURN_IF_ERROR(group_.Recv(&bytes, 1, DataType::kI64, peer_).Wait());
-      if (bytes == 0) return absl::OkStatus();
-      if (buffer_.size() < bytes) buffer_.resize(bytes);
-      COHORT_RETURN_IF_ERROR(Recv(bytes));
+      uint64_t asked[2] = {0, 0};
+      COHORT_RETURN_IF_ERROR(group_.Recv(asked, 2, DataType::kI64, peer_).Wait());
+      if (asked[0] == 0) return absl::OkStatus();
+      std::vector<Work> works;
+      if (buffer_.size() < asked[1]) buffer_.resize(asked[1]);
+      for (uint64_t i = 0; i < asked[0]; ++i) {
+        works.push_back(group_.Recv(buffer_.data(), asked[1], DataType::kU8, peer_));
+      }
+      for (const Work& work : works) COHORT_RETURN_IF_ERROR(work.Wait());
       COHORT_RETURN_IF_ERROR(Send(1));
     }
   }
 
  private:
+  struct Asked {
+    uint64_t messages, bytes;
+  };
+
   absl::Status Send(size_t bytes) { return group_.Send(buffer_.data(), bytes, DataType::kU8, peer_).Wait(); }
   absl::Status Recv(size_t bytes) { return group_.Recv(buffer_.data(), bytes, DataType::kU8, peer_).Wait(); }
-  absl::Status Ask(uint64_t bytes) { return group_.Send(&bytes, 1, DataType::kI64, peer_).Wait(); }
+  absl::Status Ask(Asked asked) { return group_.Send(&asked, 2, DataType::kI64, peer_).Wait(); }
 
-  // A barrier of two is a message each way. One after the other takes latency and gap each, several at once the latency
-  // once and the gap of each. The least of some turns: what is more is somebody else's.
-  absl::StatusOr<MeasuredLink> Exchanges() {
-    double one = 1e9, burst = 1e9;
-    for (int turn = 0; turn < policy::kMeasuredTurns; ++turn) {
-      double begin = Now();
-      for (int i = 0; i < policy::kMeasuredExchanges; ++i) COHORT_RETURN_IF_ERROR(group_.Barrier().Wait());
-      one = std::min(one, (Now() - begin) / policy::kMeasuredExchanges);
-      begin = Now();
-      std::vector<Work> works;
-      for (int m = 0; m < policy::kMeasuredAtOnce; ++m) works.push_back(group_.Barrier());
-      for (const Work& work : works) COHORT_RETURN_IF_ERROR(work.Wait());
-      burst = std::min(burst, Now() - begin);
-    }
-    MeasuredLink link;
-    link.gap = std::clamp((burst - one) / (policy::kMeasuredAtOnce - 1), 1e-9, one);
-    link.latency = std::max(one - link.gap, 1e-9);
-    return link;
-  }
-
-  // How long it takes until so many bytes have come, without the round trip of the first and of the answer.
-  absl::StatusOr<double> Stream(size_t bytes, double round_trip) {
+  // How long it takes until so many messages have come, without the latencies of the first and of the answer.
+  absl::StatusOr<double> Stream(uint64_t messages, size_t bytes, double latency) {
     if (buffer_.size() < bytes) buffer_.resize(bytes);
     double least = 1e9;
     for (int i = 0; i < 2; ++i) {
-      COHORT_RETURN_IF_ERROR(Ask(bytes));
+      COHORT_RETURN_IF_ERROR(Ask({messages, bytes}));
       const double begin = Now();
-      COHORT_RETURN_IF_ERROR(Send(bytes));
+      std::vector<Work> works;
+      for (uint64_t m = 0; m < messages; ++m) {
+        works.push_back(group_.Send(buffer_.data(), bytes, DataType::kU8, peer_));
+      }
+      for (const Work& work : works) COHORT_RETURN_IF_ERROR(work.Wait());
       COHORT_RETURN_IF_ERROR(Recv(1));
       least = std::min(least, Now() - begin);
     }
-    return std::max(least - round_trip, 1e-9);
+    return std::max(least - 2 * latency, 1e-9);
   }
 
   Communicator& group_;
@@ -124,11 +120,20 @@ std::vector<MeasuredPair> PairsToMeasure(const HostMap& hosts) {
   return pairs;
 }
 
-absl::StatusOr<std::optional<MeasuredLink>> MeasurePair(Communicator& group) {
-  PairMeasurement measurement(group);
-  if (group.rank() == 0) return measurement.Measure();
-  COHORT_RETURN_IF_ERROR(measurement.Answer());
-  return std::nullopt;
+std::vector<MeasuredLink> MeasureLinks(Communicator& group, const std::vector<MeasuredPair>& pairs) {
+  std::vector<MeasuredLink> links;
+  for (const MeasuredPair& pair : pairs) {
+    PairMeasurement measurement(group, pair);
+    if (group.rank() == pair.measurer) {
+      absl::StatusOr<MeasuredLink> link = measurement.Measure();
+      if (!link.ok()) continue;
+      link->distance = pair.distance;
+      links.push_back(*link);
+    } else if (group.rank() == pair.partner) {
+      (void)measurement.Answer();  // the measurer hears of it
+    }
+  }
+  return links;
 }
 
 }  // namespace cohort::comm

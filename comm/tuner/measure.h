@@ -1,10 +1,8 @@
 // Measures what messages cost, between a few pairs of ranks, when a communicator is made.
 #pragma once
 
-#include <optional>
 #include <vector>
 
-#include "absl/status/statusor.h"
 #include "comm/communicator.h"
 #include "comm/tuner/agreement.h"
 
@@ -21,11 +19,8 @@ struct MeasuredPair {
 // the other.
 std::vector<MeasuredPair> PairsToMeasure(const HostMap& hosts);
 
-// This rank's part in a pair: `group` is these two, the measurer first, and is used for nothing else; its timeout ends
-// what goes wrong. To the measurer, what it found, without its distance; to the partner, nullopt.
-//
-// The latency and the gap are those of messages that both send at once and nobody confirms, as in the rounds of
-// collectives: a message that waits for an answer costs its sender a second one.
-absl::StatusOr<std::optional<MeasuredLink>> MeasurePair(Communicator& group);
+// This rank's part in it. `group` is used for nothing else; its timeout ends what goes wrong. What could not be
+// measured is left out.
+std::vector<MeasuredLink> MeasureLinks(Communicator& group, const std::vector<MeasuredPair>& pairs);
 
 }  // namespace cohort::comm
