@@ -4,9 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <limits>
 #include <map>
 #include <utility>
@@ -229,7 +229,7 @@ std::vector<double> Joined(const std::vector<std::vector<double>>& held, const P
     for (const std::vector<double>& of_rank : held) {
       if (std::isnan(of_rank[i])) continue;
       if (first == nullptr) first = &of_rank[i];
-      if (std::memcmp(first, &of_rank[i], sizeof(double)) != 0) {
+      if (std::bit_cast<uint64_t>(*first) != std::bit_cast<uint64_t>(of_rank[i])) {
         ADD_FAILURE() << what << ": ranks have different bits of element " << i - place.begin;
         return {};
       }
