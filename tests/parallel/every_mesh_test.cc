@@ -1,6 +1,7 @@
 // Every mesh computes the gradients of one rank: all ways in which pipeline, replicate, shard, context,
 // tensor and expert axes divide 2 to 8 ranks, with the options that go with them. On up to four ranks every
-// shape is tried, on more those that bring all pairs of choices together. COHORT_EVERY_MESH=N, which
+// shape is tried, on more those that bring all pairs of choices together, each in double precision, which
+// proves the mathematics, and in f32, which is what trains. COHORT_EVERY_MESH=N, which
 // tools/every_mesh sets, tries every shape on every number of ranks, N times with other options each.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
