@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "comm/communicator.h"
+#include "parallel/pipeline/policy.h"
 #include "parallel/pipeline/schedule.h"
 #include "parallel/pipeline/simulate.h"
 #include "runtime/model/decoder.h"
@@ -29,10 +30,6 @@ struct ExecutorTrace {
   double seconds = 0;  // until the last message was out of this rank's hands
 };
 
-// Receives are posted this many messages ahead of the one that an action waits for, so that they arrive while the rank
-// computes: in the steady state of all schedules the next two are one of each direction. Each holds a buffer.
-inline constexpr int kReceivesAhead = 2;
-
 // The stages of this rank are the decoder's parts that `rank_of` places here. Activations go to the next stage's rank as
 // soon as they are there, and their memory goes back when that rank has them; a rank waits only for what its next
 // action needs. One thread. Errors are the communicator's or the decoders'; after the first, messages of this step are
@@ -45,7 +42,7 @@ class Executor {
            std::map<int, runtime::Decoder*> stages, runtime::TensorGroup& tensor)
       : rank_of_(std::move(rank_of)), ranks_(std::move(ranks)), stages_(std::move(stages)), tensor_(tensor) {}
 
-  // Messages posted ahead, instead of kReceivesAhead; 0: each when it is needed.
+  // Messages posted ahead, instead of policy::kReceivesAhead; 0: each when it is needed.
   void SetReceivesAhead(int messages) { receives_ahead_ = messages; }
 
   // One step: all micro-batches of `schedule`, which is proved and places the stages as here, forward and backward.
@@ -97,7 +94,7 @@ class Executor {
   const std::shared_ptr<comm::Communicator> ranks_;
   const std::map<int, runtime::Decoder*> stages_;
   runtime::TensorGroup& tensor_;
-  int receives_ahead_ = kReceivesAhead;
+  int receives_ahead_ = policy::kReceivesAhead;
   std::map<Message, runtime::Tensor> kept_;  // between two stages of this rank
   std::deque<InFlight> receives_;            // in the order in which they are needed
   std::deque<InFlight> sends_;

@@ -50,7 +50,7 @@ struct PipelineBenchFlags {
   std::vector<std::string> schedules = {"gpipe", "1f1b", "interleaved", "zb-h1", "zb-v"};
   int stages_per_rank = 2, micro_batches = 8, turns = 9;
   int64_t sequences = 1, sequence = 128;
-  int receives_ahead = parallel::pipeline::kReceivesAhead;
+  int receives_ahead = parallel::pipeline::policy::kReceivesAhead;
   bool recompute = false, measured_costs = false;
   std::string svg;
 };

@@ -100,10 +100,10 @@ TEST(PipelineExecutor, KeepsWhatTheMemoryModelSays) {
     for (const ScheduleGenerator& row : ScheduleGenerators()) {
       const std::vector<StageCosts> costs = CostsOfOne(row, world);
       Schedule schedule;
-      const ExecutorTrace trace = TraceOf(row, 6, kReceivesAhead, world, schedule);
+      const ExecutorTrace trace = TraceOf(row, 6, policy::kReceivesAhead, world, schedule);
       const double most = static_cast<double>(*std::max_element(trace.kept.begin(), trace.kept.end()));
       const double activations = FindPeakActivations(schedule, costs)[world.rank()].held;
-      const double modelled = activations + kReceivesAhead * message;
+      const double modelled = activations + policy::kReceivesAhead * message;
       EXPECT_NEAR(most, modelled, 0.05 * modelled)
           << row.name << ", rank " << world.rank() << ", activations " << activations;
       EXPECT_GT(activations, 40 * message) << row.name;
