@@ -30,13 +30,13 @@ struct Precision {
 constexpr Precision kSingle = {"f32", runtime::CpuDevice, DataType::kF32, 1e-5};
 constexpr Precision kDouble = {"f64", runtime::ReferenceDevice, DataType::kF64, 1e-10};
 
-// Gradients in f32 are compared with one rank's in f32, which are rounded too. Through eight blocks some are
-// not known to 1e-5 in f32, above all those of the norms and projections of queries and keys, small
-// differences of large numbers: on one rank and on meshes alike they are up to 1.1e-5 and 1.4e-5 of their
-// norm from double precision, so that two roundings differ by up to 1.8e-5, where in double precision they
-// differ by less than 1e-13. Where one rank's own gradient is further than a quarter of the tolerance from
-// that of double precision, a mesh's may be four times as far from one rank's. There is a limit to one
-// rank's own distance, so that a wrong reference excuses nothing.
+// Gradients in f32 are compared with one rank's in f32, which are rounded too. Through four or eight blocks
+// some are not known to 1e-5 in f32, above all those of the norms and projections of queries and keys: on
+// one rank they are up to 1.1e-5, on meshes up to 1.4e-5 of their norm from double precision, so that two
+// roundings differ by up to 1.8e-5, where in double precision they differ by less than 1e-13. Where one
+// rank's own gradient is further than a quarter of the tolerance from that of double precision, a mesh's may
+// be four times as far from one rank's. There is a limit to one rank's own distance, so that a wrong
+// reference excuses nothing.
 constexpr double kRoundings = 4, kMostRounding = 2e-5;
 
 constexpr double kLearningRate = 0.02;   // of the one step
