@@ -18,7 +18,7 @@ struct RankOptions {
   absl::Duration timeout = absl::Seconds(20);
   // After this the processes are killed and the test fails.
   absl::Duration limit = absl::Seconds(60);
-  // Ranks that are expected to die by a signal: how they end is not looked at.
+  // Ranks that are expected to die by a signal: how they end is not looked at, unless a sanitizer ends them.
   std::vector<int> victims = {};
 };
 

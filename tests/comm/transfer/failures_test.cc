@@ -224,7 +224,7 @@ TEST(TransferMapped, WritesEndWithTheirRegion) {
       std::fill(mesh.source.begin(), mesh.source.end(), std::byte{7});
       WriteRequest request = mesh.Request(1, 0, 4096);
       EXPECT_TRUE(mesh.engine->Write(request).Wait().ok());
-      mesh.Meet("writing");
+      mesh.Put("writing", "without a pause");
       absl::Status status;
       for (uint64_t tries = 0; status.ok() && tries < 100'000'000; ++tries)
         status = mesh.engine->Write(request).Wait();
@@ -237,8 +237,7 @@ TEST(TransferMapped, WritesEndWithTheirRegion) {
       EXPECT_TRUE(mesh.engine->Write(request).Wait().ok());
       mesh.Meet("written");
     } else {
-      mesh.Meet("writing");
-      while (mesh.target[4095] != std::byte{7}) absl::SleepFor(absl::Milliseconds(1));
+      mesh.Get("writing", 0);
       EXPECT_TRUE(mesh.engine->Unregister(mesh.own).ok());
       const auto next = mesh.engine->Allocate(4096);
       ASSERT_TRUE(next.ok()) << next.status();
@@ -264,13 +263,14 @@ TEST(TransferMapped, ARemovedPeerWritesNothingMore) {
         for (int i = 1; status.ok(); ++i) {
           std::fill(mesh.source.begin(), mesh.source.end(), static_cast<std::byte>(1 + i % 100));
           status = mesh.engine->Write(request).Wait();
+          if (i == 1) mesh.Put(absl::StrCat("writing", round), "without a pause");
         }
         ExpectError(status, absl::StatusCode::kUnavailable, "has left or removed");
         ASSERT_TRUE(mesh.engine->RemovePeer(request.peer).ok());
       } else {
-        while (std::count(mesh.target.begin(), mesh.target.end(), std::byte{0}) > 0)
-          absl::SleepFor(absl::Milliseconds(1));
+        mesh.Get(absl::StrCat("writing", round), 0);
         ASSERT_TRUE(mesh.engine->RemovePeer(request.peer).ok());
+        EXPECT_EQ(std::count(mesh.target.begin(), mesh.target.end(), std::byte{0}), 0);
         const std::vector<std::byte> then(mesh.target.begin(), mesh.target.end());
         absl::SleepFor(absl::Milliseconds(20));
         EXPECT_TRUE(std::equal(then.begin(), then.end(), mesh.target.begin()));
