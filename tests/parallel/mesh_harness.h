@@ -19,10 +19,12 @@ struct MeshCount {
 // 1e-10 and again in f32 on the CPU within 1e-5:
 //
 // - each parameter's gradient is that of one rank, relative to its norm, and every element is held by some
-//   rank; in f32 those that one rank itself does not know so well may differ by four times its own rounding;
+//   rank;
 // - ranks that hold the same element hold the same bits;
 // - losses, the norm of the gradient and the experts' loads are those of one rank, on all ranks;
 // - after a step of gradient descent the held-out loss is that of one rank.
+//
+// One rank's own gradients in f32 are those in double precision within 2e-6.
 MeshCount ExpectTheMathematicsOfOneRank(const std::string& model, int ranks,
                                         const std::vector<MeshSetting>& settings);
 

@@ -145,6 +145,7 @@ runtime::ModelConfig HarnessConfig(const std::string& model, int ranks) {
   config.num_hidden_layers = ranks > 4 ? 8 : 4;
   config.num_key_value_heads = ranks;
   config.num_attention_heads = 2 * ranks;
+  config.head_dim = 8;  // of fewer coordinates some heads are nearly zero, and their norms divide by that
   config.tie_word_embeddings = row.tied;
   if (!IsSparseModel(model)) return config;
   config.num_experts = ranks < 4 ? 2 * ranks : ranks;

@@ -18,6 +18,10 @@ namespace {
 
 constexpr int kBefore = 3, kAfter = 4;  // steps
 constexpr double kTolerance = 1e-6;     // of a loss, relative
+// The same in bf16 on meshes that divide matrices among other numbers of ranks: each rank's summand of a product is
+// rounded before the sum, and where one rank holds all, the gradients of a layer's input are rounded from matrix to
+// matrix instead. So losses agree to one rounding of bf16, 2^-9, from whatever state; measured: 8.8e-4.
+constexpr double kTensorTolerance = 1.0 / 512;
 
 struct Case {
   const char* name;
@@ -106,12 +110,10 @@ TEST_P(Resume, GoesOnOnEveryOtherMesh) {
       EXPECT_EQ(got, want) << other.name;
       continue;
     }
-    // In bf16, partial sums of matrices that are divided are rounded in other places: losses of a tensor group are not
-    // those of whole matrices to 1e-6, from whatever state.
     const auto tensor = [](const Spread& spread) { return spread.arrangement.shape.tensor; };
-    if (c.compute == DataType::kBF16 && tensor(other) != tensor(all[c.from])) continue;
-    ExpectSameLosses(got, want, kTolerance, other.name);
-    ++compared;
+    const bool rounds_alike = c.compute != DataType::kBF16 || tensor(other) == tensor(all[c.from]);
+    ExpectSameLosses(got, want, rounds_alike ? kTolerance : kTensorTolerance, other.name);
+    if (rounds_alike) ++compared;
   }
   EXPECT_GE(compared, 5);
 }
@@ -123,7 +125,7 @@ TEST_P(Resume, ImportedWeightsHaveTheSameFirstLossOnEveryMesh) {
   WithoutInterruption(all[c.from]);
   const auto saved = runtime::ModelConfig::Load(temp_.Path("first/latest"));
   ASSERT_TRUE(saved.ok()) << saved.status();
-  std::vector<double> want;  // of the first one that rounds alike
+  std::vector<double> want;  // of those that round alike
   for (const Spread& spread : all) {
     SharedDoubles loss(1);
     testing::RunRanks(spread.ranks, [&](comm::Communicator& world) {
@@ -133,9 +135,9 @@ TEST_P(Resume, ImportedWeightsHaveTheSameFirstLossOnEveryMesh) {
       training.Steps(1, loss, 0);
     });
     ASSERT_GT(loss[0], 0);
-    if (c.compute == DataType::kBF16 && spread.arrangement.shape.tensor > 1) continue;
-    want.push_back(loss[0]);
-    EXPECT_NEAR(loss[0], want[0], kTolerance * want[0]) << spread.name;
+    const bool rounds_alike = c.compute != DataType::kBF16 || spread.arrangement.shape.tensor == 1;
+    if (rounds_alike) want.push_back(loss[0]);
+    EXPECT_NEAR(loss[0], want[0], (rounds_alike ? kTolerance : kTensorTolerance) * want[0]) << spread.name;
   }
   EXPECT_GE(want.size(), 5u);
 }
