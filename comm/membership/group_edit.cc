@@ -139,7 +139,7 @@ absl::StatusOr<MembershipChange> GroupCommunicator::Grow(std::shared_ptr<JoinBoa
 }
 
 void GroupCommunicator::Abort(const absl::Status& why) {
-  engine_->Revoke(group_, why.ok() ? absl::AbortedError("aborted") : why);
+  engine_->Revoke(group_, why.ok() ? absl::AbortedError("aborted") : why, /*parts=*/true);
 }
 
 }  // namespace cohort::comm
