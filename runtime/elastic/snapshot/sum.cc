@@ -1,7 +1,6 @@
 #include "runtime/elastic/snapshot/sum.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 #include <vector>
 
@@ -13,32 +12,40 @@
 namespace cohort::runtime::elastic {
 namespace {
 
-// Every step of a lane is a bijection of what came before and of the word, so that no single difference is lost; eight
-// lanes hide the latency of the multiplication. The rotation brings high bits back to where they multiply.
-constexpr size_t kLanes = 8;
-constexpr size_t kBlock = kLanes * sizeof(uint64_t);
-constexpr uint64_t kOdd = 0x9e3779b97f4a7c15;  // 2^64 / the golden ratio
-constexpr uint64_t Step(uint64_t lane, uint64_t word) { return std::rotl((lane ^ word) * kOdd, 29); }
+// Four lanes of a hash by folded products (as in Wang Yi's wyhash): both halves of a 128-bit product depend on all bits
+// of both factors, one multiplication takes 16 bytes, and the lanes hide its latency.
+constexpr size_t kLanes = 4;
+constexpr size_t kWords = 2 * kLanes;
+constexpr size_t kBlock = kWords * sizeof(uint64_t);
+// 2^64 / the golden ratio, and multiples of it: odd, and with as many ones as zeros.
+constexpr uint64_t kOdd = 0x9e3779b97f4a7c15;
+constexpr uint64_t kSecret[kLanes] = {kOdd, 3 * kOdd, 5 * kOdd, 7 * kOdd};
+
+inline uint64_t Fold(uint64_t a, uint64_t b) {
+  const auto product = static_cast<unsigned __int128>(a) * b;
+  return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
+}
 
 struct Lanes {
   uint64_t lane[kLanes];
   Lanes() {
-    for (size_t i = 0; i < kLanes; ++i) lane[i] = (i + 1) * kOdd;
+    for (size_t i = 0; i < kLanes; ++i) lane[i] = ~kSecret[i];
   }
   void Add(const uint64_t* words) {
-    for (size_t i = 0; i < kLanes; ++i) lane[i] = Step(lane[i], words[i]);
+    for (size_t i = 0; i < kLanes; ++i) {
+      lane[i] = Fold(words[2 * i] ^ kSecret[i], words[2 * i + 1] ^ lane[i]);
+    }
   }
   // The rest, which is less than a block, and the number of all bytes.
   uint64_t End(const void* rest, size_t rest_bytes, size_t count) {
     if (rest_bytes > 0) {
-      uint64_t words[kLanes] = {};
+      uint64_t words[kWords] = {};
       std::memcpy(words, rest, rest_bytes);
       Add(words);
     }
-    uint64_t sum = Step(count, kOdd);
-    for (const uint64_t one : lane) sum = Step(sum, one);
-    sum = (sum ^ (sum >> 32)) * kOdd;
-    return sum ^ (sum >> 29);
+    uint64_t sum = count ^ kOdd;
+    for (size_t i = 0; i < kLanes; ++i) sum = Fold(sum ^ kSecret[i], lane[i] ^ kOdd) + i;
+    return Fold(sum ^ kOdd, ~count);
   }
 };
 
@@ -52,7 +59,7 @@ uint64_t Walk(const void* from, size_t count, const Copy& copy) {
   Lanes lanes;
   size_t at = 0;
   for (; at + kBlock <= count; at += kBlock) {
-    uint64_t words[kLanes];
+    uint64_t words[kWords];
     std::memcpy(words, bytes + at, kBlock);
     lanes.Add(words);
     copy(at, words);
@@ -72,7 +79,7 @@ uint64_t CopyAndSum(void* to, const void* from, size_t count, bool stream) {
 #if defined(__x86_64__)
   if (stream && reinterpret_cast<uintptr_t>(out) % kBlock == 0) {
     const uint64_t sum = Walk(from, count, [out](size_t at, const uint64_t* words) {
-      for (size_t i = 0; i < kLanes; i += 2) {
+      for (size_t i = 0; i < kWords; i += 2) {
         _mm_stream_si128(reinterpret_cast<__m128i*>(out + at) + i / 2,
                          _mm_loadu_si128(reinterpret_cast<const __m128i*>(words + i)));
       }

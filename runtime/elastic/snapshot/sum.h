@@ -8,8 +8,8 @@
 
 namespace cohort::runtime::elastic {
 
-// 64 bits of these bytes and their number. Not against an adversary: a word that differs always changes it, and of other
-// differences one in 2^64 goes unnoticed.
+// 64 bits of these bytes and their number. Not against an adversary; of other differences one in some
+// 2^64 goes unnoticed.
 uint64_t SumOf(const void* bytes, size_t count);
 // The same of `from`, while it is copied to `to`. `stream`: around the caches. They do not overlap.
 uint64_t CopyAndSum(void* to, const void* from, size_t count, bool stream);

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <functional>
 #include <string>
@@ -17,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "comm/transport/shm/process.h"
 #include "runtime/elastic/keeper/meet.h"
 #include "runtime/elastic/keeper/wire.h"
 #include "tests/runtime/elastic/keeper/test_keeper.h"
@@ -47,7 +49,12 @@ bool Eventually(const std::function<bool()>& what) {
   return false;
 }
 
-bool Runs(int pid) { return kill(pid, 0) == 0; }
+// Also false where nobody has waited for it yet.
+bool Runs(int pid) {
+  const auto began = comm::shm::StartTime(pid);
+  const auto process = comm::shm::Process::Open(pid, began.ok() ? *began : 0);
+  return process.ok() && process->Alive();
+}
 
 TEST(Keeper, OneComesOfManyWhoStartIt) {
   TestJob job;
