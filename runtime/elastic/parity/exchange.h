@@ -19,15 +19,17 @@
 namespace cohort::runtime::elastic {
 
 inline constexpr char kParityKind[] = "parity";
+// The one piece of a parity image: what the plan says that its rank keeps.
+inline constexpr char kParityPiece[] = "parity";
 
 // Collective: the request that all ranks make together, from where they are and what each has to protect.
 absl::StatusOr<StripeRequest> GatherStripeRequest(comm::Communicator& communicator, uint64_t image_bytes,
                                                   int data, int parity);
 
 // Collective: the parity of everybody's `mine` (of the bytes that the plan says) lands in `kept` (plan.KeptBytes(rank)).
-// Rank r of the communicator is rank r of the plan. An error, which names who is lost or late, on every rank that the
-// loss concerns; others may succeed: parity counts once all say so. Uses point-to-point messages only, in tags of its
-// own; nobody else may use those meanwhile.
+// Rank r of the communicator is rank r of the plan. An error, which names who is lost or late, ends what is
+// in flight in this communicator on all ranks (Communicator::Abort): give it one of its own (Split), which nobody uses
+// meanwhile. Some ranks may have succeeded before: parity counts once all say that they have it.
 absl::Status EncodeParity(comm::Communicator& communicator, const StripePlan& plan,
                           absl::Span<const std::byte> mine, absl::Span<std::byte> kept, absl::Time deadline);
 
@@ -35,15 +37,16 @@ absl::Status EncodeParity(comm::Communicator& communicator, const StripePlan& pl
 struct RecoverySources {
   std::map<int, absl::Span<const std::byte>> images, parity;
 };
-// Collective over the survivors: gives back the images that have this rank for target, by rank of the plan.
+// Collective over the survivors: gives back the images that have this rank for target, by rank of the plan. Whether they
+// are whole, VerifyImage says. Errors as in EncodeParity.
 absl::StatusOr<std::map<int, std::vector<std::byte>>> RecoverImages(comm::Communicator& communicator,
                                                                     const StripePlan& plan,
                                                                     const RecoveryPlan& recovery,
                                                                     const RecoverySources& sources,
                                                                     absl::Time deadline);
 
-// The parity that one rank keeps, in a segment of the keeper with two slots as snapshots have. Its images have one
-// piece, "parity", and the text of the stripe request as layout.
+// The parity that one rank keeps, in a segment of the keeper with two slots as snapshots have. The layout of
+// its images is the text of the stripe request (ParseStripeRequest): who finds one can make the plan again.
 class ParityStore {
  public:
   static absl::StatusOr<std::unique_ptr<ParityStore>> Create(Keeper& keeper, const SegmentOwner& owner,

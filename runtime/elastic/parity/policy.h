@@ -11,7 +11,7 @@ namespace cohort::runtime::elastic::parity_policy {
 inline constexpr uint64_t kBlocksPerHost = 24;
 // Blocks are a multiple of this, and at least as large.
 inline constexpr uint64_t kLeastBlockBytes = 64 << 10;
-// What is sent and encoded at once, and how many such steps a rank is ahead with receiving.
+// What is sent and encoded at once, and how many such steps a rank is ahead with sending and receiving.
 inline constexpr uint64_t kPieceBytes = 1 << 20;
 inline constexpr int kAhead = 4;
 // k + m at most: the field has 255 elements other than zero.

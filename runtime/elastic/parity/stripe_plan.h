@@ -14,6 +14,8 @@ namespace cohort::runtime::elastic {
 struct StripeRequest {
   int data = 4;    // k: blocks of a stripe that hold data
   int parity = 2;  // m: blocks of a stripe that hold parity; so many hosts can be lost
+  // Of blocks; 0: what gives the host of most bytes as many blocks as policy.h says.
+  uint64_t block_bytes = 0;
   struct Member {
     int rank = 0;        // unique over all hosts
     uint64_t bytes = 0;  // of its image
