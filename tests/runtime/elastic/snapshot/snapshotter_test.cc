@@ -7,14 +7,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cstring>
-#include <map>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "runtime/elastic/snapshot/segment.h"
 #include "tests/runtime/elastic/keeper/test_keeper.h"
+#include "tests/runtime/elastic/snapshot/stepped_state.h"
 #include "tests/support/ranks.h"
 
 namespace cohort::runtime::elastic {
@@ -22,51 +21,10 @@ namespace {
 
 using ::testing::HasSubstr;
 
-// State whose every word says which step it is of.
-class State {
- public:
-  explicit State(const std::vector<size_t>& words) {
-    for (const size_t count : words) tensors_.emplace_back(count);
-  }
-  void Set(int64_t step) {
-    for (size_t t = 0; t < tensors_.size(); ++t) {
-      for (size_t i = 0; i < tensors_[t].size(); ++i) tensors_[t][i] = Word(step, t, i);
-    }
-  }
-  std::vector<StatePiece> Pieces() const {
-    std::vector<StatePiece> pieces;
-    for (size_t t = 0; t < tensors_.size(); ++t) {
-      pieces.push_back(
-          {absl::StrCat("tensor ", t), tensors_[t].data(), tensors_[t].size() * sizeof(uint64_t)});
-    }
-    return pieces;
-  }
-  // Whether the image is this state after its step.
-  bool IsIn(const Image& image) const {
-    if (image.pieces.size() != tensors_.size()) return false;
-    for (size_t t = 0; t < tensors_.size(); ++t) {
-      const auto data = image.pieces[t].data;
-      if (data.size() != tensors_[t].size() * sizeof(uint64_t)) return false;
-      for (size_t i = 0; i < tensors_[t].size(); ++i) {
-        uint64_t word;
-        std::memcpy(&word, data.data() + i * sizeof(word), sizeof(word));
-        if (word != Word(image.name.step, t, i)) return false;
-      }
-    }
-    return true;
-  }
-
- private:
-  static uint64_t Word(int64_t step, size_t tensor, size_t i) {
-    return (static_cast<uint64_t>(step) << 40) ^ (tensor << 32) ^ i;
-  }
-  std::vector<std::vector<uint64_t>> tensors_;
-};
-
 TEST(Snapshotter, KeepsTwoGenerations) {
   TestJob job;
   const auto keeper = job.Connect();
-  State state({700'000, 0, 1, 100});
+  SteppedState state({700'000, 0, 1, 100});
   auto made = Snapshotter::Create(*keeper, {"me", 3, 1}, state.Pieces(), {.layout = "as ever", .every = 2});
   ASSERT_TRUE(made.ok()) << made.status();
   Snapshotter& snapshotter = **made;
@@ -110,7 +68,7 @@ TEST(Snapshotter, KeepsTwoGenerations) {
 TEST(Snapshotter, ADeadlineLeavesItGoingOn) {
   TestJob job;
   const auto keeper = job.Connect();
-  State state({4'000'000});
+  SteppedState state({4'000'000});
   auto snapshotter = *Snapshotter::Create(*keeper, {"me", 1, 0}, state.Pieces());
   state.Set(1);
   ASSERT_TRUE(snapshotter->Begin(1).ok());
@@ -124,7 +82,7 @@ TEST(Snapshotter, ADeadlineLeavesItGoingOn) {
 TEST(Snapshotter, GoesOnWithAnotherKeeper) {
   TestJob job;
   const auto keeper = job.Connect();
-  State state({10'000});
+  SteppedState state({10'000});
   auto snapshotter = *Snapshotter::Create(*keeper, {"me", 1, 0}, state.Pieces());
   state.Set(1);
   ASSERT_TRUE(snapshotter->Begin(1).ok());
@@ -143,7 +101,7 @@ TEST(Snapshotter, GoesOnWithAnotherKeeper) {
 TEST(Snapshotter, KilledWritersLeaveWholeGenerations) {
   TestJob job;
   const auto keeper = job.Connect();
-  const State expected({200'000, 3, 150'001});
+  const SteppedState expected({200'000, 3, 150'001});
   std::mt19937 random(2024);
   int torn = 0, two = 0, live = 0;
   for (int round = 0; round < 200; ++round) {
@@ -152,7 +110,7 @@ TEST(Snapshotter, KilledWritersLeaveWholeGenerations) {
     if (child == 0) {
       auto mine = Keeper::Connect(job.Options());
       if (!mine.ok()) _exit(1);
-      State state({200'000, 3, 150'001});
+      SteppedState state({200'000, 3, 150'001});
       auto snapshotter = Snapshotter::Create(**mine, {absl::StrCat("round ", round), 1, 0}, state.Pieces());
       if (!snapshotter.ok()) _exit(1);
       for (int64_t step = 1;; ++step) {
