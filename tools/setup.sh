@@ -12,6 +12,8 @@ packages=(
   openmpi-bin libopenmpi-dev libucx-dev libhwloc-dev
   # computation
   libdnnl-dev
+  # parity over hosts
+  libisal-dev
   # services, configs, files
   libgrpc++-dev libprotobuf-dev libprotoc-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev
   prometheus-cpp-dev libspdlog-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libpcre2-dev libicu-dev
