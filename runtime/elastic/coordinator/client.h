@@ -43,7 +43,7 @@ struct Standing {
   bool leave_requested = false;
   std::string leave_reason;
   int newcomers_waiting = 0;
-  std::vector<std::string> expired;  // members of the present epoch whose leases have run out
+  std::vector<std::string> gone;  // members of the present epoch whose leases have run out, or that have left
   absl::Time heard = absl::InfinitePast();
   std::string why;
 };

@@ -27,6 +27,9 @@ inline constexpr size_t kMaxWordsBytes = 64 << 10;
 inline constexpr size_t kMaxMembers = 1 << 17;
 inline constexpr size_t kMaxPosts = 1 << 17;
 inline constexpr int kMaxMessageBytes = 256 << 20;
+// Names of an epoch's members in a message; and bytes of them in the details of an error, which gRPC sends as a header.
+inline constexpr int kNamesShown = 16;
+inline constexpr size_t kMaxDetailsBytes = 4 << 10;
 inline constexpr absl::Duration kLongestBoardWait = absl::Seconds(10);
 
 // ---- what is kept
