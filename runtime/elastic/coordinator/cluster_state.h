@@ -63,6 +63,14 @@ class ClusterState {
   // Those kept from this revision on.
   std::vector<v1::Event> EventsFrom(uint64_t revision) const;
   v1::DescribeResponse Describe(int events, absl::Time now) const;
+  struct Summary {
+    int live = 0, expired = 0, left = 0;  // members
+    int64_t step = 0;                     // the greatest that a live member of the epoch has told
+    double tokens_per_second = 0;         // of them all
+  };
+  Summary Summarize() const;
+  // Takes over what `former` has in memory only, of members that both have: for a state that was read again.
+  void AdoptMemory(const ClusterState& former);
 
  private:
   struct MemberEntry {

@@ -68,7 +68,6 @@ v1::DescribeResponse ClusterState::Describe(int events, absl::Time now) const {
   response.set_started_time(Seconds(started_));
   response.set_lease_seconds(absl::ToDoubleSeconds(lease_));
   *response.mutable_epoch() = epoch_;
-  double rate = 0;
   for (const auto& [id, entry] : members_) {
     v1::Member& member = *response.add_members();
     member = entry.told;
@@ -78,15 +77,12 @@ v1::DescribeResponse ClusterState::Describe(int events, absl::Time now) const {
     member.set_lease_left_seconds(absl::ToDoubleSeconds(entry.lease_end - now));
     member.set_report_age_seconds(-1);
     if (!entry.report.has_value()) continue;
-    const v1::StepReport& report = *entry.report;
-    *member.mutable_report() = report;
+    *member.mutable_report() = *entry.report;
     member.set_report_age_seconds(absl::ToDoubleSeconds(now - entry.report_time));
-    if (!InEpoch(member) || member.state() != v1::MEMBER_STATE_LIVE) continue;
-    response.set_step(std::max(response.step(), report.step()));
-    const double seconds = report.compute_seconds() + report.wait_seconds();
-    if (seconds > 0) rate += static_cast<double>(report.tokens()) / seconds;
   }
-  response.set_tokens_per_second(rate);
+  const Summary summary = Summarize();
+  response.set_step(summary.step);
+  response.set_tokens_per_second(summary.tokens_per_second);
   *response.mutable_waiting() = std::move(*Waiting().mutable_posts());
   for (v1::BoardPosting& post : *response.mutable_waiting()) post.clear_text();
   *response.mutable_totals() = totals_;
@@ -96,6 +92,32 @@ v1::DescribeResponse ClusterState::Describe(int events, absl::Time now) const {
     *response.add_events() = *it;
   }
   return response;
+}
+
+ClusterState::Summary ClusterState::Summarize() const {
+  Summary summary;
+  for (const auto& [id, entry] : members_) {
+    summary.live += entry.told.state() == v1::MEMBER_STATE_LIVE;
+    summary.expired += entry.told.state() == v1::MEMBER_STATE_EXPIRED;
+    summary.left += entry.told.state() == v1::MEMBER_STATE_LEFT;
+    if (!InEpoch(entry.told) || entry.told.state() != v1::MEMBER_STATE_LIVE || !entry.report) continue;
+    summary.step = std::max(summary.step, entry.report->step());
+    const double seconds = entry.report->compute_seconds() + entry.report->wait_seconds();
+    if (seconds > 0) summary.tokens_per_second += static_cast<double>(entry.report->tokens()) / seconds;
+  }
+  return summary;
+}
+
+void ClusterState::AdoptMemory(const ClusterState& former) {
+  started_ = former.started_;
+  last_tick_ = former.last_tick_;
+  for (auto& [id, entry] : members_) {
+    const auto found = former.members_.find(id);
+    if (found == former.members_.end()) continue;
+    entry.lease_end = found->second.lease_end;
+    entry.report = found->second.report;
+    entry.report_time = found->second.report_time;
+  }
 }
 
 v1::ClusterSnapshot ClusterState::Snapshot() const {

@@ -30,7 +30,7 @@ inline constexpr int kMaxMessageBytes = 256 << 20;
 // Names of an epoch's members in a message; and bytes of them in the details of an error, which gRPC sends as a header.
 inline constexpr int kNamesShown = 16;
 inline constexpr size_t kMaxDetailsBytes = 4 << 10;
-inline constexpr absl::Duration kLongestBoardWait = absl::Seconds(10);
+inline constexpr absl::Duration kLongestWait = absl::Seconds(10);
 
 // ---- what is kept
 inline constexpr size_t kEventsKept = 4096;
@@ -43,6 +43,8 @@ inline constexpr size_t kCompactBytes = 4 << 20;
 inline constexpr absl::Duration kEtcdTimeout = absl::Seconds(5);
 // What one value in etcd may hold: less than the 1.5 MiB that it takes in a request by default.
 inline constexpr size_t kEtcdValueBytes = 512 << 10;
+// Pairs of one answer.
+inline constexpr int kEtcdPage = 64;
 
 // ---- the service
 // After SIGTERM, for the last answers to reach their clients.
@@ -53,6 +55,8 @@ inline constexpr absl::Duration kSupervisionInterval = absl::Milliseconds(50);
 // ---- clients
 // One try of a call: a coordinator that hangs longer is taken to be away.
 inline constexpr absl::Duration kTryTimeout = absl::Seconds(2);
+// That one with less time than this was in vain says nothing of the coordinator.
+inline constexpr absl::Duration kTellingTimeout = absl::Milliseconds(500);
 inline constexpr absl::Duration kFirstPause = absl::Milliseconds(20);
 inline constexpr absl::Duration kLongestPause = absl::Milliseconds(500);
 // What Tell keeps for a coordinator that is away.
