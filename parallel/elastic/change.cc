@@ -256,6 +256,7 @@ absl::StatusOr<Changed> Changer::Run(const std::string& cause, const Coming& com
   kept_.clear();
 
   change.epoch = world_.epoch();
+  change.member = world_.members()[static_cast<size_t>(world_.rank())];
   change.cause = cause;
   change.lost = coming.lost;
   change.joined = coming.joined;

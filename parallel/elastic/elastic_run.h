@@ -28,7 +28,7 @@ namespace cohort::parallel {
 struct ElasticOptions {
   v1::TrainConfig config;  // complete, for the ranks of the start; newcomers: of any mesh of the training
   runtime::ModelConfig model;
-  runtime::StepLoopOptions loop;
+  runtime::StepLoopOptions loop = {};
   // A member that does not come to a change for so long is taken to be lost.
   absl::Duration patience = absl::Seconds(5);
   // Of moving the state.
@@ -59,6 +59,7 @@ struct ElasticCounts {
 
 struct ElasticChange {
   uint32_t epoch = 0;
+  int member = 0;                  // this process
   std::string cause;               // in words: the fault, or who came and went
   std::vector<int> lost, left, joined;  // members
   std::string mesh;                // in words

@@ -1,6 +1,7 @@
 #include "parallel/elastic/next_mesh.h"
 
 #include <algorithm>
+#include <numeric>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -46,8 +47,8 @@ absl::StatusOr<NextMesh> SameAxes(const v1::TrainConfig& config, const runtime::
   absl::Status why;
   for (int ranks = all; ranks >= 1; --ranks) {
     v1::TrainConfig next = config;
-    // The shard axis is what divides a host evenly: a default of ArrangementOf.
-    next.mutable_parallel()->clear_shard();
+    const int inner = config.parallel().pipeline() * config.parallel().context() * config.parallel().tensor();
+    next.mutable_parallel()->set_shard(std::gcd(config.parallel().shard(), std::max(1, ranks / std::max(1, inner))));
     const absl::Status status = ArrangementOf(next.parallel(), model, ranks).status();
     if (status.ok()) {
       return NextMesh{.config = std::move(next), .ranks = ranks, .why = Words(ranks, all, "the same axes")};

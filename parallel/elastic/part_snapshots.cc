@@ -11,6 +11,7 @@
 #include "parallel/elastic/elastic_mesh.h"
 #include "parallel/elastic/policy.h"
 #include "parallel/reshard/training_layout.h"
+#include "runtime/elastic/snapshot/segment.h"
 
 namespace cohort::parallel {
 namespace {

@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "comm/membership/join_board.h"
+#include "parallel/elastic/part_snapshots.h"
 #include "tests/parallel/training_run.h"
 #include "tests/support/ranks.h"
 
@@ -52,7 +53,16 @@ v1::TrainConfig ConfigOf(const Scenario& scenario) {
   config.mutable_train()->set_virtual_shards(8);
   config.mutable_data()->set_sequence_length(16);
   *config.mutable_parallel() = scenario.parallel;
-  if (!config.parallel().has_sharding()) config.mutable_parallel()->set_sharding("ddp");
+  v1::ParallelSection& parallel = *config.mutable_parallel();
+  if (!parallel.has_sharding()) parallel.set_sharding("ddp");
+  if (!parallel.has_pipeline()) parallel.set_pipeline(1);
+  if (!parallel.has_tensor()) parallel.set_tensor(1);
+  if (!parallel.has_expert()) parallel.set_expert(1);
+  parallel.set_context(1);
+  parallel.set_shard(scenario.founders / parallel.pipeline() / parallel.tensor());
+  parallel.set_context_split("zigzag");
+  parallel.set_context_way("ring");
+  parallel.set_schedule("1f1b");
   return config;
 }
 
@@ -72,7 +82,12 @@ class TestHost final : public ElasticHost {
  public:
   TestHost(const Scenario& scenario, const runtime::ModelConfig& model, int process, const std::string& folder,
            Told& told)
-      : scenario_(scenario), model_(model), process_(process), board_(comm::FolderJoinBoard(folder)), told_(told) {}
+      : scenario_(scenario),
+        model_(model),
+        process_(process),
+        board_(comm::FolderJoinBoard(folder)),
+        told_(told),
+        snapshots_({.job = folder, .command = {COHORT_TEST_KEEPER}, .idle_life = absl::Seconds(1)}, 1) {}
 
   std::shared_ptr<comm::JoinBoard> board() override { return board_; }
   bool NewcomersWait() override {
@@ -91,11 +106,28 @@ class TestHost final : public ElasticHost {
   absl::Status Save(ElasticPart&, const ElasticCounts&) override { return absl::OkStatus(); }
   absl::Status OnChange(ElasticPart& part, const ElasticChange& change) override {
     first_ = !part.spare() && part.group->rank() == 0;
+    snapshots_.Follow(part, change.member, change.counts);
+    EXPECT_TRUE(snapshots_.problem().ok()) << snapshots_.problem();
+    if (std::getenv("COHORT_TEST_TELLS") != nullptr) {
+      std::cerr << "process " << process_ << ": epoch " << change.epoch << " after step " << change.counts.step << ": "
+                << change.mesh << " (" << change.why << ") in " << change.seconds << " s, because of " << change.cause
+                << "\n";
+    }
     if (first_) {
       told_.changes[0] += 1;
       told_.longest[0] = std::max(told_.longest[0], change.epoch == 0 ? 0 : change.seconds);
     }
     return absl::OkStatus();
+  }
+  std::vector<KeptState> Kept(const comm::Communicator& world) override { return snapshots_.Kept(world); }
+  absl::Status AfterGradients() override { return snapshots_.AfterGradients(); }
+  absl::Status BeforeUpdate() override {
+    snapshots_.BeforeUpdate();
+    return absl::OkStatus();
+  }
+  absl::Status AfterUpdate(ElasticPart&, const ElasticCounts& counts) override {
+    snapshots_.AfterUpdate(counts);
+    return snapshots_.problem();
   }
   void OnStep(const runtime::StepReport& report) override {
     if (!first_) return;
@@ -136,6 +168,7 @@ class TestHost final : public ElasticHost {
   const int process_;
   const std::shared_ptr<comm::JoinBoard> board_;
   Told& told_;
+  PartSnapshots snapshots_;
   bool first_ = false, leaves_ = false;
 };
 
@@ -213,6 +246,16 @@ TEST(ElasticRun, ARankLeavesAndAnotherJoins) {
                      .newcomers = 1,
                      .events = {{.process = 0, .step = 3, .what = Event::kWaitsForNewcomers},
                                 {.process = 1, .step = 6, .what = Event::kLeaves}}},
+                    2);
+}
+
+TEST(ElasticRun, ShardsThatNobodyHasACopyOf) {
+  v1::ParallelSection zero;
+  zero.set_sharding("zero-3");
+  ExpectUndisturbed({.parallel = zero,
+                     .events = {{.process = 1, .step = 3, .what = Event::kDies},
+                                {.process = 2, .step = 3, .what = Event::kDies},
+                                {.process = 0, .step = 9, .what = Event::kDies}}},
                     2);
 }
 
