@@ -106,6 +106,7 @@ class TestHost final : public ElasticHost {
   absl::Status Save(ElasticPart&, const ElasticCounts&) override { return absl::OkStatus(); }
   absl::Status OnChange(ElasticPart& part, const ElasticChange& change) override {
     first_ = !part.spare() && part.group->rank() == 0;
+    joined_ |= !change.joined.empty();
     snapshots_.Follow(part, change.member, change.counts);
     EXPECT_TRUE(snapshots_.problem().ok()) << snapshots_.problem();
     if (std::getenv("COHORT_TEST_TELLS") != nullptr) {
@@ -142,7 +143,7 @@ class TestHost final : public ElasticHost {
       if (event.process != process_ || event.step != step) continue;
       if (event.what == Event::kDies) kill(getpid(), SIGKILL);
       if (event.what == Event::kLeaves) leaves_ = true;
-      for (int i = 0; event.what == Event::kWaitsForNewcomers && !NewcomersWait() && i < 1000; ++i) {
+      for (int i = 0; event.what == Event::kWaitsForNewcomers && !joined_ && !NewcomersWait() && i < 1000; ++i) {
         absl::SleepFor(absl::Milliseconds(10));
       }
     }
@@ -169,7 +170,7 @@ class TestHost final : public ElasticHost {
   const std::shared_ptr<comm::JoinBoard> board_;
   Told& told_;
   PartSnapshots snapshots_;
-  bool first_ = false, leaves_ = false;
+  bool first_ = false, joined_ = false, leaves_ = false;
 };
 
 void Play(const Scenario& scenario, Told& told) {
