@@ -22,6 +22,7 @@
 #include "tools/cohort/command.h"
 #include "tools/cohort/loader_source.h"
 #include "tools/cohort/run_log.h"
+#include "tools/cohort/train_elastic.h"
 #include "tools/cohort/training_setup.h"
 #include "tools/cohort/training_state.h"
 #include "tools/cohort/world.h"
@@ -35,6 +36,7 @@ struct TrainFlags {
   std::string config;
   std::vector<std::string> overrides;
   bool help_config = false;
+  ElasticFlags elastic;
 };
 
 // One run on one rank: what its parts have in common.
@@ -139,11 +141,26 @@ absl::Status Train(const TrainFlags& flags) {
     std::fputs(runtime::ConfigHelp(*v1::TrainConfig::descriptor()).c_str(), stdout);
     return absl::OkStatus();
   }
+  const ElasticFlags& elastic = flags.elastic;
+  if (!elastic.join.empty() && (!flags.config.empty() || !flags.overrides.empty() || elastic.elastic)) {
+    return absl::InvalidArgumentError(
+        "--join takes the configuration of the job that it joins: leave --config, --set and --elastic out");
+  }
+  if (!elastic.coordinator.empty() && !elastic.elastic) {
+    return absl::InvalidArgumentError("--coordinator goes with --elastic (--join says which one itself)");
+  }
+  if (!elastic.join.empty()) {
+    StopRequested();
+    return TrainElastic({}, elastic);
+  }
   if (flags.config.empty()) {
     return absl::InvalidArgumentError("--config is required (--help-config explains every key)");
   }
   COHORT_ASSIGN_OR_RETURN(v1::TrainConfig config, runtime::LoadConfig(flags.config, flags.overrides));
   StopRequested();
+  if (elastic.elastic) {
+    return runtime::WithPlace(TrainElastic(std::move(config), elastic), flags.config, flags.overrides);
+  }
   const absl::Duration timeout = config.parallel().has_timeout_seconds()
                                      ? absl::Seconds(config.parallel().timeout_seconds())
                                      : comm::policy::kTimeout;
@@ -167,6 +184,12 @@ void AddTrain(CLI::App& app, const Selected& selected) {
       ->add_option("--set", flags->overrides,
                    "Override keys of the file: --set train.steps=100 data.train=[a,b]")
       ->expected(1, -1);
+  train->add_flag("--elastic", flags->elastic.elastic,
+                  "Go on while ranks join, fail and leave; start it with mpirun --enable-recovery");
+  train->add_option("--join", flags->elastic.join,
+                    "HOST:PORT of the coordinator of an elastic training that runs: add this process to it");
+  train->add_option("--coordinator", flags->elastic.coordinator,
+                    "HOST:PORT of a coordinator that runs (cohort coordinator). Default: the job starts one");
   train->add_flag("--help-config", flags->help_config, "Explain every key of the file");
   train->callback([=] { selected([=] { return Train(*flags); }); });
 }
