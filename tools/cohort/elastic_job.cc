@@ -29,7 +29,7 @@ namespace {
 
 constexpr absl::Duration kStart = absl::Seconds(30);         // for a coordinator to answer
 constexpr absl::Duration kSilence = absl::Seconds(1);        // before the job's own is started again
-constexpr absl::Duration kJoinPatience = absl::Minutes(10);  // of a newcomer
+constexpr absl::Duration kAway = absl::Seconds(30);        // a coordinator that a newcomer waits for
 
 // An environment variable as a number.
 int Number(const char* name, int otherwise) {
@@ -166,7 +166,7 @@ absl::StatusOr<std::shared_ptr<comm::Communicator>> ElasticJob::Meet(absl::Durat
 }
 
 absl::StatusOr<std::shared_ptr<comm::Communicator>> ElasticJob::Join(absl::Duration timeout) {
-  return comm::Communicator::Join(cluster::GrpcJoinBoard(client_, {.patience = kJoinPatience}), {.timeout = timeout});
+  return comm::Communicator::Join(cluster::GrpcJoinBoard(client_, {.patience = kAway}), {.timeout = timeout});
 }
 
 void ElasticJob::KeepCoordinator() {
