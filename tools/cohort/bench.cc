@@ -7,7 +7,7 @@ void AddBench(CLI::App& app, const Selected& selected) {
   CLI::App* bench = app.add_subcommand("bench",
                                        "Measure this machine: training steps, decoding, serving, "
                                        "collectives, transfers, tokens, attention, pipelines, datatypes, "
-                                       "checkpoints");
+                                       "checkpoints, snapshots");
   bench->require_subcommand(1);
   AddBenchTrainStep(*bench, selected);
   AddBenchDecode(*bench, selected);
@@ -21,6 +21,7 @@ void AddBench(CLI::App& app, const Selected& selected) {
   AddBenchDatatype(*bench, selected);
   AddBenchCheckpoint(*bench, selected);
   AddBenchFaults(*bench, selected);
+  AddBenchSnapshot(*bench, selected);
 }
 
 }  // namespace cohort::tools

@@ -18,5 +18,6 @@ void AddBenchPipeline(CLI::App& bench, const Selected& selected);
 void AddBenchDatatype(CLI::App& bench, const Selected& selected);
 void AddBenchCheckpoint(CLI::App& bench, const Selected& selected);
 void AddBenchFaults(CLI::App& bench, const Selected& selected);
+void AddBenchSnapshot(CLI::App& bench, const Selected& selected);
 
 }  // namespace cohort::tools

@@ -1,4 +1,5 @@
-// cohort keeper: the process of a host that holds its ranks' snapshots. Ranks start it; nobody else has to.
+// cohort keeper: the process that holds the snapshots of a host's ranks. Ranks of elastic jobs start it; it is of no use
+// to people, and not in the list of subcommands.
 #include <memory>
 #include <string>
 #include <vector>
@@ -9,11 +10,11 @@
 namespace cohort::tools {
 
 void AddKeeper(CLI::App& app, const Selected& selected) {
-  CLI::App* keeper = app.add_subcommand("keeper", "");
-  keeper->group("");  // not shown
-  const auto arguments = std::make_shared<std::vector<std::string>>();
-  keeper->add_option("arguments", *arguments)->expected(1, -1);
-  keeper->callback([=] { selected([=] { return runtime::elastic::ServeKeeper(*arguments); }); });
+  CLI::App* keeper = app.add_subcommand("keeper", "Holds the snapshots of a host's ranks; they start it");
+  keeper->group("");
+  auto arguments = std::make_shared<std::vector<std::string>>();
+  keeper->add_option("arguments", *arguments, "What the rank that starts it says");
+  keeper->callback([=] { selected([arguments] { return runtime::elastic::ServeKeeper(*arguments); }); });
 }
 
 }  // namespace cohort::tools

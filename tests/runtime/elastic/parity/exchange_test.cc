@@ -205,6 +205,50 @@ TEST(ParityExchange, APeerLostWhileEncodingIsAnErrorAndTheGenerationBeforeIsTher
                         {.victims = {1}});
 }
 
+// Blocks that are sent in many pieces, and images that end within one.
+TEST(ParityExchange, LargeBlocksTravelInPieces) {
+  testing::RunProcesses(5, [&](int rank, int size, const std::string& folder) {
+    setenv("COHORT_HOST_ID", Layout::Name(rank).c_str(), 1);
+    const auto world = *comm::Communicator::Create(comm::FileRendezvous(folder + "/meet", rank, size),
+                                                   {.timeout = absl::Seconds(20)});
+    const auto image_of = [](int of) {
+      std::vector<std::byte> image(5'000'001 + 1'300'007 * static_cast<size_t>(of));
+      for (size_t i = 0; i < image.size(); ++i)
+        image[i] = static_cast<std::byte>((i * 2654435761u + of) >> 11);
+      return image;
+    };
+    const std::vector<std::byte> mine = image_of(rank);
+    StripeRequest request = *GatherStripeRequest(*world, mine.size(), 3, 2);
+    request.block_bytes = 3'500'000;
+    const StripePlan plan = *PlanStripes(request);
+    ASSERT_TRUE(CheckStripes(plan).ok());
+    std::vector<std::byte> kept(plan.KeptBytes(rank));
+    const absl::Status status = EncodeParity(*world, plan, mine, absl::MakeSpan(kept), Soon());
+    ASSERT_TRUE(status.ok()) << status;
+    // As if hosts 1 and 4 had lost theirs, and get them back themselves, or one for the other.
+    Survivors survivors;
+    for (int r = 0; r < size; ++r) {
+      survivors.image_at.push_back(r == 1 || r == 4 ? -1 : r);
+      survivors.parity_at.push_back(r == 4 ? -1 : r);
+      survivors.target.push_back(r == 1 ? 4 : 1);
+    }
+    const auto recovery = PlanRecovery(plan, survivors);
+    ASSERT_TRUE(recovery.ok()) << recovery.status();
+    RecoverySources sources;
+    if (survivors.image_at[rank] == rank) sources.images[rank] = mine;
+    if (survivors.parity_at[rank] == rank) sources.parity[rank] = kept;
+    const auto images = RecoverImages(*world, plan, *recovery, sources, Soon());
+    ASSERT_TRUE(images.ok()) << images.status();
+    ASSERT_EQ(images->size(), rank == 1 || rank == 4 ? 1u : 0u);
+    for (const auto& [of, image] : *images) EXPECT_TRUE(image == image_of(of)) << of;
+    // Who has not what the plan says that it has, says so, and nobody hangs.
+    ASSERT_TRUE(world->Barrier().Wait().ok());
+    if (rank == 0) sources.images.clear();
+    const bool failed = !RecoverImages(*world, plan, *recovery, sources, Soon()).ok();
+    EXPECT_TRUE(failed || (rank != 0 && rank != 1 && rank != 4));
+  });
+}
+
 TEST(ParityExchange, ADeadlineIsKept) {
   TestJob job;
   const Layout layout(3);
