@@ -21,5 +21,6 @@ void AddServe(CLI::App& app, const Selected& selected);
 void AddBench(CLI::App& app, const Selected& selected);
 void AddPlan(CLI::App& app, const Selected& selected);
 void AddRecorder(CLI::App& app, const Selected& selected);
+void AddCoordinator(CLI::App& app, const Selected& selected);
 
 }  // namespace cohort::tools
