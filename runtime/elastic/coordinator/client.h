@@ -19,14 +19,14 @@ namespace cohort::cluster {
 std::string RandomId();
 
 struct ClientOptions {
-  std::string coordinator;  // HOST:PORT
+  std::string coordinator = {};  // HOST:PORT
   // Of a member; who only looks on needs none of these.
-  std::string job;
+  std::string job = {};
   // Unique among the live members; empty: the host's name, the process id and a random part.
-  std::string name;
-  std::string address;  // how it is reached, for people
+  std::string name = {};
+  std::string address = {};  // how it is reached, for people
   v1::MemberRole role = v1::MEMBER_ROLE_LAUNCHED;
-  std::string launch_id;
+  std::string launch_id = {};
   int launch_rank = 0, launch_size = 0;
 };
 

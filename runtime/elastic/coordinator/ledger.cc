@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <deque>
@@ -217,7 +218,8 @@ struct Ledger::Core {
   }
 
   void Run() {
-    const auto pause = absl::ToChronoNanoseconds(state.lease() / static_cast<double>(policy::kTicksPerLease));
+    const auto pause =
+        absl::ToChronoNanoseconds(std::min(state.lease() / policy::kTicksPerLease, policy::kLongestPause));
     Steady::time_point tick = Steady::now();
     const auto more = [&] {
       const std::lock_guard lock(mutex);
@@ -228,8 +230,13 @@ struct Ledger::Core {
       bool ending;
       {
         std::unique_lock lock(mutex);
-        // A deadline of those who wait is looked at with the ticks.
-        come.wait_until(lock, tick, [&] { return !queue.empty() || stop; });
+        Steady::time_point wake = tick;
+        for (const Waiting& waiting : waits) {
+          if (waiting.deadline == absl::InfiniteFuture()) continue;
+          const absl::Duration left = std::max(waiting.deadline - absl::Now(), absl::ZeroDuration());
+          wake = std::min(wake, Steady::now() + absl::ToChronoNanoseconds(left));
+        }
+        come.wait_until(lock, wake, [&] { return !queue.empty() || stop; });
         items.swap(queue);
         ending = stop;
       }
