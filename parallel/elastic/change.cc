@@ -14,6 +14,7 @@
 #include "parallel/global_sums.h"
 #include "parallel/memory_share.h"
 #include "parallel/reshard/resharder.h"
+#include "runtime/metrics/chrome_trace.h"
 #include "runtime/ops/machine_rates.h"
 
 namespace cohort::parallel {
@@ -186,6 +187,7 @@ Offer Changer::OfferOf(const Source& source) {
 }
 
 absl::StatusOr<Changed> Changer::Run(const std::string& cause, const Coming& coming, absl::Time since) {
+  const runtime::TraceScope trace("reshard");
   COHORT_ASSIGN_OR_RETURN(const std::vector<std::string> texts,
                           GatherStrings(world_, Hello().SerializeAsString()));
   std::vector<v1::ElasticHello> hellos(texts.size());

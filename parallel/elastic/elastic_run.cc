@@ -12,6 +12,7 @@
 #include "parallel/elastic/change.h"
 #include "parallel/elastic/policy.h"
 #include "parallel/elastic/spares.h"
+#include "runtime/metrics/chrome_trace.h"
 
 namespace cohort::parallel {
 namespace {
@@ -68,7 +69,10 @@ class ElasticRun {
     StepCallbacks callbacks;
     callbacks.on_step = [&](const runtime::StepReport& report) { host_.OnStep(report); };
     callbacks.on_evaluation = [&](int64_t step, const auto& evaluation) { host_.OnEvaluation(step, evaluation); };
-    callbacks.save = [&](int64_t) { return host_.Save(part, changer_.counts()); };
+    callbacks.save = [&](int64_t) {
+      const runtime::TraceScope trace("checkpoint");
+      return host_.Save(part, changer_.counts());
+    };
     callbacks.on_save_failed = [&](int64_t step, const absl::Status& why) { host_.OnSaveFailed(step, why); };
     callbacks.after_gradients = [&] { return host_.AfterGradients(); };
     callbacks.before_update = [&] {
@@ -96,6 +100,7 @@ class ElasticRun {
 
   // Who is there, and what they do from now on.
   absl::Status EditAndChange(const std::string& cause, absl::Time since) {
+    const runtime::TraceScope trace("edit");
     const std::vector<int> before = world_->members();
     const comm::EditOptions edit = {.patience = options_.patience, .quorum = world_->topology().num_hosts() > 1};
     absl::StatusOr<comm::MembershipChange> change = absl::UnavailableError("");

@@ -12,6 +12,7 @@
 #include "parallel/elastic/policy.h"
 #include "parallel/reshard/training_layout.h"
 #include "runtime/elastic/snapshot/segment.h"
+#include "runtime/metrics/chrome_trace.h"
 
 namespace cohort::parallel {
 namespace {
@@ -69,6 +70,7 @@ absl::Status PartSnapshots::Start(ElasticPart& part, int member, const ElasticCo
 
 absl::Status PartSnapshots::AfterGradients() {
   if (snapshotter_ == nullptr || begun_ < 0) return absl::OkStatus();
+  const runtime::TraceScope trace("snapshot");
   return snapshotter_->Finish(absl::Now() + elastic_policy::kSnapshotTimeout);
 }
 
@@ -80,6 +82,7 @@ void PartSnapshots::BeforeUpdate() {
 
 void PartSnapshots::AfterUpdate(const ElasticCounts& counts) {
   if (snapshotter_ == nullptr || !snapshotter_->Due(counts.step)) return;
+  const runtime::TraceScope trace("snapshot");
   counts_ = {counts.tokens, counts.seconds};
   const absl::Status begun = snapshotter_->Begin(counts.step);
   if (begun.ok()) {

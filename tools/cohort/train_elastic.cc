@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -21,6 +22,7 @@
 #include "parallel/elastic/part_snapshots.h"
 #include "runtime/config/yaml_message.h"
 #include "runtime/file.h"
+#include "runtime/metrics/activity.h"
 #include "runtime/ops/machine_rates.h"
 #include "tools/cohort/elastic_job.h"
 #include "tools/cohort/loader_source.h"
@@ -232,6 +234,10 @@ absl::Status TrainElastic(v1::TrainConfig config, const ElasticFlags& flags) {
     COHORT_ASSIGN_OR_RETURN(resolved, Resolve(std::move(config), *world));
   }
   runtime::SetCpuThreads(resolved.config.train().threads());
+  // For tools/elastic_faults, and `cohort top`.
+  if (const char* folder = std::getenv("COHORT_ACTIVITY"); folder != nullptr) {
+    COHORT_RETURN_IF_ERROR(runtime::PublishActivity(absl::StrCat(folder, "/", getpid())));
+  }
   COHORT_ASSIGN_OR_RETURN(const TrainingData data, OpenData(resolved.config));
   const parallel::ElasticOptions options = {
       .config = resolved.config,
