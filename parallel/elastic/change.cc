@@ -15,17 +15,15 @@
 #include "parallel/memory_share.h"
 #include "parallel/reshard/resharder.h"
 #include "runtime/metrics/chrome_trace.h"
-#include "runtime/ops/machine_rates.h"
 
 namespace cohort::parallel {
 namespace {
 
 // Of the ranks that stay, in their order.
-absl::StatusOr<planner::Cluster> ClusterOf(comm::Communicator& world, const std::vector<int>& staying,
-                                           DataType compute, int64_t memory) {
-  COHORT_ASSIGN_OR_RETURN(planner::Cluster cluster,
-                          planner::DescribedCluster(world.TopologyText(), "the ranks that are there",
-                                                    runtime::MeasureMatMulRate(compute, 0), memory));
+absl::StatusOr<planner::Cluster> ClusterOf(comm::Communicator& world, const std::vector<int>& staying, double flops,
+                                           int64_t memory) {
+  COHORT_ASSIGN_OR_RETURN(planner::Cluster cluster, planner::DescribedCluster(world.TopologyText(),
+                                                                              "the ranks that are there", flops, memory));
   const comm::HostMap& all = *cluster.machine.hosts;
   std::vector<comm::HostMap::Place> places;
   for (const int rank : staying) {
@@ -122,9 +120,7 @@ absl::StatusOr<v1::ElasticDecision> Changer::Decide(const std::vector<v1::Elasti
     COHORT_RETURN_IF_ERROR(
         parallel::ArrangementOf(next.config.parallel(), options_.model, world_.size()).status());
   } else {
-    const auto compute = ParseDataType(now->config().train().dtype());
-    COHORT_CHECK(compute.has_value(), "a complete configuration has a dtype");
-    COHORT_ASSIGN_OR_RETURN(const planner::Cluster cluster, ClusterOf(world_, staying, *compute, 0));
+    COHORT_ASSIGN_OR_RETURN(const planner::Cluster cluster, ClusterOf(world_, staying, options_.flops, 0));
     COHORT_ASSIGN_OR_RETURN(next, PlanNextMesh(now->config(), options_.model, cluster));
   }
   v1::ElasticDecision decision;

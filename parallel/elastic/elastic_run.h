@@ -29,6 +29,8 @@ struct ElasticOptions {
   v1::TrainConfig config;  // complete, for the ranks of the start; newcomers: of any mesh of the training
   runtime::ModelConfig model;
   runtime::StepLoopOptions loop = {};
+  // Matrix products of this rank a second, by which meshes are planned. Measured beforehand: a change has no time for it.
+  double flops = 1e11;
   // A member that does not come to a change for so long is taken to be lost.
   absl::Duration patience = absl::Seconds(5);
   // Of moving the state.

@@ -48,10 +48,11 @@ absl::Duration TimeoutOf(const v1::TrainConfig& config) {
 class TrainingHost final : public parallel::ElasticHost {
  public:
   TrainingHost(const v1::TrainConfig& config, const runtime::ModelConfig& model, const TrainingData& data,
-               ElasticJob& job)
+               double flops, ElasticJob& job)
       : config_(config),
         model_(model),
         data_(data),
+        flops_(flops),
         job_(job),
         state_(config, model, data),
         snapshots_({.job = job.id(),
@@ -163,13 +164,11 @@ class TrainingHost final : public parallel::ElasticHost {
 
  private:
   absl::Status OpenLog(const ElasticPart& part, const ElasticChange& change) {
-    const auto compute = part.model->decoder().compute();
-    if (peak_ == 0) peak_ = runtime::MeasureMatMulRate(compute);
     COHORT_ASSIGN_OR_RETURN(
         log_, RunLog::Open(part.mesh.config(),
                            {.rank = 0,
                             .resumed_step = change.counts.step,
-                            .peak_flops = peak_ * part.group->size(),
+                            .peak_flops = flops_ * part.group->size(),
                             .flops_per_token = model_.TrainFlopsPerToken(config_.data().sequence_length())}));
     return runtime::WriteFileDurably(config_.output() + "/config.yaml", runtime::ToYaml(part.mesh.config()));
   }
@@ -193,11 +192,11 @@ class TrainingHost final : public parallel::ElasticHost {
   const v1::TrainConfig config_;
   const runtime::ModelConfig model_;
   const TrainingData& data_;
+  const double flops_;
   ElasticJob& job_;
   TrainingState state_;
   parallel::PartSnapshots snapshots_;
   std::unique_ptr<RunLog> log_;
-  double peak_ = 0;
   bool first_ = false, loaded_ = false;
 };
 
@@ -234,23 +233,23 @@ absl::Status TrainElastic(v1::TrainConfig config, const ElasticFlags& flags) {
     COHORT_ASSIGN_OR_RETURN(resolved, Resolve(std::move(config), *world));
   }
   runtime::SetCpuThreads(resolved.config.train().threads());
-  // For tools/elastic_faults, and `cohort top`.
-  if (const char* folder = std::getenv("COHORT_ACTIVITY"); folder != nullptr) {
-    COHORT_RETURN_IF_ERROR(runtime::PublishActivity(absl::StrCat(folder, "/", getpid())));
-  }
   COHORT_ASSIGN_OR_RETURN(const TrainingData data, OpenData(resolved.config));
   const parallel::ElasticOptions options = {
       .config = resolved.config,
       .model = resolved.model,
       .loop = LoopOptions(resolved.config, data.held_out != nullptr),
+      .flops = runtime::MeasureMatMulRate(*ParseDataType(resolved.config.train().dtype()), 0),
       .patience = absl::Seconds(resolved.config.elastic().patience_seconds())};
+  bool published = false;
   for (;;) {
     if (world == nullptr) {
-      // What can be made ready is made ready while the others train.
-      (void)runtime::MeasureMatMulRate(*ParseDataType(resolved.config.train().dtype()), 0);
       COHORT_ASSIGN_OR_RETURN(world, job->Join(TimeoutOf(resolved.config)));
     }
-    TrainingHost host(resolved.config, resolved.model, data, *job);
+    const char* activity = std::getenv("COHORT_ACTIVITY");  // for tools/elastic_faults
+    if (activity != nullptr && !std::exchange(published, true)) {
+      COHORT_RETURN_IF_ERROR(runtime::PublishActivity(absl::StrCat(activity, "/", getpid())));
+    }
+    TrainingHost host(resolved.config, resolved.model, data, options.flops, *job);
     const auto end = parallel::RunElastic(std::move(world), options, runtime::CpuDevice(), host);
     world = nullptr;
     if (end.ok()) {
