@@ -211,6 +211,7 @@ absl::StatusOr<EditDecision> Engine::Agree(const std::shared_ptr<Group>& group, 
     how.self = topology_.rank();
     how.members = group->members;
     how.quorum = options.quorum;
+    how.tie = options.tie;
     how.patience = absl::ToInt64Nanoseconds(options.patience);
     how.vote = Encode(vote);
     how.compose = [old = EditedGroup{group->epoch, group->members}, options,

@@ -102,7 +102,10 @@ class ElasticRun {
   absl::Status EditAndChange(const std::string& cause, absl::Time since) {
     const runtime::TraceScope trace("edit");
     const std::vector<int> before = world_->members();
-    const comm::EditOptions edit = {.patience = options_.patience, .quorum = world_->topology().num_hosts() > 1};
+    const bool several_hosts = world_->topology().num_hosts() > 1;
+    const comm::EditOptions edit = {.patience = options_.patience,
+                                    .quorum = several_hosts,
+                                    .tie = several_hosts ? host_.Tie(world_->epoch()) : nullptr};
     absl::StatusOr<comm::MembershipChange> change = absl::UnavailableError("");
     if (const auto board = host_.board(); board != nullptr) change = world_->Grow(board, edit);
     // A board that cannot be reached keeps newcomers waiting, and nobody else.

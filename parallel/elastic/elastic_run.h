@@ -83,6 +83,9 @@ class ElasticHost {
   virtual std::string name() { return ""; }
   // Where newcomers wait; null: nobody joins.
   virtual std::shared_ptr<comm::JoinBoard> board() { return nullptr; }
+  // Which half of the members goes on in the epoch after `epoch`: comm::EditOptions::tie. Only asked where ranks are on
+  // several hosts. The lowest one's where nobody outside can say.
+  virtual std::function<bool(const std::vector<int>& half)> Tie(uint32_t /*epoch*/) { return nullptr; }
   // Asked at each boundary, answers at once.
   virtual bool NewcomersWait() { return false; }
   virtual bool AskedToLeave() { return false; }

@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -39,6 +40,8 @@ using parallel::ElasticCounts;
 using parallel::ElasticEnd;
 using parallel::ElasticPart;
 
+constexpr absl::Duration kTiePatience = absl::Seconds(1);
+
 absl::Duration TimeoutOf(const v1::TrainConfig& config) {
   return config.parallel().has_timeout_seconds() ? absl::Seconds(config.parallel().timeout_seconds())
                                                  : comm::policy::kTimeout;
@@ -61,6 +64,15 @@ class TrainingHost final : public parallel::ElasticHost {
 
   std::string name() override { return job_.client().name(); }
   std::shared_ptr<comm::JoinBoard> board() override { return job_.board(); }
+  std::function<bool(const std::vector<int>&)> Tie(uint32_t epoch) override {
+    // A key is written once: the half that is first with the coordinator has won, however often it asks again.
+    return [this, epoch](const std::vector<int>& half) {
+      return job_.client()
+          .Put(absl::StrCat(job_.id(), "/ties"), absl::StrCat("after epoch ", epoch), absl::StrJoin(half, ","),
+               absl::Now() + kTiePatience)
+          .ok();
+    };
+  }
   bool NewcomersWait() override {
     if (!first_) return false;  // one of the ranks looks
     job_.KeepCoordinator();
@@ -256,10 +268,13 @@ absl::Status TrainElastic(v1::TrainConfig config, const ElasticFlags& flags) {
       host.End(*end);
       return absl::OkStatus();
     }
-    // The others went on without this rank, which was stopped or cut off: it comes back as a newcomer.
-    const bool taken_out = absl::IsFailedPrecondition(end.status()) && absl::StrContains(end.status().message(), "Join again");
+    // The others went on without this rank, or may have: it was stopped or cut off, and comes back as a newcomer.
+    const absl::string_view why = end.status().message();
+    const bool taken_out = absl::IsFailedPrecondition(end.status()) &&
+                           (absl::StrContains(why, "Join again") || absl::StrContains(why, "no quorum"));
     if (!taken_out || StopRequested()->load()) return end.status();
-    std::fprintf(stderr, "cohort: %s; joining\n", std::string(end.status().message()).c_str());
+    std::fprintf(stderr, "cohort: rank %d trains no more: %s. It asks to be taken in again\n", comm::LaunchedRank(),
+                 std::string(why).c_str());
   }
 }
 
