@@ -95,8 +95,8 @@ absl::StatusOr<MembershipChange> GroupCommunicator::Edit(const EditOptions& want
 absl::Status GroupCommunicator::MeetAsNewcomer() {
   const absl::Status met = Barrier().Wait();
   if (met.ok()) return met;
-  // Somebody was lost meanwhile: all go on without.
-  return Edit({}).status();
+  // Somebody was lost meanwhile: all go on without. Over a network it may be this side that is cut off.
+  return Edit({.quorum = topology().num_hosts() > 1}).status();
 }
 
 MembershipChange GroupCommunicator::Changed(const std::vector<int>& before, const std::vector<int>& after,

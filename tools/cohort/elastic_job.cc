@@ -29,7 +29,7 @@ namespace {
 
 constexpr absl::Duration kStart = absl::Seconds(30);         // for a coordinator to answer
 constexpr absl::Duration kSilence = absl::Seconds(1);        // before the job's own is started again
-constexpr absl::Duration kAway = absl::Seconds(30);        // a coordinator that a newcomer waits for
+constexpr absl::Duration kAway = absl::Minutes(5);         // a coordinator that a newcomer waits for
 
 // An environment variable as a number.
 int Number(const char* name, int otherwise) {
@@ -166,6 +166,8 @@ absl::StatusOr<std::shared_ptr<comm::Communicator>> ElasticJob::Meet(absl::Durat
 }
 
 absl::StatusOr<std::shared_ptr<comm::Communicator>> ElasticJob::Join(absl::Duration timeout) {
+  // Only then are the links there by which it is reached: those that are up now are the ones that it offers.
+  COHORT_RETURN_IF_ERROR(client_->Describe(0, absl::Now() + kAway).status());
   return comm::Communicator::Join(cluster::GrpcJoinBoard(client_, {.patience = kAway}), {.timeout = timeout});
 }
 
