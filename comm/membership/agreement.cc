@@ -51,7 +51,8 @@ bool Agreement::HasQuorum(const std::set<int>& voters) const {
   const size_t twice = 2 * voters.size();
   const size_t all = options_.members.size();
   if (twice != all) return twice > all;
-  return options_.tie ? options_.tie({voters.begin(), voters.end()}) : voters.contains(options_.members.front());
+  return options_.tie ? options_.tie({voters.begin(), voters.end()})
+                      : voters.contains(options_.members.front());
 }
 
 void Agreement::Broadcast(const AgreementMessage& message) {

@@ -46,7 +46,7 @@ class Agreement {
     std::vector<int> members;  // with self
     bool quorum = false;
     std::function<bool(const std::vector<int>& half)> tie = nullptr;  // EditOptions::tie
-    int64_t patience = 0;  // nanoseconds
+    int64_t patience = 0;                                             // nanoseconds
     std::string vote;
     Compose compose;
   };

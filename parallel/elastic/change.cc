@@ -20,10 +20,11 @@ namespace cohort::parallel {
 namespace {
 
 // Of the ranks that stay, in their order.
-absl::StatusOr<planner::Cluster> ClusterOf(comm::Communicator& world, const std::vector<int>& staying, double flops,
-                                           int64_t memory) {
-  COHORT_ASSIGN_OR_RETURN(planner::Cluster cluster, planner::DescribedCluster(world.TopologyText(),
-                                                                              "the ranks that are there", flops, memory));
+absl::StatusOr<planner::Cluster> ClusterOf(comm::Communicator& world, const std::vector<int>& staying,
+                                           double flops, int64_t memory) {
+  COHORT_ASSIGN_OR_RETURN(
+      planner::Cluster cluster,
+      planner::DescribedCluster(world.TopologyText(), "the ranks that are there", flops, memory));
   const comm::HostMap& all = *cluster.machine.hosts;
   std::vector<comm::HostMap::Place> places;
   for (const int rank : staying) {
@@ -85,8 +86,9 @@ v1::ElasticHello Changer::Hello() {
     }
     *hello.add_offers() = offered;
     const auto& meshes = hello.meshes();
-    const bool known = std::any_of(meshes.begin(), meshes.end(),
-                                   [&](const v1::ElasticMesh& other) { return other.epoch() == mesh.epoch(); });
+    const bool known = std::any_of(meshes.begin(), meshes.end(), [&](const v1::ElasticMesh& other) {
+      return other.epoch() == mesh.epoch();
+    });
     if (!known) *hello.add_meshes() = mesh;
     return true;
   };
@@ -147,8 +149,8 @@ absl::StatusOr<std::unique_ptr<ElasticPart>> Changer::MakePart() {
   const bool spare = place == ranks.end();
   COHORT_ASSIGN_OR_RETURN(part->group, world_.Split(spare ? -1 : 0, mesh_rank));
   if (spare) return part;
-  COHORT_ASSIGN_OR_RETURN(part->model, MakeConfiguredModel(part->mesh.config(), options_.model, device_, part->group,
-                                                           host_.MakeSource()));
+  COHORT_ASSIGN_OR_RETURN(part->model, MakeConfiguredModel(part->mesh.config(), options_.model, device_,
+                                                           part->group, host_.MakeSource()));
   part->optimizer = runtime::OptimizerState::For(part->model->slices());
   return part;
 }
@@ -228,15 +230,16 @@ absl::StatusOr<Changed> Changer::Run(const std::string& cause, const Coming& com
   if (offers) {
     const absl::StatusOr<Source> source =
         ChooseSource(hellos, decision_.mesh(),
-                     std::vector<int>(decision_.world_ranks().begin(), decision_.world_ranks().end()), Hosts(),
-                     options_.model);
+                     std::vector<int>(decision_.world_ranks().begin(), decision_.world_ranks().end()),
+                     Hosts(), options_.model);
     if (!source.ok() && !absl::IsNotFound(source.status())) return source.status();
     missing = source.status();
     if (source.ok()) {
       COHORT_ASSIGN_OR_RETURN(const auto resharder, Resharder::Create(world_));
-      const TrainingPart to = (*next)->spare() ? TrainingPart()
-                                               : TrainingPart{(*next)->model.get(), &(*next)->optimizer};
-      COHORT_RETURN_IF_ERROR(MoveTraining(*resharder, source->move, OfferOf(*source), to, options_.move_timeout));
+      const TrainingPart to =
+          (*next)->spare() ? TrainingPart() : TrainingPart{(*next)->model.get(), &(*next)->optimizer};
+      COHORT_RETURN_IF_ERROR(
+          MoveTraining(*resharder, source->move, OfferOf(*source), to, options_.move_timeout));
       counts = {.step = source->step, .tokens = source->tokens, .seconds = source->seconds};
       change.moved = source->move.totals();
     }

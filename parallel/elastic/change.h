@@ -29,7 +29,8 @@ enum class Changed {
 // Not thread-safe. What is given to it outlives it.
 class Changer {
  public:
-  Changer(comm::Communicator& world, const ElasticOptions& options, runtime::Device& device, ElasticHost& host)
+  Changer(comm::Communicator& world, const ElasticOptions& options, runtime::Device& device,
+          ElasticHost& host)
       : world_(world), options_(options), device_(device), host_(host) {}
 
   // Collective over the world, whose members are those of now. When it returns OK on a rank, part() is what that rank

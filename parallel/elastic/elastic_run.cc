@@ -27,8 +27,8 @@ bool MayBePeers(const absl::Status& status) {
 
 class ElasticRun {
  public:
-  ElasticRun(std::shared_ptr<comm::Communicator> world, const ElasticOptions& options, runtime::Device& device,
-             ElasticHost& host)
+  ElasticRun(std::shared_ptr<comm::Communicator> world, const ElasticOptions& options,
+             runtime::Device& device, ElasticHost& host)
       : world_(std::move(world)), options_(options), host_(host), changer_(*world_, options, device, host) {}
 
   absl::StatusOr<ElasticEnd> Run() {
@@ -54,8 +54,9 @@ class ElasticRun {
   absl::Status Train() {
     ElasticPart& part = changer_.part();
     if (part.spare()) {
-      COHORT_ASSIGN_OR_RETURN(const StepCallbacks::Next next,
-                              WaitAsSpare(*world_, changer_.world_rank(0), [&] { return host_.AskedToLeave(); }));
+      COHORT_ASSIGN_OR_RETURN(
+          const StepCallbacks::Next next,
+          WaitAsSpare(*world_, changer_.world_rank(0), [&] { return host_.AskedToLeave(); }));
       if (next == StepCallbacks::Next::kEnd) end_ = ElasticEnd::kDone;
       return absl::OkStatus();
     }
@@ -68,7 +69,9 @@ class ElasticRun {
   StepCallbacks Callbacks(ElasticPart& part) {
     StepCallbacks callbacks;
     callbacks.on_step = [&](const runtime::StepReport& report) { host_.OnStep(report); };
-    callbacks.on_evaluation = [&](int64_t step, const auto& evaluation) { host_.OnEvaluation(step, evaluation); };
+    callbacks.on_evaluation = [&](int64_t step, const auto& evaluation) {
+      host_.OnEvaluation(step, evaluation);
+    };
     callbacks.save = [&](int64_t) {
       const runtime::TraceScope trace("checkpoint");
       return host_.Save(part, changer_.counts());
@@ -114,7 +117,8 @@ class ElasticRun {
     Coming coming;
     for (const int rank : change->lost) coming.lost.push_back(before[static_cast<size_t>(rank)]);
     for (int rank = 0; rank < change->size; ++rank) {
-      if (change->previous_rank[static_cast<size_t>(rank)] < 0) coming.joined.push_back(world_->members()[static_cast<size_t>(rank)]);
+      if (change->previous_rank[static_cast<size_t>(rank)] < 0)
+        coming.joined.push_back(world_->members()[static_cast<size_t>(rank)]);
     }
     return Change(cause, coming, since);
   }
@@ -144,8 +148,9 @@ class ElasticRun {
 
 }  // namespace
 
-absl::StatusOr<ElasticEnd> RunElastic(std::shared_ptr<comm::Communicator> world, const ElasticOptions& options,
-                                      runtime::Device& device, ElasticHost& host) {
+absl::StatusOr<ElasticEnd> RunElastic(std::shared_ptr<comm::Communicator> world,
+                                      const ElasticOptions& options, runtime::Device& device,
+                                      ElasticHost& host) {
   return ElasticRun(std::move(world), options, device, host).Run();
 }
 

@@ -51,7 +51,8 @@ struct ElasticPart {
 struct KeptState {
   v1::ElasticMesh mesh;
   v1::ElasticOffer offer;
-  std::vector<const void*> pieces;  // in the order of LayoutOf(mesh), each whole; they stay until the change is over
+  std::vector<const void*>
+      pieces;  // in the order of LayoutOf(mesh), each whole; they stay until the change is over
 };
 
 struct ElasticCounts {
@@ -61,13 +62,13 @@ struct ElasticCounts {
 
 struct ElasticChange {
   uint32_t epoch = 0;
-  int member = 0;                  // this process
-  std::string cause;               // in words: the fault, or who came and went
+  int member = 0;                       // this process
+  std::string cause;                    // in words: the fault, or who came and went
   std::vector<int> lost, left, joined;  // members
-  std::string mesh;                // in words
-  std::string why;                 // this one
-  ElasticCounts counts;            // that training goes on from
-  bool from_disk = false;          // the state of the ranks was not whole
+  std::string mesh;                     // in words
+  std::string why;                      // this one
+  ElasticCounts counts;                 // that training goes on from
+  bool from_disk = false;               // the state of the ranks was not whole
   ReshardTotals moved;
   std::vector<std::string> names;  // of the world's ranks, as they say
   double seconds = 0;              // from the error or the boundary to here
@@ -121,7 +122,8 @@ enum class ElasticEnd {
 // step that is under way when a rank is lost is done again. `world` stays, and is edited.
 // FAILED_PRECONDITION: this rank is no member any more (it may join again), or its side has too few to go on; other
 // errors: nothing that a change of ranks would mend.
-absl::StatusOr<ElasticEnd> RunElastic(std::shared_ptr<comm::Communicator> world, const ElasticOptions& options,
-                                      runtime::Device& device, ElasticHost& host);
+absl::StatusOr<ElasticEnd> RunElastic(std::shared_ptr<comm::Communicator> world,
+                                      const ElasticOptions& options, runtime::Device& device,
+                                      ElasticHost& host);
 
 }  // namespace cohort::parallel

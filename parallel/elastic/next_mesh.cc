@@ -48,7 +48,8 @@ absl::StatusOr<NextMesh> SameAxes(const v1::TrainConfig& config, const runtime::
   for (int ranks = all; ranks >= 1; --ranks) {
     v1::TrainConfig next = config;
     const int inner = config.parallel().pipeline() * config.parallel().context() * config.parallel().tensor();
-    next.mutable_parallel()->set_shard(std::gcd(config.parallel().shard(), std::max(1, ranks / std::max(1, inner))));
+    next.mutable_parallel()->set_shard(
+        std::gcd(config.parallel().shard(), std::max(1, ranks / std::max(1, inner))));
     const absl::Status status = ArrangementOf(next.parallel(), model, ranks).status();
     if (status.ok()) {
       return NextMesh{.config = std::move(next), .ranks = ranks, .why = Words(ranks, all, "the same axes")};
@@ -97,16 +98,16 @@ absl::StatusOr<NextMesh> PlanNextMesh(const v1::TrainConfig& config, const runti
     return absl::NotFoundError(
         absl::StrCat("no number of ranks up to ", all, " can train this: ", why.message()));
   }
-  const double fastest =
-      std::min_element(found.begin(), found.end(), [](const Found& a, const Found& b) {
-        return a.mesh.seconds() < b.mesh.seconds();
-      })->mesh.seconds();
+  const double fastest = std::min_element(found.begin(), found.end(), [](const Found& a, const Found& b) {
+                           return a.mesh.seconds() < b.mesh.seconds();
+                         })->mesh.seconds();
   const auto chosen = std::find_if(found.begin(), found.end(), [&](const Found& one) {
     return one.mesh.seconds() <= (1 + elastic_policy::kSpareGain) * fastest;
   });
   NextMesh next{.config = config, .ranks = chosen->ranks, .why = ""};
   planner::WritePlan(chosen->mesh.plan, next.config);
-  if (config.train().deterministic()) next.config.mutable_train()->set_micro_batch(config.train().micro_batch());
+  if (config.train().deterministic())
+    next.config.mutable_train()->set_micro_batch(config.train().micro_batch());
   next.why = Words(chosen->ranks, all,
                    absl::StrFormat("%s, predicted %.3g s a step", chosen->mesh.plan.DebugString(),
                                    chosen->mesh.seconds()));

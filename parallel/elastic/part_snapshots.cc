@@ -56,12 +56,13 @@ absl::Status PartSnapshots::Start(ElasticPart& part, int member, const ElasticCo
   std::vector<elastic::StatePiece> pieces = {{kCounts, &counts_, sizeof(counts_)}};
   const HeldState held = HeldBy(*part.model, part.optimizer);
   for (size_t i = 0; i < held.pieces.size(); ++i) {
-    pieces.push_back({held.pieces[i].piece.name, held.memory[i], static_cast<size_t>(held.pieces[i].bytes())});
+    pieces.push_back(
+        {held.pieces[i].piece.name, held.memory[i], static_cast<size_t>(held.pieces[i].bytes())});
   }
-  COHORT_ASSIGN_OR_RETURN(
-      snapshotter_,
-      elastic::Snapshotter::Create(*keeper_, {std::to_string(member), part.mesh.epoch(), part.group->rank()},
-                                   std::move(pieces), {.layout = part.mesh.SerializeAsString(), .every = every_}));
+  COHORT_ASSIGN_OR_RETURN(snapshotter_,
+                          elastic::Snapshotter::Create(
+                              *keeper_, {std::to_string(member), part.mesh.epoch(), part.group->rank()},
+                              std::move(pieces), {.layout = part.mesh.SerializeAsString(), .every = every_}));
   counts_ = {counts.tokens, counts.seconds};
   COHORT_RETURN_IF_ERROR(snapshotter_->Begin(counts.step));
   begun_ = counts.step;

@@ -59,7 +59,8 @@ absl::StatusOr<Source> ChooseSource(absl::Span<const v1::ElasticHello> hellos, c
                                     const runtime::ModelConfig& model) {
   COHORT_ASSIGN_OR_RETURN(const Layout after, LayoutOf(next, model));
   std::vector<int> places(hellos.size(), -1);
-  for (size_t n = 0; n < world_ranks.size(); ++n) places[static_cast<size_t>(world_ranks[n])] = static_cast<int>(n);
+  for (size_t n = 0; n < world_ranks.size(); ++n)
+    places[static_cast<size_t>(world_ranks[n])] = static_cast<int>(n);
 
   absl::Status missing = absl::NotFoundError("no rank has any state of the training");
   bool first = true;
@@ -81,7 +82,8 @@ absl::StatusOr<Source> ChooseSource(absl::Span<const v1::ElasticHello> hellos, c
     }
     if (!absl::IsNotFound(move.status())) return move.status();
     if (std::exchange(first, false)) {
-      missing = absl::NotFoundError(absl::StrCat("the state after step ", step, " is not whole: ", move.status().message()));
+      missing = absl::NotFoundError(
+          absl::StrCat("the state after step ", step, " is not whole: ", move.status().message()));
     }
   }
   return missing;

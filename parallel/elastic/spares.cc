@@ -14,7 +14,8 @@ enum Tag { kAsk = 101, kNext = 102 };
 
 }  // namespace
 
-absl::StatusOr<Next> WaitAsSpare(comm::Communicator& world, int first, const std::function<bool()>& wants_change) {
+absl::StatusOr<Next> WaitAsSpare(comm::Communicator& world, int first,
+                                 const std::function<bool()>& wants_change) {
   for (;;) {
     const int64_t ask = wants_change() ? 1 : 0;
     int64_t next = 0;

@@ -58,9 +58,10 @@ absl::Status CheckPart(const HeldState& held, const std::vector<HeldPiece>& layo
     const HeldPiece* should = i < layout.size() ? &layout[i] : nullptr;
     if (is != nullptr && should != nullptr && is->piece == should->piece && is->dtype == should->dtype)
       continue;
-    return absl::FailedPreconditionError(absl::StrCat(
-        "the ", which, " training of this rank holds ",
-        is == nullptr ? (held.pieces.empty() ? "nothing" : "no more") : is->piece.DebugString(), " where the layout has ", should == nullptr ? "no more" : should->piece.DebugString()));
+    return absl::FailedPreconditionError(
+        absl::StrCat("the ", which, " training of this rank holds ",
+                     is == nullptr ? (held.pieces.empty() ? "nothing" : "no more") : is->piece.DebugString(),
+                     " where the layout has ", should == nullptr ? "no more" : should->piece.DebugString()));
   }
   return absl::OkStatus();
 }

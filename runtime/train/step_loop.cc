@@ -42,8 +42,10 @@ class StepLoop {
       result_.paused = reason == kPause && !last;
       if (callbacks_.on_boundary) {
         using Next = StepCallbacks::Next;
-        COHORT_RETURN_IF_ERROR(callbacks_.on_boundary(
-            result_.step, result_.paused ? Next::kPause : last || reason == kToldToStop ? Next::kEnd : Next::kStep));
+        COHORT_RETURN_IF_ERROR(callbacks_.on_boundary(result_.step, result_.paused ? Next::kPause
+                                                                    : last || reason == kToldToStop
+                                                                        ? Next::kEnd
+                                                                        : Next::kStep));
       }
     }
     result_.interrupted = reason == kToldToStop;

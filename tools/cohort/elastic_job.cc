@@ -27,9 +27,9 @@ extern char** environ;
 namespace cohort::tools {
 namespace {
 
-constexpr absl::Duration kStart = absl::Seconds(30);         // for a coordinator to answer
-constexpr absl::Duration kSilence = absl::Seconds(1);        // before the job's own is started again
-constexpr absl::Duration kAway = absl::Minutes(5);         // a coordinator that a newcomer waits for
+constexpr absl::Duration kStart = absl::Seconds(30);   // for a coordinator to answer
+constexpr absl::Duration kSilence = absl::Seconds(1);  // before the job's own is started again
+constexpr absl::Duration kAway = absl::Minutes(5);     // a coordinator that a newcomer waits for
 
 // An environment variable as a number.
 int Number(const char* name, int otherwise) {
@@ -48,7 +48,8 @@ std::string LaunchId() {
 
 // A process of its own session: neither the launcher nor the death of this process ends it. Its pid and host are
 // written beside its address.
-absl::Status StartCoordinator(const std::string& folder, const std::string& address_file, bool several_hosts) {
+absl::Status StartCoordinator(const std::string& folder, const std::string& address_file,
+                              bool several_hosts) {
   const std::string log = folder + "/coordinator.log";
   COHORT_RETURN_IF_ERROR(runtime::MakeFolderOf(log));
   posix_spawn_file_actions_t files;
@@ -63,9 +64,9 @@ absl::Status StartCoordinator(const std::string& folder, const std::string& addr
   sigemptyset(&none);
   posix_spawnattr_setsigmask(&attributes, &none);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK);
-  std::vector<std::string> words = {"/proc/self/exe", "coordinator", "--listen",
-                                    several_hosts ? "0.0.0.0:0" : "127.0.0.1:0", "--state", folder,
-                                    "--address-file", address_file};
+  std::vector<std::string> words = {
+      "/proc/self/exe", "coordinator", "--listen",       several_hosts ? "0.0.0.0:0" : "127.0.0.1:0",
+      "--state",        folder,        "--address-file", address_file};
   std::error_code error;
   words[0] = std::filesystem::read_symlink("/proc/self/exe", error).string();
   std::vector<char*> argv;
@@ -76,7 +77,8 @@ absl::Status StartCoordinator(const std::string& folder, const std::string& addr
   posix_spawn_file_actions_destroy(&files);
   posix_spawnattr_destroy(&attributes);
   if (failed != 0) return runtime::ErrnoStatus(failed, "run", words[0]);
-  return runtime::WriteFileDurably(address_file + ".pid", absl::StrCat(child, " ", comm::HostIdentity(), "\n"));
+  return runtime::WriteFileDurably(address_file + ".pid",
+                                   absl::StrCat(child, " ", comm::HostIdentity(), "\n"));
 }
 
 // The pid of the job's own coordinator where that is on this host; 0 elsewhere.
@@ -94,9 +96,9 @@ absl::StatusOr<std::string> WaitForAddress(const std::string& file, absl::Time d
     const auto text = runtime::ReadFile(file);
     if (text.ok() && !text->empty()) return std::string(absl::StripSuffix(*text, "\n"));
     if (absl::Now() >= deadline) {
-      return absl::DeadlineExceededError(absl::StrCat(
-          "no coordinator has written its address to ", file,
-          ": is that folder seen by all ranks? coordinator.log there says what it did"));
+      return absl::DeadlineExceededError(
+          absl::StrCat("no coordinator has written its address to ", file,
+                       ": is that folder seen by all ranks? coordinator.log there says what it did"));
     }
     absl::SleepFor(absl::Milliseconds(10));
   }
@@ -162,7 +164,8 @@ absl::StatusOr<std::shared_ptr<comm::Communicator>> ElasticJob::Meet(absl::Durat
     // Alone it can still be joined, so it needs a world that grows.
     return comm::Communicator::Create(cluster::GrpcRendezvous(client_, id_, 0, 1), {.timeout = timeout});
   }
-  return comm::Communicator::Create(cluster::GrpcRendezvous(client_, id_, rank_, size_), {.timeout = timeout});
+  return comm::Communicator::Create(cluster::GrpcRendezvous(client_, id_, rank_, size_),
+                                    {.timeout = timeout});
 }
 
 absl::StatusOr<std::shared_ptr<comm::Communicator>> ElasticJob::Join(absl::Duration timeout) {
@@ -174,11 +177,13 @@ absl::StatusOr<std::shared_ptr<comm::Communicator>> ElasticJob::Join(absl::Durat
 void ElasticJob::KeepCoordinator() {
   if (!own_) return;
   const cluster::Standing standing = client_->standing();
-  if (standing.reachable || absl::Now() - standing.heard < kSilence || absl::Now() - started_ < 5 * kSilence) return;
+  if (standing.reachable || absl::Now() - standing.heard < kSilence || absl::Now() - started_ < 5 * kSilence)
+    return;
   const pid_t pid = CoordinatorHere(folder_);
   if (pid == 0 || kill(pid, 0) == 0) return;  // of another host, or it lives and is only slow
   started_ = absl::Now();
-  (void)StartCoordinator(absl::StrCat(std::filesystem::path(folder_).parent_path().string(), "/", id_), folder_, false);
+  (void)StartCoordinator(absl::StrCat(std::filesystem::path(folder_).parent_path().string(), "/", id_),
+                         folder_, false);
 }
 
 void ElasticJob::End() {

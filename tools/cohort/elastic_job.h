@@ -21,7 +21,8 @@ struct ElasticJobFlags {
 class ElasticJob {
  public:
   // `folder` is seen by all processes: the state of a coordinator that the job starts, and where it is reached.
-  static absl::StatusOr<std::unique_ptr<ElasticJob>> Create(const ElasticJobFlags& flags, const std::string& folder);
+  static absl::StatusOr<std::unique_ptr<ElasticJob>> Create(const ElasticJobFlags& flags,
+                                                            const std::string& folder);
 
   // All processes that were launched together. They do not call MPI_Init: a launcher would end them all with the first.
   absl::StatusOr<std::shared_ptr<comm::Communicator>> Meet(absl::Duration timeout);

@@ -4,8 +4,8 @@
 
 #include <cstdio>
 #include <cstdlib>
-#include <functional>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -68,8 +68,8 @@ class TrainingHost final : public parallel::ElasticHost {
     // A key is written once: the half that is first with the coordinator has won, however often it asks again.
     return [this, epoch](const std::vector<int>& half) {
       return job_.client()
-          .Put(absl::StrCat(job_.id(), "/ties"), absl::StrCat("after epoch ", epoch), absl::StrJoin(half, ","),
-               absl::Now() + kTiePatience)
+          .Put(absl::StrCat(job_.id(), "/ties"), absl::StrCat("after epoch ", epoch),
+               absl::StrJoin(half, ","), absl::Now() + kTiePatience)
           .ok();
     };
   }
@@ -91,8 +91,7 @@ class TrainingHost final : public parallel::ElasticHost {
     const bool resume = config_.checkpoint().resume() || std::exchange(loaded_, true);
     loaded_ = true;
     COHORT_RETURN_IF_ERROR(state_.Load(*part.model, part.optimizer, resume));
-    return ElasticCounts{
-        .step = part.optimizer.step, .tokens = state_.tokens(), .seconds = state_.seconds()};
+    return ElasticCounts{.step = part.optimizer.step, .tokens = state_.tokens(), .seconds = state_.seconds()};
   }
   absl::Status Save(ElasticPart& part, const ElasticCounts& counts) override {
     state_.SetCounts(counts.tokens, counts.seconds);
@@ -100,12 +99,15 @@ class TrainingHost final : public parallel::ElasticHost {
     COHORT_ASSIGN_OR_RETURN(const std::string path, state_.Save(*part.model, part.optimizer, counts.step));
     if (log_ != nullptr) log_->Note(absl::StrFormat("step %d  saved %s", counts.step, path));
     if (first_) {
-      job_.client().Tell(v1::EVENT_KIND_CHECKPOINT, counts.step, path, absl::ToDoubleSeconds(absl::Now() - begin));
+      job_.client().Tell(v1::EVENT_KIND_CHECKPOINT, counts.step, path,
+                         absl::ToDoubleSeconds(absl::Now() - begin));
     }
     return absl::OkStatus();
   }
 
-  std::vector<parallel::KeptState> Kept(const comm::Communicator& world) override { return snapshots_.Kept(world); }
+  std::vector<parallel::KeptState> Kept(const comm::Communicator& world) override {
+    return snapshots_.Kept(world);
+  }
   absl::Status AfterGradients() override { return snapshots_.AfterGradients(); }
   absl::Status BeforeUpdate() override {
     snapshots_.BeforeUpdate();
@@ -163,8 +165,8 @@ class TrainingHost final : public parallel::ElasticHost {
     if (end == ElasticEnd::kLeft) {
       std::printf("rank %d has left; the others go on\n", comm::LaunchedRank());
     } else if (first_) {
-      std::printf("%s; the model is in %s/checkpoints/latest\n", end == ElasticEnd::kDone ? "done" : "stopped",
-                  config_.output().c_str());
+      std::printf("%s; the model is in %s/checkpoints/latest\n",
+                  end == ElasticEnd::kDone ? "done" : "stopped", config_.output().c_str());
       snapshots_.End();
     }
     std::fflush(stdout);
@@ -195,8 +197,8 @@ class TrainingHost final : public parallel::ElasticHost {
     list("left", change.left);
     list("joined", change.joined);
     if (words.empty()) words = change.cause;
-    return absl::StrFormat("step %d  epoch %d: %s. %s (%s)%s, %.1f MB moved, in %.2f s", change.counts.step, change.epoch,
-                           words, change.mesh, change.why,
+    return absl::StrFormat("step %d  epoch %d: %s. %s (%s)%s, %.1f MB moved, in %.2f s", change.counts.step,
+                           change.epoch, words, change.mesh, change.why,
                            change.from_disk ? "; from the newest checkpoint" : "",
                            static_cast<double>(change.moved.moved()) / 1e6, change.seconds);
   }
@@ -222,7 +224,8 @@ absl::StatusOr<v1::TrainConfig> ConfigOfJob(ElasticJob& job, absl::Time deadline
         mesh.ParseFromString(bytes)) {
       return mesh.config();
     }
-    if (absl::Now() >= deadline) return absl::DeadlineExceededError("the job that is to be joined does not train");
+    if (absl::Now() >= deadline)
+      return absl::DeadlineExceededError("the job that is to be joined does not train");
     absl::SleepFor(absl::Milliseconds(50));
   }
 }
@@ -231,9 +234,10 @@ absl::StatusOr<v1::TrainConfig> ConfigOfJob(ElasticJob& job, absl::Time deadline
 
 absl::Status TrainElastic(v1::TrainConfig config, const ElasticFlags& flags) {
   const bool joins = !flags.join.empty();
-  COHORT_ASSIGN_OR_RETURN(const auto job, ElasticJob::Create({.coordinator = joins ? flags.join : flags.coordinator,
-                                                              .joins = joins},
-                                                             config.output() + "/elastic"));
+  COHORT_ASSIGN_OR_RETURN(
+      const auto job,
+      ElasticJob::Create({.coordinator = joins ? flags.join : flags.coordinator, .joins = joins},
+                         config.output() + "/elastic"));
   runtime::ResolvedConfig resolved;
   std::shared_ptr<comm::Communicator> world;
   if (joins) {
@@ -273,8 +277,8 @@ absl::Status TrainElastic(v1::TrainConfig config, const ElasticFlags& flags) {
     const bool taken_out = absl::IsFailedPrecondition(end.status()) &&
                            (absl::StrContains(why, "Join again") || absl::StrContains(why, "no quorum"));
     if (!taken_out || StopRequested()->load()) return end.status();
-    std::fprintf(stderr, "cohort: rank %d trains no more: %s. It asks to be taken in again\n", comm::LaunchedRank(),
-                 std::string(why).c_str());
+    std::fprintf(stderr, "cohort: rank %d trains no more: %s. It asks to be taken in again\n",
+                 comm::LaunchedRank(), std::string(why).c_str());
   }
 }
 

@@ -28,7 +28,8 @@ TrainingState::TrainingState(const v1::TrainConfig& config, const runtime::Model
              .sequence_length = config.data().sequence_length(),
              .data_fingerprint = data.training->dataset().fingerprint()} {}
 
-absl::Status TrainingState::Load(parallel::ParallelModel& model, runtime::OptimizerState& optimizer, bool resume) {
+absl::Status TrainingState::Load(parallel::ParallelModel& model, runtime::OptimizerState& optimizer,
+                                 bool resume) {
   const std::optional<std::string> latest =
       resume ? runtime::LatestCheckpoint(config_.output() + "/checkpoints") : std::nullopt;
   // All ranks must decide alike: a rank that sees another disk is told so here and not by a hang later.

@@ -19,8 +19,7 @@ class TrainingState {
 
   // Collective over the model's ranks. With `resume` from the newest checkpoint of this run where there is one; else from
   // the weights of model.path, or at random. FAILED_PRECONDITION: the ranks see different disks, or the checkpoint is of another training.
-  absl::Status Load(parallel::ParallelModel& model, runtime::OptimizerState& optimizer,
-                    bool resume);
+  absl::Status Load(parallel::ParallelModel& model, runtime::OptimizerState& optimizer, bool resume);
   // Collective. The path of what was written.
   absl::StatusOr<std::string> Save(parallel::ParallelModel& model, const runtime::OptimizerState& optimizer,
                                    int64_t step);

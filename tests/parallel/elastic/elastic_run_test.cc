@@ -80,8 +80,8 @@ struct Told {
 
 class TestHost final : public ElasticHost {
  public:
-  TestHost(const Scenario& scenario, const runtime::ModelConfig& model, int process, const std::string& folder,
-           Told& told)
+  TestHost(const Scenario& scenario, const runtime::ModelConfig& model, int process,
+           const std::string& folder, Told& told)
       : scenario_(scenario),
         model_(model),
         process_(process),
@@ -110,9 +110,9 @@ class TestHost final : public ElasticHost {
     snapshots_.Follow(part, change.member, change.counts);
     EXPECT_TRUE(snapshots_.problem().ok()) << snapshots_.problem();
     if (std::getenv("COHORT_TEST_TELLS") != nullptr) {
-      std::cerr << "process " << process_ << ": epoch " << change.epoch << " after step " << change.counts.step << ": "
-                << change.mesh << " (" << change.why << ") in " << change.seconds << " s, because of " << change.cause
-                << "\n";
+      std::cerr << "process " << process_ << ": epoch " << change.epoch << " after step "
+                << change.counts.step << ": " << change.mesh << " (" << change.why << ") in "
+                << change.seconds << " s, because of " << change.cause << "\n";
     }
     if (first_) {
       told_.changes[0] += 1;
@@ -143,7 +143,8 @@ class TestHost final : public ElasticHost {
       if (event.process != process_ || event.step != step) continue;
       if (event.what == Event::kDies) kill(getpid(), SIGKILL);
       if (event.what == Event::kLeaves) leaves_ = true;
-      for (int i = 0; event.what == Event::kWaitsForNewcomers && !joined_ && !NewcomersWait() && i < 1000; ++i) {
+      for (int i = 0; event.what == Event::kWaitsForNewcomers && !joined_ && !NewcomersWait() && i < 1000;
+           ++i) {
         absl::SleepFor(absl::Milliseconds(10));
       }
     }
@@ -151,13 +152,16 @@ class TestHost final : public ElasticHost {
 
   class Source final : public BatchSource {
    public:
-    Source(TestHost& host, runtime::Device& device, int64_t vocabulary) : host_(host), data_(device, vocabulary) {}
+    Source(TestHost& host, runtime::Device& device, int64_t vocabulary)
+        : host_(host), data_(device, vocabulary) {}
     absl::StatusOr<Samples> Training(int64_t step, int64_t begin, int64_t count) override {
       host_.AtStep(step);
       return data_.Training(step, begin, count);
     }
     int64_t held_out() const override { return 0; }
-    absl::StatusOr<Samples> HeldOut(int64_t begin, int64_t count) override { return data_.HeldOut(begin, count); }
+    absl::StatusOr<Samples> HeldOut(int64_t begin, int64_t count) override {
+      return data_.HeldOut(begin, count);
+    }
 
    private:
     TestHost& host_;
@@ -192,8 +196,8 @@ void Play(const Scenario& scenario, Told& told) {
         TestHost host(scenario, model, process, folder + "/board", told);
         ElasticOptions elastic = {.config = ConfigOf(scenario), .model = model};
         elastic.loop.steps = kSteps;
-        elastic.loop.schedule = {.peak = 0.004, .total_steps = kSteps, .warmup_steps = 0,
-                                 .decay = runtime::Decay::kConstant};
+        elastic.loop.schedule = {
+            .peak = 0.004, .total_steps = kSteps, .warmup_steps = 0, .decay = runtime::Decay::kConstant};
         const auto end = RunElastic(*std::move(world), elastic, runtime::CpuDevice(), host);
         ASSERT_TRUE(end.ok()) << "process " << process << ": " << end.status();
         told.ends[static_cast<size_t>(process)] = 1 + static_cast<double>(*end);

@@ -138,14 +138,15 @@ TEST_P(MoveTrainingTest, ATrainingGoesOnFromMeshToMesh) {
         if (i == 0) {
           if (takes_part) next->model->Initialize(5);
         } else {
-          const auto move =
-              PlanMove(LayoutOf(config_, chain[i - 1]), LayoutOf(config_, chain[i]),
-                       {Each(First(chain[i - 1].ranks, world.size())), First(chain[i].ranks, world.size())}, {});
+          const auto move = PlanMove(
+              LayoutOf(config_, chain[i - 1]), LayoutOf(config_, chain[i]),
+              {Each(First(chain[i - 1].ranks, world.size())), First(chain[i].ranks, world.size())}, {});
           ASSERT_TRUE(move.ok()) << move.status();
           const auto part = [](std::optional<ArrangedTraining>& training) {
             return training ? TrainingPart{training->model.get(), &training->optimizer} : TrainingPart();
           };
-          const absl::Status status = MoveTraining(**resharder, *move, OfferOf(part(old)), part(next), kTimeout);
+          const absl::Status status =
+              MoveTraining(**resharder, *move, OfferOf(part(old)), part(next), kTimeout);
           ASSERT_TRUE(status.ok()) << chain[i].name << ": " << status;
         }
         old = std::move(next);
@@ -202,7 +203,8 @@ INSTANTIATE_TEST_SUITE_P(Models, MoveTrainingTest, ::testing::Values("llama", "q
 TEST(PlanMoveTest, WhatOnlyTheLostHadIsNamed) {
   const runtime::ModelConfig config = ArrangedConfig("llama");
   const Spread four = Over("", 4, {.shard = 4}, "zero-3"), three = Over("", 3, {.shard = 3}, "zero-3");
-  const auto move = PlanMove(LayoutOf(config, four), LayoutOf(config, three), {{{0}, {1}, {3}}, {0, 1, 2}}, {});
+  const auto move =
+      PlanMove(LayoutOf(config, four), LayoutOf(config, three), {{{0}, {1}, {3}}, {0, 1, 2}}, {});
   EXPECT_EQ(move.status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(move.status().message()),
               HasSubstr("(of those lost, 2 had some of it); it has to be read"));
@@ -212,7 +214,8 @@ TEST(PlanMoveTest, WhatOnlyTheLostHadIsNamed) {
 TEST(PlanMoveTest, WhatASurvivorHasOfTheLostIsASource) {
   const runtime::ModelConfig config = ArrangedConfig("llama");
   const Spread four = Over("", 4, {.shard = 4}, "zero-3"), three = Over("", 3, {.shard = 3}, "zero-3");
-  const auto move = PlanMove(LayoutOf(config, four), LayoutOf(config, three), {{{0}, {1, 2}, {3}}, {0, 1, 2}}, {});
+  const auto move =
+      PlanMove(LayoutOf(config, four), LayoutOf(config, three), {{{0}, {1, 2}, {3}}, {0, 1, 2}}, {});
   ASSERT_TRUE(move.ok()) << move.status();
   EXPECT_TRUE(move->options.lost.empty());
   const absl::Status checked = CheckReshard(move->before, move->after, move->options, move->plan);
@@ -227,7 +230,8 @@ TEST(PlanMoveTest, MembersThatContradictTheMeshesAreRefused) {
     return std::string(move.status().message());
   };
   EXPECT_THAT(message({{{0}, {1}}, {0}}), HasSubstr("2 members before and 1"));
-  EXPECT_THAT(message({{{0}, {2}}, {0, 1}}), HasSubstr("rank 1 is number 2 of the old mesh, which has 2 ranks"));
+  EXPECT_THAT(message({{{0}, {2}}, {0, 1}}),
+              HasSubstr("rank 1 is number 2 of the old mesh, which has 2 ranks"));
   EXPECT_THAT(message({{{0}, {1}}, {1, 1}}), HasSubstr("ranks 0 and 1 are both number 1 of the new mesh"));
   EXPECT_THAT(message({{{0}, {1}}, {0, -1}}), HasSubstr("no rank is number 1 of the new mesh"));
 }
