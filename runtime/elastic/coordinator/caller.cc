@@ -13,6 +13,7 @@ Caller::Caller(const std::string& address) : address_(address) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(policy::kMaxMessageBytes);
   arguments.SetMaxSendMessageSize(policy::kMaxMessageBytes);
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);  // it is a machine of the cluster
   // A coordinator that is back is found soon.
   const auto milliseconds = [](absl::Duration time) {
     return static_cast<int>(absl::ToInt64Milliseconds(time));

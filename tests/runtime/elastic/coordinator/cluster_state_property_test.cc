@@ -116,7 +116,8 @@ TEST_P(PropertyTest, HoldsForRandomCommands) {
       ASSERT_EQ(Durable(state), after);
     }
     // A side that is behind.
-    for (const auto& member : state.Describe(0, now).members()) {
+    const v1::DescribeResponse described = state.Describe(0, now);
+    for (const v1::Member& member : described.members()) {
       if (member.state() == v1::MEMBER_STATE_LEFT || epoch == 0) continue;
       ClusterState copy = state;
       const Outcome stale =
