@@ -92,6 +92,7 @@ void MembershipThread::RecordEpoch(const EpochAdvance& advance) {
   {
     const std::lock_guard lock(mutex_);
     epochs_.push_back(advance);
+    if (epochs_.size() > policy::kEpochsKept) epochs_.pop_front();  // later ones may pass over it
     last_advance_ = advance;
     member_.set_last_epoch(std::max(member_.last_epoch(), advance.to));
   }

@@ -116,7 +116,6 @@ TEST_F(CoordinatorTest, MembersRenewReportAndLeave) {
   EXPECT_TRUE(Eventually([&] { return a->standing().gone == std::vector<std::string>{"b"}; }));
   a->Tell(v1::EVENT_KIND_RECONFIGURATION_ENDED, 13, "b has gone", 0.5);
   EXPECT_TRUE(a->Flush(Soon()));
-  const std::string metrics = coordinator->metrics();
   EXPECT_TRUE(Eventually([&] {
     const std::string text = coordinator->metrics();
     return text.find("cohort:cluster_reconfiguration_seconds_total 0.5") != std::string::npos &&
