@@ -106,7 +106,8 @@ struct Job {
       Check(epoch.status(), "AdvanceEpoch");
       Check(epoch->number() == number, "the epoch");
       const auto stale = clients[0]->AdvanceEpoch({number - 1, number, {names[0]}, "stale", 0, ""}, Soon());
-      Check(absl::IsFailedPrecondition(stale.status()), "who is behind is refused");
+      Check(absl::IsFailedPrecondition(stale.status()),
+            "who is behind is refused, not " + stale.status().ToString());
       TakeIn(round);
       std::printf("round %d\n", round);
       std::fflush(stdout);

@@ -21,9 +21,12 @@ class CoordinatorTest(CohortTest):
         process = self.start("coordinator", "--listen", listen, "--state", state, "--lease", "1s", *arguments,
                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.addCleanup(self.end, process)
-        line = process.stdout.readline()
-        self.assertIn("coordinating on ", line, line + (process.stdout.read() if process.poll() is not None else ""))
-        return process, line.split()[-1]
+        self.said = ""  # before it is there
+        for line in process.stdout:
+            if line.startswith("coordinating on "):
+                return process, line.split()[-1]
+            self.said += line
+        self.fail(f"the coordinator did not start: {self.said}")
 
     def end(self, process):
         if process.poll() is None:
@@ -140,9 +143,8 @@ class CoordinatorTest(CohortTest):
             self.assertIn("state/journal", error)
             self.assertEqual(journal.read_bytes(), bytes(broken))
         journal.write_bytes(whole[:-3])  # a write that a crash has torn
-        process, _ = self.coordinate()
-        process.send_signal(signal.SIGTERM)
-        self.assertIn("cut off", process.stdout.read())
+        self.coordinate()
+        self.assertIn("cut off", self.said)
 
     def test_a_full_disk_at_the_start(self):
         def small():

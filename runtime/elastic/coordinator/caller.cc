@@ -13,15 +13,16 @@ Caller::Caller(const std::string& address) : address_(address) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(policy::kMaxMessageBytes);
   arguments.SetMaxSendMessageSize(policy::kMaxMessageBytes);
-  // A coordinator that is back is found soon.
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);  // it is a machine of the cluster
+  // A coordinator that is back is found soon. The least is what one attempt may take.
   const auto milliseconds = [](absl::Duration time) {
     return static_cast<int>(absl::ToInt64Milliseconds(time));
   };
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, milliseconds(policy::kFirstPause));
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, milliseconds(policy::kTryTimeout));
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, milliseconds(policy::kLongestPause));
-  stub_ =
-      v1::Cluster::NewStub(grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments));
+  channel_ = grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  stub_ = v1::Cluster::NewStub(channel_);
 }
 
 bool Caller::IsAway(const absl::Status& status) {
@@ -36,6 +37,11 @@ absl::Status Caller::Away(const absl::Status& last) const {
 }
 
 bool Caller::Enter(grpc::ClientContext& context) {
+  if (!reachable_) {
+    // The call goes as soon as there is a connection: one that is made between two calls may be gone with the next.
+    context.set_wait_for_ready(true);
+    grpc::experimental::ChannelResetConnectionBackoff(channel_.get());
+  }
   const std::lock_guard lock(mutex_);
   if (!ended_) under_way_.insert(&context);
   return !ended_;

@@ -70,6 +70,7 @@ class Caller {
 
  private:
   const std::string address_;
+  std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::Cluster::Stub> stub_;
   std::mutex mutex_;
   std::set<grpc::ClientContext*> under_way_;

@@ -107,6 +107,8 @@ void ClusterState::Emit(v1::EventKind kind, const v1::Member* member, const std:
 }
 
 void ClusterState::Begin(Turn& turn) {
+  // An id of a state that was lost must not be somebody else's in the next one: the first is a thousand times the time.
+  if (next_member_id_ == 1) next_member_id_ = 1000 * absl::ToUnixSeconds(turn.now) + 1;
   ++incarnation_;
   started_ = last_tick_ = turn.now;
   // They could not renew while no coordinator was there.

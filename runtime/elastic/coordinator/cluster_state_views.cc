@@ -83,7 +83,7 @@ v1::DescribeResponse ClusterState::Describe(int events, absl::Time now) const {
   const Summary summary = Summarize();
   response.set_step(summary.step);
   response.set_tokens_per_second(summary.tokens_per_second);
-  *response.mutable_waiting() = std::move(*Waiting().mutable_posts());
+  *response.mutable_waiting() = Waiting().posts();
   for (v1::BoardPosting& post : *response.mutable_waiting()) post.clear_text();
   *response.mutable_totals() = totals_;
   response.set_last_revision(last_revision());

@@ -96,12 +96,12 @@ absl::StatusOr<std::optional<std::string>> Etcd::Get(const std::string& key) {
 }
 
 absl::StatusOr<std::vector<std::pair<std::string, std::string>>> Etcd::List(const std::string& prefix,
-                                                                            const std::string& first) {
+                                                                            const std::string& first,
+                                                                            int page) {
   std::vector<std::pair<std::string, std::string>> all;
   std::string from = std::max(prefix, first);
   for (;;) {
-    const json request = {
-        {"key", Base64(from)}, {"range_end", Base64(PrefixEnd(prefix))}, {"limit", policy::kEtcdPage}};
+    const json request = {{"key", Base64(from)}, {"range_end", Base64(PrefixEnd(prefix))}, {"limit", page}};
     COHORT_ASSIGN_OR_RETURN(const std::string text, Call("/v3/kv/range", request.dump()));
     COHORT_ASSIGN_OR_RETURN(const json answer, Parse(text));
     COHORT_ASSIGN_OR_RETURN(auto pairs, Pairs(answer));

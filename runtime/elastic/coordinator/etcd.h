@@ -18,9 +18,9 @@ class Etcd {
   explicit Etcd(std::vector<std::string> endpoints) : endpoints_(std::move(endpoints)) {}
 
   absl::StatusOr<std::optional<std::string>> Get(const std::string& key);
-  // All pairs whose keys begin with `prefix`, from `first` on, by key.
+  // All pairs whose keys begin with `prefix`, from `first` on, by key; so many in one answer.
   absl::StatusOr<std::vector<std::pair<std::string, std::string>>> List(const std::string& prefix,
-                                                                        const std::string& first);
+                                                                        const std::string& first, int page);
   absl::Status Put(const std::string& key, const std::string& value);
   // Writes all pairs if `key` has this value (nullopt: is not there); false where it has another one.
   absl::StatusOr<bool> PutIf(const std::string& key, const std::optional<std::string>& value,

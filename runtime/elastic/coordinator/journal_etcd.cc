@@ -46,7 +46,8 @@ class EtcdJournal : public Journal {
       COHORT_ASSIGN_OR_RETURN(contents.snapshot, Fetch(halves.second, "snapshot"));
     }
     contents.next = first;
-    COHORT_ASSIGN_OR_RETURN(const auto pairs, etcd_.List(Key("record/"), RecordKey(first)));
+    COHORT_ASSIGN_OR_RETURN(const auto pairs,
+                            etcd_.List(Key("record/"), RecordKey(first), policy::kEtcdInlinePage));
     for (const auto& [key, value] : pairs) {
       if (key != RecordKey(contents.next)) return Damaged(RecordKey(contents.next));
       COHORT_ASSIGN_OR_RETURN(const std::string text, Fetch(value, key));
@@ -109,12 +110,12 @@ class EtcdJournal : public Journal {
 
   // The value of a text; writes its parts where it is too long for one.
   absl::StatusOr<std::string> Store(absl::string_view text) {
-    if (text.size() <= policy::kEtcdValueBytes) return absl::StrCat(std::string(1, kInline), text);
+    if (text.size() <= policy::kEtcdInlineBytes) return absl::StrCat(std::string(1, kInline), text);
     const std::string token = Token();
     int parts = 0;
-    for (; !text.empty(); text.remove_prefix(std::min(text.size(), policy::kEtcdValueBytes)), ++parts) {
+    for (; !text.empty(); text.remove_prefix(std::min(text.size(), policy::kEtcdPartBytes)), ++parts) {
       COHORT_RETURN_IF_ERROR(etcd_.Put(Key(absl::StrFormat("part/%s/%08d", token, parts)),
-                                       std::string(text.substr(0, policy::kEtcdValueBytes))));
+                                       std::string(text.substr(0, policy::kEtcdPartBytes))));
     }
     return absl::StrCat(std::string(1, kParts), token, " ", parts);
   }
@@ -128,7 +129,7 @@ class EtcdJournal : public Journal {
         !absl::SimpleAtoi(value.substr(space + 1), &count)) {
       return Damaged(key);
     }
-    COHORT_ASSIGN_OR_RETURN(const auto parts, etcd_.List(PartsPrefix(value), ""));
+    COHORT_ASSIGN_OR_RETURN(const auto parts, etcd_.List(PartsPrefix(value), "", policy::kEtcdPartPage));
     if (parts.size() != count) return Damaged(key);
     std::string text;
     for (const auto& [name, part] : parts) text += part;

@@ -92,6 +92,7 @@ void MembershipThread::RecordEpoch(const EpochAdvance& advance) {
   {
     const std::lock_guard lock(mutex_);
     epochs_.push_back(advance);
+    if (epochs_.size() > policy::kEpochsKept) epochs_.pop_front();  // later ones may pass over it
     last_advance_ = advance;
     member_.set_last_epoch(std::max(member_.last_epoch(), advance.to));
   }
@@ -117,10 +118,12 @@ void MembershipThread::Run() {
     bool there = standing_.reachable;
     const auto now = std::chrono::steady_clock::now();
     if (now >= next) {
-      next = now + absl::ToChronoNanoseconds(lease_ / policy::kRenewalsPerLease);
       lock.unlock();
       there = Renew();
       lock.lock();
+      absl::Duration pause = lease_ / policy::kRenewalsPerLease;
+      if (!there) pause = std::min(pause, policy::kLongestPause);  // it may be back at any moment
+      next = now + absl::ToChronoNanoseconds(pause);
     }
     if (!there) continue;
     lock.unlock();
@@ -163,10 +166,11 @@ bool MembershipThread::Renew() {
   const std::lock_guard lock(mutex_);
   standing_.reachable = !Caller::IsAway(status) && !absl::IsCancelled(status);
   if (!status.ok()) {
-    if (standing_.reachable && !forgotten) {  // a report that makes no sense, above all
-      spdlog::warn("the coordinator refuses a renewal: {}", std::string(status.message()));
-      report_.reset();
+    if (standing_.reachable && status.message() != complaint_) {
+      complaint_ = std::string(status.message());
+      spdlog::warn("the coordinator refuses {}: {}", member_.name(), complaint_);
     }
+    if (absl::IsInvalidArgument(status)) report_.reset();  // one that makes no sense
     return standing_.reachable;
   }
   standing_.incarnation = response.incarnation();
@@ -196,6 +200,14 @@ void MembershipThread::Evicted(const std::string& why) {
   spdlog::warn("{} is out of the group: {}", member_.name(), why);
 }
 
+bool MembershipThread::NotTaken(const absl::Status& status) {
+  const std::lock_guard lock(mutex_);
+  if (Caller::IsAway(status)) standing_.reachable = false;
+  // The next renewal joins again where the coordinator does not know this member.
+  return Caller::IsAway(status) || absl::IsNotFound(status) || absl::IsCancelled(status) ||
+         absl::IsResourceExhausted(status);
+}
+
 void MembershipThread::SendTold() {
   for (;;) {
     v1::ReportRequest report;
@@ -207,11 +219,7 @@ void MembershipThread::SendTold() {
     }
     v1::ReportResponse response;
     const absl::Status status = caller_.Try(&Stub::Report, report, &response, policy::kTryTimeout);
-    // With the next renewal: which joins again where the coordinator does not know this member.
-    if (Caller::IsAway(status) || absl::IsNotFound(status) || absl::IsCancelled(status) ||
-        absl::IsResourceExhausted(status)) {
-      return;
-    }
+    if (NotTaken(status)) return;
     if (!status.ok()) {
       spdlog::warn("the coordinator refuses an event ({}): {}", std::string(status.message()),
                    report.words());
@@ -246,10 +254,7 @@ void MembershipThread::SendEpochs() {
     }
     v1::AdvanceEpochResponse response;
     const absl::Status status = caller_.Try(&Stub::AdvanceEpoch, request, &response, policy::kTryTimeout);
-    if (Caller::IsAway(status) || absl::IsNotFound(status) || absl::IsCancelled(status) ||
-        absl::IsResourceExhausted(status)) {
-      return;
-    }
+    if (NotTaken(status)) return;
     const std::optional<v1::Epoch> present = PresentEpoch(status);
     std::optional<v1::Epoch> whole;
     if (present.has_value()) whole = PresentEpoch(WithMembers(status));

@@ -37,6 +37,8 @@ class MembershipThread {
   void Run();
   // Whether the coordinator was there.
   bool Renew();
+  // Whether what was sent is to be sent again with the next renewal.
+  bool NotTaken(const absl::Status& status);
   // Both stop at the first that the coordinator has not taken.
   void SendTold();
   void SendEpochs();
@@ -60,6 +62,7 @@ class MembershipThread {
   std::deque<v1::ReportRequest> told_;
   std::deque<EpochAdvance> epochs_;           // to be told, the oldest first
   std::optional<EpochAdvance> last_advance_;  // for a coordinator that has forgotten it
+  std::string complaint_;                     // the last refusal, which is said once
   bool stop_ = false;
   std::thread thread_;
 };

@@ -41,10 +41,12 @@ inline constexpr size_t kGoneKept = 4096;  // members that have left or expired 
 // It is replaced by the state once so many bytes were appended, and more than the state itself has.
 inline constexpr size_t kCompactBytes = 4 << 20;
 inline constexpr absl::Duration kEtcdTimeout = absl::Seconds(5);
-// What one value in etcd may hold: less than the 1.5 MiB that it takes in a request by default.
-inline constexpr size_t kEtcdValueBytes = 512 << 10;
-// Pairs of one answer.
-inline constexpr int kEtcdPage = 64;
+// etcd takes 1.5 MiB in a request by default, and answers of its gateway have 4 MiB at most: texts of up to the first
+// size are values of their own, of which so many are read at a time; longer ones are cut into parts of the second.
+inline constexpr size_t kEtcdInlineBytes = 32 << 10;
+inline constexpr int kEtcdInlinePage = 64;
+inline constexpr size_t kEtcdPartBytes = 512 << 10;
+inline constexpr int kEtcdPartPage = 4;
 
 // ---- the service
 // After SIGTERM, for the last answers to reach their clients.
@@ -61,6 +63,7 @@ inline constexpr absl::Duration kFirstPause = absl::Milliseconds(20);
 inline constexpr absl::Duration kLongestPause = absl::Milliseconds(500);
 // What Tell keeps for a coordinator that is away.
 inline constexpr size_t kToldKept = 4096;
+inline constexpr size_t kEpochsKept = 64;
 // A newcomer's patience with a coordinator that is away, and of Put.
 inline constexpr absl::Duration kPatience = absl::Seconds(30);
 // Answered() waits so long at the coordinator, which is cheaper than asking anew.

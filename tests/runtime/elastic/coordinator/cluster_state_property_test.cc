@@ -23,11 +23,13 @@ class Commands {
 
   v1::ClusterCommand Next(const ClusterState& state) {
     const uint64_t epoch = state.epoch().number();
-    const int64_t id = Below(static_cast<int>(joined_) + 2);
+    int64_t id = Below(3);  // nobody's
+    const v1::DescribeResponse described = state.Describe(0, absl::UnixEpoch());
+    if (described.members_size() > 0 && Below(8) > 0)
+      id = described.members(Below(described.members_size())).id();
     switch (Below(16)) {
       case 0:
       case 1:
-        ++joined_;
         return Join(Name(), absl::StrCat("session ", Below(4)), Below(3) == 0 ? Below(5) : 0);
       case 2:
         return Leave(id);
@@ -64,7 +66,6 @@ class Commands {
 
  private:
   std::mt19937_64 random_;
-  int64_t joined_ = 0;
 };
 
 std::string Durable(const ClusterState& state) { return state.Snapshot().SerializeAsString(); }
@@ -116,7 +117,8 @@ TEST_P(PropertyTest, HoldsForRandomCommands) {
       ASSERT_EQ(Durable(state), after);
     }
     // A side that is behind.
-    for (const auto& member : state.Describe(0, now).members()) {
+    const v1::DescribeResponse described = state.Describe(0, now);
+    for (const v1::Member& member : described.members()) {
       if (member.state() == v1::MEMBER_STATE_LEFT || epoch == 0) continue;
       ClusterState copy = state;
       const Outcome stale =

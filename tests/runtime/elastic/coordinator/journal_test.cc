@@ -93,7 +93,7 @@ TEST_P(JournalTest, ASnapshotTakesThePlaceOfRecords) {
 }
 
 TEST_P(JournalTest, LargeTextsToo) {
-  std::string large(5 * policy::kEtcdValueBytes + 77, 'x');
+  std::string large(9 * policy::kEtcdPartBytes + 77, 'x');
   for (size_t i = 0; i < large.size(); ++i) large[i] = static_cast<char>(i * 2654435761u >> 13);
   {
     const auto journal = Open(state_);
