@@ -276,6 +276,7 @@ TEST(ParityExchange, WhatDoesNotFitThePlanIsAnError) {
   TestJob job;
   testing::SharedCounter planned;
   const Layout layout(3);
+  for (int h = 0; h < 3; ++h) job.Options(Layout::Name(h));
   testing::RunProcesses(layout.ranks(), [&](int number, int, const std::string& folder) {
     Rank me(job, layout, number, folder);
     me.Protect(2, 1);
