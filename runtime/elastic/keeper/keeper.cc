@@ -33,6 +33,10 @@ absl::StatusOr<MappedSegment> MapFile(int fd, size_t bytes, int protection) {
   return MappedSegment(static_cast<std::byte*>(memory), bytes);
 }
 
+std::string ReleaseRequest(uint64_t id) {
+  return Writer().Number(keeper_wire::kMagic).Number(Request::kRelease).Number(id).text();
+}
+
 }  // namespace
 
 MappedSegment::MappedSegment(MappedSegment&& other) noexcept
@@ -149,6 +153,7 @@ absl::StatusOr<Keeper::Created> Keeper::Create(const SegmentOwner& owner, const 
   if (bytes == 0) return absl::InvalidArgumentError("keeper: a segment of no bytes");
   const int fd = memfd_create("cohort-keeper", MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (fd < 0) return absl::ErrnoToStatus(errno, "keeper: memfd_create");
+  const std::lock_guard<std::mutex> guard(lock_);
   Own own{fd, 0, owner, kind, bytes};
   absl::StatusOr<MappedSegment> memory = [&]() -> absl::StatusOr<MappedSegment> {
     if (ftruncate(fd, static_cast<off_t>(bytes)) != 0) {
@@ -158,7 +163,11 @@ absl::StatusOr<Keeper::Created> Keeper::Create(const SegmentOwner& owner, const 
     if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
       return absl::ErrnoToStatus(errno, "keeper: sealing a memfd");
     }
-    return MapFile(fd, bytes, PROT_READ | PROT_WRITE);
+    // The keeper says with numbers what the system would refuse without.
+    COHORT_RETURN_IF_ERROR(Register(own));
+    absl::StatusOr<MappedSegment> mapped = MapFile(fd, bytes, PROT_READ | PROT_WRITE);
+    if (!mapped.ok()) (void)Call(ReleaseRequest(own.id));
+    return mapped;
   }();
   if (!memory.ok()) {
     close(fd);
@@ -166,11 +175,6 @@ absl::StatusOr<Keeper::Created> Keeper::Create(const SegmentOwner& owner, const 
   }
   // Fewer page faults where the system gives huge pages to shared memory; else it has no effect.
   (void)madvise(memory->writable().data(), bytes, MADV_HUGEPAGE);
-  const std::lock_guard<std::mutex> guard(lock_);
-  if (const absl::Status status = Register(own); !status.ok()) {
-    close(fd);
-    return status;
-  }
   const uint64_t handle = next_handle_++;
   own_.emplace(handle, std::move(own));
   return Created{handle, *std::move(memory)};
@@ -197,9 +201,7 @@ absl::Status Keeper::Drop(uint64_t handle) {
   const uint64_t id = at->second.id;
   close(at->second.fd);
   own_.erase(at);
-  const std::string request =
-      Writer().Number(keeper_wire::kMagic).Number(Request::kRelease).Number(id).text();
-  const absl::Status status = Call(request).status();
+  const absl::Status status = Call(ReleaseRequest(id)).status();
   return absl::IsNotFound(status) ? absl::OkStatus() : status;  // somebody has released it already
 }
 
@@ -246,7 +248,7 @@ absl::StatusOr<MappedSegment> Keeper::Map(uint64_t id) {
 
 absl::Status Keeper::Release(uint64_t id) {
   const std::lock_guard<std::mutex> guard(lock_);
-  return Call(Writer().Number(keeper_wire::kMagic).Number(Request::kRelease).Number(id).text()).status();
+  return Call(ReleaseRequest(id)).status();
 }
 
 absl::Status Keeper::End() {

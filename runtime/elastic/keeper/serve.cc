@@ -139,7 +139,8 @@ absl::Status ServeKeeper(const std::vector<std::string>& arguments) {
   if (child < 0) return absl::ErrnoToStatus(errno, "keeper: fork");
   if (child > 0) return absl::OkStatus();
 
-  prctl(PR_SET_NAME, "cohort-keeper");
+  // Not with "cohort" in it: who signals the ranks by their name (pkill) means the ranks.
+  prctl(PR_SET_NAME, "snapshot-keeper");
   // What ends a job's ranks through their terminal does not end it.
   for (const int signal_number : {SIGHUP, SIGINT, SIGQUIT, SIGPIPE}) signal(signal_number, SIG_IGN);
   if (chdir("/") != 0) return absl::ErrnoToStatus(errno, "keeper: chdir");

@@ -14,7 +14,8 @@
 namespace cohort::runtime::elastic {
 
 // Images of one generation that a host's keeper holds, of living and dead ranks, by the rank of their owner in the mesh
-// of that epoch. Whole and verified.
+// of that epoch. Whole, as their segments' stamps say; whether memory has kept their bytes, VerifyImage says of each, and of
+// what is recovered from them.
 struct HostHoldings {
   std::map<int, Image> snapshots, parity;
   std::vector<MappedSegment> memory;  // what the images are views of
