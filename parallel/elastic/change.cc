@@ -186,6 +186,7 @@ Offer Changer::OfferOf(const Source& source) {
 
 absl::StatusOr<Changed> Changer::Run(const std::string& cause, const Coming& coming, absl::Time since) {
   const runtime::TraceScope trace("reshard");
+  COHORT_RETURN_IF_ERROR(host_.Recover(world_));
   COHORT_ASSIGN_OR_RETURN(const std::vector<std::string> texts,
                           GatherStrings(world_, Hello().SerializeAsString()));
   std::vector<v1::ElasticHello> hellos(texts.size());

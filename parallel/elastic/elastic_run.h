@@ -98,6 +98,8 @@ class ElasticHost {
   // Collective over the part's group.
   virtual absl::Status Save(ElasticPart& part, const ElasticCounts& counts) = 0;
 
+  // Collective over the world, before Kept: whatever of lost hosts can come back from others.
+  virtual absl::Status Recover(comm::Communicator&) { return absl::OkStatus(); }
   // The state that this host keeps of any rank: at a change, of the members that there are now.
   virtual std::vector<KeptState> Kept(const comm::Communicator&) { return {}; }
   // Around what changes the state (StepCallbacks).

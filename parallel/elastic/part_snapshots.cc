@@ -10,6 +10,7 @@
 #include "comm/check.h"
 #include "parallel/elastic/elastic_mesh.h"
 #include "parallel/elastic/policy.h"
+#include "parallel/global_sums.h"
 #include "parallel/reshard/training_layout.h"
 #include "runtime/elastic/snapshot/segment.h"
 #include "runtime/metrics/chrome_trace.h"
@@ -29,40 +30,51 @@ int MemberOf(const elastic::SegmentEntry& entry) {
 
 }  // namespace
 
-PartSnapshots::PartSnapshots(elastic::KeeperOptions keeper, int64_t every)
-    : options_(std::move(keeper)), every_(every) {}
+PartSnapshots::PartSnapshots(elastic::KeeperOptions keeper, int64_t every, ParityOptions parity)
+    : options_(std::move(keeper)), every_(every), parity_options_(parity) {}
 PartSnapshots::~PartSnapshots() = default;
 
-void PartSnapshots::Follow(ElasticPart& part, int member, const ElasticCounts& counts) {
+absl::Status PartSnapshots::Connect() {
+  if (keeper_ != nullptr) return keeper_->Alive() ? absl::OkStatus() : keeper_->Reconnect();
+  COHORT_ASSIGN_OR_RETURN(keeper_, elastic::Keeper::Connect(options_));
+  return absl::OkStatus();
+}
+
+absl::Status PartSnapshots::Follow(ElasticPart& part, int member, const ElasticCounts& counts) {
   mapped_.clear();
+  recovered_.clear();
   if (snapshotter_ != nullptr) {
     // What it copies of the part before may be gone soon.
     (void)snapshotter_->Finish(absl::Now() + elastic_policy::kSnapshotTimeout);
+    if (parity_ != nullptr) (void)parity_->Finish();
     before_ = std::move(snapshotter_);
+    parity_before_ = std::move(parity_);
   }
   begun_ = -1;
   first_ = true;
   epoch_ = part.mesh.epoch();
+  step_ = counts.step;
   problem_ = absl::OkStatus();
-  if (every_ > 0 && !part.spare()) problem_ = Start(part, member, counts);
+  if (every_ == 0 || part.spare()) return absl::OkStatus();
+  problem_ = Start(part, member, counts);
+  if (parity_options_.lost_hosts == 0) return absl::OkStatus();
+  COHORT_RETURN_IF_ERROR(AgreeOnSuccess(*part.group, problem_, "making a snapshot"));
+  COHORT_ASSIGN_OR_RETURN(parity_, PartParity::Create(*keeper_, snapshotter_->owner(), *part.group,
+                                                      snapshotter_->image_bytes(), parity_options_));
+  return absl::OkStatus();
 }
 
 absl::Status PartSnapshots::Start(ElasticPart& part, int member, const ElasticCounts& counts) {
-  if (keeper_ == nullptr) {
-    COHORT_ASSIGN_OR_RETURN(keeper_, elastic::Keeper::Connect(options_));
-  } else if (!keeper_->Alive()) {
-    COHORT_RETURN_IF_ERROR(keeper_->Reconnect());
-  }
+  COHORT_RETURN_IF_ERROR(Connect());
   std::vector<elastic::StatePiece> pieces = {{kCounts, &counts_, sizeof(counts_)}};
   const HeldState held = HeldBy(*part.model, part.optimizer);
   for (size_t i = 0; i < held.pieces.size(); ++i) {
-    pieces.push_back(
-        {held.pieces[i].piece.name, held.memory[i], static_cast<size_t>(held.pieces[i].bytes())});
+    pieces.push_back({held.pieces[i].piece.name, held.memory[i], static_cast<size_t>(held.pieces[i].bytes())});
   }
-  COHORT_ASSIGN_OR_RETURN(snapshotter_,
-                          elastic::Snapshotter::Create(
-                              *keeper_, {std::to_string(member), part.mesh.epoch(), part.group->rank()},
-                              std::move(pieces), {.layout = part.mesh.SerializeAsString(), .every = every_}));
+  COHORT_ASSIGN_OR_RETURN(
+      snapshotter_,
+      elastic::Snapshotter::Create(*keeper_, {std::to_string(member), part.mesh.epoch(), part.group->rank()},
+                                   std::move(pieces), {.layout = part.mesh.SerializeAsString(), .every = every_}));
   counts_ = {counts.tokens, counts.seconds};
   COHORT_RETURN_IF_ERROR(snapshotter_->Begin(counts.step));
   begun_ = counts.step;
@@ -72,16 +84,27 @@ absl::Status PartSnapshots::Start(ElasticPart& part, int member, const ElasticCo
 absl::Status PartSnapshots::AfterGradients() {
   if (snapshotter_ == nullptr || begun_ < 0) return absl::OkStatus();
   const runtime::TraceScope trace("snapshot");
-  return snapshotter_->Finish(absl::Now() + elastic_policy::kSnapshotTimeout);
+  COHORT_RETURN_IF_ERROR(snapshotter_->Finish(absl::Now() + elastic_policy::kSnapshotTimeout));
+  if (parity_ == nullptr) return absl::OkStatus();
+  if (!parity_->begun()) {
+    COHORT_ASSIGN_OR_RETURN(const elastic::Image image, snapshotter_->ImageOf(begun_));
+    parity_->Begin({epoch_, begun_}, image.bytes);
+  }
+  // Its time is until the next generation begins.
+  return snapshotter_->Due(step_ + 1) ? parity_->Finish() : absl::OkStatus();
 }
 
 void PartSnapshots::BeforeUpdate() {
-  if (snapshotter_ != nullptr && begun_ >= 0) snapshotter_->Complete(std::exchange(begun_, -1));
-  // Every rank's first generation of this mesh is whole, or it has none.
+  // With parity a generation counts when all ranks have waited for that too.
+  if (snapshotter_ == nullptr || begun_ < 0 || (parity_ != nullptr && parity_->begun())) return;
+  if (parity_ != nullptr) parity_->Complete({epoch_, begun_});
+  snapshotter_->Complete(std::exchange(begun_, -1));
+  // Every rank's first generation of this mesh is whole.
   if (std::exchange(first_, false)) ForgetSuperseded();
 }
 
 void PartSnapshots::AfterUpdate(const ElasticCounts& counts) {
+  step_ = counts.step;
   if (snapshotter_ == nullptr || !snapshotter_->Due(counts.step)) return;
   const runtime::TraceScope trace("snapshot");
   counts_ = {counts.tokens, counts.seconds};
@@ -96,6 +119,8 @@ void PartSnapshots::AfterUpdate(const ElasticCounts& counts) {
 void PartSnapshots::ForgetSuperseded() {
   if (before_ != nullptr) (void)before_->Drop();
   before_.reset();
+  if (parity_before_ != nullptr) parity_before_->Drop();
+  parity_before_.reset();
   if (!cleans_ || keeper_ == nullptr) return;
   const auto entries = keeper_->List();
   if (!entries.ok()) return;
@@ -103,6 +128,37 @@ void PartSnapshots::ForgetSuperseded() {
     const bool gone = std::find(alive_.begin(), alive_.end(), MemberOf(entry)) == alive_.end();
     if (gone && entry.owner.epoch < epoch_) (void)keeper_->Release(entry.id);
   }
+}
+
+absl::StatusOr<KeptState> PartSnapshots::StateOf(const elastic::Image& image, int mesh_rank) const {
+  KeptState state;
+  const elastic::Image::Piece* counts = image.Find(kCounts);
+  Counts numbers;
+  if (counts == nullptr || counts->data.size() != sizeof(numbers) || !state.mesh.ParseFromString(image.layout)) {
+    return absl::DataLossError("a snapshot that is none of a training");
+  }
+  COHORT_RETURN_IF_ERROR(elastic::VerifyImage(image));
+  std::memcpy(&numbers, counts->data.data(), sizeof(numbers));
+  state.offer.set_epoch(static_cast<uint32_t>(image.name.epoch));
+  state.offer.set_mesh_rank(mesh_rank);
+  state.offer.set_step(image.name.step);
+  state.offer.set_tokens(numbers.tokens);
+  state.offer.set_seconds(numbers.seconds);
+  for (const elastic::Image::Piece& piece : image.pieces) {
+    if (piece.name != kCounts) state.pieces.push_back(piece.data.data());
+  }
+  return state;
+}
+
+absl::Status PartSnapshots::Recover(comm::Communicator& world) {
+  recovered_.clear();
+  if (every_ == 0 || parity_options_.lost_hosts == 0) return absl::OkStatus();
+  problem_ = Connect();
+  absl::Status problem;
+  COHORT_ASSIGN_OR_RETURN(recovered_,
+                          RecoverLostImages(world, problem_.ok() ? keeper_.get() : nullptr, &problem));
+  problem_.Update(problem);
+  return absl::OkStatus();
 }
 
 std::vector<KeptState> PartSnapshots::Kept(const comm::Communicator& world) {
@@ -118,12 +174,14 @@ std::vector<KeptState> PartSnapshots::Kept(const comm::Communicator& world) {
       static_cast<size_t>(std::find(locals.begin(), locals.end(), world.rank()) - locals.begin());
   cleans_ = place == 0;
   if (every_ == 0) return kept;
-  if (keeper_ == nullptr) {
-    // A newcomer may be the only rank left of its host.
-    auto found = elastic::Keeper::Connect(options_);
-    if (!found.ok()) return kept;
-    keeper_ = *std::move(found);
+  for (const RecoveredImage& recovered : recovered_) {
+    const auto image = elastic::ReadImage(recovered.bytes);
+    if (!image.ok()) continue;
+    absl::StatusOr<KeptState> state = StateOf(*image, recovered.mesh_rank);
+    if (state.ok()) kept.push_back(*std::move(state));
   }
+  // A newcomer may be the only rank left of its host.
+  if (!Connect().ok()) return kept;
   const auto entries = keeper_->List();
   if (!entries.ok()) return kept;
   size_t gone = 0;
@@ -136,22 +194,8 @@ std::vector<KeptState> PartSnapshots::Kept(const comm::Communicator& world) {
     auto segment = keeper_->Map(entry.id);
     if (!segment.ok()) continue;
     for (const elastic::StoredImage& stored : elastic::WholeImages(segment->bytes())) {
-      KeptState state;
-      const elastic::Image& image = stored.image;
-      const elastic::Image::Piece* counts = image.Find(kCounts);
-      if (counts == nullptr || counts->data.size() != sizeof(Counts)) continue;
-      if (!state.mesh.ParseFromString(image.layout) || !elastic::VerifyImage(image).ok()) continue;
-      Counts numbers;
-      std::memcpy(&numbers, counts->data.data(), sizeof(numbers));
-      state.offer.set_epoch(static_cast<uint32_t>(image.name.epoch));
-      state.offer.set_mesh_rank(entry.owner.rank);
-      state.offer.set_step(image.name.step);
-      state.offer.set_tokens(numbers.tokens);
-      state.offer.set_seconds(numbers.seconds);
-      for (const elastic::Image::Piece& piece : image.pieces) {
-        if (piece.name != kCounts) state.pieces.push_back(piece.data.data());
-      }
-      kept.push_back(std::move(state));
+      absl::StatusOr<KeptState> state = StateOf(stored.image, entry.owner.rank);
+      if (state.ok()) kept.push_back(*std::move(state));
     }
     mapped_.push_back(*std::move(segment));
   }
@@ -163,6 +207,8 @@ elastic::SnapshotCosts PartSnapshots::costs() const {
 }
 
 void PartSnapshots::End() {
+  parity_.reset();
+  parity_before_.reset();
   snapshotter_.reset();
   before_.reset();
   if (keeper_ != nullptr) (void)keeper_->End();

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "comm/communicator.h"
 #include "parallel/elastic/elastic_run.h"
+#include "parallel/elastic/part_parity.h"
 #include "runtime/elastic/keeper/keeper.h"
 #include "runtime/elastic/snapshot/snapshotter.h"
 
@@ -19,17 +20,20 @@ namespace cohort::parallel {
 class PartSnapshots {
  public:
   // every: steps; 0: none.
-  PartSnapshots(runtime::elastic::KeeperOptions keeper, int64_t every);
+  PartSnapshots(runtime::elastic::KeeperOptions keeper, int64_t every, ParityOptions parity = {});
   ~PartSnapshots();
 
   // This is what runs from now on, as member `member` of the world. Its state is copied at once: what was kept of the
-  // mesh before stays until that is whole on all ranks.
-  void Follow(ElasticPart& part, int member, const ElasticCounts& counts);
+  // mesh before stays until that is whole on all ranks. With parity collective over the part's group, whose errors it
+  // returns.
+  absl::Status Follow(ElasticPart& part, int member, const ElasticCounts& counts);
   // The three moments of a step (StepCallbacks).
   absl::Status AfterGradients();
   void BeforeUpdate();
   void AfterUpdate(const ElasticCounts& counts);
 
+  // Collective over `world` where there is parity: what hosts that are lost held comes back, and Kept has it.
+  absl::Status Recover(comm::Communicator& world);
   // Own generations, and those of members that are gone: each of one of the ranks of this host. What it points to stays
   // until the next Follow.
   std::vector<KeptState> Kept(const comm::Communicator& world);
@@ -40,13 +44,18 @@ class PartSnapshots {
   void End();
 
  private:
+  absl::Status Connect();
   absl::Status Start(ElasticPart& part, int member, const ElasticCounts& counts);
+  absl::StatusOr<KeptState> StateOf(const runtime::elastic::Image& image, int mesh_rank) const;
   void ForgetSuperseded();
 
   const runtime::elastic::KeeperOptions options_;
   const int64_t every_;
+  const ParityOptions parity_options_;
   std::unique_ptr<runtime::elastic::Keeper> keeper_;
   std::unique_ptr<runtime::elastic::Snapshotter> snapshotter_, before_;
+  std::unique_ptr<PartParity> parity_, parity_before_;
+  int64_t step_ = 0;         // of the state that there is
   uint32_t epoch_ = 0;      // of the mesh
   int64_t begun_ = -1;      // the step of the generation that is not known to be complete
   bool first_ = false;      // no generation of this mesh is complete
@@ -57,6 +66,7 @@ class PartSnapshots {
     double seconds = 0;
   } counts_;  // a piece of the snapshot
   std::vector<runtime::elastic::MappedSegment> mapped_;
+  std::vector<RecoveredImage> recovered_;
   absl::Status problem_;
 };
 

@@ -12,5 +12,7 @@ inline constexpr int kFailedChanges = 5;
 
 // A rank's copy of its state into memory of the keeper: it has the whole of a step's gradients for it, so it is there.
 inline constexpr absl::Duration kSnapshotTimeout = absl::Seconds(60);
+// Encoding a generation over hosts, and bringing one back.
+inline constexpr absl::Duration kParityTimeout = absl::Seconds(120);
 
 }  // namespace cohort::parallel::elastic_policy

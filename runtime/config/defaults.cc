@@ -146,6 +146,8 @@ void ApplyDefaults(cohort::v1::TrainConfig& config, const ConfigFacts& facts) {
   ApplyTrain(*config.mutable_train(), config.parallel(), facts);
   COHORT_DEFAULT(*config.mutable_elastic(), snapshot_every, 1);
   COHORT_DEFAULT(*config.mutable_elastic(), patience_seconds, 5);
+  COHORT_DEFAULT(*config.mutable_elastic(), lost_hosts, 0);
+  COHORT_DEFAULT(*config.mutable_elastic(), parity_data, 4);
   ApplySchedule(*config.mutable_schedule(), has_end, config.train().steps());
 
   cohort::v1::OptimizerSection& optimizer = *config.mutable_optimizer();

@@ -60,7 +60,8 @@ class TrainingHost final : public parallel::ElasticHost {
         state_(config, model, data),
         snapshots_({.job = job.id(),
                     .command = {std::filesystem::read_symlink("/proc/self/exe").string(), "keeper"}},
-                   config.elastic().snapshot_every()) {}
+                   config.elastic().snapshot_every(),
+                   {.data = config.elastic().parity_data(), .lost_hosts = config.elastic().lost_hosts()}) {}
 
   std::string name() override { return job_.client().name(); }
   std::shared_ptr<comm::JoinBoard> board() override { return job_.board(); }
@@ -105,6 +106,7 @@ class TrainingHost final : public parallel::ElasticHost {
     return absl::OkStatus();
   }
 
+  absl::Status Recover(comm::Communicator& world) override { return snapshots_.Recover(world); }
   std::vector<parallel::KeptState> Kept(const comm::Communicator& world) override {
     return snapshots_.Kept(world);
   }
@@ -121,7 +123,7 @@ class TrainingHost final : public parallel::ElasticHost {
   absl::Status OnChange(ElasticPart& part, const ElasticChange& change) override {
     first_ = !part.spare() && part.group->rank() == 0;
     loaded_ = true;
-    snapshots_.Follow(part, change.member, change.counts);
+    COHORT_RETURN_IF_ERROR(snapshots_.Follow(part, change.member, change.counts));
     if (log_ != nullptr) log_->End();
     log_.reset();
     if (!first_) return absl::OkStatus();

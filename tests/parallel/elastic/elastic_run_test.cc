@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "comm/check.h"
 #include "comm/membership/join_board.h"
 #include "parallel/elastic/part_snapshots.h"
 #include "tests/parallel/training_run.h"
@@ -41,6 +42,8 @@ struct Scenario {
   int newcomers = 0;
   std::vector<Event> events = {};
   bool deterministic = true;
+  std::vector<std::string> hosts = {};  // of the processes, as names; none: all on one
+  int lost_hosts = 0;                   // that parity brings back
 };
 
 v1::TrainConfig ConfigOf(const Scenario& scenario) {
@@ -87,7 +90,8 @@ class TestHost final : public ElasticHost {
         process_(process),
         board_(comm::FolderJoinBoard(folder)),
         told_(told),
-        snapshots_({.job = folder, .command = {COHORT_TEST_KEEPER}, .idle_life = absl::Seconds(1)}, 1) {}
+        snapshots_({.job = folder, .command = {COHORT_TEST_KEEPER}, .idle_life = absl::Seconds(1)}, 1,
+                   {.data = 4, .lost_hosts = scenario.lost_hosts}) {}
 
   std::shared_ptr<comm::JoinBoard> board() override { return board_; }
   bool NewcomersWait() override {
@@ -107,7 +111,9 @@ class TestHost final : public ElasticHost {
   absl::Status OnChange(ElasticPart& part, const ElasticChange& change) override {
     first_ = !part.spare() && part.group->rank() == 0;
     joined_ |= !change.joined.empty();
-    snapshots_.Follow(part, change.member, change.counts);
+    const absl::Status followed = snapshots_.Follow(part, change.member, change.counts);
+    EXPECT_TRUE(followed.ok() || absl::IsUnavailable(followed)) << followed;
+    COHORT_RETURN_IF_ERROR(followed);
     EXPECT_TRUE(snapshots_.problem().ok()) << snapshots_.problem();
     if (std::getenv("COHORT_TEST_TELLS") != nullptr) {
       std::cerr << "process " << process_ << ": epoch " << change.epoch << " after step "
@@ -120,6 +126,7 @@ class TestHost final : public ElasticHost {
     }
     return absl::OkStatus();
   }
+  absl::Status Recover(comm::Communicator& world) override { return snapshots_.Recover(world); }
   std::vector<KeptState> Kept(const comm::Communicator& world) override { return snapshots_.Kept(world); }
   absl::Status AfterGradients() override { return snapshots_.AfterGradients(); }
   absl::Status BeforeUpdate() override {
@@ -187,6 +194,9 @@ void Play(const Scenario& scenario, Told& told) {
       scenario.founders + scenario.newcomers,
       [&](int process, int, const std::string& folder) {
         runtime::SetCpuThreads(1);
+        if (!scenario.hosts.empty()) {
+          setenv("COHORT_HOST_ID", scenario.hosts[static_cast<size_t>(process)].c_str(), 1);
+        }
         const comm::CommunicatorOptions options = {.timeout = absl::Seconds(20)};
         auto world = process < scenario.founders
                          ? comm::Communicator::Create(
@@ -262,6 +272,19 @@ TEST(ElasticRun, ShardsThatNobodyHasACopyOf) {
                                 {.process = 2, .step = 3, .what = Event::kDies},
                                 {.process = 0, .step = 9, .what = Event::kDies}}},
                     2);
+}
+
+// Two of six hosts with their keepers: whatever they held comes back from the others.
+TEST(ElasticRun, TwoHostsAtOnce) {
+  v1::ParallelSection zero;
+  zero.set_sharding("zero-3");
+  ExpectUndisturbed({.parallel = zero,
+                     .founders = 6,
+                     .events = {{.process = 1, .step = 5, .what = Event::kDies},
+                                {.process = 4, .step = 5, .what = Event::kDies}},
+                     .hosts = {"a", "b", "c", "d", "e", "f"},
+                     .lost_hosts = 2},
+                    1);
 }
 
 TEST(ElasticRun, APipelineOfTensorGroupsLosesARankOfWhichItHasACopy) {
