@@ -10,8 +10,10 @@
 #include "comm/check.h"
 #include "parallel/configured_model.h"
 #include "parallel/elastic/change.h"
+#include "parallel/elastic/elastic_mesh.h"
 #include "parallel/elastic/policy.h"
 #include "parallel/elastic/spares.h"
+#include "parallel/elastic/state_check.h"
 #include "runtime/metrics/chrome_trace.h"
 
 namespace cohort::parallel {
@@ -85,6 +87,9 @@ class ElasticRun {
     };
     callbacks.after_update = [&](const runtime::StepReport& report) {
       changer_.Count(report);
+      if (options_.check_every > 0 && report.step % options_.check_every == 0) {
+        COHORT_RETURN_IF_ERROR(Check(part, report.step));
+      }
       return host_.AfterUpdate(part, changer_.counts());
     };
     callbacks.pause = [&] {
@@ -99,6 +104,15 @@ class ElasticRun {
       return part.group->rank() > 0 ? absl::OkStatus() : TellSpares(*world_, changer_.spares(), next);
     };
     return callbacks;
+  }
+
+  absl::Status Check(ElasticPart& part, int64_t step) {
+    const runtime::TraceScope trace("check");
+    COHORT_ASSIGN_OR_RETURN(const Layout layout, LayoutOf(part.mesh, options_.model));
+    COHORT_ASSIGN_OR_RETURN(const StateCheck check, CheckState(*part.group, layout, *part.model,
+                                                               part.optimizer, options_.move_timeout));
+    if (!check.words.empty()) host_.OnRepair(step, check.words);
+    return absl::OkStatus();
   }
 
   // Who is there, and what they do from now on.

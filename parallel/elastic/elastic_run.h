@@ -31,6 +31,8 @@ struct ElasticOptions {
   runtime::StepLoopOptions loop = {};
   // Matrix products of this rank a second, by which meshes are planned. Measured beforehand: a change has no time for it.
   double flops = 1e11;
+  // Ranks that hold the same state compare it after every so many steps, and who differs is repaired; 0: never.
+  int64_t check_every = 0;
   // A member that does not come to a change for so long is taken to be lost.
   absl::Duration patience = absl::Seconds(5);
   // Of moving the state.
@@ -109,6 +111,8 @@ class ElasticHost {
 
   // The part is what runs from now on.
   virtual absl::Status OnChange(ElasticPart& part, const ElasticChange& change) = 0;
+  // Ranks of the mesh held other bits than their peers, and have been given these.
+  virtual void OnRepair(int64_t /*step*/, const std::string& /*words*/) {}
   virtual void OnStep(const runtime::StepReport&) {}
   virtual void OnEvaluation(int64_t, const runtime::Trainable::Evaluation&) {}
   virtual void OnSaveFailed(int64_t, const absl::Status&) {}

@@ -66,15 +66,17 @@ std::map<GenerationName, std::string, std::greater<>> Generations(const std::vec
 
 absl::StatusOr<std::unique_ptr<PartParity>> PartParity::Create(elastic::Keeper& keeper,
                                                                const elastic::SegmentOwner& owner,
-                                                               comm::Communicator& group, uint64_t image_bytes,
+                                                               comm::Communicator& group,
+                                                               uint64_t image_bytes,
                                                                const ParityOptions& options) {
   const int hosts = group.topology().num_hosts();
   const int data = std::min(options.data, hosts - options.lost_hosts);
   if (options.lost_hosts == 0 || data < 1) return nullptr;
   std::unique_ptr<PartParity> parity(new PartParity);
   COHORT_ASSIGN_OR_RETURN(parity->group_, group.Split(0, group.rank()));
-  COHORT_ASSIGN_OR_RETURN(const elastic::StripeRequest request,
-                          elastic::GatherStripeRequest(*parity->group_, image_bytes, data, options.lost_hosts));
+  COHORT_ASSIGN_OR_RETURN(
+      const elastic::StripeRequest request,
+      elastic::GatherStripeRequest(*parity->group_, image_bytes, data, options.lost_hosts));
   COHORT_ASSIGN_OR_RETURN(parity->plan_, elastic::PlanStripes(request));
   auto store = elastic::ParityStore::Create(keeper, owner, parity->plan_, group.rank());
   COHORT_RETURN_IF_ERROR(AgreeOnSuccess(*parity->group_, store.status(), "making room for parity"));
@@ -99,7 +101,8 @@ void PartParity::Drop() {
   (void)store_->Drop();
 }
 
-absl::StatusOr<std::vector<RecoveredImage>> RecoverLostImages(comm::Communicator& world, elastic::Keeper* keeper,
+absl::StatusOr<std::vector<RecoveredImage>> RecoverLostImages(comm::Communicator& world,
+                                                              elastic::Keeper* keeper,
                                                               absl::Status* problem) {
   std::vector<RecoveredImage> recovered;
   COHORT_ASSIGN_OR_RETURN(const std::vector<std::string> texts, GatherStrings(world, ParityHere(keeper)));
@@ -109,8 +112,10 @@ absl::StatusOr<std::vector<RecoveredImage>> RecoverLostImages(comm::Communicator
     absl::StatusOr<elastic::HostHoldings> holdings = elastic::HostHoldings();
     if (keeper != nullptr) holdings = elastic::FindHoldings(*keeper, name);
     if (!holdings.ok()) holdings = elastic::HostHoldings();  // a keeper that is gone has nothing
-    COHORT_ASSIGN_OR_RETURN(const elastic::Survivors survivors, elastic::AgreeSurvivors(world, plan, *holdings));
-    const bool whole = std::all_of(survivors.image_at.begin(), survivors.image_at.end(), [](int at) { return at >= 0; });
+    COHORT_ASSIGN_OR_RETURN(const elastic::Survivors survivors,
+                            elastic::AgreeSurvivors(world, plan, *holdings));
+    const bool whole =
+        std::all_of(survivors.image_at.begin(), survivors.image_at.end(), [](int at) { return at >= 0; });
     if (whole) return recovered;
     // The same on all ranks.
     const absl::StatusOr<elastic::RecoveryPlan> recovery = elastic::PlanRecovery(plan, survivors);

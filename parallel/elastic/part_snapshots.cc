@@ -69,12 +69,13 @@ absl::Status PartSnapshots::Start(ElasticPart& part, int member, const ElasticCo
   std::vector<elastic::StatePiece> pieces = {{kCounts, &counts_, sizeof(counts_)}};
   const HeldState held = HeldBy(*part.model, part.optimizer);
   for (size_t i = 0; i < held.pieces.size(); ++i) {
-    pieces.push_back({held.pieces[i].piece.name, held.memory[i], static_cast<size_t>(held.pieces[i].bytes())});
+    pieces.push_back(
+        {held.pieces[i].piece.name, held.memory[i], static_cast<size_t>(held.pieces[i].bytes())});
   }
-  COHORT_ASSIGN_OR_RETURN(
-      snapshotter_,
-      elastic::Snapshotter::Create(*keeper_, {std::to_string(member), part.mesh.epoch(), part.group->rank()},
-                                   std::move(pieces), {.layout = part.mesh.SerializeAsString(), .every = every_}));
+  COHORT_ASSIGN_OR_RETURN(snapshotter_,
+                          elastic::Snapshotter::Create(
+                              *keeper_, {std::to_string(member), part.mesh.epoch(), part.group->rank()},
+                              std::move(pieces), {.layout = part.mesh.SerializeAsString(), .every = every_}));
   counts_ = {counts.tokens, counts.seconds};
   COHORT_RETURN_IF_ERROR(snapshotter_->Begin(counts.step));
   begun_ = counts.step;
@@ -134,7 +135,8 @@ absl::StatusOr<KeptState> PartSnapshots::StateOf(const elastic::Image& image, in
   KeptState state;
   const elastic::Image::Piece* counts = image.Find(kCounts);
   Counts numbers;
-  if (counts == nullptr || counts->data.size() != sizeof(numbers) || !state.mesh.ParseFromString(image.layout)) {
+  if (counts == nullptr || counts->data.size() != sizeof(numbers) ||
+      !state.mesh.ParseFromString(image.layout)) {
     return absl::DataLossError("a snapshot that is none of a training");
   }
   COHORT_RETURN_IF_ERROR(elastic::VerifyImage(image));

@@ -55,7 +55,7 @@ class PartSnapshots {
   std::unique_ptr<runtime::elastic::Keeper> keeper_;
   std::unique_ptr<runtime::elastic::Snapshotter> snapshotter_, before_;
   std::unique_ptr<PartParity> parity_, parity_before_;
-  int64_t step_ = 0;         // of the state that there is
+  int64_t step_ = 0;        // of the state that there is
   uint32_t epoch_ = 0;      // of the mesh
   int64_t begun_ = -1;      // the step of the generation that is not known to be complete
   bool first_ = false;      // no generation of this mesh is complete

@@ -66,15 +66,6 @@ absl::Status CheckPart(const HeldState& held, const std::vector<HeldPiece>& layo
   return absl::OkStatus();
 }
 
-// Values that are not the masters themselves are these, rounded.
-void SetValues(runtime::Trainable& trainable) {
-  for (const runtime::OptimizerSlice& slice : trainable.slices()) {
-    if (!slice.value.defined()) continue;
-    slice.value.device().ops().Copy(slice.master, slice.value);
-    slice.value.device().Synchronize();
-  }
-}
-
 }  // namespace
 
 absl::StatusOr<Move> PlanMove(const Layout& before, const Layout& after, const Members& members,
@@ -106,6 +97,14 @@ absl::StatusOr<Move> PlanMove(const Layout& before, const Layout& after, const M
   move.options.host_of = std::move(host_of);
   COHORT_ASSIGN_OR_RETURN(move.plan, PlanReshard(move.before, move.after, move.options));
   return move;
+}
+
+void SetValues(runtime::Trainable& trainable) {
+  for (const runtime::OptimizerSlice& slice : trainable.slices()) {
+    if (!slice.value.defined()) continue;
+    slice.value.device().ops().Copy(slice.master, slice.value);
+    slice.value.device().Synchronize();
+  }
 }
 
 Offer OfferOf(const TrainingPart& part) {

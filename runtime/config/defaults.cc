@@ -148,6 +148,7 @@ void ApplyDefaults(cohort::v1::TrainConfig& config, const ConfigFacts& facts) {
   COHORT_DEFAULT(*config.mutable_elastic(), patience_seconds, 5);
   COHORT_DEFAULT(*config.mutable_elastic(), lost_hosts, 0);
   COHORT_DEFAULT(*config.mutable_elastic(), parity_data, 4);
+  COHORT_DEFAULT(*config.mutable_elastic(), check_every, 100);
   ApplySchedule(*config.mutable_schedule(), has_end, config.train().steps());
 
   cohort::v1::OptimizerSection& optimizer = *config.mutable_optimizer();

@@ -119,6 +119,7 @@ absl::Status CheckRanges(const cohort::v1::TrainConfig& config) {
       {"checkpoint.keep", config.checkpoint().keep(), 1},
       {"checkpoint.shard_megabytes", config.checkpoint().shard_megabytes(), 1, int64_t{1} << 30},
       {"elastic.snapshot_every", config.elastic().snapshot_every(), 0},
+      {"elastic.check_every", config.elastic().check_every(), 0},
       {"elastic.lost_hosts", config.elastic().lost_hosts(), 0, 64},
       {"elastic.parity_data", config.elastic().parity_data(), 1, 64},
       {"metrics.log_every", config.metrics().log_every(), 1},

@@ -144,6 +144,11 @@ class TrainingHost final : public parallel::ElasticHost {
     }
     return absl::OkStatus();
   }
+  void OnRepair(int64_t step, const std::string& words) override {
+    if (!first_) return;
+    log_->Note(absl::StrCat("step ", step, "  repaired: ", words));
+    job_.client().Tell(v1::EVENT_KIND_REPAIR, step, words);
+  }
   void OnStep(const runtime::StepReport& report) override {
     if (log_ != nullptr) log_->Step(report);
     v1::StepReport told;
@@ -257,6 +262,7 @@ absl::Status TrainElastic(v1::TrainConfig config, const ElasticFlags& flags) {
       .model = resolved.model,
       .loop = LoopOptions(resolved.config, data.held_out != nullptr),
       .flops = runtime::MeasureMatMulRate(*ParseDataType(resolved.config.train().dtype()), 0),
+      .check_every = resolved.config.elastic().check_every(),
       .patience = absl::Seconds(resolved.config.elastic().patience_seconds())};
   bool published = false;
   for (;;) {

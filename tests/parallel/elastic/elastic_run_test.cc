@@ -16,6 +16,7 @@
 #include "comm/check.h"
 #include "comm/membership/join_board.h"
 #include "parallel/elastic/part_snapshots.h"
+#include "parallel/elastic/state_check.h"
 #include "tests/parallel/training_run.h"
 #include "tests/support/ranks.h"
 
@@ -29,7 +30,7 @@ constexpr int kSteps = 12;
 
 // What happens to a process before it computes a step.
 struct Event {
-  enum What { kDies, kLeaves, kWaitsForNewcomers };
+  enum What { kDies, kLeaves, kWaitsForNewcomers, kFlipsABit };
   int process;
   int64_t step;
   What what;
@@ -43,7 +44,8 @@ struct Scenario {
   std::vector<Event> events = {};
   bool deterministic = true;
   std::vector<std::string> hosts = {};  // of the processes, as names; none: all on one
-  int lost_hosts = 0;                   // that parity brings back
+  int64_t check_every = 0;
+  int lost_hosts = 0;  // that parity brings back
 };
 
 v1::TrainConfig ConfigOf(const Scenario& scenario) {
@@ -78,7 +80,7 @@ runtime::ModelConfig ModelOf(const std::string& family) {
 
 // What processes tell the test: the loss of each step, and how often it was made; what the first one saw of changes.
 struct Told {
-  SharedDoubles losses{kSteps}, times{kSteps}, ends{16}, changes{1}, loads{1}, longest{1};
+  SharedDoubles losses{kSteps}, times{kSteps}, ends{16}, changes{1}, loads{1}, longest{1}, repairs{1};
 };
 
 class TestHost final : public ElasticHost {
@@ -110,6 +112,8 @@ class TestHost final : public ElasticHost {
   absl::Status Save(ElasticPart&, const ElasticCounts&) override { return absl::OkStatus(); }
   absl::Status OnChange(ElasticPart& part, const ElasticChange& change) override {
     first_ = !part.spare() && part.group->rank() == 0;
+    part_ = &part;
+    done_ = change.counts.step;
     joined_ |= !change.joined.empty();
     const absl::Status followed = snapshots_.Follow(part, change.member, change.counts);
     EXPECT_TRUE(followed.ok() || absl::IsUnavailable(followed)) << followed;
@@ -131,11 +135,21 @@ class TestHost final : public ElasticHost {
   absl::Status AfterGradients() override { return snapshots_.AfterGradients(); }
   absl::Status BeforeUpdate() override {
     snapshots_.BeforeUpdate();
+    for (const Event& event : scenario_.events) {
+      if (event.what != Event::kFlipsABit || event.process != process_ || event.step != done_) continue;
+      auto* bits = static_cast<uint8_t*>(part_->model->slices()[1].master.raw());
+      bits[5] ^= 4;
+    }
     return absl::OkStatus();
   }
   absl::Status AfterUpdate(ElasticPart&, const ElasticCounts& counts) override {
     snapshots_.AfterUpdate(counts);
+    done_ = counts.step;
     return snapshots_.problem();
+  }
+  void OnRepair(int64_t step, const std::string& words) override {
+    EXPECT_THAT(words, ::testing::HasSubstr("had other bits than its peers in"));
+    if (first_) told_.repairs[0] += static_cast<double>(step);
   }
   void OnStep(const runtime::StepReport& report) override {
     if (!first_) return;
@@ -181,6 +195,8 @@ class TestHost final : public ElasticHost {
   const std::shared_ptr<comm::JoinBoard> board_;
   Told& told_;
   PartSnapshots snapshots_;
+  ElasticPart* part_ = nullptr;
+  int64_t done_ = 0;
   bool first_ = false, joined_ = false, leaves_ = false;
 };
 
@@ -206,6 +222,7 @@ void Play(const Scenario& scenario, Told& told) {
         TestHost host(scenario, model, process, folder + "/board", told);
         ElasticOptions elastic = {.config = ConfigOf(scenario), .model = model};
         elastic.loop.steps = kSteps;
+        elastic.check_every = scenario.check_every;
         elastic.loop.schedule = {
             .peak = 0.004, .total_steps = kSteps, .warmup_steps = 0, .decay = runtime::Decay::kConstant};
         const auto end = RunElastic(*std::move(world), elastic, runtime::CpuDevice(), host);
@@ -285,6 +302,32 @@ TEST(ElasticRun, TwoHostsAtOnce) {
                      .hosts = {"a", "b", "c", "d", "e", "f"},
                      .lost_hosts = 2},
                     1);
+}
+
+// A bit of the state of one rank is not what it is on the others: they find out, and it is given theirs.
+TEST(ElasticRun, ARankThatDiffersIsRepaired) {
+  const Scenario scenario = {
+      .founders = 3, .events = {{.process = 1, .step = 4, .what = Event::kFlipsABit}}, .check_every = 1};
+  ExpectUndisturbed(scenario, 0);
+  Told told;
+  Play(scenario, told);
+  EXPECT_EQ(told.repairs[0], 5) << "the step after which it was found, once";
+}
+
+TEST(FindWrongPieces, TheMajorityIsRightAndOfATieTheLowestRank) {
+  const runtime::Piece whole = runtime::Piece::Whole("w", {4});
+  const Layout layout = {.ranks = {{{whole}}, {{whole}}, {{whole}}, {{whole}}}};
+  const auto wrong = [&](const std::vector<uint64_t>& sums) {
+    std::vector<PieceSums> by_rank;
+    for (const uint64_t sum : sums) by_rank.push_back({sum});
+    std::vector<std::pair<int, bool>> found;
+    for (const WrongPiece& one : FindWrongPieces(layout, by_rank)) found.emplace_back(one.rank, one.outvoted);
+    return found;
+  };
+  EXPECT_THAT(wrong({7, 7, 7, 7}), IsEmpty());
+  EXPECT_THAT(wrong({8, 7, 7, 7}), ElementsAre(std::pair(0, true)));
+  EXPECT_THAT(wrong({7, 7, 8, 9}), ElementsAre(std::pair(2, true), std::pair(3, true)));
+  EXPECT_THAT(wrong({8, 7, 8, 7}), ElementsAre(std::pair(1, false), std::pair(3, false)));
 }
 
 TEST(ElasticRun, APipelineOfTensorGroupsLosesARankOfWhichItHasACopy) {
