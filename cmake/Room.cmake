@@ -1,10 +1,19 @@
 # One room is one folder, one library target cohort_<room> (exported as cohort::<room>), and the test
 # executable test_<room> made of tests/<room>/**/*_test.cc.
 
-# cohort_room(<room> [PUBLIC targets...] [PRIVATE targets...])
+# cohort_room(<room> [FOLDER folder] [WITHOUT folders...] [PUBLIC targets...] [PRIVATE targets...])
+# FOLDER: a part of a room that is a library of its own, with dependencies that the room itself must not have;
+# WITHOUT: the parts that the room leaves out.
 function(cohort_room room)
-  cmake_parse_arguments(ARG "" "" "PUBLIC;PRIVATE" ${ARGN})
-  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
+  cmake_parse_arguments(ARG "" "FOLDER" "WITHOUT;PUBLIC;PRIVATE" ${ARGN})
+  set(root ${CMAKE_CURRENT_SOURCE_DIR})
+  if(ARG_FOLDER)
+    string(APPEND root /${ARG_FOLDER})
+  endif()
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${root}/*.cc)
+  foreach(part IN LISTS ARG_WITHOUT)
+    list(FILTER sources EXCLUDE REGEX "^${CMAKE_CURRENT_SOURCE_DIR}/${part}/")
+  endforeach()
   if(NOT sources)  # a room of headers only is a library too
     set(sources ${CMAKE_CURRENT_BINARY_DIR}/empty.cc)
     file(TOUCH ${sources})

@@ -85,7 +85,7 @@ absl::StatusOr<std::unique_ptr<Communicator>> GroupCommunicator::Split(int color
   std::vector<int> members;
   for (const int rank : ranks) members.push_back(group_->members[rank]);
   auto group = engine_->AddGroup(static_cast<uint32_t>(first + index), std::move(members),
-                                 static_cast<int>(own_place - ranks.begin()));
+                                 static_cast<int>(own_place - ranks.begin()), group_);
   return std::make_unique<GroupCommunicator>(engine_, std::move(group), options_, tuning_);
 }
 

@@ -138,8 +138,9 @@ class Communicator {
   // are lost or leave.
   virtual absl::StatusOr<MembershipChange> Grow(std::shared_ptr<JoinBoard> board,
                                                 EditOptions options = {}) = 0;
-  // Ends what is in flight in this group, on all members, with this status. So do operations that are started
-  // afterwards, until the group is edited (Shrink, also where nobody is lost).
+  // Ends what is in flight in this group and in those that were split from it, on all members, with this status. So do
+  // operations that are started afterwards, until the group is edited (Shrink, also where nobody is lost); those that
+  // were split from it before have to be edited too, or split anew.
   virtual void Abort(const absl::Status& why) = 0;
   // How often the group was edited. Messages of another epoch are never taken for this one's.
   virtual uint32_t epoch() const = 0;

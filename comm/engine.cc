@@ -31,11 +31,13 @@ Engine::~Engine() {
   FileFlightRecord();
 }
 
-std::shared_ptr<Group> Engine::AddGroup(uint32_t context, std::vector<int> members, int rank) {
+std::shared_ptr<Group> Engine::AddGroup(uint32_t context, std::vector<int> members, int rank,
+                                        std::shared_ptr<const Group> parent) {
   auto group = std::make_shared<Group>();
   group->context = context;
   group->members = std::move(members);
   group->rank = rank;
+  group->parent = std::move(parent);
   const std::lock_guard lock(mutex_);
   group->world = groups_.empty();
   next_context_ = std::max(next_context_, context + 1);

@@ -55,7 +55,8 @@ class Engine : public TransportEvents, public std::enable_shared_from_this<Engin
   absl::string_view TransportTo(int peer) const { return routes_[peer]->name(); }
 
   // Makes a group known. `context` is a number that all its members agree on and none has used.
-  std::shared_ptr<Group> AddGroup(uint32_t context, std::vector<int> members, int rank);
+  std::shared_ptr<Group> AddGroup(uint32_t context, std::vector<int> members, int rank,
+                                  std::shared_ptr<const Group> parent = nullptr);
   // Waits for what is in flight in the group, and forgets it.
   void RemoveGroup(const std::shared_ptr<Group>& group);
   // A context number that this rank has not used yet, and its reservation.
@@ -77,7 +78,7 @@ class Engine : public TransportEvents, public std::enable_shared_from_this<Engin
   absl::Status Adopt(const std::shared_ptr<Group>& group, const EditDecision& decision);
   // Ends what is in flight in the group, on all members, with this status; so does everything that is started before
   // the next edit.
-  void Revoke(const std::shared_ptr<Group>& group, const absl::Status& why);
+  void Revoke(const std::shared_ptr<Group>& group, const absl::Status& why, bool parts = false);
   // Whether a member of the group is known to be gone.
   bool AnyGone(const std::shared_ptr<Group>& group);
   // How newcomers can reach this process.
@@ -156,8 +157,10 @@ class Engine : public TransportEvents, public std::enable_shared_from_this<Engin
   void HandleMembership(Group& group, int peer, const MembershipMessage& message);
   void SendMembership(int peer, uint32_t context, const MembershipMessage& message);
   void FlushAgreement(Group& group);
-  void RevokeLocked(Group& group, const absl::Status& why);
+  void RevokeLocked(Group& group, const absl::Status& why, bool parts = false);
   void FailGroup(const Group& group, const absl::Status& why);
+  // Of the groups that were split from it.
+  void FailParts(const Group& group, const absl::Status& why);
   // Takes a group out of its present epoch: what still comes of it is dropped.
   void RetireLocked(uint32_t context);
   void DetachLocked(int peer, const std::string& how);

@@ -34,6 +34,8 @@ struct Group {
   int rank = 0;              // this rank is members[rank]
   uint32_t next_sequence = 0;
 
+  std::shared_ptr<const Group> parent;  // of which it was split; null: of none
+
   uint32_t epoch = 0;
   bool world = false;    // members that it loses are forgotten altogether
   absl::Status failure;  // of the first operation of this epoch that ended in an error

@@ -13,8 +13,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
+#include "runtime/listen_error.h"
 #include "serving/grpc_service.h"
-#include "serving/listen_error.h"
 #include "serving/policy.h"
 
 namespace cohort::serving {
@@ -78,7 +78,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   state->server = builder.BuildAndStart();
   if (state->server == nullptr || state->port == 0) {
-    const std::string reason = WhyNotListen(options.address);
+    const std::string reason = runtime::WhyNotListen(options.address);
     return absl::InvalidArgumentError(absl::StrCat("server: cannot listen on '", options.address, "': ",
                                                    !reason.empty() ? reason
                                                    : options.tls_certificate.empty()

@@ -12,11 +12,15 @@ packages=(
   openmpi-bin libopenmpi-dev libucx-dev libhwloc-dev
   # computation
   libdnnl-dev
+  # parity over hosts
+  libisal-dev
   # services, configs, files
   libgrpc++-dev libprotobuf-dev libprotoc-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev
-  prometheus-cpp-dev libspdlog-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libpcre2-dev libicu-dev
+  prometheus-cpp-dev libcpp-httplib-dev libspdlog-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev libpcre2-dev libicu-dev
   # tests and checks
   libgtest-dev libgmock-dev clang-format clang-tidy python3
+  # a real etcd for the tests of the coordinator's state in it
+  etcd-server
   # the testbed: namespaces, bridges, shaped links
   iproute2 iputils-ping util-linux
   # the quickstart's text

@@ -50,7 +50,9 @@ bool Agreement::HasQuorum(const std::set<int>& voters) const {
   if (!options_.quorum) return true;
   const size_t twice = 2 * voters.size();
   const size_t all = options_.members.size();
-  return twice > all || (twice == all && voters.contains(options_.members.front()));
+  if (twice != all) return twice > all;
+  return options_.tie ? options_.tie({voters.begin(), voters.end()})
+                      : voters.contains(options_.members.front());
 }
 
 void Agreement::Broadcast(const AgreementMessage& message) {

@@ -45,7 +45,8 @@ class Agreement {
     int self = 0;
     std::vector<int> members;  // with self
     bool quorum = false;
-    int64_t patience = 0;  // nanoseconds
+    std::function<bool(const std::vector<int>& half)> tie = nullptr;  // EditOptions::tie
+    int64_t patience = 0;                                             // nanoseconds
     std::string vote;
     Compose compose;
   };

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -19,6 +20,10 @@ struct EditOptions {
   // among them); fail with FAILED_PRECONDITION on a side that has fewer. Without it, two halves that cannot hear
   // each other both go on.
   bool quorum = false;
+  // With `quorum`: where exactly half of the members are left, somebody outside says whether that half goes on, in place of
+  // the lowest number. Called on the half's leader with its members; must say yes to one half only, however often both
+  // ask, and answer in well under `patience`. All or no ranks have one.
+  std::function<bool(const std::vector<int>& half)> tie = nullptr;
   // This rank goes.
   bool leave = false;
   // Where processes that wait to join are found. Null: nobody joins.

@@ -95,8 +95,8 @@ absl::StatusOr<MembershipChange> GroupCommunicator::Edit(const EditOptions& want
 absl::Status GroupCommunicator::MeetAsNewcomer() {
   const absl::Status met = Barrier().Wait();
   if (met.ok()) return met;
-  // Somebody was lost meanwhile: all go on without.
-  return Edit({}).status();
+  // Somebody was lost meanwhile: all go on without. Over a network it may be this side that is cut off.
+  return Edit({.quorum = topology().num_hosts() > 1}).status();
 }
 
 MembershipChange GroupCommunicator::Changed(const std::vector<int>& before, const std::vector<int>& after,
@@ -139,7 +139,7 @@ absl::StatusOr<MembershipChange> GroupCommunicator::Grow(std::shared_ptr<JoinBoa
 }
 
 void GroupCommunicator::Abort(const absl::Status& why) {
-  engine_->Revoke(group_, why.ok() ? absl::AbortedError("aborted") : why);
+  engine_->Revoke(group_, why.ok() ? absl::AbortedError("aborted") : why, /*parts=*/true);
 }
 
 }  // namespace cohort::comm

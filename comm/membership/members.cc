@@ -81,10 +81,12 @@ void Engine::OnMembershipMessage(int peer, uint32_t context, absl::string_view b
 }
 
 void Engine::HandleMembership(Group& group, int peer, const MembershipMessage& message) {
-  if (message.kind == MembershipMessage::Kind::kRevoke) {
-    if (!group.revoked.ok()) return;
-    group.revoked = message.status;
-    FailGroup(group, message.status);
+  if (message.kind != MembershipMessage::Kind::kAgreement) {
+    if (group.revoked.ok()) {
+      group.revoked = message.status;
+      FailGroup(group, message.status);
+    }
+    if (message.kind == MembershipMessage::Kind::kRevokeParts) FailParts(group, message.status);
     return;
   }
   if (group.agreement != nullptr) {
@@ -132,21 +134,32 @@ void Engine::FailGroup(const Group& group, const absl::Status& why) {
   }
 }
 
-void Engine::RevokeLocked(Group& group, const absl::Status& why) {
-  if (!group.revoked.ok()) return;
-  group.revoked = why;
+void Engine::FailParts(const Group& group, const absl::Status& why) {
+  for (const auto& [context, part] : groups_) {
+    const Group* above = part->parent.get();
+    while (above != nullptr && above != &group) above = above->parent.get();
+    if (above == nullptr || !part->revoked.ok()) continue;
+    part->revoked = why;
+    FailGroup(*part, why);
+  }
+}
+
+void Engine::RevokeLocked(Group& group, const absl::Status& why, bool parts) {
+  if (!parts && !group.revoked.ok()) return;
+  if (group.revoked.ok()) group.revoked = why;
   MembershipMessage message;
-  message.kind = MembershipMessage::Kind::kRevoke;
+  message.kind = parts ? MembershipMessage::Kind::kRevokeParts : MembershipMessage::Kind::kRevoke;
   message.status =
       absl::Status(why.code(), absl::StrCat(why.message(), " [said by rank ", topology_.rank(), "]"));
   for (const int member : group.members) SendMembership(member, group.context, message);
   FailGroup(group, why);
+  if (parts) FailParts(group, why);
 }
 
-void Engine::Revoke(const std::shared_ptr<Group>& group, const absl::Status& why) {
+void Engine::Revoke(const std::shared_ptr<Group>& group, const absl::Status& why, bool parts) {
   COHORT_CHECK(!why.ok(), "operations cannot be ended with OK");
   const std::lock_guard lock(mutex_);
-  RevokeLocked(*group, why);
+  RevokeLocked(*group, why, parts);
   SweepLocked();
 }
 
@@ -198,6 +211,7 @@ absl::StatusOr<EditDecision> Engine::Agree(const std::shared_ptr<Group>& group, 
     how.self = topology_.rank();
     how.members = group->members;
     how.quorum = options.quorum;
+    how.tie = options.tie;
     how.patience = absl::ToInt64Nanoseconds(options.patience);
     how.vote = Encode(vote);
     how.compose = [old = EditedGroup{group->epoch, group->members}, options,

@@ -224,7 +224,7 @@ absl::StatusOr<MembershipMessage> DecodeMembershipMessage(absl::string_view text
   if (message.kind == MembershipMessage::Kind::kAgreement) {
     Fields(reader, message.agreement);
     if (message.agreement.kind > AgreementMessage::Kind::kNoQuorum) return Malformed("membership message");
-  } else if (message.kind == MembershipMessage::Kind::kRevoke) {
+  } else if (message.kind <= MembershipMessage::Kind::kRevokeParts) {
     int code = 0;
     std::string text_of_status;
     reader(code);

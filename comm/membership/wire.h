@@ -60,7 +60,8 @@ struct Invitation {
 
 // A message between members about their group.
 struct MembershipMessage {
-  enum class Kind : uint8_t { kAgreement, kRevoke };
+  // kRevokeParts: also in the groups that were split from this one.
+  enum class Kind : uint8_t { kAgreement, kRevoke, kRevokeParts };
   Kind kind = Kind::kAgreement;
   AgreementMessage agreement;
   absl::Status status;  // revoke: why the operations of this epoch end

@@ -1,6 +1,7 @@
 #include "parallel/reshard/move_training.h"
 
 #include <algorithm>
+#include <map>
 #include <string>
 #include <utility>
 
@@ -13,54 +14,56 @@
 namespace cohort::parallel {
 namespace {
 
-// ranks[r] = layout.ranks[number[r]]. What nobody has is added to `rest`.
-absl::StatusOr<Layout> Renumber(const Layout& layout, const std::vector<int>& number, const char* which,
-                                std::vector<int>& rest) {
+// ranks[r]: layout.ranks of all numbers[r], one after another. Numbers that nobody has are added to `rest`.
+absl::StatusOr<Layout> Renumber(const Layout& layout, const std::vector<std::vector<int>>& numbers,
+                                const char* which, std::vector<int>& rest) {
   Layout result;
-  std::vector<int> taken(layout.ranks.size(), -1);
-  for (size_t r = 0; r < number.size(); ++r) {
+  std::vector<bool> taken(layout.ranks.size(), false);
+  for (size_t r = 0; r < numbers.size(); ++r) {
     std::vector<HeldPiece>& pieces = result.ranks.emplace_back();
-    if (number[r] < 0) continue;
-    if (number[r] >= layout.world()) {
-      return absl::InvalidArgumentError(absl::StrCat("rank ", r, " is number ", number[r], " of the ", which,
-                                                     " mesh, which has ", layout.world(), " ranks"));
+    for (const int number : numbers[r]) {
+      if (number < 0 || number >= layout.world()) {
+        return absl::InvalidArgumentError(absl::StrCat("rank ", r, " is number ", number, " of the ", which,
+                                                       " mesh, which has ", layout.world(), " ranks"));
+      }
+      taken[static_cast<size_t>(number)] = true;
+      const std::vector<HeldPiece>& held = layout.ranks[static_cast<size_t>(number)];
+      pieces.insert(pieces.end(), held.begin(), held.end());
     }
-    int& by = taken[static_cast<size_t>(number[r])];
-    if (by >= 0) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("ranks ", by, " and ", r, " are both number ", number[r], " of the ", which, " mesh"));
-    }
-    by = static_cast<int>(r);
-    pieces = layout.ranks[static_cast<size_t>(number[r])];
   }
   for (size_t n = 0; n < taken.size(); ++n) {
-    if (taken[n] < 0) rest.push_back(static_cast<int>(n));
+    if (!taken[n]) rest.push_back(static_cast<int>(n));
   }
   return result;
 }
 
-absl::Status CheckPart(const TrainingPart& part, const HeldState& held, const std::vector<HeldPiece>& layout,
-                       const char* which) {
+// The numbers of the new mesh as lists, each of which one rank has.
+absl::StatusOr<std::vector<std::vector<int>>> AsLists(const std::vector<int>& numbers) {
+  std::vector<std::vector<int>> lists(numbers.size());
+  std::map<int, size_t> by;
+  for (size_t r = 0; r < numbers.size(); ++r) {
+    if (numbers[r] < 0) continue;
+    if (const auto [at, first] = by.emplace(numbers[r], r); !first) {
+      return absl::InvalidArgumentError(absl::StrCat("ranks ", at->second, " and ", r, " are both number ",
+                                                     numbers[r], " of the new mesh"));
+    }
+    lists[r] = {numbers[r]};
+  }
+  return lists;
+}
+
+absl::Status CheckPart(const HeldState& held, const std::vector<HeldPiece>& layout, const char* which) {
   for (size_t i = 0; i < std::max(held.pieces.size(), layout.size()); ++i) {
     const HeldPiece* is = i < held.pieces.size() ? &held.pieces[i] : nullptr;
     const HeldPiece* should = i < layout.size() ? &layout[i] : nullptr;
     if (is != nullptr && should != nullptr && is->piece == should->piece && is->dtype == should->dtype)
       continue;
-    return absl::FailedPreconditionError(absl::StrCat(
-        "the ", which, " training of this rank holds ",
-        is == nullptr ? (part.trainable == nullptr ? "nothing" : "no more") : is->piece.DebugString(),
-        " where the layout has ", should == nullptr ? "no more" : should->piece.DebugString()));
+    return absl::FailedPreconditionError(
+        absl::StrCat("the ", which, " training of this rank holds ",
+                     is == nullptr ? (held.pieces.empty() ? "nothing" : "no more") : is->piece.DebugString(),
+                     " where the layout has ", should == nullptr ? "no more" : should->piece.DebugString()));
   }
   return absl::OkStatus();
-}
-
-// Values that are not the masters themselves are these, rounded.
-void SetValues(runtime::Trainable& trainable) {
-  for (const runtime::OptimizerSlice& slice : trainable.slices()) {
-    if (!slice.value.defined()) continue;
-    slice.value.device().ops().Copy(slice.master, slice.value);
-    slice.value.device().Synchronize();
-  }
 }
 
 }  // namespace
@@ -75,7 +78,8 @@ absl::StatusOr<Move> PlanMove(const Layout& before, const Layout& after, const M
   Move move;
   std::vector<int> lost, homeless;
   COHORT_ASSIGN_OR_RETURN(move.before, Renumber(before, members.before, "old", lost));
-  COHORT_ASSIGN_OR_RETURN(move.after, Renumber(after, members.after, "new", homeless));
+  COHORT_ASSIGN_OR_RETURN(const auto new_numbers, AsLists(members.after));
+  COHORT_ASSIGN_OR_RETURN(move.after, Renumber(after, new_numbers, "new", homeless));
   if (!homeless.empty()) {
     return absl::InvalidArgumentError(
         absl::StrCat("no rank is number ", homeless[0], " of the new mesh, which has ", after.world()));
@@ -95,24 +99,33 @@ absl::StatusOr<Move> PlanMove(const Layout& before, const Layout& after, const M
   return move;
 }
 
-absl::Status MoveTraining(Resharder& resharder, const Move& move, TrainingPart from, TrainingPart to,
+void SetValues(runtime::Trainable& trainable) {
+  for (const runtime::OptimizerSlice& slice : trainable.slices()) {
+    if (!slice.value.defined()) continue;
+    slice.value.device().ops().Copy(slice.master, slice.value);
+    slice.value.device().Synchronize();
+  }
+}
+
+Offer OfferOf(const TrainingPart& part) {
+  if (part.trainable == nullptr) return {};
+  return {.step = part.optimizer->step, .state = HeldBy(*part.trainable, *part.optimizer)};
+}
+
+absl::Status MoveTraining(Resharder& resharder, const Move& move, const Offer& from, TrainingPart to,
                           absl::Duration timeout) {
   comm::Communicator& world = resharder.world();
   const auto rank = static_cast<size_t>(world.rank());
-  const auto held_by = [](const TrainingPart& part) {
-    if (part.trainable != nullptr) return HeldBy(*part.trainable, *part.optimizer);
-    return HeldState();
-  };
-  const HeldState old_state = held_by(from), new_state = held_by(to);
-  absl::Status status = CheckPart(from, old_state, move.before.ranks[rank], "old");
-  status.Update(CheckPart(to, new_state, move.after.ranks[rank], "new"));
+  const HeldState new_state = OfferOf(to).state;
+  absl::Status status = CheckPart(from.state, move.before.ranks[rank], "old");
+  status.Update(CheckPart(new_state, move.after.ranks[rank], "new"));
   COHORT_RETURN_IF_ERROR(AgreeOnSuccess(world, status, "moving a training"));
 
   PieceMemory memory;
-  memory.before.assign(old_state.memory.begin(), old_state.memory.end());
+  memory.before.assign(from.state.memory.begin(), from.state.memory.end());
   memory.after = new_state.memory;
   COHORT_RETURN_IF_ERROR(resharder.Run(move.before, move.after, move.plan, memory, timeout));
-  int64_t step = from.optimizer != nullptr ? from.optimizer->step : 0;
+  int64_t step = from.step;
   COHORT_RETURN_IF_ERROR(world.AllReduce(&step, &step, 1, DataType::kI64, comm::ReduceOp::kMax).Wait());
   if (to.trainable != nullptr) {
     SetValues(*to.trainable);

@@ -144,6 +144,11 @@ void ApplyDefaults(cohort::v1::TrainConfig& config, const ConfigFacts& facts) {
   if (!config.model().has_path()) ApplyModel(*config.mutable_model(), data.sequence_length(), facts);
   ApplyParallel(*config.mutable_parallel(), facts);
   ApplyTrain(*config.mutable_train(), config.parallel(), facts);
+  COHORT_DEFAULT(*config.mutable_elastic(), snapshot_every, 1);
+  COHORT_DEFAULT(*config.mutable_elastic(), patience_seconds, 5);
+  COHORT_DEFAULT(*config.mutable_elastic(), lost_hosts, 0);
+  COHORT_DEFAULT(*config.mutable_elastic(), parity_data, 4);
+  COHORT_DEFAULT(*config.mutable_elastic(), check_every, 100);
   ApplySchedule(*config.mutable_schedule(), has_end, config.train().steps());
 
   cohort::v1::OptimizerSection& optimizer = *config.mutable_optimizer();

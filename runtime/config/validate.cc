@@ -118,11 +118,16 @@ absl::Status CheckRanges(const cohort::v1::TrainConfig& config) {
       {"checkpoint.every", config.checkpoint().every(), 0},
       {"checkpoint.keep", config.checkpoint().keep(), 1},
       {"checkpoint.shard_megabytes", config.checkpoint().shard_megabytes(), 1, int64_t{1} << 30},
+      {"elastic.snapshot_every", config.elastic().snapshot_every(), 0},
+      {"elastic.check_every", config.elastic().check_every(), 0},
+      {"elastic.lost_hosts", config.elastic().lost_hosts(), 0, 64},
+      {"elastic.parity_data", config.elastic().parity_data(), 1, 64},
       {"metrics.log_every", config.metrics().log_every(), 1},
       {"metrics.trace_steps", config.metrics().trace_steps(), 0},
   }));
   return CheckReals({
       {"train.clip_grad_norm", train.clip_grad_norm(), 0, kInfinity, false, true},
+      {"elastic.patience_seconds", config.elastic().patience_seconds(), 0, kInfinity, true, true},
       {"train.minutes", train.minutes(), 0, kInfinity, false, true},
       {"optimizer.lr", optimizer.lr(), 0, kInfinity, true, true},
       {"optimizer.beta1", optimizer.beta1(), 0, 1, false, true},

@@ -59,7 +59,7 @@ void Flush(Recorder& recorder) {
 
 }  // namespace
 
-std::atomic<bool> ChromeTrace::enabled_{false};
+std::atomic<int> ChromeTrace::uses_{0};
 
 int64_t ChromeTrace::Now() {
   return std::chrono::duration_cast<std::chrono::microseconds>(
@@ -84,7 +84,7 @@ absl::Status ChromeTrace::Start(const std::string& path, int rank) {
   recorder.zero = Now();
   recorder.status = absl::OkStatus();
   recorder.events.reserve(metrics_policy::kTraceBufferEvents);
-  enabled_.store(true, std::memory_order_relaxed);
+  uses_.fetch_or(kTrace, std::memory_order_relaxed);
   return absl::OkStatus();
 }
 
@@ -99,7 +99,7 @@ void ChromeTrace::Add(const char* name, int64_t begin, int64_t end) {
 absl::Status ChromeTrace::Stop() {
   Recorder& recorder = TheRecorder();
   const std::lock_guard lock(recorder.mutex);
-  enabled_.store(false, std::memory_order_relaxed);
+  uses_.fetch_and(~kTrace, std::memory_order_relaxed);
   if (!recorder.file.has_value()) return absl::OkStatus();
   Flush(recorder);
   if (recorder.status.ok()) recorder.status = recorder.file->Write("\n]\n");

@@ -17,7 +17,7 @@ auto Traced(const char* name, Function&& function) {
 }
 
 // Why a run ends before its steps are done; the largest of all ranks' reasons counts.
-enum Reason : int64_t { kGoOn = 0, kTimeIsUp = 1, kToldToStop = 2 };
+enum Reason : int64_t { kGoOn = 0, kPause = 1, kTimeIsUp = 2, kToldToStop = 3 };
 
 class StepLoop {
  public:
@@ -31,10 +31,7 @@ class StepLoop {
     int64_t reason = kGoOn;
     while (result_.step < options_.steps && reason == kGoOn) {
       COHORT_RETURN_IF_ERROR(Step());
-      const bool told = stop_ != nullptr && stop_->load(std::memory_order_relaxed);
-      COHORT_ASSIGN_OR_RETURN(reason, trainable_.AgreeMax(told                 ? kToldToStop
-                                                          : absl::Now() >= end ? kTimeIsUp
-                                                                               : kGoOn));
+      COHORT_ASSIGN_OR_RETURN(reason, trainable_.AgreeMax(OwnReason(end)));
       const bool last = result_.step >= options_.steps || reason == kTimeIsUp;
       if (options_.evaluate && reason != kToldToStop && (last || Due(options_.eval_every))) {
         COHORT_RETURN_IF_ERROR(Evaluate());
@@ -42,18 +39,33 @@ class StepLoop {
       if (last || reason == kToldToStop || Due(options_.save_every)) {
         COHORT_RETURN_IF_ERROR(Save(last || reason == kToldToStop));
       }
+      result_.paused = reason == kPause && !last;
+      if (callbacks_.on_boundary) {
+        using Next = StepCallbacks::Next;
+        COHORT_RETURN_IF_ERROR(callbacks_.on_boundary(result_.step, result_.paused ? Next::kPause
+                                                                    : last || reason == kToldToStop
+                                                                        ? Next::kEnd
+                                                                        : Next::kStep));
+      }
     }
     result_.interrupted = reason == kToldToStop;
     return result_;
   }
 
  private:
+  Reason OwnReason(absl::Time end) const {
+    if (stop_ != nullptr && stop_->load(std::memory_order_relaxed)) return kToldToStop;
+    if (absl::Now() >= end) return kTimeIsUp;
+    return callbacks_.pause && callbacks_.pause() ? kPause : kGoOn;
+  }
+
   bool Due(int64_t every) const { return every > 0 && result_.step % every == 0; }
 
   absl::Status Step() {
     const absl::Time begin = absl::Now();
     COHORT_ASSIGN_OR_RETURN(const StepResult step,
                             Traced("gradients", [&] { return trainable_.ComputeGradients(result_.step); }));
+    if (callbacks_.after_gradients) COHORT_RETURN_IF_ERROR(callbacks_.after_gradients());
     COHORT_ASSIGN_OR_RETURN(const double norm,
                             Traced("gradient norm", [&] { return trainable_.GradientNorm(); }));
     const double loss = step.sums.tokens > 0 ? step.sums.loss / static_cast<double>(step.sums.tokens) : 0.0;
@@ -64,6 +76,7 @@ class StepLoop {
                           "learning rate, a longer warm-up or train.dtype f32 usually helps",
                           result_.step + 1, loss, norm));
     }
+    if (callbacks_.before_update) COHORT_RETURN_IF_ERROR(callbacks_.before_update());
     const double lr = options_.schedule.At(result_.step);
     Traced("optimizer", [&] {
       AdamWStep(trainable_.slices(), options_.adamw, lr, ClipFactor(norm, options_.clip_grad_norm),
@@ -71,17 +84,17 @@ class StepLoop {
     });
     COHORT_RETURN_IF_ERROR(Traced("after step", [&] { return trainable_.AfterStep(step); }));
     ++result_.step;
-    if (callbacks_.on_step) {
-      callbacks_.on_step({.step = result_.step,
-                          .loss = loss,
-                          .aux_loss = step.sums.aux_loss,
-                          .grad_norm = norm,
-                          .lr = lr,
-                          .seconds = absl::ToDoubleSeconds(absl::Now() - begin),
-                          .tokens = step.sums.tokens,
-                          .expert_load = &step.sums.expert_load,
-                          .dropped = step.sums.dropped});
-    }
+    const StepReport report = {.step = result_.step,
+                               .loss = loss,
+                               .aux_loss = step.sums.aux_loss,
+                               .grad_norm = norm,
+                               .lr = lr,
+                               .seconds = absl::ToDoubleSeconds(absl::Now() - begin),
+                               .tokens = step.sums.tokens,
+                               .expert_load = &step.sums.expert_load,
+                               .dropped = step.sums.dropped};
+    if (callbacks_.after_update) COHORT_RETURN_IF_ERROR(callbacks_.after_update(report));
+    if (callbacks_.on_step) callbacks_.on_step(report);
     return absl::OkStatus();
   }
 

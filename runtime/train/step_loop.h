@@ -49,11 +49,25 @@ struct StepCallbacks {
   // and training goes on, except at the end; other errors end the run.
   std::function<absl::Status(int64_t step)> save;
   std::function<void(int64_t step, const absl::Status&)> on_save_failed;
+
+  // For who keeps copies of the state; an error ends the run. When this rank's gradients are complete; before the
+  // optimizer changes the state, when all ranks have come past after_gradients; and when a step has changed it (and
+  // gates' balancing biases).
+  std::function<absl::Status()> after_gradients;
+  std::function<absl::Status()> before_update;
+  std::function<absl::Status(const StepReport&)> after_update;
+  // For who changes the ranks. Asked at each step boundary: where any rank says yes, all leave the loop there, to go on
+  // in another one; what is due at that boundary is done before.
+  std::function<bool()> pause;
+  // All ranks have agreed how it goes on after a step: no further step is made here, and why.
+  enum class Next : int64_t { kStep = 0, kPause = 1, kEnd = 2 };
+  std::function<absl::Status(int64_t step, Next next)> on_boundary;
 };
 
 struct StepLoopResult {
   int64_t step = 0;                                 // steps done in all
   bool interrupted = false;                         // stopped by `stop`, after saving
+  bool paused = false;                              // left by `pause`
   std::optional<Trainable::Evaluation> evaluation;  // the last one
 };
 

@@ -7,7 +7,7 @@ void AddBench(CLI::App& app, const Selected& selected) {
   CLI::App* bench = app.add_subcommand("bench",
                                        "Measure this machine: training steps, decoding, serving, "
                                        "collectives, transfers, tokens, attention, pipelines, datatypes, "
-                                       "checkpoints");
+                                       "checkpoints, snapshots, the coordinator");
   bench->require_subcommand(1);
   AddBenchTrainStep(*bench, selected);
   AddBenchDecode(*bench, selected);
@@ -20,7 +20,9 @@ void AddBench(CLI::App& app, const Selected& selected) {
   AddBenchPipeline(*bench, selected);
   AddBenchDatatype(*bench, selected);
   AddBenchCheckpoint(*bench, selected);
+  AddBenchCoordinator(*bench, selected);
   AddBenchFaults(*bench, selected);
+  AddBenchSnapshot(*bench, selected);
 }
 
 }  // namespace cohort::tools

@@ -17,6 +17,8 @@ void AddBenchHybrid(CLI::App& bench, const Selected& selected);
 void AddBenchPipeline(CLI::App& bench, const Selected& selected);
 void AddBenchDatatype(CLI::App& bench, const Selected& selected);
 void AddBenchCheckpoint(CLI::App& bench, const Selected& selected);
+void AddBenchCoordinator(CLI::App& bench, const Selected& selected);
 void AddBenchFaults(CLI::App& bench, const Selected& selected);
+void AddBenchSnapshot(CLI::App& bench, const Selected& selected);
 
 }  // namespace cohort::tools

@@ -126,7 +126,7 @@ absl::Status PlanReshard(const ReshardFlags& flags) {
     const bool old = process < from.ranks;
     if (old && std::count(flags.lost.begin(), flags.lost.end(), process) > 0) continue;
     processes.push_back(process);
-    members.before.push_back(old ? process : -1);
+    members.before.push_back(old ? std::vector<int>{process} : std::vector<int>{});
     members.after.push_back(next < to.ranks ? next++ : -1);
   }
   COHORT_ASSIGN_OR_RETURN(const std::vector<int> hosts,

@@ -24,6 +24,7 @@ struct Faults {
   bool cuts = false;     // links between two sides are cut for a while
   bool detector = true;  // the crashed are reported (else only patience tells)
   bool quorum = false;
+  bool tie = false;  // somebody outside says which half goes on: the first that asks
   int64_t longest_delay = 20;
 };
 
@@ -37,6 +38,12 @@ class Network {
       options.self = i;
       options.members = members;
       options.quorum = faults.quorum;
+      if (faults.tie) {
+        options.tie = [this](const std::vector<int>& half) {
+          if (half_.empty()) half_ = half;
+          return half_ == half;
+        };
+      }
       options.patience = kPatience;
       options.vote = std::to_string(i);
       options.compose = [](const std::map<int, Agreement::Vote>& votes) {
@@ -154,6 +161,7 @@ class Network {
   int64_t cut_from_ = 0, cut_until_ = 0;
   bool one_way_ = false;
   std::vector<int> side_;
+  std::vector<int> half_;
 };
 
 void Expect(const Faults& faults, int runs, bool everyone_ends) {
@@ -202,6 +210,47 @@ TEST(Agreement, WithAQuorumNoCutEverMakesTwoGroups) {
             .quorum = true,
             .longest_delay = delay},
            500, delay < kPatience);
+  }
+}
+
+TEST(Agreement, NorDoesATieThatSomebodyElseDecides) {
+  for (const int64_t delay : {20, 300, 3000}) {
+    Expect({.crashes = 1,
+            .stops = 2,
+            .loss = 0.05,
+            .cuts = true,
+            .detector = false,
+            .quorum = true,
+            .tie = true,
+            .longest_delay = delay},
+           500, delay < kPatience);
+  }
+}
+
+// The half without the lowest member goes on where it is told so, and the other half does not.
+TEST(Agreement, ATieIsWonByWhoIsToldSo) {
+  std::vector<std::unique_ptr<Agreement>> members;
+  for (int i = 0; i < 4; ++i) {
+    Agreement::Options options;
+    options.self = i;
+    options.members = {0, 1, 2, 3};
+    options.quorum = true;
+    options.tie = [](const std::vector<int>& half) { return half == std::vector<int>{2, 3}; };
+    options.patience = kPatience;
+    options.compose = [](const auto& votes) { return std::to_string(votes.size()); };
+    members.push_back(std::make_unique<Agreement>(options, 0));
+  }
+  for (int64_t now = 0; now < 20 * kPatience; now += 50) {
+    for (int i = 0; i < 4; ++i) {
+      members[i]->Tick(now);
+      for (auto& [to, message] : members[i]->TakeOutbox()) {
+        if ((i < 2) == (to < 2)) members[to]->OnMessage(i, message);
+      }
+    }
+  }
+  for (int i = 0; i < 4; ++i) {
+    EXPECT_EQ(members[i]->no_quorum(), i < 2) << i;
+    EXPECT_EQ(members[i]->decision().value_or(""), i < 2 ? "" : "2") << i;
   }
 }
 

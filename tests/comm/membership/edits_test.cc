@@ -283,6 +283,36 @@ TEST(Edits, AbortEndsWhatIsInFlightEverywhere) {
   });
 }
 
+// Rank 1 waits for rank 2 in one part of the world, which waits for rank 3 in a part of that: nobody stays there.
+TEST(Edits, AbortEndsTheParts) {
+  RunRanks(4, [](Communicator& comm) {
+    auto three = comm.Split(comm.rank() == 0 ? -1 : 0, 0);
+    ASSERT_TRUE(three.ok()) << three.status();
+    std::unique_ptr<Communicator> two;
+    if (comm.rank() > 0) {
+      auto split = (*three)->Split(comm.rank() == 1 ? -1 : 0, 0);
+      ASSERT_TRUE(split.ok()) << split.status();
+      two = *std::move(split);
+    }
+    if (comm.rank() == 0) {
+      absl::SleepFor(absl::Milliseconds(20));
+      comm.Abort(absl::CancelledError("the user has changed his mind"));
+    } else if (comm.rank() < 3) {
+      const absl::Status status = (comm.rank() == 1 ? **three : *two).Barrier().Wait();
+      EXPECT_EQ(status.code(), absl::StatusCode::kCancelled) << status;
+    }
+    const auto change = comm.Shrink();
+    ASSERT_TRUE(change.ok()) << change.status();
+    ExpectWorks(comm);
+    if (comm.rank() > 0) {
+      EXPECT_EQ((*three)->Barrier().Wait().code(), absl::StatusCode::kCancelled);
+    }
+    auto again = comm.Split(0, 0);
+    ASSERT_TRUE(again.ok()) << again.status();
+    ExpectWorks(**again);
+  });
+}
+
 TEST(Edits, GroupsAreEditedToo) {
   RankOptions options;
   options.victims = {3};

@@ -43,6 +43,13 @@ std::vector<int> First(int ranks, int world) {
   return numbers;
 }
 
+// Each has the state of one number of the old mesh, or (-1) of none.
+std::vector<std::vector<int>> Each(const std::vector<int>& numbers) {
+  std::vector<std::vector<int>> each;
+  for (const int number : numbers) each.push_back(number < 0 ? std::vector<int>{} : std::vector<int>{number});
+  return each;
+}
+
 class MoveTrainingTest : public ::testing::TestWithParam<const char*> {
  protected:
   const runtime::ModelConfig config_ = ArrangedConfig(GetParam());
@@ -89,7 +96,7 @@ TEST_P(MoveTrainingTest, BetweenAnyTwoMeshesOnlyWhatMustMoves) {
       const std::string what = from.name + " -> " + to.name;
       const int world = std::max(from.ranks, to.ranks);
       const auto move = PlanMove(LayoutOf(config_, from), LayoutOf(config_, to),
-                                 {First(from.ranks, world), First(to.ranks, world)}, {});
+                                 {Each(First(from.ranks, world)), First(to.ranks, world)}, {});
       ASSERT_TRUE(move.ok()) << what << ": " << move.status();
       const absl::Status checked = CheckReshard(move->before, move->after, move->options, move->plan);
       EXPECT_TRUE(checked.ok()) << what << ": " << checked;
@@ -131,14 +138,15 @@ TEST_P(MoveTrainingTest, ATrainingGoesOnFromMeshToMesh) {
         if (i == 0) {
           if (takes_part) next->model->Initialize(5);
         } else {
-          const auto move =
-              PlanMove(LayoutOf(config_, chain[i - 1]), LayoutOf(config_, chain[i]),
-                       {First(chain[i - 1].ranks, world.size()), First(chain[i].ranks, world.size())}, {});
+          const auto move = PlanMove(
+              LayoutOf(config_, chain[i - 1]), LayoutOf(config_, chain[i]),
+              {Each(First(chain[i - 1].ranks, world.size())), First(chain[i].ranks, world.size())}, {});
           ASSERT_TRUE(move.ok()) << move.status();
           const auto part = [](std::optional<ArrangedTraining>& training) {
             return training ? TrainingPart{training->model.get(), &training->optimizer} : TrainingPart();
           };
-          const absl::Status status = MoveTraining(**resharder, *move, part(old), part(next), kTimeout);
+          const absl::Status status =
+              MoveTraining(**resharder, *move, OfferOf(part(old)), part(next), kTimeout);
           ASSERT_TRUE(status.ok()) << chain[i].name << ": " << status;
         }
         old = std::move(next);
@@ -174,13 +182,13 @@ TEST_P(MoveTrainingTest, SurvivorsGoOn) {
                       ASSERT_TRUE(change.ok()) << change.status();
                       EXPECT_EQ(change->previous_rank, (std::vector<int>{0, 2, 3}));
                       const auto move = PlanMove(LayoutOf(config_, before), LayoutOf(config_, after),
-                                                 {change->previous_rank, First(3, 3)}, {});
+                                                 {Each(change->previous_rank), First(3, 3)}, {});
                       ASSERT_TRUE(move.ok()) << move.status();
                       auto resharder = Resharder::Create(world, OptionsOfEngine());
                       ASSERT_TRUE(resharder.ok()) << resharder.status();
                       ArrangedTraining next = ArrangedTraining::Make(config_, DataType::kF32, after, world);
                       const absl::Status status =
-                          MoveTraining(**resharder, *move, {old.model.get(), &old.optimizer},
+                          MoveTraining(**resharder, *move, OfferOf({old.model.get(), &old.optimizer}),
                                        {next.model.get(), &next.optimizer}, kTimeout);
                       ASSERT_TRUE(status.ok()) << status;
                       next.Steps(kSteps, moved, kSteps);
@@ -195,10 +203,23 @@ INSTANTIATE_TEST_SUITE_P(Models, MoveTrainingTest, ::testing::Values("llama", "q
 TEST(PlanMoveTest, WhatOnlyTheLostHadIsNamed) {
   const runtime::ModelConfig config = ArrangedConfig("llama");
   const Spread four = Over("", 4, {.shard = 4}, "zero-3"), three = Over("", 3, {.shard = 3}, "zero-3");
-  const auto move = PlanMove(LayoutOf(config, four), LayoutOf(config, three), {{0, 1, 3}, {0, 1, 2}}, {});
+  const auto move =
+      PlanMove(LayoutOf(config, four), LayoutOf(config, three), {{{0}, {1}, {3}}, {0, 1, 2}}, {});
   EXPECT_EQ(move.status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(move.status().message()),
               HasSubstr("(of those lost, 2 had some of it); it has to be read"));
+}
+
+// A survivor has the state of a lost one beside its own, as from a snapshot, and gives it to who needs it.
+TEST(PlanMoveTest, WhatASurvivorHasOfTheLostIsASource) {
+  const runtime::ModelConfig config = ArrangedConfig("llama");
+  const Spread four = Over("", 4, {.shard = 4}, "zero-3"), three = Over("", 3, {.shard = 3}, "zero-3");
+  const auto move =
+      PlanMove(LayoutOf(config, four), LayoutOf(config, three), {{{0}, {1, 2}, {3}}, {0, 1, 2}}, {});
+  ASSERT_TRUE(move.ok()) << move.status();
+  EXPECT_TRUE(move->options.lost.empty());
+  const absl::Status checked = CheckReshard(move->before, move->after, move->options, move->plan);
+  EXPECT_TRUE(checked.ok()) << checked;
 }
 
 TEST(PlanMoveTest, MembersThatContradictTheMeshesAreRefused) {
@@ -208,10 +229,11 @@ TEST(PlanMoveTest, MembersThatContradictTheMeshesAreRefused) {
     EXPECT_EQ(move.status().code(), absl::StatusCode::kInvalidArgument);
     return std::string(move.status().message());
   };
-  EXPECT_THAT(message({{0, 1}, {0}}), HasSubstr("2 members before and 1"));
-  EXPECT_THAT(message({{0, 2}, {0, 1}}), HasSubstr("rank 1 is number 2 of the old mesh, which has 2 ranks"));
-  EXPECT_THAT(message({{0, 1}, {1, 1}}), HasSubstr("ranks 0 and 1 are both number 1 of the new mesh"));
-  EXPECT_THAT(message({{0, 1}, {0, -1}}), HasSubstr("no rank is number 1 of the new mesh"));
+  EXPECT_THAT(message({{{0}, {1}}, {0}}), HasSubstr("2 members before and 1"));
+  EXPECT_THAT(message({{{0}, {2}}, {0, 1}}),
+              HasSubstr("rank 1 is number 2 of the old mesh, which has 2 ranks"));
+  EXPECT_THAT(message({{{0}, {1}}, {1, 1}}), HasSubstr("ranks 0 and 1 are both number 1 of the new mesh"));
+  EXPECT_THAT(message({{{0}, {1}}, {0, -1}}), HasSubstr("no rank is number 1 of the new mesh"));
 }
 
 TEST(MovedPartsTest, AnotherTrainingThanTheLayoutSaysIsAnErrorOnEveryRank) {
@@ -222,9 +244,9 @@ TEST(MovedPartsTest, AnotherTrainingThanTheLayoutSaysIsAnErrorOnEveryRank) {
     ASSERT_TRUE(resharder.ok()) << resharder.status();
     ArrangedTraining old = ArrangedTraining::Make(config, DataType::kF32, two, world);
     ArrangedTraining next = ArrangedTraining::Make(config, DataType::kF32, copies, world);
-    const auto move = PlanMove(LayoutOf(config, two), LayoutOf(config, two), {{0, 1}, {0, 1}}, {});
+    const auto move = PlanMove(LayoutOf(config, two), LayoutOf(config, two), {{{0}, {1}}, {0, 1}}, {});
     ASSERT_TRUE(move.ok()) << move.status();
-    const absl::Status status = MoveTraining(**resharder, *move, {old.model.get(), &old.optimizer},
+    const absl::Status status = MoveTraining(**resharder, *move, OfferOf({old.model.get(), &old.optimizer}),
                                              {next.model.get(), &next.optimizer}, kTimeout);
     EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
     EXPECT_THAT(std::string(status.message()), HasSubstr("the new training of this rank holds"));

@@ -65,7 +65,9 @@ TEST(DefaultsTest, AsTheSchemasCommentsSay) {
           "  context_split: zigzag, context_way: ring, split_batch: false, shard: 2, sharding: ddp, "
           "hybrid_tokens: 0}\n"
           "checkpoint: {every: 0, keep: 2, resume: true, shard_megabytes: 2048}\n"
-          "metrics: {tensorboard: true, log_every: 10, trace_steps: 0}\n",
+          "metrics: {tensorboard: true, log_every: 10, trace_steps: 0}\n"
+          "elastic: {snapshot_every: 1, patience_seconds: 5, lost_hosts: 0, parity_data: 4, check_every: "
+          "100}\n",
           "f", expected)
           .ok());
   std::string difference;

@@ -1,4 +1,4 @@
-#include "serving/listen_error.h"
+#include "runtime/listen_error.h"
 
 #include <netdb.h>
 #include <sys/socket.h>
@@ -10,7 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 
-namespace cohort::serving {
+namespace cohort::runtime {
 
 std::string WhyNotListen(const std::string& address) {
   const size_t colon = address.rfind(':');
@@ -37,4 +37,4 @@ std::string WhyNotListen(const std::string& address) {
   return reason;
 }
 
-}  // namespace cohort::serving
+}  // namespace cohort::runtime

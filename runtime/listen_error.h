@@ -3,9 +3,9 @@
 
 #include <string>
 
-namespace cohort::serving {
+namespace cohort::runtime {
 
 // Tries to bind `address` (host:port, [v6]:port) by itself and says what the system says; empty where that works.
 std::string WhyNotListen(const std::string& address);
 
-}  // namespace cohort::serving
+}  // namespace cohort::runtime

@@ -1,0 +1,274 @@
+#include "parallel/elastic/change.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "comm/check.h"
+#include "parallel/configured_model.h"
+#include "parallel/elastic/elastic_mesh.h"
+#include "parallel/elastic/next_mesh.h"
+#include "parallel/global_sums.h"
+#include "parallel/memory_share.h"
+#include "parallel/reshard/resharder.h"
+#include "runtime/metrics/chrome_trace.h"
+
+namespace cohort::parallel {
+namespace {
+
+// Of the ranks that stay, in their order.
+absl::StatusOr<planner::Cluster> ClusterOf(comm::Communicator& world, const std::vector<int>& staying,
+                                           double flops, int64_t memory) {
+  COHORT_ASSIGN_OR_RETURN(
+      planner::Cluster cluster,
+      planner::DescribedCluster(world.TopologyText(), "the ranks that are there", flops, memory));
+  const comm::HostMap& all = *cluster.machine.hosts;
+  std::vector<comm::HostMap::Place> places;
+  for (const int rank : staying) {
+    places.push_back({all.host_of(rank), all.socket_of(rank), all.numa_of(rank)});
+  }
+  cluster.machine.hosts = std::make_shared<const comm::HostMap>(places);
+  const double cores = static_cast<double>(sysconf(_SC_NPROCESSORS_ONLN));
+  cluster.cores = std::min(1.0, cores / world.topology().local_size());
+  return cluster;
+}
+
+// The text of one rank on all.
+absl::Status ShareText(comm::Communicator& world, std::string& text) {
+  auto size = static_cast<int64_t>(text.size());
+  COHORT_RETURN_IF_ERROR(world.Broadcast(&size, 1, DataType::kI64, 0).Wait());
+  text.resize(static_cast<size_t>(size));
+  return world.Broadcast(text.data(), text.size(), DataType::kU8, 0).Wait();
+}
+
+v1::ElasticOffer OfferWords(const v1::ElasticMesh& mesh, int mesh_rank, const ElasticCounts& counts) {
+  v1::ElasticOffer offer;
+  offer.set_epoch(mesh.epoch());
+  offer.set_mesh_rank(mesh_rank);
+  offer.set_step(counts.step);
+  offer.set_tokens(counts.tokens);
+  offer.set_seconds(counts.seconds);
+  return offer;
+}
+
+bool Is(const v1::ElasticOffer& offer, const Source& source, int number) {
+  return offer.epoch() == source.mesh.epoch() && offer.step() == source.step && offer.mesh_rank() == number;
+}
+
+}  // namespace
+
+std::vector<int> Changer::Hosts() const {
+  std::vector<int> hosts;
+  for (int rank = 0; rank < world_.size(); ++rank) hosts.push_back(world_.topology().host_of(rank));
+  return hosts;
+}
+
+void Changer::Count(const runtime::StepReport& report) {
+  counts_.step = report.step;
+  counts_.tokens += report.tokens;
+  counts_.seconds += report.seconds;
+}
+
+v1::ElasticHello Changer::Hello() {
+  v1::ElasticHello hello;
+  hello.set_leaves(host_.AskedToLeave());
+  hello.set_name(host_.name());
+  const auto offer = [&](const v1::ElasticMesh& mesh, const v1::ElasticOffer& offered) {
+    // Twice the same from one rank says nothing more.
+    for (const v1::ElasticOffer& other : hello.offers()) {
+      if (other.epoch() == offered.epoch() && other.step() == offered.step() &&
+          other.mesh_rank() == offered.mesh_rank()) {
+        return false;
+      }
+    }
+    *hello.add_offers() = offered;
+    const auto& meshes = hello.meshes();
+    const bool known = std::any_of(meshes.begin(), meshes.end(), [&](const v1::ElasticMesh& other) {
+      return other.epoch() == mesh.epoch();
+    });
+    if (!known) *hello.add_meshes() = mesh;
+    return true;
+  };
+  const auto offer_part = [&](const std::unique_ptr<ElasticPart>& part, ElasticCounts counts) {
+    if (part == nullptr) return;
+    if (part->spare()) {
+      *hello.add_meshes() = part->mesh;  // so that who comes knows it
+      return;
+    }
+    counts.step = part->optimizer.step;  // an update that was made and not counted: its step failed after it
+    (void)offer(part->mesh, OfferWords(part->mesh, part->group->rank(), counts));
+  };
+  offer_part(part_, counts_);
+  offer_part(before_, counts_before_);
+  kept_.clear();
+  for (KeptState& kept : host_.Kept(world_)) {
+    if (offer(kept.mesh, kept.offer)) kept_.push_back(std::move(kept));
+  }
+  return hello;
+}
+
+absl::StatusOr<v1::ElasticDecision> Changer::Decide(const std::vector<v1::ElasticHello>& hellos) {
+  std::vector<int> staying;
+  for (int rank = 0; rank < world_.size(); ++rank) {
+    if (!hellos[static_cast<size_t>(rank)].leaves()) staying.push_back(rank);
+  }
+  const v1::ElasticMesh* now = NewestMesh(hellos);
+  NextMesh next;
+  if (now == nullptr) {
+    next = {.config = options_.config, .ranks = world_.size(), .why = "as the configuration says"};
+    COHORT_RETURN_IF_ERROR(
+        parallel::ArrangementOf(next.config.parallel(), options_.model, world_.size()).status());
+  } else {
+    COHORT_ASSIGN_OR_RETURN(const planner::Cluster cluster, ClusterOf(world_, staying, options_.flops, 0));
+    COHORT_ASSIGN_OR_RETURN(next, PlanNextMesh(now->config(), options_.model, cluster));
+  }
+  v1::ElasticDecision decision;
+  decision.set_why(next.why);
+  v1::ElasticMesh& mesh = *decision.mutable_mesh();
+  mesh.set_epoch(world_.epoch());
+  *mesh.mutable_config() = next.config;
+  const std::vector<int> hosts = Hosts();
+  for (int n = 0; n < next.ranks; ++n) {
+    const auto rank = static_cast<size_t>(staying[static_cast<size_t>(n)]);
+    decision.add_world_ranks(static_cast<int>(rank));
+    mesh.add_members(world_.members()[rank]);
+    mesh.add_host_of(hosts[rank]);
+  }
+  return decision;
+}
+
+absl::StatusOr<std::unique_ptr<ElasticPart>> Changer::MakePart() {
+  auto part = std::make_unique<ElasticPart>();
+  part->mesh = decision_.mesh();
+  const auto& ranks = decision_.world_ranks();
+  const auto place = std::find(ranks.begin(), ranks.end(), world_.rank());
+  const auto mesh_rank = static_cast<int>(place - ranks.begin());
+  const bool spare = place == ranks.end();
+  COHORT_ASSIGN_OR_RETURN(part->group, world_.Split(spare ? -1 : 0, mesh_rank));
+  if (spare) return part;
+  COHORT_ASSIGN_OR_RETURN(part->model, MakeConfiguredModel(part->mesh.config(), options_.model, device_,
+                                                           part->group, host_.MakeSource()));
+  part->optimizer = runtime::OptimizerState::For(part->model->slices());
+  return part;
+}
+
+Offer Changer::OfferOf(const Source& source) {
+  Offer offer{.step = source.step, .state = {}};
+  const auto add = [&](const HeldState& held) {
+    offer.state.pieces.insert(offer.state.pieces.end(), held.pieces.begin(), held.pieces.end());
+    offer.state.memory.insert(offer.state.memory.end(), held.memory.begin(), held.memory.end());
+  };
+  const auto add_part = [&](const std::unique_ptr<ElasticPart>& part, int number) {
+    if (part == nullptr || part->spare() || part->mesh.epoch() != source.mesh.epoch() ||
+        part->group->rank() != number || part->optimizer.step != source.step) {
+      return false;
+    }
+    add(HeldBy(*part->model, part->optimizer));
+    return true;
+  };
+  const absl::StatusOr<Layout> layout = LayoutOf(source.mesh, options_.model);
+  for (const int number : source.numbers[static_cast<size_t>(world_.rank())]) {
+    if (add_part(part_, number) || add_part(before_, number)) continue;
+    for (const KeptState& kept : kept_) {
+      if (!Is(kept.offer, source, number)) continue;
+      HeldState held{.pieces = layout->ranks[static_cast<size_t>(number)], .memory = {}};
+      // A source is only read.
+      for (const void* piece : kept.pieces) held.memory.push_back(const_cast<void*>(piece));
+      add(held);
+      break;
+    }
+  }
+  return offer;
+}
+
+absl::StatusOr<Changed> Changer::Run(const std::string& cause, const Coming& coming, absl::Time since) {
+  const runtime::TraceScope trace("reshard");
+  COHORT_RETURN_IF_ERROR(host_.Recover(world_));
+  COHORT_ASSIGN_OR_RETURN(const std::vector<std::string> texts,
+                          GatherStrings(world_, Hello().SerializeAsString()));
+  std::vector<v1::ElasticHello> hellos(texts.size());
+  int leaving = 0;
+  ElasticChange change;
+  for (size_t rank = 0; rank < texts.size(); ++rank) {
+    if (!hellos[rank].ParseFromString(texts[rank])) {
+      return absl::InternalError(absl::StrCat("rank ", rank, " says what this program does not understand"));
+    }
+    change.names.push_back(hellos[rank].name());
+    if (!hellos[rank].leaves()) continue;
+    ++leaving;
+    change.left.push_back(world_.members()[rank]);
+  }
+  if (leaving == world_.size()) return Changed::kAllLeave;
+
+  std::string text;
+  absl::Status status;
+  if (world_.rank() == 0) {
+    absl::StatusOr<v1::ElasticDecision> decision = Decide(hellos);
+    status = decision.status();
+    if (decision.ok()) text = decision->SerializeAsString();
+  }
+  COHORT_RETURN_IF_ERROR(AgreeOnSuccess(world_, status, "choosing a mesh"));
+  COHORT_RETURN_IF_ERROR(ShareText(world_, text));
+  v1::ElasticDecision decision;
+  if (!decision.ParseFromString(text)) return absl::InternalError("a decision that cannot be read");
+  decision_ = std::move(decision);
+  spares_.clear();
+  for (int rank = 0; rank < world_.size(); ++rank) {
+    const auto& ranks = decision_.world_ranks();
+    const bool leaves = hellos[static_cast<size_t>(rank)].leaves();
+    if (!leaves && std::find(ranks.begin(), ranks.end(), rank) == ranks.end()) spares_.push_back(rank);
+  }
+
+  absl::StatusOr<std::unique_ptr<ElasticPart>> next = MakePart();
+  COHORT_RETURN_IF_ERROR(AgreeOnSuccess(world_, next.status(), "making its part of the model"));
+  const bool offers = std::any_of(hellos.begin(), hellos.end(),
+                                  [](const v1::ElasticHello& hello) { return hello.offers_size() > 0; });
+  ElasticCounts counts;
+  absl::Status missing;
+  if (offers) {
+    const absl::StatusOr<Source> source =
+        ChooseSource(hellos, decision_.mesh(),
+                     std::vector<int>(decision_.world_ranks().begin(), decision_.world_ranks().end()),
+                     Hosts(), options_.model);
+    if (!source.ok() && !absl::IsNotFound(source.status())) return source.status();
+    missing = source.status();
+    if (source.ok()) {
+      COHORT_ASSIGN_OR_RETURN(const auto resharder, Resharder::Create(world_));
+      const TrainingPart to =
+          (*next)->spare() ? TrainingPart() : TrainingPart{(*next)->model.get(), &(*next)->optimizer};
+      COHORT_RETURN_IF_ERROR(
+          MoveTraining(*resharder, source->move, OfferOf(*source), to, options_.move_timeout));
+      counts = {.step = source->step, .tokens = source->tokens, .seconds = source->seconds};
+      change.moved = source->move.totals();
+    }
+  }
+  if (!offers || !missing.ok()) {
+    absl::StatusOr<ElasticCounts> loaded = ElasticCounts();
+    if (!(*next)->spare()) loaded = host_.Load(**next);
+    COHORT_RETURN_IF_ERROR(AgreeOnSuccess(world_, loaded.status(), "loading the state of the training"));
+    counts = *loaded;
+    change.from_disk = offers;
+    if (offers) absl::StrAppend(&change.why, missing.message(), "; ");
+  }
+  before_ = std::exchange(part_, *std::move(next));
+  counts_before_ = std::exchange(counts_, counts);
+  kept_.clear();
+
+  change.epoch = world_.epoch();
+  change.member = world_.members()[static_cast<size_t>(world_.rank())];
+  change.cause = cause;
+  change.lost = coming.lost;
+  change.joined = coming.joined;
+  change.mesh = DebugString(part_->mesh, options_.model);
+  absl::StrAppend(&change.why, decision_.why());
+  change.counts = counts_;
+  change.seconds = absl::ToDoubleSeconds(absl::Now() - since);
+  COHORT_RETURN_IF_ERROR(host_.OnChange(*part_, change));
+  if (leaving == 0) return Changed::kAllStay;
+  return hellos[static_cast<size_t>(world_.rank())].leaves() ? Changed::kThisLeaves : Changed::kSomeLeave;
+}
+
+}  // namespace cohort::parallel

@@ -1,0 +1,75 @@
+// One change of the ranks of an elastic training, and what is kept from one to the next.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "comm/communicator.h"
+#include "parallel/elastic/elastic_run.h"
+
+namespace cohort::parallel {
+
+// Members that an edit of the world has taken out and in.
+struct Coming {
+  std::vector<int> lost, joined;
+};
+
+enum class Changed {
+  kAllStay,
+  kSomeLeave,   // others: they go after the next edit, in which all take part
+  kThisLeaves,  // likewise
+  kAllLeave,    // nothing was changed
+};
+
+// Not thread-safe. What is given to it outlives it.
+class Changer {
+ public:
+  Changer(comm::Communicator& world, const ElasticOptions& options, runtime::Device& device,
+          ElasticHost& host)
+      : world_(world), options_(options), device_(device), host_(host) {}
+
+  // Collective over the world, whose members are those of now. When it returns OK on a rank, part() is what that rank
+  // trains from now on, and the part before is kept until ForgetBefore: on another rank it may have failed, and then all
+  // try again, from whatever is whole. After an error part() is what it was.
+  absl::StatusOr<Changed> Run(const std::string& cause, const Coming& coming, absl::Time since);
+
+  ElasticPart& part() { return *part_; }
+  const ElasticCounts& counts() const { return counts_; }
+  // The world's rank of a rank of the mesh, and those that are in none.
+  int world_rank(int mesh_rank) const { return decision_.world_ranks(mesh_rank); }
+  const std::vector<int>& spares() const { return spares_; }
+
+  void ForgetBefore() { before_.reset(); }
+  void Count(const runtime::StepReport& report);
+
+ private:
+  // A part and how far it is.
+  struct Held {
+    std::unique_ptr<ElasticPart> part;
+    ElasticCounts counts;
+  };
+
+  v1::ElasticHello Hello();
+  absl::StatusOr<v1::ElasticDecision> Decide(const std::vector<v1::ElasticHello>& hellos);
+  absl::StatusOr<std::unique_ptr<ElasticPart>> MakePart();
+  Offer OfferOf(const Source& source);
+  std::vector<int> Hosts() const;
+
+  comm::Communicator& world_;
+  const ElasticOptions& options_;
+  runtime::Device& device_;
+  ElasticHost& host_;
+
+  std::unique_ptr<ElasticPart> part_, before_;
+  ElasticCounts counts_, counts_before_;
+  v1::ElasticDecision decision_;
+  std::vector<int> spares_;
+  std::vector<KeptState> kept_;  // offered in this change
+};
+
+}  // namespace cohort::parallel

@@ -1,0 +1,117 @@
+#include "parallel/elastic/next_mesh.h"
+
+#include <algorithm>
+#include <numeric>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "comm/check.h"
+#include "parallel/arrangement.h"
+#include "parallel/elastic/policy.h"
+#include "parallel/planner/plan_config.h"
+#include "parallel/planner/planner.h"
+
+namespace cohort::parallel {
+namespace {
+
+// What may not change: the sharding is the user's choice, recomputation a matter of his memory, and of what bits depend
+// on nothing.
+v1::TrainConfig Fixed(const v1::TrainConfig& config) {
+  v1::TrainConfig fixed;
+  fixed.mutable_train()->set_recompute(config.train().recompute());
+  v1::ParallelSection& section = *fixed.mutable_parallel();
+  const v1::ParallelSection& now = config.parallel();
+  section.set_sharding(now.sharding());
+  if (now.has_secondary()) section.set_secondary(now.secondary());
+  if (now.has_gather_codec()) section.set_gather_codec(now.gather_codec());
+  if (now.has_reduce_codec()) section.set_reduce_codec(now.reduce_codec());
+  if (config.train().deterministic()) {
+    section.set_context(now.context());
+    section.set_tensor(now.tensor());
+    fixed.mutable_train()->set_micro_batch(config.train().micro_batch());
+  }
+  return fixed;
+}
+
+std::string Words(int ranks, int all, const std::string& what) {
+  std::string words = absl::StrCat(ranks, ranks == 1 ? " rank trains: " : " ranks train: ", what);
+  if (ranks < all) absl::StrAppend(&words, "; ", all - ranks, " spare");
+  return words;
+}
+
+// The axes that there are, over as many ranks as they divide; fewer pipeline ranks, then none, where they divide none.
+absl::StatusOr<NextMesh> SameAxes(const v1::TrainConfig& config, const runtime::ModelConfig& model, int all) {
+  absl::Status why;
+  for (int ranks = all; ranks >= 1; --ranks) {
+    v1::TrainConfig next = config;
+    const int inner = config.parallel().pipeline() * config.parallel().context() * config.parallel().tensor();
+    next.mutable_parallel()->set_shard(
+        std::gcd(config.parallel().shard(), std::max(1, ranks / std::max(1, inner))));
+    const absl::Status status = ArrangementOf(next.parallel(), model, ranks).status();
+    if (status.ok()) {
+      return NextMesh{.config = std::move(next), .ranks = ranks, .why = Words(ranks, all, "the same axes")};
+    }
+    why.Update(status);
+  }
+  return absl::NotFoundError(
+      absl::StrCat("no number of ranks up to ", all, " can train this: ", why.message()));
+}
+
+}  // namespace
+
+absl::StatusOr<NextMesh> PlanNextMesh(const v1::TrainConfig& config, const runtime::ModelConfig& model,
+                                      const planner::Cluster& cluster) {
+  const int all = cluster.ranks();
+  const absl::StatusOr<planner::Choices> choices = planner::ChoicesOf(Fixed(config));
+  if (!choices.ok() || config.parallel().hybrid_tokens() > 0) return SameAxes(config, model, all);
+  const auto compute = ParseDataType(config.train().dtype());
+  COHORT_CHECK(compute.has_value(), "a complete configuration has dtype %s", config.train().dtype().c_str());
+  const planner::Work work = {.sequence_length = config.data().sequence_length(),
+                              .global_batch = config.train().global_batch(),
+                              .compute_bytes = static_cast<int>(SizeOf(*compute))};
+  const planner::ModelCost costs(model, work.sequence_length);
+
+  struct Found {
+    int ranks;
+    planner::PlannedMesh mesh;
+  };
+  std::vector<Found> found;
+  absl::Status why;
+  for (int ranks = all; ranks >= 1; --ranks) {
+    COHORT_ASSIGN_OR_RETURN(const planner::Cluster part, cluster.First(ranks));
+    absl::StatusOr<planner::MeshRanking> ranking = planner::RankMeshes(costs, work, part, *choices, 1);
+    if (!ranking.ok()) {
+      why.Update(ranking.status());
+      continue;
+    }
+    v1::TrainConfig next = config;
+    planner::WritePlan(ranking->best[0].plan, next);
+    why.Update(ArrangementOf(next.parallel(), model, ranks).status());
+    if (ArrangementOf(next.parallel(), model, ranks).ok()) found.push_back({ranks, ranking->best[0]});
+    // Half the ranks are not faster by what is still to be tried.
+    if (!found.empty() && ranks <= found.front().ranks / 2) break;
+  }
+  if (found.empty()) {
+    return absl::NotFoundError(
+        absl::StrCat("no number of ranks up to ", all, " can train this: ", why.message()));
+  }
+  const double fastest = std::min_element(found.begin(), found.end(), [](const Found& a, const Found& b) {
+                           return a.mesh.seconds() < b.mesh.seconds();
+                         })->mesh.seconds();
+  const auto chosen = std::find_if(found.begin(), found.end(), [&](const Found& one) {
+    return one.mesh.seconds() <= (1 + elastic_policy::kSpareGain) * fastest;
+  });
+  NextMesh next{.config = config, .ranks = chosen->ranks, .why = ""};
+  planner::WritePlan(chosen->mesh.plan, next.config);
+  if (config.train().deterministic())
+    next.config.mutable_train()->set_micro_batch(config.train().micro_batch());
+  next.why = Words(chosen->ranks, all,
+                   absl::StrFormat("%s, predicted %.3g s a step", chosen->mesh.plan.DebugString(),
+                                   chosen->mesh.seconds()));
+  return next;
+}
+
+}  // namespace cohort::parallel

@@ -1,0 +1,18 @@
+// The numbers of elastic training, in one place.
+#pragma once
+
+#include "absl/time/time.h"
+
+namespace cohort::parallel::elastic_policy {
+
+// How much longer than the fastest a mesh's predicted step may take that uses more of the ranks there are.
+inline constexpr double kSpareGain = 0.10;
+// Changes of the mesh that fail one after another, without anybody having come or gone, before the run ends.
+inline constexpr int kFailedChanges = 5;
+
+// A rank's copy of its state into memory of the keeper: it has the whole of a step's gradients for it, so it is there.
+inline constexpr absl::Duration kSnapshotTimeout = absl::Seconds(60);
+// Encoding a generation over hosts, and bringing one back.
+inline constexpr absl::Duration kParityTimeout = absl::Seconds(120);
+
+}  // namespace cohort::parallel::elastic_policy

@@ -1,0 +1,53 @@
+#include "parallel/elastic/spares.h"
+
+#include <cstdint>
+#include <vector>
+
+#include "comm/check.h"
+
+namespace cohort::parallel {
+namespace {
+
+using Next = runtime::StepCallbacks::Next;
+
+enum Tag { kAsk = 101, kNext = 102 };
+
+}  // namespace
+
+absl::StatusOr<Next> WaitAsSpare(comm::Communicator& world, int first,
+                                 const std::function<bool()>& wants_change) {
+  for (;;) {
+    const int64_t ask = wants_change() ? 1 : 0;
+    int64_t next = 0;
+    comm::Work told = world.Recv(&next, 1, DataType::kI64, first, kNext);
+    COHORT_RETURN_IF_ERROR(world.Send(&ask, 1, DataType::kI64, first, kAsk).Wait());
+    COHORT_RETURN_IF_ERROR(told.Wait());
+    if (next != static_cast<int64_t>(Next::kStep)) return static_cast<Next>(next);
+  }
+}
+
+absl::StatusOr<bool> SparesAsk(comm::Communicator& world, absl::Span<const int> spares) {
+  std::vector<int64_t> asks(spares.size());
+  std::vector<comm::Work> works;
+  for (size_t i = 0; i < spares.size(); ++i) {
+    works.push_back(world.Recv(&asks[i], 1, DataType::kI64, spares[i], kAsk));
+  }
+  absl::Status status;
+  for (comm::Work& work : works) status.Update(work.Wait());
+  COHORT_RETURN_IF_ERROR(status);
+  for (const int64_t ask : asks) {
+    if (ask != 0) return true;
+  }
+  return false;
+}
+
+absl::Status TellSpares(comm::Communicator& world, absl::Span<const int> spares, Next next) {
+  const auto value = static_cast<int64_t>(next);
+  std::vector<comm::Work> works;
+  for (const int spare : spares) works.push_back(world.Send(&value, 1, DataType::kI64, spare, kNext));
+  absl::Status status;
+  for (comm::Work& work : works) status.Update(work.Wait());
+  return status;
+}
+
+}  // namespace cohort::parallel

@@ -1,0 +1,102 @@
+#include "runtime/elastic/coordinator/cluster_metrics.h"
+
+#include <prometheus/counter.h>
+#include <prometheus/exposer.h>
+#include <prometheus/gauge.h>
+#include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
+
+#include <exception>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/elastic/coordinator/event_log.h"
+
+namespace cohort::cluster {
+
+struct ClusterMetrics::State {
+  prometheus::Gauge& Gauge(const char* name, const char* help) {
+    return prometheus::BuildGauge().Name(name).Help(help).Register(*registry).Add({});
+  }
+  // Counts that outlive this process, so they are told as they are.
+  prometheus::Counter& Counter(const char* name, const char* help) {
+    return prometheus::BuildCounter().Name(name).Help(help).Register(*registry).Add({});
+  }
+
+  std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
+  prometheus::Family<prometheus::Gauge>& members =
+      prometheus::BuildGauge().Name("cohort:cluster_members").Help("Processes").Register(*registry);
+  prometheus::Gauge& live = members.Add({{"state", "live"}});
+  prometheus::Gauge& expired = members.Add({{"state", "expired"}});
+  prometheus::Gauge& left = members.Add({{"state", "left"}});
+  prometheus::Gauge& epoch = Gauge("cohort:cluster_epoch", "The number of the present epoch");
+  prometheus::Gauge& epoch_members = Gauge("cohort:cluster_epoch_members", "Members of the present epoch");
+  prometheus::Gauge& step = Gauge("cohort:cluster_step", "The last step that is done");
+  prometheus::Gauge& rate = Gauge("cohort:cluster_tokens_per_second", "Of all members, in their last steps");
+  prometheus::Gauge& waiting = Gauge("cohort:cluster_newcomers_waiting", "Posts that have no answer");
+  prometheus::Gauge& incarnation = Gauge("cohort:cluster_incarnation", "Coordinators so far");
+  prometheus::Counter& joined = Counter("cohort:cluster_members_joined_total", "Members that have joined");
+  prometheus::Counter& leases = Counter("cohort:cluster_leases_expired_total", "Leases that have run out");
+  prometheus::Counter& epochs = Counter("cohort:cluster_epochs_total", "Epochs that were told");
+  prometheus::Counter& fenced = Counter("cohort:cluster_fenced_total", "Epochs that were refused");
+  prometheus::Counter& changes = Counter("cohort:cluster_reconfigurations_total", "Reconfigurations");
+  prometheus::Counter& change_seconds =
+      Counter("cohort:cluster_reconfiguration_seconds_total", "Time that reconfigurations took");
+  prometheus::Family<prometheus::Counter>& events = prometheus::BuildCounter()
+                                                        .Name("cohort:cluster_events_total")
+                                                        .Help("Events since this coordinator began")
+                                                        .Register(*registry);
+  std::unique_ptr<prometheus::Exposer> exposer;
+};
+
+ClusterMetrics::ClusterMetrics() : state_(std::make_unique<State>()) {}
+ClusterMetrics::~ClusterMetrics() = default;
+
+absl::Status ClusterMetrics::Expose(const std::string& address) {
+  try {
+    state_->exposer = std::make_unique<prometheus::Exposer>(address);
+  } catch (const std::exception& error) {
+    return absl::InvalidArgumentError(absl::StrCat("metrics: cannot listen on '", address, "' (",
+                                                   error.what(), "); name a free host:port"));
+  }
+  state_->exposer->RegisterCollectable(state_->registry);
+  return absl::OkStatus();
+}
+
+int ClusterMetrics::port() const {
+  return state_->exposer == nullptr ? 0 : state_->exposer->GetListeningPorts().front();
+}
+
+std::string ClusterMetrics::Text() const {
+  return prometheus::TextSerializer().Serialize(state_->registry->Collect());
+}
+
+void ClusterMetrics::Set(const ClusterState& state) {
+  const ClusterState::Summary summary = state.Summarize();
+  const v1::ClusterTotals& totals = state.totals();
+  const auto raise = [](prometheus::Counter& counter, double total) {
+    if (total > counter.Value()) counter.Increment(total - counter.Value());
+  };
+  state_->live.Set(summary.live);
+  state_->expired.Set(summary.expired);
+  state_->left.Set(summary.left);
+  state_->epoch.Set(static_cast<double>(state.epoch().number()));
+  state_->epoch_members.Set(state.epoch().members_size());
+  state_->step.Set(static_cast<double>(summary.step));
+  state_->rate.Set(summary.tokens_per_second);
+  state_->waiting.Set(state.newcomers_waiting());
+  state_->incarnation.Set(static_cast<double>(state.incarnation()));
+  raise(state_->joined, static_cast<double>(totals.members_joined()));
+  raise(state_->leases, static_cast<double>(totals.leases_expired()));
+  raise(state_->epochs, static_cast<double>(totals.epochs()));
+  raise(state_->fenced, static_cast<double>(totals.fenced()));
+  raise(state_->changes, static_cast<double>(totals.reconfigurations()));
+  raise(state_->change_seconds, totals.reconfiguration_seconds());
+}
+
+void ClusterMetrics::Count(const std::vector<v1::Event>& events) {
+  for (const v1::Event& event : events) {
+    state_->events.Add({{"kind", KindName(event.kind())}}).Increment();
+  }
+}
+
+}  // namespace cohort::cluster

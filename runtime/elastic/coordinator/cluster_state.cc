@@ -1,0 +1,324 @@
+// Members and leases.
+#include "runtime/elastic/coordinator/cluster_state.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "runtime/elastic/coordinator/policy.h"
+#include "runtime/elastic/coordinator/request_checks.h"
+
+namespace cohort::cluster {
+namespace {
+
+double Seconds(absl::Time time) { return absl::ToDoubleSeconds(time - absl::UnixEpoch()); }
+
+absl::Status Unknown(int64_t id) {
+  return absl::NotFoundError(absl::StrCat("member ", id, " is not known here; join again"));
+}
+
+std::string With(absl::string_view reason) {
+  return reason.empty() ? std::string() : absl::StrCat(": ", reason);
+}
+
+}  // namespace
+
+Outcome ClusterState::Apply(const v1::ClusterCommand& command, absl::Time now) {
+  Turn turn;
+  turn.now = absl::FromUnixMicros(absl::ToUnixMicros(now));  // as the record has it
+  std::optional<v1::ClusterCommand> instead;
+  // Requests of clients are checked, here and not where they arrive, so that no path leads around it.
+  const auto apply = [&](const auto& request, auto method) {
+    turn.outcome.status = CheckRequest(request);
+    if (turn.outcome.status.ok()) (this->*method)(request, turn);
+  };
+  switch (command.command_case()) {
+    case v1::ClusterCommand::kBegin:
+      Begin(turn);
+      break;
+    case v1::ClusterCommand::kTick:
+      Tick(turn, instead.emplace());
+      break;
+    case v1::ClusterCommand::kExpire:
+      Expire(command.expire(), turn);
+      break;
+    case v1::ClusterCommand::kJoin:
+      apply(command.join(), &ClusterState::Join);
+      break;
+    case v1::ClusterCommand::kLeave:
+      apply(command.leave(), &ClusterState::Leave);
+      break;
+    case v1::ClusterCommand::kRequestLeave:
+      apply(command.request_leave(), &ClusterState::RequestLeave);
+      break;
+    case v1::ClusterCommand::kRenew:
+      apply(command.renew(), &ClusterState::Renew);
+      if (turn.changed) instead.emplace().mutable_renew()->set_member_id(command.renew().member_id());
+      break;
+    case v1::ClusterCommand::kAdvanceEpoch:
+      apply(command.advance_epoch(), &ClusterState::AdvanceEpoch);
+      break;
+    case v1::ClusterCommand::kBoardPost:
+      apply(command.board_post(), &ClusterState::BoardPost);
+      break;
+    case v1::ClusterCommand::kBoardWithdraw:
+      apply(command.board_withdraw(), &ClusterState::BoardWithdraw);
+      break;
+    case v1::ClusterCommand::kBoardAnswer:
+      apply(command.board_answer(), &ClusterState::BoardAnswer);
+      break;
+    case v1::ClusterCommand::kRendezvousPut:
+      apply(command.rendezvous_put(), &ClusterState::RendezvousPut);
+      break;
+    case v1::ClusterCommand::kReport:
+      apply(command.report(), &ClusterState::Report);
+      break;
+    case v1::ClusterCommand::COMMAND_NOT_SET:
+      turn.outcome.status = absl::InvalidArgumentError("a command of no known kind");
+      break;
+  }
+  if (turn.changed) {
+    waiting_ = -1;
+    turn.outcome.record = instead.has_value() ? *std::move(instead) : command;
+    turn.outcome.record->set_time_micros(absl::ToUnixMicros(turn.now));
+  }
+  return std::move(turn.outcome);
+}
+
+void ClusterState::Emit(v1::Event event, Turn& turn) {
+  event.set_revision(next_revision_++);
+  event.set_time(Seconds(turn.now));
+  event.set_epoch(epoch_.number());
+  events_.push_back(event);
+  if (events_.size() > policy::kEventsKept) events_.pop_front();
+  turn.outcome.events.push_back(std::move(event));
+  turn.changed = true;
+}
+
+void ClusterState::Emit(v1::EventKind kind, const v1::Member* member, const std::string& words, Turn& turn) {
+  v1::Event event;
+  event.set_kind(kind);
+  if (member != nullptr) {
+    event.set_member_id(member->id());
+    event.set_member(member->name());
+  }
+  event.set_words(words);
+  Emit(std::move(event), turn);
+}
+
+void ClusterState::Begin(Turn& turn) {
+  // An id of a state that was lost must not be somebody else's in the next one: the first is a thousand times the time.
+  if (next_member_id_ == 1) next_member_id_ = 1000 * absl::ToUnixSeconds(turn.now) + 1;
+  ++incarnation_;
+  started_ = last_tick_ = turn.now;
+  // They could not renew while no coordinator was there.
+  for (auto& [id, member] : members_) member.lease_end = turn.now + lease_;
+  Emit(v1::EVENT_KIND_COORDINATOR_STARTED, nullptr,
+       absl::StrCat("coordinator ", incarnation_, " serves ", job_.empty() ? "any job" : job_), turn);
+}
+
+void ClusterState::Tick(Turn& turn, v1::ClusterCommand& record) {
+  // Leases are counted in time in which members could be heard.
+  if (last_tick_ != absl::InfinitePast()) {
+    const absl::Duration away = turn.now - last_tick_;
+    if (away > policy::kLongestTick * lease_ || away < absl::ZeroDuration()) {
+      for (auto& [id, member] : members_) member.lease_end += away;
+    }
+  }
+  last_tick_ = turn.now;
+  v1::ClusterCommand::Expire& expire = *record.mutable_expire();
+  for (const auto& [id, member] : members_) {
+    if (member.told.state() == v1::MEMBER_STATE_LIVE && member.lease_end < turn.now) {
+      expire.add_member_ids(id);
+    }
+  }
+  Expire(expire, turn);
+}
+
+void ClusterState::Expire(const v1::ClusterCommand::Expire& request, Turn& turn) {
+  for (const int64_t id : request.member_ids()) {
+    MemberEntry* member = Find(id);
+    if (member == nullptr || member->told.state() != v1::MEMBER_STATE_LIVE) continue;
+    member->told.set_state(v1::MEMBER_STATE_EXPIRED);
+    ++not_live_;
+    if (InEpoch(member->told)) gone_.insert(member->told.name());
+    totals_.set_leases_expired(totals_.leases_expired() + 1);
+    RemovePosts(id, /*answered_only=*/true);
+    Emit(v1::EVENT_KIND_LEASE_EXPIRED, &member->told,
+         absl::StrCat(member->told.name(), " was not heard for ", absl::FormatDuration(lease_)), turn);
+  }
+}
+
+void ClusterState::Join(const v1::JoinRequest& request, Turn& turn) {
+  if (!job_.empty() && request.job() != job_) {
+    turn.outcome.status = absl::FailedPreconditionError(
+        absl::StrCat("this coordinator serves the job ", job_, ", not ", request.job()));
+    return;
+  }
+  MemberEntry* holder = Holder(request.name());
+  if (holder != nullptr && holder->told.session() != request.session()) {
+    if (holder->told.state() == v1::MEMBER_STATE_LIVE && !Evicted(holder->told)) {
+      turn.outcome.status = absl::AlreadyExistsError(
+          absl::StrCat("the name ", request.name(), " is held by process ", holder->told.pid(), " on ",
+                       holder->told.host(), "; choose another, or wait until its lease has run out"));
+      return;
+    }
+    GoAway(*holder, "another process has taken its name", turn);
+    holder = nullptr;
+  }
+  if (holder == nullptr) {
+    job_ = request.job();
+    const int64_t id = next_member_id_++;
+    holder = &members_[id];
+    v1::Member& told = holder->told;
+    told.set_id(id);
+    told.set_name(request.name());
+    told.set_session(request.session());
+    told.set_host(request.host());
+    told.set_pid(request.pid());
+    told.set_address(request.address());
+    told.set_role(request.role());
+    told.set_launch_id(request.launch_id());
+    told.set_launch_rank(request.launch_rank());
+    told.set_launch_size(request.launch_size());
+    told.set_state(v1::MEMBER_STATE_LIVE);
+    told.set_joined_time(Seconds(turn.now));
+    told.set_last_epoch(request.last_epoch());
+    // Somebody new who bears the name of a member that is gone is not that member.
+    if (rank_.contains(told.name()) && (request.last_epoch() != 0 || !gone_.contains(told.name()))) {
+      told.set_last_epoch(epoch_.number());
+      gone_.erase(told.name());
+    }
+    holder_[told.name()] = id;
+    totals_.set_members_joined(totals_.members_joined() + 1);
+    ForgetBeyondLimit();
+    Emit(v1::EVENT_KIND_MEMBER_JOINED, &told,
+         absl::StrCat(told.name(), ", process ", told.pid(), " on ", told.host(), ", has joined",
+                      told.role() == v1::MEMBER_ROLE_NEWCOMER ? " as a newcomer" : ""),
+         turn);
+  } else if (holder->told.state() == v1::MEMBER_STATE_EXPIRED) {
+    Revive(*holder, turn);
+  }
+  holder->lease_end = turn.now + lease_;
+  v1::JoinResponse& response = turn.outcome.reply.emplace<v1::JoinResponse>();
+  response.set_member_id(holder->told.id());
+  response.set_lease_seconds(absl::ToDoubleSeconds(lease_));
+  *response.mutable_epoch() = epoch_;
+  response.set_incarnation(incarnation_);
+}
+
+void ClusterState::Leave(const v1::LeaveRequest& request, Turn& turn) {
+  MemberEntry* member = Find(request.member_id());
+  if (member == nullptr || member->told.state() == v1::MEMBER_STATE_LEFT) return;
+  GoAway(*member, request.reason(), turn);
+}
+
+void ClusterState::GoAway(MemberEntry& member, absl::string_view why, Turn& turn) {
+  if (member.told.state() == v1::MEMBER_STATE_LIVE) ++not_live_;
+  member.told.set_state(v1::MEMBER_STATE_LEFT);
+  if (InEpoch(member.told)) gone_.insert(member.told.name());
+  holder_.erase(member.told.name());
+  RemovePosts(member.told.id(), /*answered_only=*/false);
+  Emit(v1::EVENT_KIND_MEMBER_LEFT, &member.told, absl::StrCat(member.told.name(), " has left", With(why)),
+       turn);
+}
+
+void ClusterState::RequestLeave(const v1::RequestLeaveRequest& request, Turn& turn) {
+  MemberEntry* member = request.name().empty() ? Find(request.member_id()) : Holder(request.name());
+  if (member == nullptr || member->told.state() == v1::MEMBER_STATE_LEFT) {
+    const std::string whom =
+        request.name().empty() ? absl::StrCat("member ", request.member_id()) : request.name();
+    turn.outcome.status = absl::NotFoundError(absl::StrCat(whom, " is not here; `cohort top` shows who is"));
+    return;
+  }
+  if (!member->told.leave_requested()) {
+    member->told.set_leave_requested(true);
+    member->told.set_leave_reason(request.reason());
+    Emit(v1::EVENT_KIND_LEAVE_REQUESTED, &member->told,
+         absl::StrCat(member->told.name(), " is asked to leave", With(request.reason())), turn);
+  }
+  auto& response = turn.outcome.reply.emplace<v1::RequestLeaveResponse>();
+  response.set_member_id(member->told.id());
+  response.set_name(member->told.name());
+}
+
+void ClusterState::Renew(const v1::RenewRequest& request, Turn& turn) {
+  MemberEntry* member = Find(request.member_id());
+  if (member == nullptr || member->told.state() == v1::MEMBER_STATE_LEFT) {
+    turn.outcome.status = Unknown(request.member_id());
+    return;
+  }
+  if (member->told.state() == v1::MEMBER_STATE_EXPIRED) Revive(*member, turn);
+  member->lease_end = turn.now + lease_;
+  if (request.has_report()) {
+    member->report = request.report();
+    member->report_time = turn.now;
+  }
+  auto& response = turn.outcome.reply.emplace<v1::RenewResponse>();
+  response.set_incarnation(incarnation_);
+  response.set_epoch(epoch_.number());
+  response.set_in_epoch(InEpoch(member->told));
+  response.set_evicted(Evicted(member->told));
+  response.set_leave_requested(member->told.leave_requested());
+  response.set_leave_reason(member->told.leave_reason());
+  response.set_newcomers_waiting(newcomers_waiting());
+  response.mutable_gone()->Add(gone_.begin(), gone_.end());
+  response.set_lease_seconds(absl::ToDoubleSeconds(lease_));
+}
+
+void ClusterState::Revive(MemberEntry& member, Turn& turn) {
+  member.told.set_state(v1::MEMBER_STATE_LIVE);
+  --not_live_;
+  if (InEpoch(member.told)) gone_.erase(member.told.name());
+  waiting_ = -1;
+  Emit(v1::EVENT_KIND_LEASE_BACK, &member.told, absl::StrCat(member.told.name(), " is heard again"), turn);
+}
+
+ClusterState::MemberEntry* ClusterState::Find(int64_t id) {
+  const auto found = members_.find(id);
+  return found == members_.end() ? nullptr : &found->second;
+}
+
+ClusterState::MemberEntry* ClusterState::Holder(const std::string& name) {
+  const auto found = holder_.find(name);
+  return found == holder_.end() ? nullptr : Find(found->second);
+}
+
+bool ClusterState::InEpoch(const v1::Member& member) const {
+  return member.last_epoch() != 0 && member.last_epoch() == epoch_.number();
+}
+
+bool ClusterState::Evicted(const v1::Member& member) const {
+  return member.last_epoch() != 0 && member.last_epoch() < epoch_.number();
+}
+
+void ClusterState::Forget(int64_t id) {
+  const auto found = members_.find(id);
+  const auto holder = holder_.find(found->second.told.name());
+  if (holder != holder_.end() && holder->second == id) holder_.erase(holder);
+  if (found->second.told.state() != v1::MEMBER_STATE_LIVE) --not_live_;
+  members_.erase(found);
+  RemovePosts(id, /*answered_only=*/false);
+}
+
+void ClusterState::ForgetOld(uint64_t former_epoch) {
+  std::vector<int64_t> old;
+  for (const auto& [id, member] : members_) {
+    if (member.told.state() == v1::MEMBER_STATE_LIVE || InEpoch(member.told)) continue;
+    if (member.told.last_epoch() < std::max<uint64_t>(former_epoch, 1)) old.push_back(id);
+  }
+  for (const int64_t id : old) Forget(id);
+}
+
+void ClusterState::ForgetBeyondLimit() {
+  if (not_live_ <= policy::kGoneKept) return;
+  std::vector<int64_t> gone;
+  for (const auto& [id, member] : members_) {
+    if (member.told.state() != v1::MEMBER_STATE_LIVE && !InEpoch(member.told)) gone.push_back(id);
+  }
+  if (gone.size() <= policy::kGoneKept) return;
+  gone.resize(gone.size() - policy::kGoneKept);
+  for (const int64_t id : gone) Forget(id);
+}
+
+}  // namespace cohort::cluster

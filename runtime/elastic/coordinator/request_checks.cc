@@ -1,0 +1,128 @@
+#include "runtime/elastic/coordinator/request_checks.h"
+
+#include <cmath>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/str_cat.h"
+#include "comm/check.h"
+#include "runtime/elastic/coordinator/policy.h"
+
+namespace cohort::cluster {
+namespace {
+
+absl::Status CheckSize(absl::string_view field, absl::string_view value, size_t most) {
+  if (value.size() <= most) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(field, " has ", value.size(), " bytes; ", most, " are allowed"));
+}
+
+absl::Status CheckName(absl::string_view field, absl::string_view value,
+                       size_t most = policy::kMaxNameBytes) {
+  if (value.empty()) return absl::InvalidArgumentError(absl::StrCat(field, " is empty"));
+  return CheckSize(field, value, most);
+}
+
+// Finite and not negative.
+absl::Status CheckAmount(absl::string_view field, double value) {
+  if (std::isfinite(value) && value >= 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(field, " is ", value, "; it must be 0 or more"));
+}
+
+}  // namespace
+
+absl::Status CheckRequest(const v1::JoinRequest& request) {
+  COHORT_RETURN_IF_ERROR(CheckName("job", request.job()));
+  COHORT_RETURN_IF_ERROR(CheckName("name", request.name()));
+  COHORT_RETURN_IF_ERROR(CheckName("session", request.session()));
+  COHORT_RETURN_IF_ERROR(CheckSize("host", request.host(), policy::kMaxKeyBytes));
+  COHORT_RETURN_IF_ERROR(CheckSize("address", request.address(), policy::kMaxKeyBytes));
+  COHORT_RETURN_IF_ERROR(CheckSize("launch_id", request.launch_id(), policy::kMaxKeyBytes));
+  if (request.role() != v1::MEMBER_ROLE_LAUNCHED && request.role() != v1::MEMBER_ROLE_NEWCOMER) {
+    return absl::InvalidArgumentError("role is neither launched nor newcomer");
+  }
+  const bool launched = request.launch_size() > 0;
+  if (request.launch_rank() < 0 || request.launch_size() < 0 ||
+      (launched ? request.launch_rank() >= request.launch_size() : request.launch_rank() != 0)) {
+    return absl::InvalidArgumentError(absl::StrCat("launch_rank is ", request.launch_rank(),
+                                                   " and launch_size ", request.launch_size(),
+                                                   "; a rank is less than the size"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckRequest(const v1::LeaveRequest& request) {
+  return CheckSize("reason", request.reason(), policy::kMaxWordsBytes);
+}
+
+absl::Status CheckRequest(const v1::RequestLeaveRequest& request) {
+  if (request.name().empty() == (request.member_id() == 0)) {
+    return absl::InvalidArgumentError("give either member_id or name");
+  }
+  return CheckSize("reason", request.reason(), policy::kMaxWordsBytes);
+}
+
+absl::Status CheckRequest(const v1::RenewRequest& request) {
+  const v1::StepReport& report = request.report();
+  COHORT_RETURN_IF_ERROR(CheckSize("report.phase", report.phase(), policy::kMaxNameBytes));
+  COHORT_RETURN_IF_ERROR(CheckAmount("report.compute_seconds", report.compute_seconds()));
+  COHORT_RETURN_IF_ERROR(CheckAmount("report.wait_seconds", report.wait_seconds()));
+  COHORT_RETURN_IF_ERROR(CheckAmount("report.tokens", static_cast<double>(report.tokens())));
+  return CheckAmount("report.step", static_cast<double>(report.step()));
+}
+
+absl::Status CheckRequest(const v1::AdvanceEpochRequest& request) {
+  if (request.to() <= request.from()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("to is ", request.to(), "; it must be greater than from, which is ", request.from()));
+  }
+  const size_t count = static_cast<size_t>(request.members_size());
+  if (count == 0 || count > policy::kMaxMembers) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("members has ", count, " names; 1 to ", policy::kMaxMembers, " are allowed"));
+  }
+  absl::flat_hash_set<absl::string_view> names;
+  names.reserve(count);
+  for (const std::string& name : request.members()) {
+    COHORT_RETURN_IF_ERROR(CheckName("a name in members", name));
+    if (!names.insert(name).second) {
+      return absl::InvalidArgumentError(absl::StrCat("members has ", name, " twice"));
+    }
+  }
+  COHORT_RETURN_IF_ERROR(CheckAmount("step", static_cast<double>(request.step())));
+  COHORT_RETURN_IF_ERROR(CheckSize("why", request.why(), policy::kMaxWordsBytes));
+  return CheckSize("arrangement", request.arrangement(), policy::kMaxValueBytes);
+}
+
+absl::Status CheckRequest(const v1::BoardPostRequest& request) {
+  COHORT_RETURN_IF_ERROR(CheckName("name", request.name()));
+  return CheckSize("text", request.text(), policy::kMaxValueBytes);
+}
+
+absl::Status CheckRequest(const v1::BoardWithdrawRequest& request) {
+  return CheckName("name", request.name());
+}
+
+absl::Status CheckRequest(const v1::BoardAnswerRequest& request) {
+  COHORT_RETURN_IF_ERROR(CheckName("name", request.name()));
+  return CheckSize("text", request.text(), policy::kMaxAnswerBytes);
+}
+
+absl::Status CheckRequest(const v1::RendezvousPutRequest& request) {
+  COHORT_RETURN_IF_ERROR(CheckName("launch_id", request.launch_id(), policy::kMaxKeyBytes));
+  COHORT_RETURN_IF_ERROR(CheckName("key", request.key(), policy::kMaxKeyBytes));
+  return CheckSize("value", request.value(), policy::kMaxValueBytes);
+}
+
+absl::Status CheckRequest(const v1::ReportRequest& request) {
+  if (!v1::EventKind_IsValid(request.kind()) || request.kind() < v1::EVENT_KIND_FAULT_FOUND) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("kind is ", request.kind(), ", which is none that members tell"));
+  }
+  if (request.sequence() == 0) return absl::InvalidArgumentError("sequence is 0; it counts from 1 on");
+  COHORT_RETURN_IF_ERROR(CheckAmount("seconds", request.seconds()));
+  COHORT_RETURN_IF_ERROR(CheckAmount("step", static_cast<double>(request.step())));
+  COHORT_RETURN_IF_ERROR(CheckSize("subject", request.subject(), policy::kMaxNameBytes));
+  return CheckSize("words", request.words(), policy::kMaxWordsBytes);
+}
+
+}  // namespace cohort::cluster

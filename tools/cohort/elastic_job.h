@@ -1,0 +1,55 @@
+// How the processes of an elastic job find each other: a coordinator, one world, and newcomers.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "comm/communicator.h"
+#include "comm/membership/join_board.h"
+#include "runtime/elastic/coordinator/client.h"
+
+namespace cohort::tools {
+
+struct ElasticJobFlags {
+  std::string coordinator;  // HOST:PORT of one that runs; empty: the job starts its own
+  bool joins = false;       // this process joins a job that runs, whose coordinator that is
+};
+
+// One process of the job. Thread-safe where the client is.
+class ElasticJob {
+ public:
+  // `folder` is seen by all processes: the state of a coordinator that the job starts, and where it is reached.
+  static absl::StatusOr<std::unique_ptr<ElasticJob>> Create(const ElasticJobFlags& flags,
+                                                            const std::string& folder);
+
+  // All processes that were launched together. They do not call MPI_Init: a launcher would end them all with the first.
+  absl::StatusOr<std::shared_ptr<comm::Communicator>> Meet(absl::Duration timeout);
+  // As a newcomer, or again after having been taken out; waits until the members of a running training let it in.
+  absl::StatusOr<std::shared_ptr<comm::Communicator>> Join(absl::Duration timeout);
+
+  // For a member that trains: a coordinator that is away has no newcomers.
+  std::shared_ptr<comm::JoinBoard> board() const { return board_; }
+  cluster::Client& client() { return *client_; }
+  // Names the job's processes and keepers apart from another job's.
+  const std::string& id() const { return id_; }
+  const std::string& coordinator() const { return address_; }
+
+  // Where the job's own coordinator was started on this host and has not answered for a while: starts it again.
+  void KeepCoordinator();
+  // The job is over: its own coordinator ends.
+  void End();
+
+ private:
+  ElasticJob() = default;
+
+  std::string folder_, address_, id_;
+  bool own_ = false;  // the coordinator is the job's
+  int rank_ = 0, size_ = 1;
+  std::shared_ptr<cluster::Client> client_;
+  std::shared_ptr<comm::JoinBoard> board_;
+  absl::Time started_ = absl::InfinitePast();
+};
+
+}  // namespace cohort::tools

@@ -1,0 +1,293 @@
+#include "tools/cohort/train_elastic.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "comm/check.h"
+#include "comm/policy.h"
+#include "parallel/elastic/elastic_run.h"
+#include "parallel/elastic/part_snapshots.h"
+#include "runtime/config/yaml_message.h"
+#include "runtime/file.h"
+#include "runtime/metrics/activity.h"
+#include "runtime/ops/machine_rates.h"
+#include "tools/cohort/elastic_job.h"
+#include "tools/cohort/loader_source.h"
+#include "tools/cohort/run_log.h"
+#include "tools/cohort/training_setup.h"
+#include "tools/cohort/training_state.h"
+#include "tools/cohort/world.h"
+
+namespace cohort::tools {
+namespace {
+
+using parallel::ElasticChange;
+using parallel::ElasticCounts;
+using parallel::ElasticEnd;
+using parallel::ElasticPart;
+
+constexpr absl::Duration kTiePatience = absl::Seconds(1);
+
+absl::Duration TimeoutOf(const v1::TrainConfig& config) {
+  return config.parallel().has_timeout_seconds() ? absl::Seconds(config.parallel().timeout_seconds())
+                                                 : comm::policy::kTimeout;
+}
+
+// One process: what the run asks of it.
+class TrainingHost final : public parallel::ElasticHost {
+ public:
+  TrainingHost(const v1::TrainConfig& config, const runtime::ModelConfig& model, const TrainingData& data,
+               double flops, ElasticJob& job)
+      : config_(config),
+        model_(model),
+        data_(data),
+        flops_(flops),
+        job_(job),
+        state_(config, model, data),
+        snapshots_({.job = job.id(),
+                    .command = {std::filesystem::read_symlink("/proc/self/exe").string(), "keeper"}},
+                   config.elastic().snapshot_every(),
+                   {.data = config.elastic().parity_data(), .lost_hosts = config.elastic().lost_hosts()}) {}
+
+  std::string name() override { return job_.client().name(); }
+  std::shared_ptr<comm::JoinBoard> board() override { return job_.board(); }
+  std::function<bool(const std::vector<int>&)> Tie(uint32_t epoch) override {
+    // A key is written once: the half that is first with the coordinator has won, however often it asks again.
+    return [this, epoch](const std::vector<int>& half) {
+      return job_.client()
+          .Put(absl::StrCat(job_.id(), "/ties"), absl::StrCat("after epoch ", epoch),
+               absl::StrJoin(half, ","), absl::Now() + kTiePatience)
+          .ok();
+    };
+  }
+  bool NewcomersWait() override {
+    if (!first_) return false;  // one of the ranks looks
+    job_.KeepCoordinator();
+    // What the lease's thread has last heard may be old: those may be in already.
+    if (job_.client().standing().newcomers_waiting == 0) return false;
+    const auto waiting = job_.board()->Waiting();
+    return waiting.ok() && !waiting->empty();
+  }
+  bool AskedToLeave() override { return StopRequested()->load() || job_.client().standing().leave_requested; }
+
+  std::unique_ptr<parallel::BatchSource> MakeSource() override {
+    return MakeLoaderSource(data_.training, data_.held_out, runtime::CpuDevice());
+  }
+  absl::StatusOr<ElasticCounts> Load(ElasticPart& part) override {
+    // After ranks were lost with their state the newest checkpoint counts, whatever the user began from.
+    const bool resume = config_.checkpoint().resume() || std::exchange(loaded_, true);
+    loaded_ = true;
+    COHORT_RETURN_IF_ERROR(state_.Load(*part.model, part.optimizer, resume));
+    return ElasticCounts{.step = part.optimizer.step, .tokens = state_.tokens(), .seconds = state_.seconds()};
+  }
+  absl::Status Save(ElasticPart& part, const ElasticCounts& counts) override {
+    state_.SetCounts(counts.tokens, counts.seconds);
+    const absl::Time begin = absl::Now();
+    COHORT_ASSIGN_OR_RETURN(const std::string path, state_.Save(*part.model, part.optimizer, counts.step));
+    if (log_ != nullptr) log_->Note(absl::StrFormat("step %d  saved %s", counts.step, path));
+    if (first_) {
+      job_.client().Tell(v1::EVENT_KIND_CHECKPOINT, counts.step, path,
+                         absl::ToDoubleSeconds(absl::Now() - begin));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Recover(comm::Communicator& world) override { return snapshots_.Recover(world); }
+  std::vector<parallel::KeptState> Kept(const comm::Communicator& world) override {
+    return snapshots_.Kept(world);
+  }
+  absl::Status AfterGradients() override { return snapshots_.AfterGradients(); }
+  absl::Status BeforeUpdate() override {
+    snapshots_.BeforeUpdate();
+    return absl::OkStatus();
+  }
+  absl::Status AfterUpdate(ElasticPart&, const ElasticCounts& counts) override {
+    snapshots_.AfterUpdate(counts);
+    return absl::OkStatus();
+  }
+
+  absl::Status OnChange(ElasticPart& part, const ElasticChange& change) override {
+    first_ = !part.spare() && part.group->rank() == 0;
+    loaded_ = true;
+    COHORT_RETURN_IF_ERROR(snapshots_.Follow(part, change.member, change.counts));
+    if (log_ != nullptr) log_->End();
+    log_.reset();
+    if (!first_) return absl::OkStatus();
+    COHORT_RETURN_IF_ERROR(OpenLog(part, change));
+    job_.client().RecordEpoch({.from = change.epoch,
+                               .to = change.epoch + 1,
+                               .members = change.names,
+                               .arrangement = absl::Base64Escape(part.mesh.SerializeAsString()),
+                               .step = change.counts.step + 1,
+                               .why = change.cause});
+    const std::string words = Words(change);
+    log_->Note(words);
+    if (!snapshots_.problem().ok()) {
+      log_->Note(absl::StrCat("no snapshots: ", snapshots_.problem().message()));
+    }
+    if (change.epoch > 0) {
+      job_.client().Tell(v1::EVENT_KIND_RECONFIGURATION_ENDED, change.counts.step, words, change.seconds);
+    }
+    return absl::OkStatus();
+  }
+  void OnRepair(int64_t step, const std::string& words) override {
+    if (!first_) return;
+    log_->Note(absl::StrCat("step ", step, "  repaired: ", words));
+    job_.client().Tell(v1::EVENT_KIND_REPAIR, step, words);
+  }
+  void OnStep(const runtime::StepReport& report) override {
+    if (log_ != nullptr) log_->Step(report);
+    v1::StepReport told;
+    told.set_step(report.step);
+    told.set_compute_seconds(report.seconds);
+    told.set_tokens(first_ ? report.tokens : 0);
+    job_.client().SetReport(told);
+  }
+  void OnEvaluation(int64_t step, const runtime::Trainable::Evaluation& evaluation) override {
+    if (log_ != nullptr) log_->Evaluation(step, evaluation);
+  }
+  void OnSaveFailed(int64_t step, const absl::Status& status) override {
+    if (log_ == nullptr) return;
+    log_->Note(absl::StrFormat("step %d  could not be saved, training goes on: %s", step,
+                               std::string(status.message())));
+  }
+
+  // The training is over, for all or for this process.
+  void End(ElasticEnd end) {
+    if (log_ != nullptr) log_->End();
+    if (end == ElasticEnd::kLeft) {
+      std::printf("rank %d has left; the others go on\n", comm::LaunchedRank());
+    } else if (first_) {
+      std::printf("%s; the model is in %s/checkpoints/latest\n",
+                  end == ElasticEnd::kDone ? "done" : "stopped", config_.output().c_str());
+      snapshots_.End();
+    }
+    std::fflush(stdout);
+    (void)job_.client().Flush(absl::Now() + absl::Seconds(2));
+    (void)job_.client().Leave(end == ElasticEnd::kLeft ? "asked to leave" : "the training is over",
+                              absl::Now() + absl::Seconds(2));
+    if (end != ElasticEnd::kLeft && first_) job_.End();
+  }
+
+ private:
+  absl::Status OpenLog(const ElasticPart& part, const ElasticChange& change) {
+    COHORT_ASSIGN_OR_RETURN(
+        log_, RunLog::Open(part.mesh.config(),
+                           {.rank = 0,
+                            .resumed_step = change.counts.step,
+                            .peak_flops = flops_ * part.group->size(),
+                            .flops_per_token = model_.TrainFlopsPerToken(config_.data().sequence_length())}));
+    return runtime::WriteFileDurably(config_.output() + "/config.yaml", runtime::ToYaml(part.mesh.config()));
+  }
+
+  static std::string Words(const ElasticChange& change) {
+    std::string words;
+    const auto list = [&](const char* what, const std::vector<int>& members) {
+      if (members.empty()) return;
+      absl::StrAppend(&words, words.empty() ? "" : "; ", what, " ", absl::StrJoin(members, ", "));
+    };
+    list("lost", change.lost);
+    list("left", change.left);
+    list("joined", change.joined);
+    if (words.empty()) words = change.cause;
+    return absl::StrFormat("step %d  epoch %d: %s. %s (%s)%s, %.1f MB moved, in %.2f s", change.counts.step,
+                           change.epoch, words, change.mesh, change.why,
+                           change.from_disk ? "; from the newest checkpoint" : "",
+                           static_cast<double>(change.moved.moved()) / 1e6, change.seconds);
+  }
+
+  const v1::TrainConfig config_;
+  const runtime::ModelConfig model_;
+  const TrainingData& data_;
+  const double flops_;
+  ElasticJob& job_;
+  TrainingState state_;
+  parallel::PartSnapshots snapshots_;
+  std::unique_ptr<RunLog> log_;
+  bool first_ = false, loaded_ = false;
+};
+
+// The configuration of the mesh that trains now, as its members have told the coordinator.
+absl::StatusOr<v1::TrainConfig> ConfigOfJob(ElasticJob& job, absl::Time deadline) {
+  for (;;) {
+    COHORT_ASSIGN_OR_RETURN(const v1::DescribeResponse there, job.client().Describe(0, deadline));
+    v1::ElasticMesh mesh;
+    std::string bytes;
+    if (there.epoch().number() > 0 && absl::Base64Unescape(there.epoch().arrangement(), &bytes) &&
+        mesh.ParseFromString(bytes)) {
+      return mesh.config();
+    }
+    if (absl::Now() >= deadline)
+      return absl::DeadlineExceededError("the job that is to be joined does not train");
+    absl::SleepFor(absl::Milliseconds(50));
+  }
+}
+
+}  // namespace
+
+absl::Status TrainElastic(v1::TrainConfig config, const ElasticFlags& flags) {
+  const bool joins = !flags.join.empty();
+  COHORT_ASSIGN_OR_RETURN(
+      const auto job,
+      ElasticJob::Create({.coordinator = joins ? flags.join : flags.coordinator, .joins = joins},
+                         config.output() + "/elastic"));
+  runtime::ResolvedConfig resolved;
+  std::shared_ptr<comm::Communicator> world;
+  if (joins) {
+    COHORT_ASSIGN_OR_RETURN(config, ConfigOfJob(*job, absl::Now() + absl::Minutes(1)));
+    COHORT_ASSIGN_OR_RETURN(resolved.model, runtime::ModelConfigFrom(config));
+    resolved.config = config;
+  } else {
+    COHORT_ASSIGN_OR_RETURN(world, job->Meet(TimeoutOf(config)));
+    COHORT_ASSIGN_OR_RETURN(resolved, Resolve(std::move(config), *world));
+  }
+  runtime::SetCpuThreads(resolved.config.train().threads());
+  COHORT_ASSIGN_OR_RETURN(const TrainingData data, OpenData(resolved.config));
+  const parallel::ElasticOptions options = {
+      .config = resolved.config,
+      .model = resolved.model,
+      .loop = LoopOptions(resolved.config, data.held_out != nullptr),
+      .flops = runtime::MeasureMatMulRate(*ParseDataType(resolved.config.train().dtype()), 0),
+      .check_every = resolved.config.elastic().check_every(),
+      .patience = absl::Seconds(resolved.config.elastic().patience_seconds())};
+  bool published = false;
+  for (;;) {
+    if (world == nullptr) {
+      COHORT_ASSIGN_OR_RETURN(world, job->Join(TimeoutOf(resolved.config)));
+    }
+    const char* activity = std::getenv("COHORT_ACTIVITY");  // for tools/elastic_faults
+    if (activity != nullptr && !std::exchange(published, true)) {
+      COHORT_RETURN_IF_ERROR(runtime::PublishActivity(absl::StrCat(activity, "/", getpid())));
+    }
+    TrainingHost host(resolved.config, resolved.model, data, options.flops, *job);
+    const auto end = parallel::RunElastic(std::move(world), options, runtime::CpuDevice(), host);
+    world = nullptr;
+    if (end.ok()) {
+      host.End(*end);
+      return absl::OkStatus();
+    }
+    // The others went on without this rank, or may have: it was stopped or cut off, and comes back as a newcomer.
+    const absl::string_view why = end.status().message();
+    const bool taken_out = absl::IsFailedPrecondition(end.status()) &&
+                           (absl::StrContains(why, "Join again") || absl::StrContains(why, "no quorum"));
+    if (!taken_out || StopRequested()->load()) return end.status();
+    std::fprintf(stderr, "cohort: rank %d trains no more: %s. It asks to be taken in again\n",
+                 comm::LaunchedRank(), std::string(why).c_str());
+  }
+}
+
+}  // namespace cohort::tools

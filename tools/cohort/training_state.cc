@@ -1,0 +1,90 @@
+#include "tools/cohort/training_state.h"
+
+#include <filesystem>
+#include <optional>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "comm/check.h"
+#include "runtime/checkpoint/agree.h"
+
+namespace cohort::tools {
+namespace {
+
+bool HasWeights(const std::string& folder) {
+  return std::filesystem::exists(folder + "/model.safetensors") ||
+         std::filesystem::exists(folder + "/model.safetensors.index.json");
+}
+
+}  // namespace
+
+TrainingState::TrainingState(const v1::TrainConfig& config, const runtime::ModelConfig& model,
+                             const TrainingData& data)
+    : config_(config),
+      model_config_(model),
+      tokenizer_json_(data.tokenizer_json),
+      state_{.seed = config.seed(),
+             .global_batch = config.train().global_batch(),
+             .sequence_length = config.data().sequence_length(),
+             .data_fingerprint = data.training->dataset().fingerprint()} {}
+
+absl::Status TrainingState::Load(parallel::ParallelModel& model, runtime::OptimizerState& optimizer,
+                                 bool resume) {
+  const std::optional<std::string> latest =
+      resume ? runtime::LatestCheckpoint(config_.output() + "/checkpoints") : std::nullopt;
+  // All ranks must decide alike: a rank that sees another disk is told so here and not by a hang later.
+  COHORT_ASSIGN_OR_RETURN(const std::vector<std::string> seen, model.GatherStrings(latest.value_or("")));
+  for (const std::string& other : seen) {
+    if (other != seen[0]) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("the ranks see different checkpoints to resume from (", seen[0], " and ", other,
+                       "): output must be a folder that all of them share"));
+    }
+  }
+  state_.step = state_.tokens = 0;
+  state_.seconds = 0;
+  if (latest) {
+    COHORT_ASSIGN_OR_RETURN(const runtime::TrainerState saved,
+                            LoadCheckpoint(model, model_config_, optimizer, *latest));
+    COHORT_RETURN_IF_ERROR(CheckResume(saved, *latest));
+    state_ = saved;
+  } else if (!config_.model().path().empty() && HasWeights(config_.model().path())) {
+    COHORT_RETURN_IF_ERROR(AgreeStatus(model, model.LoadWeights(config_.model().path())));
+  } else {
+    model.Initialize(config_.seed());
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> TrainingState::Save(parallel::ParallelModel& model,
+                                                const runtime::OptimizerState& optimizer, int64_t step) {
+  state_.step = step;
+  return SaveCheckpoint(model, optimizer, state_,
+                        {.root = config_.output() + "/checkpoints",
+                         .config = model_config_,
+                         .tokenizer = tokenizer_json_,
+                         .keep = config_.checkpoint().keep(),
+                         .shard_bytes = config_.checkpoint().shard_megabytes() << 20});
+}
+
+// The data's order is a function of these, so a run goes on exactly only where they are the same.
+absl::Status TrainingState::CheckResume(const runtime::TrainerState& saved, const std::string& folder) const {
+  const auto differs = [&](const char* key, auto then, auto now) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(folder, " was trained with ", key, " ", then, " and the config says ", now,
+                     ": set it back, give another output, or start anew with checkpoint.resume=false"));
+  };
+  if (saved.seed != state_.seed) return differs("seed", saved.seed, state_.seed);
+  if (saved.global_batch != state_.global_batch) {
+    return differs("train.global_batch", saved.global_batch, state_.global_batch);
+  }
+  if (saved.sequence_length != state_.sequence_length) {
+    return differs("data.sequence_length", saved.sequence_length, state_.sequence_length);
+  }
+  if (saved.data_fingerprint != state_.data_fingerprint) {
+    return differs("data of fingerprint", saved.data_fingerprint, state_.data_fingerprint);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace cohort::tools
