@@ -158,7 +158,7 @@ absl::Status BenchService(const CoordinatorBenchFlags& flags) {
   Measure("BoardWaiting, which changes nothing", flags.turns,
           [&](int) { status.Update(clients[0]->BoardWaiting(deadline()).status()); });
   Measure("Join, durable", flags.turns, [&](int turn) { status.Update(join(absl::StrCat("late ", turn))); });
-  Measure("Describe", flags.turns,
+  Measure("Describe, few of them joined", flags.turns,
           [&](int) { status.Update(clients[0]->Describe(100, deadline()).status()); });
   return status;
 }

@@ -81,7 +81,7 @@ TEST_P(PropertyTest, HoldsForRandomCommands) {
   bool has_base = false;
   uint64_t epoch = 0;
   int changes = 0, refusals = 0;
-  for (int turn = 0; turn < 3000; ++turn) {
+  for (int turn = 0; turn < 1000; ++turn) {
     now += absl::Milliseconds(commands.Below(300));
     const v1::ClusterCommand command = commands.Next(state);
     const std::string before = Durable(state);
@@ -119,7 +119,7 @@ TEST_P(PropertyTest, HoldsForRandomCommands) {
     // A side that is behind.
     const v1::DescribeResponse described = state.Describe(0, now);
     for (const v1::Member& member : described.members()) {
-      if (member.state() == v1::MEMBER_STATE_LEFT || epoch == 0) continue;
+      if (turn % 10 != 0 || member.state() == v1::MEMBER_STATE_LEFT || epoch == 0) continue;
       ClusterState copy = state;
       const Outcome stale =
           copy.Apply(Advance(member.id(), epoch - 1, epoch + 5, {member.name(), "somebody"}, "stale"), now);
@@ -164,8 +164,8 @@ TEST_P(PropertyTest, HoldsForRandomCommands) {
       }
     }
   }
-  EXPECT_GT(changes, 500);
-  EXPECT_GT(refusals, 20);
+  EXPECT_GT(changes, 300);
+  EXPECT_GT(refusals, 10);
   EXPECT_GT(epoch, 10u);
 }
 
