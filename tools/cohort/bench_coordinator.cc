@@ -122,7 +122,8 @@ void BenchState(const CoordinatorBenchFlags& flags) {
 }
 
 absl::Status BenchService(const CoordinatorBenchFlags& flags) {
-  std::printf("over gRPC, its journal in %s, %d members\n", flags.folder.c_str(), flags.members);
+  // The members are names in the epoch; few of them are processes that have joined.
+  std::printf("over gRPC, its journal in %s, an epoch of %d names\n", flags.folder.c_str(), flags.members);
   if (std::filesystem::exists(flags.folder)) {
     return absl::InvalidArgumentError(
         absl::StrCat("--folder: ", flags.folder, " is there already; name one that is not"));
@@ -157,7 +158,7 @@ absl::Status BenchService(const CoordinatorBenchFlags& flags) {
   Measure("BoardWaiting, which changes nothing", flags.turns,
           [&](int) { status.Update(clients[0]->BoardWaiting(deadline()).status()); });
   Measure("Join, durable", flags.turns, [&](int turn) { status.Update(join(absl::StrCat("late ", turn))); });
-  Measure("Describe", flags.turns,
+  Measure("Describe, few of them joined", flags.turns,
           [&](int) { status.Update(clients[0]->Describe(100, deadline()).status()); });
   return status;
 }

@@ -7,6 +7,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "comm/check.h"
 #include "runtime/elastic/coordinator/policy.h"
 
@@ -65,7 +66,7 @@ std::string PrefixEnd(std::string prefix) {
 }
 
 absl::StatusOr<std::string> Etcd::Call(const std::string& path, const std::string& body) {
-  std::string why = "no endpoint is given";
+  std::vector<std::string> why;  // of each endpoint
   for (size_t turn = 0; turn < endpoints_.size(); ++turn) {
     const std::string& endpoint = endpoints_.front();
     httplib::Client http("http://" + endpoint);
@@ -78,13 +79,14 @@ absl::StatusOr<std::string> Etcd::Call(const std::string& path, const std::strin
       if (result->status == 200) return result->body;
       absl::Status status = Refused(endpoint, result->status, result->body);
       if (!absl::IsUnavailable(status)) return status;
-      why = std::string(status.message());
+      why.emplace_back(status.message());
     } else {
-      why = absl::StrCat("etcd at ", endpoint, " does not answer: ", httplib::to_string(result.error()));
+      why.push_back(
+          absl::StrCat("etcd at ", endpoint, " does not answer: ", httplib::to_string(result.error())));
     }
     std::rotate(endpoints_.begin(), endpoints_.begin() + 1, endpoints_.end());
   }
-  return absl::UnavailableError(why);
+  return absl::UnavailableError(absl::StrJoin(why, "; "));
 }
 
 absl::StatusOr<std::optional<std::string>> Etcd::Get(const std::string& key) {

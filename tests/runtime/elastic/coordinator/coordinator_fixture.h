@@ -36,7 +36,7 @@ struct CoordinatorTest : ::testing::Test {
     CoordinatorOptions options;
     options.state = state;
     options.listen = absl::StrCat("127.0.0.1:", port);
-    options.metrics = "127.0.0.1:0";
+    options.metrics = metrics;
     options.lease = lease;
     options.events = events;
     auto started = Coordinator::Start(options);
@@ -77,7 +77,7 @@ struct CoordinatorTest : ::testing::Test {
   }
 
   TempFolder folder;
-  std::string state, events;
+  std::string state, events, metrics;
   absl::Duration lease = absl::Milliseconds(600);
   int port = 0;
   std::unique_ptr<Coordinator> coordinator;

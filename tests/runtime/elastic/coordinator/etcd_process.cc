@@ -73,7 +73,10 @@ EtcdProcess::~EtcdProcess() {
   waitpid(pid_, nullptr, 0);
 }
 
-void EtcdProcess::Pause() { kill(pid_, SIGSTOP); }
+void EtcdProcess::Pause() {
+  kill(pid_, SIGSTOP);
+  waitpid(pid_, nullptr, WUNTRACED);  // all of its threads
+}
 void EtcdProcess::Resume() { kill(pid_, SIGCONT); }
 
 }  // namespace cohort::cluster
