@@ -1,6 +1,5 @@
 #include "parallel/reshard/training_layout.h"
 
-#include <algorithm>
 #include <map>
 #include <memory>
 #include <optional>
@@ -14,6 +13,7 @@
 #include "moe/moe_layer.h"
 #include "parallel/pipeline_plan.h"
 #include "parallel/placements.h"
+#include "parallel/sharding/flat_tensors.h"
 #include "parallel/sharding/shard_tree.h"
 #include "runtime/checkpoint/state_plan.h"
 #include "runtime/model/decoder.h"
@@ -23,7 +23,6 @@ namespace cohort::parallel {
 namespace {
 
 using runtime::Decoder;
-using runtime::ParameterBucket;
 using runtime::ParameterGroup;
 using runtime::Piece;
 using runtime::Tensor;
@@ -109,29 +108,15 @@ class Layouter {
     return &at->second;
   }
 
-  // The buckets of each placement lie one after another in a flat tensor, which is split (ShardedBucket).
   void AddOptimised(ParameterGroup& group, int rank, std::vector<HeldPiece>& pieces) const {
-    const bool apart = arrangement_.sharding.gather_codec || arrangement_.sharding.reduce_codec;
     for (const PlacementRow& row : Placements()) {
       const Splits splits = OfEvery(row.stride(mesh_.shape()), splits_);
       const ShardTree tree(splits);
       const int replica = mesh_.Coordinate(row.axes, rank);
-      std::vector<std::vector<const ParameterBucket*>> flats(2);
-      for (const ParameterBucket& bucket : group.buckets()) {
-        if (bucket.placement == row.placement) flats[apart && !bucket.decay].push_back(&bucket);
-      }
-      for (const auto& flat : flats) {
-        int64_t elements = 0;
-        for (const ParameterBucket* bucket : flat) elements += bucket->size();
-        const ElementRange held = tree.RangeOf(splits.optimizer, replica, elements);
-        int64_t begin = 0;
-        for (const ParameterBucket* bucket : flat) {
-          for (const runtime::Parameter* parameter : bucket->parameters) {
-            const int64_t end = begin + parameter->elements();
-            const int64_t first = std::max(begin, held.begin), last = std::min(end, held.end);
-            if (first < last) AddKinds(parameter->piece().Range(first - begin, last - begin), pieces);
-            begin = end;
-          }
+      for (const FlatTensor& flat : FlatTensorsOf(group, row.placement, arrangement_.sharding)) {
+        const ElementRange held = tree.RangeOf(splits.optimizer, replica, flat.elements());
+        for (const FlatRun& run : RunsIn(flat.parts, held)) {
+          AddKinds(run.parameter->piece().Range(run.first, run.first + run.count), pieces);
         }
       }
     }
