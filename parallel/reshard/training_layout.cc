@@ -61,8 +61,12 @@ using Parts = std::vector<std::unique_ptr<Decoder>>;
 class Layouter {
  public:
   Layouter(const runtime::ModelConfig& config, const Arrangement& arrangement, const Mesh& mesh,
-           DataType state)
-      : config_(config), arrangement_(arrangement), mesh_(mesh), state_(state) {}
+           DataType state, bool deterministic)
+      : config_(config),
+        arrangement_(arrangement),
+        mesh_(mesh),
+        state_(state),
+        deterministic_(deterministic) {}
 
   absl::StatusOr<Layout> Run() {
     const MeshShape& shape = mesh_.shape();
@@ -100,7 +104,7 @@ class Layouter {
           .trainable = true,
           .allocate = false,
           .experts = moe::MakeMoeFactory(std::make_shared<moe::ExpertGroup>(expert, shape.expert)),
-          .part = plan_->PartOf(stage),
+          .part = plan_->PartOf(stage, deterministic_),
           .tensor = std::make_shared<TensorPlace>(tensor, shape.tensor)};
       COHORT_ASSIGN_OR_RETURN(auto decoder, Decoder::Create(config_, runtime::CpuDevice(), options));
       at->second.push_back(std::move(decoder));
@@ -134,6 +138,7 @@ class Layouter {
   const Arrangement& arrangement_;
   const Mesh& mesh_;
   const DataType state_;
+  const bool deterministic_;
   Splits splits_;
   std::optional<PipelinePlan> plan_;
   std::map<std::tuple<int, int, int>, Parts> parts_;
@@ -142,8 +147,8 @@ class Layouter {
 }  // namespace
 
 absl::StatusOr<Layout> TrainingLayout(const runtime::ModelConfig& config, const Arrangement& arrangement,
-                                      const Mesh& mesh, DataType state) {
-  return Layouter(config, arrangement, mesh, state).Run();
+                                      const Mesh& mesh, DataType state, bool deterministic) {
+  return Layouter(config, arrangement, mesh, state, deterministic).Run();
 }
 
 HeldState HeldBy(runtime::Trainable& trainable, const runtime::OptimizerState& optimizer) {

@@ -40,6 +40,8 @@ class ShardedBucket {
   int64_t elements() const { return elements_; }
   const ReplicaGroup& group() const { return group_; }
   const std::vector<runtime::ParameterBucket*>& parts() const { return parts_; }
+  // Of a parameter that counts elsewhere.
+  bool copy() const { return parts_.front()->parameters.front()->copy; }
 
   // Takes the memory of what stays; gradients are zero, values undefined.
   void Allocate();

@@ -58,11 +58,11 @@ absl::StatusOr<std::unique_ptr<ShardedParameters>> ShardedParameters::Create(run
 ShardedParameters::ShardedParameters(runtime::Decoder& decoder, const Sharding& sharding)
     : decoder_(decoder),
       sharding_(sharding),
-      layout_{
-          .groups = static_cast<int>(decoder.groups().size()),
-          .embedding = decoder.part().embedding,
-          .head = decoder.part().head,
-          .tied = decoder.config().tie_word_embeddings && decoder.part().embedding && decoder.part().head},
+      layout_{.groups = static_cast<int>(decoder.groups().size()),
+              .embedding = decoder.part().embedding,
+              .head = decoder.part().head,
+              .tied = decoder.config().tie_word_embeddings && decoder.part().head,
+              .copy = decoder.part().head_copy},
       order_(layout_),
       gradients_(layout_) {}
 
@@ -288,17 +288,25 @@ void ShardedParameters::StartPublish() {
   }
 }
 
+runtime::Tensor ShardedParameters::EmbeddingGradient(bool copy) const {
+  if (copy ? !layout_.copy : !layout_.embedding) return {};
+  return buckets_[static_cast<size_t>(copy ? layout_.tied_group() : 0)].front()->gradient();
+}
+
 void ShardedParameters::AddSquares(const runtime::Tensor& squares) const {
   for (const auto& group : buckets_) {
     for (const auto& bucket : group) {
-      if (bucket->group().copy() == 0) decoder_.device().ops().SumSquares(bucket->gradient(), squares);
+      if (bucket->group().copy() == 0 && !bucket->copy())
+        decoder_.device().ops().SumSquares(bucket->gradient(), squares);
     }
   }
 }
 
 void ShardedParameters::AddSquares(runtime::ExactSquares& squares) const {
   for (const auto& group : buckets_) {
-    for (const auto& bucket : group) squares.Add(bucket->gradient_of_one());
+    for (const auto& bucket : group) {
+      if (!bucket->copy()) squares.Add(bucket->gradient_of_one());
+    }
   }
 }
 

@@ -19,12 +19,10 @@ namespace cohort::runtime {
 absl::Status DecoderImpl::Build() {
   DecoderPart& part = options_.part;
   if (part.last_block < 0) part.last_block = static_cast<int>(config_.num_hidden_layers);
-  groups_.reserve(static_cast<size_t>(part.last_block - part.first_block) + 2);
+  groups_.reserve(static_cast<size_t>(part.last_block - part.first_block) + 3);
   if (part.embedding) {
-    groups_.emplace_back("embedding");
-    embedding_ = groups_.back().Add("model.embed_tokens.weight", {config_.vocab_size, config_.hidden_size},
-                                    Init::kNormal, InitStddev(config_), true, PlacementIn(tensor()),
-                                    SplitOver(tensor(), 0));
+    embedding_ = AddEmbedding("embedding");
+    if (config_.tie_word_embeddings) head_matrix_ = embedding_;
   }
   const Tensor rope = MakeRopeTable(config_, device_);
   for (int layer = part.first_block; layer < part.last_block; ++layer) {
@@ -34,10 +32,12 @@ absl::Status DecoderImpl::Build() {
     blocks_.push_back(std::move(block));
   }
   if (part.head) {
+    if (part.head_copy) {
+      head_matrix_ = AddEmbedding("embedding of the head");
+      head_matrix_->copy = true;
+    }
     groups_.emplace_back("head");
-    head_ = std::make_unique<LossHead>(config_, options_.compute,
-                                       config_.tie_word_embeddings ? embedding_ : nullptr, tensor(),
-                                       groups_.back());
+    head_ = std::make_unique<LossHead>(config_, options_.compute, head_matrix_, tensor(), groups_.back());
   }
   if (options_.allocate) COHORT_RETURN_IF_ERROR(CheckMemory());
   for (ParameterGroup& group : groups_) {
@@ -48,10 +48,17 @@ absl::Status DecoderImpl::Build() {
     }
     for (const auto& parameter : group.parameters()) {
       const bool fresh = by_name_.emplace(parameter->name, parameter.get()).second;
-      COHORT_CHECK(fresh, "two parameters are called %s", parameter->name.c_str());
+      COHORT_CHECK(fresh || parameter->copy, "two parameters are called %s", parameter->name.c_str());
     }
   }
   return absl::OkStatus();
+}
+
+Parameter* DecoderImpl::AddEmbedding(const char* group) {
+  groups_.emplace_back(group);
+  return groups_.back().Add("model.embed_tokens.weight", {config_.vocab_size, config_.hidden_size},
+                            Init::kNormal, InitStddev(config_), true, PlacementIn(tensor()),
+                            SplitOver(tensor(), 0));
 }
 
 absl::Status DecoderImpl::CheckMemory() const {
@@ -127,9 +134,12 @@ absl::Status CheckOptions(const ModelConfig& config, const Device& device, const
   COHORT_CHECK(part.first_block >= 0 && part.first_block <= last && last <= config.num_hidden_layers,
                "blocks %d to %d of a model of %d", part.first_block, static_cast<int>(last),
                static_cast<int>(config.num_hidden_layers));
-  if (config.tie_word_embeddings && (part.embedding != part.head)) {
+  COHORT_CHECK(!part.head_copy || (config.tie_word_embeddings && part.head),
+               "a copy of the embedding for a head that needs none");
+  if (config.tie_word_embeddings && part.head && !part.embedding && !part.head_copy) {
     return absl::InvalidArgumentError(
-        "tied embeddings need the first and the last layers on one rank: no pipeline for this model");
+        "the embeddings are tied, and the head's part has neither the embedding nor a copy of it "
+        "(DecoderPart::head_copy)");
   }
   const int parts = options.tensor == nullptr ? 1 : options.tensor->size();
   if (config.num_attention_heads % parts != 0 || config.num_key_value_heads % parts != 0) {

@@ -60,6 +60,11 @@ class DecoderImpl final : public Decoder {
   // Group of the i-th block here; the embedding's is 0 and the head's the last.
   int BlockGroup(size_t block) const { return static_cast<int>(block) + (options_.part.embedding ? 1 : 0); }
   int HeadGroup() const { return static_cast<int>(groups_.size()) - 1; }
+  // Of the embedding that the head multiplies with, its own copy or the one that is here; -1: the head has its own matrix.
+  int TiedGroup() const {
+    if (!options_.part.head || !config_.tie_word_embeddings) return -1;
+    return options_.part.head_copy ? HeadGroup() - 1 : 0;
+  }
   TensorGroup& tensor() const { return options_.tensor == nullptr ? WholeTensors() : *options_.tensor; }
 
   absl::Status CheckMemory() const;
@@ -74,7 +79,8 @@ class DecoderImpl final : public Decoder {
                                                         const LossScale& scale, const Tensor& x,
                                                         PartSaved* saved, LossSums* sums);
   absl::StatusOr<Tensor> BackwardBlocks(const Tensor& dy, PartSaved& saved, bool weights);
-  // Calls `hook` of every group that the head uses: its own, and the embedding's where tied.
+  Parameter* AddEmbedding(const char* group);
+  // Calls `hook` of every group that the head uses: its own, and before it TiedGroup.
   absl::Status HeadUses(const Hook& hook);
   template <typename Use>
   absl::Status WithHead(Use use) {
@@ -89,7 +95,7 @@ class DecoderImpl final : public Decoder {
   ParameterHooks hooks_;
   std::vector<ParameterGroup> groups_;
   std::unordered_map<std::string, Parameter*> by_name_;
-  Parameter* embedding_ = nullptr;
+  Parameter *embedding_ = nullptr, *head_matrix_ = nullptr;  // the second where tied
   std::vector<std::unique_ptr<Block>> blocks_;
   std::unique_ptr<LossHead> head_;
 };

@@ -26,7 +26,7 @@ absl::StatusOr<RowsInFlight> DecoderImpl::Embed(const Tensor& tokens) {
 
 absl::Status DecoderImpl::EmbeddingBackward(const std::vector<HalfGradient>& gradient,
                                             const StreamRows& rows) {
-  if (!config_.tie_word_embeddings) COHORT_RETURN_IF_ERROR(Call(hooks_.before_backward, 0));
+  if (TiedGroup() != 0) COHORT_RETURN_IF_ERROR(Call(hooks_.before_backward, 0));
   for (size_t h = 0; h < gradient.size(); ++h) {
     const Tensor& tokens = rows.halves[h].batch.tokens;
     COHORT_ASSIGN_OR_RETURN(const Tensor all, tensor().GatherRows(gradient[h].rows, tokens.size()));
@@ -36,7 +36,7 @@ absl::Status DecoderImpl::EmbeddingBackward(const std::vector<HalfGradient>& gra
 }
 
 absl::Status DecoderImpl::HeadUses(const Hook& hook) {
-  if (config_.tie_word_embeddings) COHORT_RETURN_IF_ERROR(Call(hook, 0));
+  if (TiedGroup() >= 0) COHORT_RETURN_IF_ERROR(Call(hook, TiedGroup()));
   return Call(hook, HeadGroup());
 }
 
@@ -109,6 +109,7 @@ absl::StatusOr<Tensor> DecoderImpl::Forward(const TokenBatch& batch, const LossS
       kept->gradient.emplace_back(gradient, stream[h].tokens);
     }
     COHORT_RETURN_IF_ERROR(Call(hooks_.after_backward, HeadGroup()));
+    if (options_.part.head_copy) COHORT_RETURN_IF_ERROR(Call(hooks_.after_backward, TiedGroup()));
   } else {
     COHORT_RETURN_IF_ERROR(WithHead([&] {
       absl::Status status;

@@ -199,6 +199,26 @@ TEST(PlannerTest, EveryLegalMeshOfEightRanksIsThere) {
   EXPECT_THAT(refused.rows(), IsEmpty());
 }
 
+// The head's stage has the embedding too, and both send its gradients to each other.
+TEST(PlannerTest, TiedEmbeddingsArePricedInBothStages) {
+  runtime::ModelConfig config = DenseConfig();
+  const ModelCost apart(config, 64);
+  config.tie_word_embeddings = true;
+  const ModelCost tied(config, 64);
+  const Cluster cluster = ClusterOf(kTwoHosts);
+  const auto price = [&](const ModelCost& model, const char* mesh) {
+    MeshPricer pricer(model, WorkOf(64, 8), cluster);
+    const MeshPlan plan = PlanOf(mesh);
+    EXPECT_TRUE(pricer.Check(plan).ok()) << pricer.Check(plan);
+    return pricer.Price(plan);
+  };
+  EXPECT_LT(price(tied, "").memory.parameters, price(apart, "").memory.parameters);
+  EXPECT_EQ(price(tied, "pipeline=2").memory.parameters, price(apart, "pipeline=2").memory.parameters);
+  EXPECT_GT(price(tied, "pipeline=2").time.reductions, price(apart, "pipeline=2").time.reductions);
+  EXPECT_EQ(price(tied, "pipeline=2 schedule=zb-v").time.reductions,
+            price(apart, "pipeline=2 schedule=zb-v").time.reductions);  // on one rank
+}
+
 TEST(PlannerTest, WhatDoesNotDivideIsRefusedByReason) {
   runtime::ModelConfig config = DenseConfig();
   config.num_key_value_heads = 2;
