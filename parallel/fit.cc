@@ -33,12 +33,6 @@ absl::Status CheckPipeline(const ModelConfig& config, const ParallelOptions& opt
                       options.stages_per_rank, ": ", stages, " stages, and the model has ",
                       config.num_hidden_layers, " blocks; a stage has at least one");
   }
-  if (stages > 1 && config.tie_word_embeddings) {
-    return DoesNotFit("parallel.pipeline is ", shape.pipeline, ", with parallel.stages_per_rank ",
-                      options.stages_per_rank, ": the embedding would be in stage 0 and the head in stage ",
-                      stages - 1,
-                      ", and the model's are tied; set tie_word_embeddings to false, or both to 1");
-  }
   return absl::OkStatus();
 }
 

@@ -95,7 +95,7 @@ absl::Status ParallelModel::MakeParts(const runtime::ModelConfig& config, int64_
                                              .recompute = options_.recompute,
                                              .allocate = false,
                                              .experts = moe::MakeMoeFactory(experts),
-                                             .part = plan_->PartOf(stage),
+                                             .part = plan_->PartOf(stage, options_.deterministic),
                                              .tensor = tensor_};
     ModelPart part{.stage = stage, .decoder = nullptr, .parameters = nullptr};
     COHORT_ASSIGN_OR_RETURN(part.decoder, runtime::Decoder::Create(config, device_, decoder));
@@ -105,6 +105,7 @@ absl::Status ParallelModel::MakeParts(const runtime::ModelConfig& config, int64_
                                                       options_.deterministic ? &shards_ : nullptr));
     parts_.push_back(std::move(part));
   }
+  COHORT_ASSIGN_OR_RETURN(tied_, TiedEmbedding::Connect(*plan_, options_.deterministic, *groups_.pipeline));
   std::map<int, runtime::Decoder*> stages;
   for (const ModelPart& part : parts_) stages[part.stage] = part.decoder.get();
   executor_ =
@@ -184,7 +185,7 @@ void ParallelModel::ListState() {
     }
   }
   for (const runtime::StateEntry& entry : state_) {
-    if (entry.slice >= 0) total[entry.parameter->placement] += size(entry);
+    if (entry.slice >= 0 && !entry.parameter->copy) total[entry.parameter->placement] += size(entry);
   }
   for (runtime::StateEntry& entry : state_) {
     const ReplicaGroup& group = parameters().GroupOf(entry.parameter->placement);
@@ -192,6 +193,7 @@ void ParallelModel::ListState() {
       entry.writes = group.rank == 0;
       continue;
     }
+    if (entry.parameter->copy) continue;
     int64_t& begin = before[entry.parameter->placement];
     const int64_t copies = group.copies();
     const int64_t writer =
@@ -228,6 +230,10 @@ absl::StatusOr<runtime::StepResult> ParallelModel::ComputeGradients(int64_t step
                      options_.deterministic ? enter : std::function<void(const pipeline::Action&)>());
   status.Update(FinishParts());
   COHORT_RETURN_IF_ERROR(status);
+  if (tied_ != nullptr) {
+    COHORT_RETURN_IF_ERROR(tied_->Sum(device_, parts_.front().parameters->EmbeddingGradient(/*copy=*/false),
+                                      parts_.back().parameters->EmbeddingGradient(/*copy=*/true)));
+  }
   runtime::StepResult result;
   COHORT_ASSIGN_OR_RETURN(result.sums, SumParts(stages, shards_));
   return result;

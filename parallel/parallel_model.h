@@ -13,6 +13,7 @@
 #include "parallel/pipeline/executor.h"
 #include "parallel/pipeline_plan.h"
 #include "parallel/sharding/sharded_parameters.h"
+#include "parallel/tied_embedding.h"
 #include "runtime/model/decoder.h"
 #include "runtime/train/trainable.h"
 
@@ -111,6 +112,7 @@ class ParallelModel final : public runtime::Trainable {
   std::shared_ptr<runtime::TensorGroup> tensor_;
   std::vector<ModelPart> parts_;
   std::unique_ptr<const PipelinePlan> plan_;
+  std::unique_ptr<TiedEmbedding> tied_;  // null: nothing of two stages is tied here
   std::unique_ptr<pipeline::Executor> executor_;
   pipeline::ExecutorTrace* trace_ = nullptr;
   std::vector<runtime::OptimizerSlice> slices_;  // of all parts

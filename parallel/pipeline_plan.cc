@@ -85,15 +85,16 @@ absl::StatusOr<PipelinePlan> PipelinePlan::Create(const runtime::ModelConfig& co
   }
   COHORT_ASSIGN_OR_RETURN(const pipeline::StageSplit split,
                           pipeline::BalanceStages(by.blocks, by.embedding, by.head, made->stages()));
-  return PipelinePlan(*std::move(made), from_file, split.first_block);
+  return PipelinePlan(*std::move(made), from_file, config.tie_word_embeddings, split.first_block);
 }
 
-runtime::DecoderPart PipelinePlan::PartOf(int stage) const {
+runtime::DecoderPart PipelinePlan::PartOf(int stage, bool deterministic) const {
   const auto s = static_cast<size_t>(stage);
   return {.first_block = first_block_[s],
           .last_block = first_block_[s + 1],
           .embedding = stage == 0,
-          .head = stage + 1 == stages()};
+          .head = stage + 1 == stages(),
+          .head_copy = tied_ && stage + 1 == stages() && (stages() > 1 || deterministic)};
 }
 
 }  // namespace cohort::parallel

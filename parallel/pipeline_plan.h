@@ -41,15 +41,19 @@ class PipelinePlan {
   std::vector<int> StagesOf(int rank) const { return schedule_.StagesOf(rank); }
   // By stage, and at the end the number of blocks.
   const std::vector<int>& first_block() const { return first_block_; }
-  // What a stage has of the model.
-  runtime::DecoderPart PartOf(int stage) const;
+  // What a stage has of the model. The head of tied embeddings has a copy where there are several stages; in
+  // deterministic mode always, so that what goes into which sum does not depend on their number.
+  runtime::DecoderPart PartOf(int stage, bool deterministic = false) const;
 
  private:
-  PipelinePlan(pipeline::Schedule schedule, bool from_file, std::vector<int> first_block)
-      : schedule_(std::move(schedule)), from_file_(from_file), first_block_(std::move(first_block)) {}
+  PipelinePlan(pipeline::Schedule schedule, bool from_file, bool tied, std::vector<int> first_block)
+      : schedule_(std::move(schedule)),
+        from_file_(from_file),
+        tied_(tied),
+        first_block_(std::move(first_block)) {}
 
   pipeline::Schedule schedule_;
-  bool from_file_;
+  bool from_file_, tied_;
   std::vector<int> first_block_;
 };
 

@@ -4,19 +4,9 @@
 #   tools/qsdp_text.sh TEXT_FILE [SHARDING] [RANKS] [STEPS]
 set -euo pipefail
 usage="usage: tools/qsdp_text.sh TEXT_FILE [SHARDING] [RANKS] [STEPS]"
-text=$(realpath "${1:?$usage}")
-sharding=${2:-qsdp} ranks=${3:-4} steps=${4:-1000}
-cd "$(dirname "$0")/.."
-export PATH="$PWD/build/release/tools:$PATH" OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-command -v cohort >/dev/null || {
-  echo "qsdp_text: build/release/tools/cohort is not built; run" >&2
-  echo "  tools/setup.sh && cmake --preset release && cmake --build --preset release --target cohort" >&2
-  exit 1
-}
-run=runs/qsdp-text
-rm -rf "$run"
-cohort data tokenizer --input "$text" --vocab-size 1024 --output "$run/tokenizer"
-cohort data prepare --input "$text" --tokenizer "$run/tokenizer/tokenizer.json" --validation-fraction 0.1 --output "$run/data"
+text=${1:?$usage} sharding=${2:-qsdp} ranks=${3:-4} steps=${4:-1000} run=runs/qsdp-text
+. "$(dirname "$0")/prepare_text.sh"
+prepare_text qsdp_text "$text" "$run"
 held_out_loss() {  # SHARDING: the loss after the last step
   mpirun --oversubscribe -np "$ranks" cohort train --config examples/qsdp-text.yaml \
     --set "parallel.sharding=$1" --set "train.steps=$steps" --set "output=$run/$1" >"$run/$1.log" 2>&1 ||

@@ -238,7 +238,6 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
   static uint64_t Settled(const Peer& peer);
   static bool Pending(Peer& peer, uint64_t op);
   static Small* FindSmall(Peer& peer, uint64_t op);
-  std::shared_ptr<Transfer> NewTransfer(std::optional<absl::Time> deadline);
   void Start(Peer& peer, const std::shared_ptr<Transfer>& transfer, Outbound write);
   void Assign(Peer& peer, uint64_t op, Outbound& write);
   bool Pump(Peer& peer);
@@ -248,6 +247,9 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
   Frame WriteFrame(const Peer& peer, uint64_t op, const Outbound& write, const Part& part) const;
   void SendControl(Peer& peer, size_t way, Frame frame, absl::string_view payload = {});
   void WriteOver(Peer& peer, uint64_t op, const absl::Status& status);
+
+  // engine_transfers.cc
+  std::shared_ptr<Transfer> NewTransfer(std::optional<absl::Time> deadline);
   void OneOver(Transfer& transfer, const absl::Status& status);
   void Finish(Transfer& transfer, const absl::Status& status);
   void GiveUp(Transfer& transfer, const absl::Status& status);

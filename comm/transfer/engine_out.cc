@@ -1,35 +1,11 @@
-// Writes out: cut, sent as there is room, and over.
+// Writes out: cut, sent as there is room, and confirmed.
 #include <algorithm>
 
 #include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
-#include "absl/strings/str_join.h"
-#include "comm/doorbell.h"
 #include "comm/transfer/engine.h"
 
 namespace cohort::comm::transfer {
-namespace {
-
-int64_t SteadyNanos(absl::Time deadline) {
-  const absl::Duration left = deadline - absl::Now();
-  if (left > absl::Hours(24 * 365)) return std::numeric_limits<int64_t>::max();
-  return NowNanos() + absl::ToInt64Nanoseconds(left);
-}
-
-}  // namespace
-
-std::shared_ptr<Transfer> Engine::NewTransfer(std::optional<absl::Time> deadline) {
-  auto transfer = std::make_shared<Transfer>();
-  transfer->engine = shared_from_this();
-  transfer->deadline =
-      deadline.has_value() ? SteadyNanos(*deadline) : NowNanos() + absl::ToInt64Nanoseconds(options_.timeout);
-  if (spare_.empty()) spare_.emplace_back();
-  transfers_.splice(transfers_.end(), spare_, spare_.begin());
-  transfer->place = std::prev(transfers_.end());
-  *transfer->place = transfer;
-  return transfer;
-}
 
 absl::Status Engine::Append(const Region& from, uint64_t from_offset, uint64_t to_offset, uint64_t bytes,
                             Segments& to) {
@@ -95,57 +71,6 @@ Work Engine::Submit(std::vector<Call> calls, std::optional<absl::Time> deadline)
   }
   if (long_sleep_ || backlog_) WakeSleeper();
   return Work(transfer);
-}
-
-Work Engine::Barrier(const std::vector<PeerId>& peers, uint32_t tag, std::optional<absl::Time> deadline) {
-  const std::lock_guard lock(mutex_);
-  if (closed_) return Work(absl::CancelledError("the transfer engine has ended"));
-  for (const PeerId id : peers) {
-    Peer* peer = nullptr;
-    if (const absl::Status status = Reach(id, &peer); !status.ok()) return Work(status);
-  }
-  if (peers.empty()) return Work();
-  std::shared_ptr<Transfer> transfer = NewTransfer(deadline);
-  transfer->is_barrier = true;
-  transfer->immediate = tag;
-  transfer->remaining = 2 * peers.size();  // to say and to hear
-  transfer->awaited = peers;
-  for (const PeerId id : peers) {
-    Outbound write;
-    write.flags = kIsBarrier;
-    write.immediate = tag;
-    Start(*Find(id), transfer, std::move(write));
-  }
-  for (const PeerId id : peers) ServeBarriers(*Find(id), tag);
-  if (long_sleep_ || backlog_) WakeSleeper();
-  return Work(transfer);
-}
-
-Work Engine::Expect(const ExpectRequest& request) {
-  const std::lock_guard lock(mutex_);
-  if (closed_) return Work(absl::CancelledError("the transfer engine has ended"));
-  for (const PeerId id : request.from) {
-    // What a lost peer has sent before is counted: only what is missing needs it.
-    if (Find(id) == nullptr)
-      return Work(absl::NotFoundError("an expectation names a peer that was never added"));
-  }
-  if (request.count == 0 || counter_.Take(request.immediate, request.count)) return Work();
-  std::shared_ptr<Transfer> transfer = NewTransfer(request.deadline);
-  transfer->is_expectation = true;
-  transfer->immediate = request.immediate;
-  transfer->count = request.count;
-  transfer->awaited = request.from;
-  counter_.Expect(request.immediate, request.count, transfer.get());
-  for (const PeerId id : request.from) {
-    if (Find(id)->lost) GiveUp(*transfer, Find(id)->why);
-  }
-  if (long_sleep_) WakeSleeper();
-  return Work(transfer);
-}
-
-uint64_t Engine::Count(uint32_t immediate) const {
-  const std::lock_guard lock(mutex_);
-  return counter_.Count(immediate);
 }
 
 void Engine::Start(Peer& peer, const std::shared_ptr<Transfer>& transfer, Outbound write) {
@@ -365,71 +290,6 @@ void Engine::WriteOver(Peer& peer, uint64_t op, const absl::Status& status) {
   }
   peer.outbound.erase(at);
   OneOver(*transfer, status);
-}
-
-void Engine::OneOver(Transfer& transfer, const absl::Status& status) {
-  if (transfer.done.load(std::memory_order_relaxed)) return;
-  if (transfer.first_error.ok()) transfer.first_error = status;
-  if (--transfer.remaining == 0) Finish(transfer, transfer.first_error);
-}
-
-void Engine::Finish(Transfer& transfer, const absl::Status& status) {
-  if (transfer.done.load(std::memory_order_relaxed)) return;
-  transfer.status = status;
-  const std::shared_ptr<Transfer> keep = std::move(*transfer.place);
-  spare_.splice(spare_.begin(), transfers_, transfer.place);
-  transfer.done.store(true, std::memory_order_release);
-  if (sleepers_ > 0) changed_.notify_all();
-  if (sleeping_ && waiters_.load() > 0) WakeSleeper();
-}
-
-// Ends a transfer at once: its writes are taken back.
-void Engine::GiveUp(Transfer& transfer, const absl::Status& status) {
-  if (transfer.done.load(std::memory_order_relaxed)) return;
-  if (transfer.is_expectation) {
-    void* next = counter_.Cancel(transfer.immediate, &transfer);
-    const uint32_t immediate = transfer.immediate;
-    Finish(transfer, status);
-    for (; next != nullptr;
-         next = counter_.Serve(immediate))  // those behind it, for which there is enough now
-      Finish(*static_cast<Transfer*>(next), absl::OkStatus());
-    return;
-  }
-  const auto writes = std::move(transfer.writes);
-  const std::shared_ptr<Transfer> keep = *transfer.place;
-  Finish(transfer, status);
-  for (const auto& [id, op] : writes) {
-    Peer* peer = Find(id);
-    if (peer == nullptr || !Pending(*peer, op)) continue;
-    WriteOver(*peer, op, status);
-    if (peer->lost || peer->their_incarnation == 0) continue;
-    Frame frame;
-    frame.type = FrameType::kAbandon;
-    frame.op = op;
-    SendControl(*peer, 0, frame);
-  }
-}
-
-absl::Status Engine::Late(Transfer& transfer) {
-  if (transfer.is_expectation) {
-    return absl::DeadlineExceededError(
-        absl::StrFormat("%d of %d expected immediates %d had come by the deadline",
-                        counter_.Count(transfer.immediate), transfer.count, transfer.immediate));
-  }
-  std::set<std::string> late;
-  for (const auto& [id, op] : transfer.writes) {
-    Peer* peer = Find(id);
-    if (peer == nullptr || !Pending(*peer, op)) continue;
-    late.insert(
-        absl::StrCat(Name(*peer), peer->their_incarnation == 0 ? " (it has not added this engine)" : ""));
-  }
-  if (transfer.is_barrier) {
-    for (const PeerId id : transfer.awaited) late.insert(NameOf(id));
-    return absl::DeadlineExceededError(absl::StrCat(
-        "barrier ", transfer.immediate, ": not there by the deadline: ", absl::StrJoin(late, ", ")));
-  }
-  return absl::DeadlineExceededError(
-      absl::StrCat("a write was not confirmed by the deadline by ", absl::StrJoin(late, ", ")));
 }
 
 }  // namespace cohort::comm::transfer

@@ -1,7 +1,11 @@
-// What stages and the messages between them cost. Shared by the simulator, the checker and the list scheduler.
+// What stages and the messages between them cost. Shared by the simulator, the checker, the list scheduler and the
+// planner.
 #pragma once
 
 #include <limits>
+
+#include "comm/check.h"
+#include "parallel/pipeline/schedule.h"
 
 namespace cohort::parallel::pipeline {
 
@@ -14,6 +18,22 @@ struct StageCosts {
   double activations = 1;
   double kept_for_weight = 1;
 };
+
+// What an action takes of its stage's times (StageCosts, or whatever has the same three).
+template <typename Stage>
+double SecondsOf(ActionKind kind, const Stage& stage) {
+  switch (kind) {
+    case ActionKind::kForward:
+      return stage.forward;
+    case ActionKind::kBackwardInput:
+      return stage.input;
+    case ActionKind::kBackwardWeight:
+      return stage.weight;
+    case ActionKind::kBackward:
+      return stage.input + stage.weight;
+  }
+  COHORT_CHECK(false, "no such action: %d", static_cast<int>(kind));
+}
 
 // A message to another rank arrives after it waited for those before it on the same link (a direction between two
 // ranks), `bytes * seconds_per_byte` and `latency`. Sending costs the ranks no time; stages of one rank send nothing.

@@ -15,20 +15,6 @@
 namespace cohort::parallel::pipeline {
 namespace {
 
-double SecondsOf(ActionKind kind, const StageCosts& stage) {
-  switch (kind) {
-    case ActionKind::kForward:
-      return stage.forward;
-    case ActionKind::kBackwardInput:
-      return stage.input;
-    case ActionKind::kBackwardWeight:
-      return stage.weight;
-    case ActionKind::kBackward:
-      return stage.input + stage.weight;
-  }
-  COHORT_CHECK(false, "no such action: %d", static_cast<int>(kind));
-}
-
 absl::Status CheckActionTimes(const Schedule& schedule, const std::vector<std::vector<double>>& times) {
   if (times.empty()) return absl::OkStatus();
   bool fits = times.size() == schedule.actions.size();

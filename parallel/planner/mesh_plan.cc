@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "comm/check.h"
+#include "parallel/pipeline/schedules/schedules.h"
 
 namespace cohort::parallel::planner {
 namespace {
@@ -23,14 +24,6 @@ constexpr ChoiceAxis kChoiceAxes[] = {{"pipeline", &MeshShape::pipeline, &Choice
                                       {"context", &MeshShape::context, &Choices::context},
                                       {"tensor", &MeshShape::tensor, &Choices::tensor},
                                       {"expert", &MeshShape::expert, &Choices::expert}};
-
-// Schedules that are tried. gpipe takes as long as 1f1b and keeps more; dualpipe-v is as zb-v; the automatic ones are
-// made from costs, which takes longer than a plan may.
-struct ScheduleRow {
-  const char* name;
-  int chunks;
-};
-constexpr ScheduleRow kPlannedSchedules[] = {{"1f1b", 1}, {"interleaved", 2}, {"zb-h1", 1}, {"zb-v", 2}};
 
 absl::Status BadChoice(auto&&... parts) { return absl::InvalidArgumentError(absl::StrCat(parts...)); }
 
@@ -49,9 +42,7 @@ absl::Status ReadChoice(absl::string_view key, absl::string_view value, Choices&
     choices.sharding = std::string(value);
   } else if (key == "schedule") {
     if (ChunksOf(value) == 0) {
-      const auto name = [](std::string* out, const ScheduleRow& row) { out->append(row.name); };
-      return BadChoice("schedule=", value, ": the planner prices ",
-                       absl::StrJoin(kPlannedSchedules, ", ", name));
+      return BadChoice("schedule=", value, ": the planner prices ", absl::StrJoin(PlannedSchedules(), ", "));
     }
     choices.schedule = std::string(value);
   } else if (key == "micro-batch") {
@@ -73,11 +64,17 @@ absl::Status ReadChoice(absl::string_view key, absl::string_view value, Choices&
 
 }  // namespace
 
-int ChunksOf(absl::string_view schedule) {
-  for (const ScheduleRow& row : kPlannedSchedules) {
-    if (schedule == row.name) return row.chunks;
+std::vector<std::string> PlannedSchedules() {
+  std::vector<std::string> names;
+  for (const pipeline::ScheduleGenerator& row : pipeline::ScheduleGenerators()) {
+    if (row.planned) names.emplace_back(row.name);
   }
-  return 0;
+  return names;
+}
+
+int ChunksOf(absl::string_view schedule) {
+  const pipeline::ScheduleGenerator* row = pipeline::FindScheduleGenerator(schedule);
+  return row != nullptr && row->planned ? row->min_chunks : 0;
 }
 
 std::string MeshPlan::DebugString() const {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -49,6 +50,8 @@ struct Choices {
 // micro-batch, recompute (yes or no). INVALID_ARGUMENT names what is wrong and what is known.
 absl::StatusOr<Choices> ParseChoices(absl::string_view text);
 
+// Schedules that the planner tries: rows of parallel/pipeline/schedules.
+std::vector<std::string> PlannedSchedules();
 // Stages a rank in the schedule of that name, as the planner uses it; 0: it does not.
 int ChunksOf(absl::string_view schedule);
 

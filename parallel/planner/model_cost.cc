@@ -53,6 +53,14 @@ ParameterCount ModelCost::parameters() const {
   return sum;
 }
 
+ParameterCount ModelCost::ParametersOf(Layer layer, bool apart) const {
+  ParameterCount count = this->layer(layer).parameters;
+  if (apart && layer == Layer::kHead && config_.tie_word_embeddings) {
+    count.tensor = this->layer(Layer::kEmbedding).parameters.tensor;
+  }
+  return count;
+}
+
 double ModelCost::forward_flops() const {
   double sum = layer(Layer::kEmbedding).flops() + layer(Layer::kHead).flops();
   for (const Layer block : blocks_) sum += layer(block).flops();

@@ -30,6 +30,9 @@ struct LayerCost {
   double flops() const { return matrix_flops + attention_flops; }
 };
 
+// Of an element of state: f32.
+inline constexpr double kStateBytes = 4;
+
 class ModelCost {
  public:
   // `sequence_length` in tokens. The config is valid.
@@ -38,6 +41,8 @@ class ModelCost {
   const runtime::ModelConfig& config() const { return config_; }
   int64_t sequence_length() const { return sequence_length_; }
   const LayerCost& layer(Layer layer) const { return layers_[static_cast<int>(layer)]; }
+  // What a layer's ranks hold. `apart`: the embedding and the head are in two stages, so that tied ones are there twice.
+  ParameterCount ParametersOf(Layer layer, bool apart) const;
   // By block.
   Layer block(int index) const { return blocks_[index]; }
   int blocks() const { return static_cast<int>(blocks_.size()); }

@@ -2,6 +2,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "comm/check.h"
 #include "runtime/config/yaml_message.h"
 
@@ -36,8 +37,9 @@ absl::StatusOr<Choices> ChoicesOf(const v1::TrainConfig& config) {
   if (section.has_schedule()) {
     if (ChunksOf(section.schedule()) == 0) {
       return absl::InvalidArgumentError(absl::StrCat("parallel.schedule is '", section.schedule(),
-                                                     "', which parallel.mesh: auto has no prices for; use "
-                                                     "1f1b, interleaved, zb-h1 or zb-v, or leave it out"));
+                                                     "', which parallel.mesh: auto has no prices for; use ",
+                                                     absl::StrJoin(PlannedSchedules(), ", "),
+                                                     ", or leave it out"));
     }
     choices.schedule = section.schedule();
   }

@@ -15,9 +15,7 @@
 namespace cohort::parallel::planner {
 namespace {
 
-constexpr char kDoesNotFit[] = "do not fit into a rank's memory";
-constexpr char kOddSpan[] =
-    "shard spans that are neither a part of a host nor whole hosts (not tried on many ranks)";
+constexpr char kMeshes[] = "meshes", kShardings[] = "shardings of a mesh", kPlans[] = "plans";
 
 struct NamedSharding {
   std::string name;
@@ -56,13 +54,7 @@ std::vector<int64_t> MicroBatchesToTry(const Choices& choices, int64_t local) {
 std::vector<std::string> SchedulesToTry(const Choices& choices, int pipeline) {
   if (pipeline == 1) return {"1f1b"};
   if (choices.schedule.has_value()) return {*choices.schedule};
-  return {"1f1b", "interleaved", "zb-h1", "zb-v"};
-}
-
-// "reason: numbers" without the numbers.
-std::string ReasonOf(const absl::Status& status) {
-  const absl::string_view message = status.message();
-  return std::string(message.substr(0, message.find(':')));
+  return PlannedSchedules();
 }
 
 bool Faster(const PlannedMesh& a, const PlannedMesh& b) { return a.seconds() < b.seconds(); }
@@ -114,13 +106,17 @@ class Search {
     const int host = cluster_.machine.hosts->most_on_a_host();
     if (shape.shard > 1 && !choices_.shard.has_value() && pricer_.ranks() > policy::kEverySpanUpTo &&
         host % span != 0 && span % host != 0) {
-      ++ranking_.refused[kOddSpan];
+      ranking_.refused.Add(
+          kMeshes, absl::InvalidArgumentError(absl::StrCat(
+                       "shard spans that are neither a part of a host nor whole hosts (not tried on many "
+                       "ranks): ",
+                       span, " of hosts with ", host, " ranks")));
       return;
     }
     for (const NamedSharding& row : ShardingsToTry(choices_)) {
       const auto splits = Resolve(row.sharding, span, stage);
       if (!splits.ok()) {
-        ++ranking_.refused["shardings that are not legal"];
+        ranking_.refused.Add(kShardings, splits.status());
         continue;
       }
       // The same arrangement by another name, or with a shard axis that nothing is split over.
@@ -147,7 +143,7 @@ class Search {
         plan.chunks = ChunksOf(schedule);
         const absl::Status legal = pricer_.Check(plan);
         if (!legal.ok()) {
-          ++ranking_.refused[ReasonOf(legal)];
+          ranking_.refused.Add(kPlans, legal);
           continue;
         }
         // Computing again only takes longer: for what does not fit otherwise.
@@ -201,7 +197,10 @@ class Search {
     priced.fits = Fits(priced.price);
     KeepBestOfMesh(priced);
     if (!priced.fits) {
-      ++ranking_.refused[kDoesNotFit];
+      ranking_.refused.Add(
+          kPlans, absl::ResourceExhaustedError(absl::StrFormat(
+                      "more than a rank's memory: %.3g GB of %.3g (%s)", priced.price.memory.total() / 1e9,
+                      static_cast<double>(cluster_.memory) / 1e9, plan.DebugString())));
       if (!smallest_ || priced.price.memory.total() < smallest_->price.memory.total()) smallest_ = priced;
       return false;
     }
@@ -217,7 +216,8 @@ class Search {
       if (price.ok()) {
         found.price = *std::move(price);
       } else {
-        ++ranking_.refused[absl::StrCat("schedules that cannot be made: ", price.status().message())];
+        ranking_.refused.Add(kPlans, absl::InvalidArgumentError(absl::StrCat(
+                                         "schedules that cannot be made: ", price.status().message())));
         found.price.micro_batches = 0;
       }
     }
@@ -259,9 +259,7 @@ class Search {
                           smallest_->plan.DebugString(), smallest_->price.memory.total() / 1e9));
     }
     std::vector<std::string> reasons;
-    for (const auto& [reason, number] : ranking_.refused) {
-      reasons.push_back(absl::StrCat(number, " ", reason));
-    }
+    for (const Refusal& row : ranking_.refused.rows()) reasons.push_back(row.DebugString());
     return absl::InvalidArgumentError(absl::StrCat(
         "no mesh of ", pricer_.ranks(), " ranks is legal",
         reasons.empty() ? absl::StrCat(": what is chosen (", choices_.Complete(1).shape.DebugString(),
@@ -293,7 +291,7 @@ std::string Difference(const StepTime& a, const StepTime& b) {
 }  // namespace
 
 std::vector<MeshShape> LegalShapes(const ModelCost& model, const MeshPricer& pricer, const Choices& choices,
-                                   std::map<std::string, int64_t>* refused) {
+                                   Refusals* refused) {
   std::vector<MeshShape> shapes;
   MeshPlan plan;
   MeshShape& shape = plan.shape;
@@ -313,7 +311,7 @@ std::vector<MeshShape> LegalShapes(const ModelCost& model, const MeshPricer& pri
             if (legal.ok()) {
               shapes.push_back(shape);
             } else {
-              ++(*refused)[ReasonOf(legal)];
+              refused->Add(kMeshes, legal);
             }
           }
         }

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,6 +12,7 @@
 #include "parallel/planner/model_cost.h"
 #include "parallel/planner/policy.h"
 #include "parallel/planner/price.h"
+#include "parallel/planner/refusals.h"
 
 namespace cohort::parallel::planner {
 
@@ -39,8 +39,7 @@ struct MeshRanking {
   int64_t priced = 0;  // plans: shapes with a sharding, a schedule, a micro-batch size, recomputation or not
   // Legal shapes that were not priced because computing alone takes them longer than the best ones found take in all.
   int64_t bounded = 0;
-  // Shapes and plans that were refused, by reason.
-  std::map<std::string, int64_t> refused;
+  Refusals refused;
 
   // How wrong these seconds may be, relatively, and from how many measured steps that is known; 0: it is assumed.
   double error = 0;
@@ -61,8 +60,8 @@ absl::StatusOr<MeshRanking> RankMeshes(const ModelCost& model, const Work& work,
                                        const Choices& choices = {}, size_t keep = policy::kKeptPlans);
 
 // Every shape whose axes divide the ranks and the model, the slowest axis varying slowest; others are counted in
-// `refused` by reason.
+// `refused`.
 std::vector<MeshShape> LegalShapes(const ModelCost& model, const MeshPricer& pricer, const Choices& choices,
-                                   std::map<std::string, int64_t>* refused);
+                                   Refusals* refused);
 
 }  // namespace cohort::parallel::planner

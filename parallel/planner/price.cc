@@ -65,10 +65,6 @@ absl::Status MeshPricer::Check(const MeshPlan& plan) const {
   if (shape.pipeline * plan.chunks > model_.blocks()) {
     return Illegal("more stages than blocks: ", shape.pipeline * plan.chunks, " of ", model_.blocks());
   }
-  if (shape.pipeline > 1 && config.tie_word_embeddings) {
-    return Illegal("tied embeddings need the first and the last layers in one stage: pipeline ",
-                   shape.pipeline);
-  }
   if (shape.tensor * shape.context > 1 && config.num_experts > 0 && config.router.capacity_factor > 0) {
     return Illegal("a capacity of experts, which is of whole sequences: context ", shape.context, ", tensor ",
                    shape.tensor);
@@ -190,6 +186,14 @@ MeshPrice MeshPricer::PriceResolved(const MeshPlan& plan, const Resolved& resolv
     for (int i = 0; i < kNumLayers; ++i) {
       time.publish += load.layers[i] * resolved.layers[i].publish;
       time.optimizer += load.layers[i] * resolved.layers[i].update;
+    }
+    if (pipeline > 1 && model_.config().tie_word_embeddings && !IsV(plan) &&
+        load.layers[static_cast<int>(Layer::kEmbedding)] + load.layers[static_cast<int>(Layer::kHead)] > 0) {
+      // Once a step, the gradients of both copies: from the first stage's ranks to the last one's and back.
+      const auto elements = static_cast<double>(model_.layer(Layer::kEmbedding).parameters.tensor);
+      time.reductions +=
+          links_.Seconds(comm::Operation::kAllReduce, {2, (pipeline - 1) * resolved.stage},
+                         elements / plan.shape.tensor / resolved.tensor.optimizer * kStateBytes);
     }
     if (pipeline > 1) {
       // Filling and draining. 1F1B: every other rank's slot once. Interleaved: one of its chunks

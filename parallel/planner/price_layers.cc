@@ -11,7 +11,6 @@ namespace {
 
 using comm::Operation;
 
-constexpr double kStateBytes = 4;
 // AdamW reads gradient, master and both moments, and writes the last three.
 constexpr double kUpdateMoves = 7;
 
@@ -71,6 +70,7 @@ MeshPricer::LayerCosts MeshPricer::TimesOf(Layer layer, const MeshPlan& plan, co
   const MeshShape& shape = plan.shape;
   const runtime::ModelConfig& config = model_.config();
   const LayerCost& cost = model_.layer(layer);
+  const ParameterCount parameters = model_.ParametersOf(layer, shape.pipeline > 1);
   const double tokens = resolved.mean_tokens, rows = tokens / shape.tensor;
   const double compute_bytes = work_.compute_bytes;
   const double stream = tokens * static_cast<double>(config.hidden_size) * compute_bytes;
@@ -126,10 +126,9 @@ MeshPricer::LayerCosts MeshPricer::TimesOf(Layer layer, const MeshPlan& plan, co
     double elements;
     const Splits& splits;
     int stride;
-  } placements[] = {
-      {static_cast<double>(cost.parameters.replicated), resolved.replicated, 1},
-      {static_cast<double>(cost.parameters.tensor) / shape.tensor, resolved.tensor, shape.tensor},
-      {static_cast<double>(cost.parameters.expert) / shape.expert, resolved.expert, shape.expert}};
+  } placements[] = {{static_cast<double>(parameters.replicated), resolved.replicated, 1},
+                    {static_cast<double>(parameters.tensor) / shape.tensor, resolved.tensor, shape.tensor},
+                    {static_cast<double>(parameters.expert) / shape.expert, resolved.expert, shape.expert}};
   for (const auto& [elements, splits, stride] : placements) {
     const double gathered = elements * OnWire(plan.sharding.gather_codec, compute_bytes);
     const double reduced = elements * OnWire(plan.sharding.reduce_codec, kStateBytes);

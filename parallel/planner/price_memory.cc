@@ -6,8 +6,6 @@
 namespace cohort::parallel::planner {
 namespace {
 
-constexpr double kStateBytes = 4;
-
 // Micro-batches of a whole rank's layers that `rank` keeps at most.
 double InFlight(const MeshPlan& plan, int rank, int micro_batches) {
   const int ranks = plan.shape.pipeline;
@@ -43,7 +41,7 @@ StepMemory MeshPricer::MemoryOf(const RankLoad& load, const MeshPlan& plan, cons
     const int number = load.layers[i];
     if (number == 0) continue;
     const Layer layer = static_cast<Layer>(i);
-    const ParameterCount& count = model_.layer(layer).parameters;
+    const ParameterCount count = model_.ParametersOf(layer, plan.shape.pipeline > 1);
     const struct {
       double elements;
       const Splits& splits;

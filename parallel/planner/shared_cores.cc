@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "comm/check.h"
+#include "parallel/pipeline/costs.h"
 #include "parallel/pipeline/walk.h"
 
 namespace cohort::parallel::planner {
@@ -24,20 +25,6 @@ struct RankState {
 double MessagesOf(const Action& action, const SharedStage& stage) {
   if (action.kind == ActionKind::kForward) return stage.forward_messages;
   return action.kind == ActionKind::kBackwardWeight ? 0 : stage.input_messages;
-}
-
-double ComputingOf(const Action& action, const SharedStage& stage) {
-  switch (action.kind) {
-    case ActionKind::kForward:
-      return stage.forward;
-    case ActionKind::kBackwardInput:
-      return stage.input;
-    case ActionKind::kBackwardWeight:
-      return stage.weight;
-    case ActionKind::kBackward:
-      return stage.input + stage.weight;
-  }
-  COHORT_CHECK(false, "no such action: %d", static_cast<int>(action.kind));
 }
 
 }  // namespace
@@ -74,7 +61,7 @@ double SecondsOnSharedCores(const pipeline::Schedule& schedule, const std::vecto
         }
         own.begun = true;
         own.messages = MessagesOf(action, stages[action.stage]);
-        own.computing = ComputingOf(action, stages[action.stage]);
+        own.computing = pipeline::SecondsOf(action.kind, stages[action.stage]);
       }
       if (own.messages > 0) {
         next = std::min(next, now + own.messages);

@@ -1,6 +1,5 @@
 #include "parallel/reshard/training_layout.h"
 
-#include <algorithm>
 #include <map>
 #include <memory>
 #include <optional>
@@ -14,6 +13,7 @@
 #include "moe/moe_layer.h"
 #include "parallel/pipeline_plan.h"
 #include "parallel/placements.h"
+#include "parallel/sharding/flat_tensors.h"
 #include "parallel/sharding/shard_tree.h"
 #include "runtime/checkpoint/state_plan.h"
 #include "runtime/model/decoder.h"
@@ -23,7 +23,6 @@ namespace cohort::parallel {
 namespace {
 
 using runtime::Decoder;
-using runtime::ParameterBucket;
 using runtime::ParameterGroup;
 using runtime::Piece;
 using runtime::Tensor;
@@ -62,8 +61,12 @@ using Parts = std::vector<std::unique_ptr<Decoder>>;
 class Layouter {
  public:
   Layouter(const runtime::ModelConfig& config, const Arrangement& arrangement, const Mesh& mesh,
-           DataType state)
-      : config_(config), arrangement_(arrangement), mesh_(mesh), state_(state) {}
+           DataType state, bool deterministic)
+      : config_(config),
+        arrangement_(arrangement),
+        mesh_(mesh),
+        state_(state),
+        deterministic_(deterministic) {}
 
   absl::StatusOr<Layout> Run() {
     const MeshShape& shape = mesh_.shape();
@@ -101,7 +104,7 @@ class Layouter {
           .trainable = true,
           .allocate = false,
           .experts = moe::MakeMoeFactory(std::make_shared<moe::ExpertGroup>(expert, shape.expert)),
-          .part = plan_->PartOf(stage),
+          .part = plan_->PartOf(stage, deterministic_),
           .tensor = std::make_shared<TensorPlace>(tensor, shape.tensor)};
       COHORT_ASSIGN_OR_RETURN(auto decoder, Decoder::Create(config_, runtime::CpuDevice(), options));
       at->second.push_back(std::move(decoder));
@@ -109,29 +112,15 @@ class Layouter {
     return &at->second;
   }
 
-  // The buckets of each placement lie one after another in a flat tensor, which is split (ShardedBucket).
   void AddOptimised(ParameterGroup& group, int rank, std::vector<HeldPiece>& pieces) const {
-    const bool apart = arrangement_.sharding.gather_codec || arrangement_.sharding.reduce_codec;
     for (const PlacementRow& row : Placements()) {
       const Splits splits = OfEvery(row.stride(mesh_.shape()), splits_);
       const ShardTree tree(splits);
       const int replica = mesh_.Coordinate(row.axes, rank);
-      std::vector<std::vector<const ParameterBucket*>> flats(2);
-      for (const ParameterBucket& bucket : group.buckets()) {
-        if (bucket.placement == row.placement) flats[apart && !bucket.decay].push_back(&bucket);
-      }
-      for (const auto& flat : flats) {
-        int64_t elements = 0;
-        for (const ParameterBucket* bucket : flat) elements += bucket->size();
-        const ElementRange held = tree.RangeOf(splits.optimizer, replica, elements);
-        int64_t begin = 0;
-        for (const ParameterBucket* bucket : flat) {
-          for (const runtime::Parameter* parameter : bucket->parameters) {
-            const int64_t end = begin + parameter->elements();
-            const int64_t first = std::max(begin, held.begin), last = std::min(end, held.end);
-            if (first < last) AddKinds(parameter->piece().Range(first - begin, last - begin), pieces);
-            begin = end;
-          }
+      for (const FlatTensor& flat : FlatTensorsOf(group, row.placement, arrangement_.sharding)) {
+        const ElementRange held = tree.RangeOf(splits.optimizer, replica, flat.elements());
+        for (const FlatRun& run : RunsIn(flat.parts, held)) {
+          AddKinds(run.parameter->piece().Range(run.first, run.first + run.count), pieces);
         }
       }
     }
@@ -149,6 +138,7 @@ class Layouter {
   const Arrangement& arrangement_;
   const Mesh& mesh_;
   const DataType state_;
+  const bool deterministic_;
   Splits splits_;
   std::optional<PipelinePlan> plan_;
   std::map<std::tuple<int, int, int>, Parts> parts_;
@@ -157,8 +147,8 @@ class Layouter {
 }  // namespace
 
 absl::StatusOr<Layout> TrainingLayout(const runtime::ModelConfig& config, const Arrangement& arrangement,
-                                      const Mesh& mesh, DataType state) {
-  return Layouter(config, arrangement, mesh, state).Run();
+                                      const Mesh& mesh, DataType state, bool deterministic) {
+  return Layouter(config, arrangement, mesh, state, deterministic).Run();
 }
 
 HeldState HeldBy(runtime::Trainable& trainable, const runtime::OptimizerState& optimizer) {

@@ -17,9 +17,10 @@ namespace cohort::parallel {
 // type. Values are not in it: they are the masters, rounded.
 
 // By rank of the mesh. Pure: what each rank of a ParallelModel on this mesh holds, in the order of HeldBy. `state`: the
-// device's state type. INVALID_ARGUMENT where the model or the arrangement do not fit the mesh.
+// device's state type. `deterministic`: as ParallelOptions has it, which tied embeddings depend on. INVALID_ARGUMENT where the model or the arrangement do not fit the mesh.
 absl::StatusOr<Layout> TrainingLayout(const runtime::ModelConfig& config, const Arrangement& arrangement,
-                                      const Mesh& mesh, DataType state = DataType::kF32);
+                                      const Mesh& mesh, DataType state = DataType::kF32,
+                                      bool deterministic = false);
 
 // What this rank's part of a training holds, and where; the memory is the trainable's and the optimizer's.
 struct HeldState {

@@ -45,10 +45,7 @@ class Stopwatch {
 using ItemKey = std::tuple<Item, int, int>;
 ItemKey ItemKeyOf(const Transfer& transfer) { return {transfer.item, transfer.block, transfer.keys}; }
 
-struct SavedTensors final : runtime::AttentionCore::Saved {
-  Tensor q, k, v, y, lse;
-  double scale = 1;
-};
+using SavedTensors = runtime::AttentionCore::SavedTensors;
 
 // One pass of one rank.
 class RingWalk {

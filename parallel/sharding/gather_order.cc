@@ -30,11 +30,15 @@ void GatherOrder::Begin(bool training) {
 GatherOrder::Actions GatherOrder::BeforeForward(int group) {
   Actions actions;
   Need(group, actions);
-  const bool for_the_head = layout_.tied && group == 0 && forward_ == layout_.last_block();
+  const bool for_the_head = group == layout_.tied_group() && forward_ == layout_.last_block();
   if (for_the_head) return actions;
   forward_ = group;
-  if (layout_.tied && group == layout_.last_block()) Need(0, actions);
-  if (group + 1 < layout_.groups) Need(group + 1, actions);
+  if (group < layout_.last_block()) {
+    Need(group + 1, actions);
+  } else if (group == layout_.last_block() && layout_.head) {
+    if (layout_.tied) Need(layout_.tied_group(), actions);
+    Need(layout_.head_group(), actions);
+  }
   return actions;
 }
 
@@ -47,7 +51,7 @@ GatherOrder::Actions GatherOrder::AfterForward(int group) {
 
 GatherOrder::Actions GatherOrder::BeforeBackward(int group) {
   Actions actions;
-  if (group >= layout_.first_block() || layout_.tied) Need(group, actions);
+  if (group >= layout_.first_block() || group == layout_.tied_group()) Need(group, actions);
   if (group > layout_.first_block()) Need(group - 1, actions);
   return actions;
 }
@@ -74,7 +78,7 @@ std::vector<int> GradientOrder::AllBut(size_t latest) {
 std::vector<int> GradientOrder::BeforeForward(int) { return AllBut(1); }
 
 std::vector<int> GradientOrder::BeforeBackward(int group) {
-  const bool head = layout_.head && group == layout_.groups - 1;
+  const bool head = group > layout_.last_block();
   const bool again = !leaving_.empty() && leaving_.back() == group;
   return AllBut(head || again ? 0 : 1);
 }

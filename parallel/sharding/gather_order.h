@@ -11,10 +11,14 @@ namespace cohort::parallel {
 struct GroupLayout {
   int groups;
   bool embedding = true, head = true;  // whether the first, and the last, is that
-  bool tied = false;                   // the embedding serves as the head's matrix
+  bool tied = false;                   // an embedding serves as the head's matrix: the first group, or
+  bool copy = false;                   // a copy of it, which is the last group but the head
 
   int first_block() const { return embedding ? 1 : 0; }
-  int last_block() const { return groups - (head ? 2 : 1); }
+  int last_block() const { return groups - (head ? 2 : 1) - (copy ? 1 : 0); }
+  int head_group() const { return groups - 1; }
+  // The head's matrix, where that is no part of the head's group; -1: it is.
+  int tied_group() const { return !tied ? -1 : copy ? groups - 2 : 0; }
 };
 
 // A group is whole from a little before its use, so that its gather goes on behind the use of the one before, until that

@@ -33,14 +33,22 @@ class HookCounters {
       BeforeForward(group);
       Apply(parameters_.AfterForward(group));
     }
-    const int last = layout_.groups - 1;
-    if (layout_.head) BeforeForward(last);
-    if (layout_.tied) BeforeBackward(0);
-    for (int group = last; group >= 0; --group) {
-      if (group > 0 || !layout_.tied) BeforeBackward(group);
-      Apply(parameters_.AfterBackward(group));
-      gradients_.AfterBackward(group);
+    const int tied = layout_.tied_group();
+    if (layout_.head) {
+      BeforeForward(layout_.head_group());
+      if (layout_.tied) BeforeBackward(tied);
+      BeforeBackward(layout_.head_group());
+      AfterBackward(layout_.head_group());
+      if (layout_.copy) AfterBackward(tied);
     }
+    for (int group = layout_.last_block(); group >= 0; --group) {
+      if (group != tied) BeforeBackward(group);
+      AfterBackward(group);
+    }
+  }
+  void AfterBackward(int group) {
+    Apply(parameters_.AfterBackward(group));
+    gradients_.AfterBackward(group);
   }
   void BeforeForward(int group) {
     Free(gradients_.BeforeForward(group));

@@ -259,11 +259,11 @@ void ShardedBucket::EndGradient() {
   Bind();
 }
 
-std::vector<ShardedBucket::Slice> ShardedBucket::Slices() const {
+std::vector<runtime::OptimizerSlice> ShardedBucket::Slices() const {
   const Splits& splits = group_.splits;
-  const ElementRange held = Held(splits.optimizer);
+  const ElementRange held = optimised();
   const Tensor value = Within(value_, splits.parameters, splits.optimizer);
-  std::vector<Slice> slices;
+  std::vector<runtime::OptimizerSlice> slices;
   int64_t begin = 0;
   for (size_t i = 0; i < parts_.size(); ++i) {
     const int64_t first = std::clamp(held.begin, begin, ends_[i]),
@@ -271,12 +271,11 @@ std::vector<ShardedBucket::Slice> ShardedBucket::Slices() const {
     // Of an empty slice any place will do.
     const int64_t at = std::clamp(first - held.begin, int64_t{0}, held.size()), size = last - first;
     const auto part = [&](const Tensor& flat) { return flat.Slice(at, at + size); };
-    slices.push_back({.tensors = {.name = {},
-                                  .master = part(master_),
-                                  .grad = part(gradient()),
-                                  .value = own_masters() ? part(value) : Tensor(),
-                                  .decay = parts_[i]->decay},
-                      .of_part = {first - begin, last - begin}});
+    slices.push_back({.name = {},
+                      .master = part(master_),
+                      .grad = part(gradient()),
+                      .value = own_masters() ? part(value) : Tensor(),
+                      .decay = parts_[i]->decay});
     begin = ends_[i];
   }
   return slices;

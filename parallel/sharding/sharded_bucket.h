@@ -25,7 +25,7 @@ namespace cohort::parallel {
 //
 // An optimizer's piece lies within this rank's own piece of the values, so the optimizer writes new values where they
 // belong, and gathers of them work in place. Whole values and whole gradients exist only while they are used, unless
-// they are not split at all. Every call but Slices is made by all ranks of the replica group, in one order. One thread.
+// they are not split at all. Every call but the last two is made by all ranks of the replica group, in one order. One thread.
 class ShardedBucket {
  public:
   // `parts` outlive it and are views of its tensors, undefined while those do not exist. `gather` and
@@ -40,6 +40,8 @@ class ShardedBucket {
   int64_t elements() const { return elements_; }
   const ReplicaGroup& group() const { return group_; }
   const std::vector<runtime::ParameterBucket*>& parts() const { return parts_; }
+  // Of a parameter that counts elsewhere.
+  bool copy() const { return parts_.front()->parameters.front()->copy; }
 
   // Takes the memory of what stays; gradients are zero, values undefined.
   void Allocate();
@@ -80,12 +82,10 @@ class ShardedBucket {
   runtime::Tensor gradient_of_one() const {
     return Within(gradient(), group_.splits.optimizer, group_.splits.replicas);
   }
-  // One for each part, perhaps empty, in their order.
-  struct Slice {
-    runtime::OptimizerSlice tensors;  // without a name
-    ElementRange of_part;             // the elements of the part that it holds
-  };
-  std::vector<Slice> Slices() const;
+  // One for each part, perhaps empty, in their order; without names.
+  std::vector<runtime::OptimizerSlice> Slices() const;
+  // The elements that they hold.
+  ElementRange optimised() const { return Held(group_.splits.optimizer); }
 
  private:
   ElementRange Held(int level) const { return group_.tree.RangeOf(level, group_.rank, elements_); }

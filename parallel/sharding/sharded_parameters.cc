@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "comm/check.h"
+#include "parallel/sharding/flat_tensors.h"
 #include "runtime/metrics/chrome_trace.h"
 #include "runtime/ops/ops.h"
 
@@ -57,11 +58,11 @@ absl::StatusOr<std::unique_ptr<ShardedParameters>> ShardedParameters::Create(run
 ShardedParameters::ShardedParameters(runtime::Decoder& decoder, const Sharding& sharding)
     : decoder_(decoder),
       sharding_(sharding),
-      layout_{
-          .groups = static_cast<int>(decoder.groups().size()),
-          .embedding = decoder.part().embedding,
-          .head = decoder.part().head,
-          .tied = decoder.config().tie_word_embeddings && decoder.part().embedding && decoder.part().head},
+      layout_{.groups = static_cast<int>(decoder.groups().size()),
+              .embedding = decoder.part().embedding,
+              .head = decoder.part().head,
+              .tied = decoder.config().tie_word_embeddings && decoder.part().head,
+              .copy = decoder.part().head_copy},
       order_(layout_),
       gradients_(layout_) {}
 
@@ -80,18 +81,11 @@ void ShardedParameters::MakeBuckets() {
     for (size_t p = 0; p < replicas_.size(); ++p) {
       const auto& replicas = replicas_[p];
       const LeafOrder* order = orders_.empty() ? nullptr : orders_[p].get();
-      // Norms and the like travel with the matrices, or, where these are encoded, apart from them.
-      const bool apart = sharding_.gather_codec || sharding_.reduce_codec;
-      std::vector<std::vector<ParameterBucket*>> travel(2);
-      for (ParameterBucket& part : group.buckets()) {
-        if (part.placement == replicas->row->placement) travel[apart && !part.decay].push_back(&part);
-      }
-      for (size_t i = 0; i < travel.size(); ++i) {
-        if (travel[i].empty()) continue;
-        buckets_.back().push_back(
-            std::make_unique<ShardedBucket>(*replicas, travel[i], decoder_.device(), decoder_.compute(),
-                                            memory_, i == 0 ? sharding_.gather_codec : std::nullopt,
-                                            i == 0 ? sharding_.reduce_codec : std::nullopt, ++number, order));
+      for (FlatTensor& flat : FlatTensorsOf(group, replicas->row->placement, sharding_)) {
+        buckets_.back().push_back(std::make_unique<ShardedBucket>(
+            *replicas, std::move(flat.parts), decoder_.device(), decoder_.compute(), memory_,
+            flat.encoded ? sharding_.gather_codec : std::nullopt,
+            flat.encoded ? sharding_.reduce_codec : std::nullopt, ++number, order));
         if (order != nullptr) tree_elements += MostNodes(*order) * buckets_.back().back()->elements();
         sizes.back().push_back({buckets_.back().back()->elements(), replicas->splits, replicas->rank});
       }
@@ -109,25 +103,18 @@ void ShardedParameters::MakeBuckets() {
 void ShardedParameters::ListSlices() {
   for (size_t g = 0; g < buckets_.size(); ++g) {
     for (const auto& bucket : buckets_[g]) {
-      std::vector<ShardedBucket::Slice> slices = bucket->Slices();
+      std::vector<runtime::OptimizerSlice> slices = bucket->Slices();
+      for (const FlatRun& run : RunsIn(bucket->parts(), bucket->optimised())) {
+        runs_.push_back({.parameter = run.parameter,
+                         .slice = static_cast<int>(slices_.size() + run.part),
+                         .offset = run.offset,
+                         .first = run.first,
+                         .count = run.count});
+      }
       for (size_t i = 0; i < slices.size(); ++i) {
-        const ElementRange held = slices[i].of_part;
-        int64_t begin = 0;
-        for (runtime::Parameter* parameter : bucket->parts()[i]->parameters) {
-          const int64_t end = begin + parameter->elements();
-          const int64_t first = std::max(begin, held.begin), last = std::min(end, held.end);
-          if (first < last) {
-            runs_.push_back({.parameter = parameter,
-                             .slice = static_cast<int>(slices_.size()),
-                             .offset = first - held.begin,
-                             .first = first - begin,
-                             .count = last - first});
-          }
-          begin = end;
-        }
-        slices[i].tensors.name = absl::StrCat(decoder_.groups()[g].name(), "/", bucket->group().row->name,
-                                              "/", slices[i].tensors.decay ? "decay" : "no_decay");
-        slices_.push_back(std::move(slices[i].tensors));
+        slices[i].name = absl::StrCat(decoder_.groups()[g].name(), "/", bucket->group().row->name, "/",
+                                      slices[i].decay ? "decay" : "no_decay");
+        slices_.push_back(std::move(slices[i]));
       }
     }
   }
@@ -301,17 +288,25 @@ void ShardedParameters::StartPublish() {
   }
 }
 
+runtime::Tensor ShardedParameters::EmbeddingGradient(bool copy) const {
+  if (copy ? !layout_.copy : !layout_.embedding) return {};
+  return buckets_[static_cast<size_t>(copy ? layout_.tied_group() : 0)].front()->gradient();
+}
+
 void ShardedParameters::AddSquares(const runtime::Tensor& squares) const {
   for (const auto& group : buckets_) {
     for (const auto& bucket : group) {
-      if (bucket->group().copy() == 0) decoder_.device().ops().SumSquares(bucket->gradient(), squares);
+      if (bucket->group().copy() == 0 && !bucket->copy())
+        decoder_.device().ops().SumSquares(bucket->gradient(), squares);
     }
   }
 }
 
 void ShardedParameters::AddSquares(runtime::ExactSquares& squares) const {
   for (const auto& group : buckets_) {
-    for (const auto& bucket : group) squares.Add(bucket->gradient_of_one());
+    for (const auto& bucket : group) {
+      if (!bucket->copy()) squares.Add(bucket->gradient_of_one());
+    }
   }
 }
 

@@ -69,7 +69,11 @@ class ShardedParameters {
   // all ranks.
   const std::vector<runtime::OptimizerSlice>& slices() const { return slices_; }
   const std::vector<OwnedRun>& runs() const { return runs_; }
-  // Adds the squares of the gradients that this rank counts: each element counts on one rank of the stage's.
+  // This rank's piece of the gradient of the embedding, or of the head's copy of it; complete after Finish. Undefined
+  // where there is none.
+  runtime::Tensor EmbeddingGradient(bool copy) const;
+  // Adds the squares of the gradients that this rank counts: each element counts on one rank of the stage's, and not in
+  // a copy of the embedding.
   // squares kF64 [1].
   void AddSquares(const runtime::Tensor& squares) const;
   // The same without rounding, and each element on another rank: the sum does not depend on who has which.

@@ -20,10 +20,16 @@ struct Handover {
   Tensor dk, dv;  // backward: what the second batch's queries add to their gradients, state
 };
 
-struct SavedAttention final : AttentionCore::Saved {
-  Tensor q, k, v, y, lse;
-  double scale = 1;
-};
+// With room for what attention makes.
+std::unique_ptr<AttentionCore::SavedTensors> Prepare(const Tensor& q, const Tensor& k, const Tensor& v,
+                                                     double scale) {
+  Device& device = q.device();
+  auto tensors = std::make_unique<AttentionCore::SavedTensors>();
+  tensors->q = q, tensors->k = k, tensors->v = v, tensors->scale = scale;
+  tensors->y = Tensor::Empty(device, q.shape(), q.dtype());
+  tensors->lse = Tensor::Empty(device, {q.dim(1), q.dim(0)}, device.state_dtype());
+  return tensors;
+}
 
 class FirstAttention final : public AttentionCore {
  public:
@@ -33,23 +39,18 @@ class FirstAttention final : public AttentionCore {
 
   absl::StatusOr<Tensor> Forward(const Tensor& q, const Tensor& k, const Tensor& v, double scale,
                                  std::unique_ptr<Saved>* saved) override {
-    Device& device = q.device();
-    const Tensor y = Tensor::Empty(device, q.shape(), q.dtype());
-    const Tensor lse = Tensor::Empty(device, {q.dim(1), q.dim(0)}, device.state_dtype());
-    device.ops().Attention(q, k, v, offsets_, scale, y, lse);
+    auto kept = Prepare(q, k, v, scale);
+    const Tensor y = kept->y;
+    q.device().ops().Attention(q, k, v, offsets_, scale, y, kept->lse);
     handover_->k = k.Slice(begin_, k.dim(0));
     handover_->v = v.Slice(begin_, v.dim(0));
-    if (saved != nullptr) {
-      auto kept = std::make_unique<SavedAttention>();
-      kept->q = q, kept->k = k, kept->v = v, kept->y = y, kept->lse = lse, kept->scale = scale;
-      *saved = std::move(kept);
-    }
+    if (saved != nullptr) *saved = std::move(kept);
     return y;
   }
 
   absl::Status Backward(const Tensor& dy, Saved& saved, const Tensor& dq, const Tensor& dk,
                         const Tensor& dv) override {
-    const auto& kept = static_cast<const SavedAttention&>(saved);
+    const auto& kept = static_cast<const SavedTensors&>(saved);
     runtime::Ops& ops = dy.device().ops();
     ops.AttentionGrad(dy, kept.q, kept.k, kept.v, kept.y, kept.lse, offsets_, kept.scale, dq, dk, dv);
     COHORT_CHECK(handover_->dk.defined(),
@@ -94,21 +95,17 @@ class SecondAttention final : public AttentionCore {
     };
     const Tensor keys = join(std::exchange(handover_->k, {}), k);
     const Tensor values = join(std::exchange(handover_->v, {}), v);
-    const Tensor y = Tensor::Empty(device, q.shape(), q.dtype());
-    const Tensor lse = Tensor::Empty(device, {q.dim(1), q.dim(0)}, device.state_dtype());
+    auto kept = Prepare(q, keys, values, scale);
+    const Tensor y = kept->y;
     device.ops().AttentionPart(q, keys, values, offsets_, key_offsets_, positions_, key_positions_, scale, y,
-                               lse);
-    if (saved != nullptr) {
-      auto kept = std::make_unique<SavedAttention>();
-      kept->q = q, kept->k = keys, kept->v = values, kept->y = y, kept->lse = lse, kept->scale = scale;
-      *saved = std::move(kept);
-    }
+                               kept->lse);
+    if (saved != nullptr) *saved = std::move(kept);
     return y;
   }
 
   absl::Status Backward(const Tensor& dy, Saved& saved, const Tensor& dq, const Tensor& dk,
                         const Tensor& dv) override {
-    const auto& kept = static_cast<const SavedAttention&>(saved);
+    const auto& kept = static_cast<const SavedTensors&>(saved);
     Device& device = dy.device();
     runtime::Ops& ops = device.ops();
     const auto zeros = [&](const Tensor& like) {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <string>
-#include <unordered_map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,98 +10,19 @@
 #include "absl/strings/str_join.h"
 #include "absl/types/span.h"
 #include "comm/check.h"
-#include "runtime/metrics/chrome_trace.h"
-#include "runtime/model/block.h"
+#include "runtime/model/decoder_impl.h"
 #include "runtime/model/families.h"
-#include "runtime/model/loss_head.h"
 #include "runtime/model/rope_table.h"
 
 namespace cohort::runtime {
-namespace {
-
-using Hook = std::function<absl::Status(int group)>;
-
-absl::Status Call(const Hook& hook, int group) { return hook ? hook(group) : absl::OkStatus(); }
-
-class DecoderImpl final : public Decoder {
- public:
-  DecoderImpl(ModelConfig config, Device& device, DecoderOptions options)
-      : config_(std::move(config)), device_(device), options_(std::move(options)) {}
-
-  absl::Status Build();
-
-  const ModelConfig& config() const override { return config_; }
-  Device& device() const override { return device_; }
-  DataType compute() const override { return options_.compute; }
-  const DecoderPart& part() const override { return options_.part; }
-  std::vector<ParameterGroup>& groups() override { return groups_; }
-  Parameter* Find(const std::string& name) override;
-  void Initialize(uint64_t seed) override;
-  void SetHooks(ParameterHooks hooks) override { hooks_ = std::move(hooks); }
-
-  absl::StatusOr<LossSums> ForwardBackward(const TokenBatch& batch, const LossScale& scale) override;
-  absl::StatusOr<LossSums> Evaluate(const TokenBatch& batch) override;
-  absl::StatusOr<Tensor> Forward(const TokenBatch& batch, const LossScale& scale, const Tensor& x,
-                                 std::unique_ptr<Saved>* saved, LossSums* sums) override;
-  absl::StatusOr<Tensor> Backward(const Tensor& dy, Saved& saved) override;
-  absl::StatusOr<Tensor> BackwardInput(const Tensor& dy, Saved& saved) override;
-  absl::Status BackwardWeight(Saved& saved) override;
-  absl::StatusOr<Tensor> Logits(const TokenBatch& batch) override;
-  absl::StatusOr<Tensor> ForwardPaged(const PagedBatch& batch, KvCache& cache) override;
-  KvCache MakeCache(int64_t pages, int64_t page_size) override;
-  void UpdateBalance(const std::vector<std::vector<int64_t>>& load) override;
-
- private:
-  struct PartSaved final : Saved {
-    TokenBatch batch;
-    StreamRows rows;
-    LossScale scale;
-    std::vector<Block::Saved> blocks;
-    std::vector<HalfGradient> gradient;  // of the last block's output, where the head is here
-  };
-
-  // Group of the i-th block here; the embedding's is 0 and the head's the last.
-  int BlockGroup(size_t block) const { return static_cast<int>(block) + (options_.part.embedding ? 1 : 0); }
-  int HeadGroup() const { return static_cast<int>(groups_.size()) - 1; }
-  TensorGroup& tensor() const { return options_.tensor == nullptr ? WholeTensors() : *options_.tensor; }
-
-  absl::Status CheckMemory() const;
-  absl::Status CheckBatch(const TokenBatch& batch) const;
-  // kI32 [T]: rows of this part's embedding; -1 for words of other parts.
-  Tensor EmbeddingRows(const Tensor& tokens) const;
-  // This rank's rows of tokens [T].
-  absl::StatusOr<RowsInFlight> Embed(const Tensor& tokens);
-  absl::Status EmbeddingBackward(const std::vector<HalfGradient>& gradient, const StreamRows& rows);
-  // The embedding or x, and all blocks; saved null: nothing is kept. The stream has arrived.
-  absl::StatusOr<std::vector<HalfStream>> ForwardBlocks(const TokenBatch& batch, const StreamRows& rows,
-                                                        const LossScale& scale, const Tensor& x,
-                                                        PartSaved* saved, LossSums* sums);
-  absl::StatusOr<Tensor> BackwardBlocks(const Tensor& dy, PartSaved& saved, bool weights);
-  // Calls `hook` of every group that the head uses: its own, and the embedding's where tied.
-  absl::Status HeadUses(const Hook& hook);
-  template <typename Use>
-  absl::Status WithHead(Use use);
-
-  ModelConfig config_;
-  Device& device_;
-  DecoderOptions options_;
-  ParameterHooks hooks_;
-  std::vector<ParameterGroup> groups_;
-  std::unordered_map<std::string, Parameter*> by_name_;
-  Parameter* embedding_ = nullptr;
-  std::vector<std::unique_ptr<Block>> blocks_;
-  std::unique_ptr<LossHead> head_;
-};
 
 absl::Status DecoderImpl::Build() {
   DecoderPart& part = options_.part;
   if (part.last_block < 0) part.last_block = static_cast<int>(config_.num_hidden_layers);
-  groups_.reserve(static_cast<size_t>(part.last_block - part.first_block) + 2);
+  groups_.reserve(static_cast<size_t>(part.last_block - part.first_block) + 3);
   if (part.embedding) {
-    groups_.emplace_back("embedding");
-    embedding_ = groups_.back().Add("model.embed_tokens.weight", {config_.vocab_size, config_.hidden_size},
-                                    Init::kNormal, InitStddev(config_), true, PlacementIn(tensor()),
-                                    SplitOver(tensor(), 0));
+    embedding_ = AddEmbedding("embedding");
+    if (config_.tie_word_embeddings) head_matrix_ = embedding_;
   }
   const Tensor rope = MakeRopeTable(config_, device_);
   for (int layer = part.first_block; layer < part.last_block; ++layer) {
@@ -112,10 +32,12 @@ absl::Status DecoderImpl::Build() {
     blocks_.push_back(std::move(block));
   }
   if (part.head) {
+    if (part.head_copy) {
+      head_matrix_ = AddEmbedding("embedding of the head");
+      head_matrix_->copy = true;
+    }
     groups_.emplace_back("head");
-    head_ = std::make_unique<LossHead>(config_, options_.compute,
-                                       config_.tie_word_embeddings ? embedding_ : nullptr, tensor(),
-                                       groups_.back());
+    head_ = std::make_unique<LossHead>(config_, options_.compute, head_matrix_, tensor(), groups_.back());
   }
   if (options_.allocate) COHORT_RETURN_IF_ERROR(CheckMemory());
   for (ParameterGroup& group : groups_) {
@@ -126,10 +48,17 @@ absl::Status DecoderImpl::Build() {
     }
     for (const auto& parameter : group.parameters()) {
       const bool fresh = by_name_.emplace(parameter->name, parameter.get()).second;
-      COHORT_CHECK(fresh, "two parameters are called %s", parameter->name.c_str());
+      COHORT_CHECK(fresh || parameter->copy, "two parameters are called %s", parameter->name.c_str());
     }
   }
   return absl::OkStatus();
+}
+
+Parameter* DecoderImpl::AddEmbedding(const char* group) {
+  groups_.emplace_back(group);
+  return groups_.back().Add("model.embed_tokens.weight", {config_.vocab_size, config_.hidden_size},
+                            Init::kNormal, InitStddev(config_), true, PlacementIn(tensor()),
+                            SplitOver(tensor(), 0));
 }
 
 absl::Status DecoderImpl::CheckMemory() const {
@@ -180,242 +109,6 @@ absl::Status DecoderImpl::CheckBatch(const TokenBatch& batch) const {
   return check("position", batch.positions, 0, config_.max_position_embeddings, "max_position_embeddings");
 }
 
-Tensor DecoderImpl::EmbeddingRows(const Tensor& tokens) const {
-  if (tensor().size() == 1) return tokens;
-  const RowRange here = RowsOf(config_.vocab_size, tensor().rank(), tensor().size());
-  std::vector<int32_t> rows;
-  for (const double token : ToHost(tokens)) {
-    const auto word = static_cast<int64_t>(token);
-    rows.push_back(word >= here.begin && word < here.end ? static_cast<int32_t>(word - here.begin) : -1);
-  }
-  return Tensor::FromHost(device_, tokens.shape(), absl::MakeConstSpan(rows));
-}
-
-absl::StatusOr<RowsInFlight> DecoderImpl::Embed(const Tensor& tokens) {
-  const Tensor found = Tensor::Empty(device_, {tokens.size(), config_.hidden_size}, options_.compute);
-  device_.ops().GatherRows(embedding_->value, EmbeddingRows(tokens), found);
-  return tensor().StartReduceScatterRows(found);
-}
-
-absl::Status DecoderImpl::EmbeddingBackward(const std::vector<HalfGradient>& gradient,
-                                            const StreamRows& rows) {
-  if (!config_.tie_word_embeddings) COHORT_RETURN_IF_ERROR(Call(hooks_.before_backward, 0));
-  for (size_t h = 0; h < gradient.size(); ++h) {
-    const Tensor& tokens = rows.halves[h].batch.tokens;
-    COHORT_ASSIGN_OR_RETURN(const Tensor all, tensor().GatherRows(gradient[h].rows, tokens.size()));
-    device_.ops().EmbeddingGrad(all, EmbeddingRows(tokens), embedding_->grad);
-  }
-  return Call(hooks_.after_backward, 0);
-}
-
-absl::Status DecoderImpl::HeadUses(const Hook& hook) {
-  if (config_.tie_word_embeddings) COHORT_RETURN_IF_ERROR(Call(hook, 0));
-  return Call(hook, HeadGroup());
-}
-
-template <typename Use>
-absl::Status DecoderImpl::WithHead(Use use) {
-  COHORT_RETURN_IF_ERROR(HeadUses(hooks_.before_forward));
-  COHORT_RETURN_IF_ERROR(use());
-  return HeadUses(hooks_.after_forward);
-}
-
-absl::StatusOr<std::vector<HalfStream>> DecoderImpl::ForwardBlocks(const TokenBatch& batch,
-                                                                   const StreamRows& rows,
-                                                                   const LossScale& scale, const Tensor& x,
-                                                                   PartSaved* saved, LossSums* sums) {
-  COHORT_RETURN_IF_ERROR(CheckBatch(batch));
-  std::vector<HalfStream> stream;
-  if (options_.part.embedding) {
-    COHORT_RETURN_IF_ERROR(Call(hooks_.before_forward, 0));
-    std::vector<RowsInFlight> found;
-    for (const StreamRows::Half& half : rows.halves) {
-      COHORT_ASSIGN_OR_RETURN(RowsInFlight embedded, Embed(half.batch.tokens));
-      found.push_back(std::move(embedded));
-    }
-    for (size_t h = 0; h < found.size(); ++h) {
-      COHORT_ASSIGN_OR_RETURN(const Tensor base, found[h].Arrive());
-      stream.emplace_back(base, rows.halves[h].batch.num_tokens());
-    }
-    COHORT_RETURN_IF_ERROR(Call(hooks_.after_forward, 0));
-  } else {
-    COHORT_CHECK(x.dim(0) == rows.halves.back().local.end, "%s comes in for %d rows", x.DebugString().c_str(),
-                 static_cast<int>(rows.halves.back().local.end));
-    for (const StreamRows::Half& half : rows.halves) {
-      stream.emplace_back(x.Slice(half.local.begin, half.local.end), half.batch.num_tokens());
-    }
-  }
-  if (saved != nullptr) saved->blocks.resize(blocks_.size());
-  Block::Saved nothing;
-  const Block::Keep keep = saved == nullptr     ? Block::Keep::kNothing
-                           : options_.recompute ? Block::Keep::kInput
-                                                : Block::Keep::kAll;
-  for (size_t i = 0; i < blocks_.size(); ++i) {
-    const TraceScope trace("block forward");
-    COHORT_RETURN_IF_ERROR(Call(hooks_.before_forward, BlockGroup(i)));
-    COHORT_RETURN_IF_ERROR(blocks_[i]->Forward(stream, batch, rows, scale, keep,
-                                               saved == nullptr ? nothing : saved->blocks[i], sums));
-    COHORT_RETURN_IF_ERROR(Call(hooks_.after_forward, BlockGroup(i)));
-  }
-  for (HalfStream& half : stream) half.Send(tensor());
-  for (HalfStream& half : stream) COHORT_RETURN_IF_ERROR(half.Arrive(tensor()));
-  return stream;
-}
-
-absl::StatusOr<Tensor> DecoderImpl::Forward(const TokenBatch& batch, const LossScale& scale, const Tensor& x,
-                                            std::unique_ptr<Saved>* saved, LossSums* sums) {
-  COHORT_CHECK(saved == nullptr || options_.trainable, "a model made for inference is asked for gradients");
-  std::unique_ptr<PartSaved> kept = saved == nullptr ? nullptr : std::make_unique<PartSaved>();
-  const StreamRows rows = RowsOfBatch(batch, tensor());
-  COHORT_ASSIGN_OR_RETURN(std::vector<HalfStream> stream,
-                          ForwardBlocks(batch, rows, scale, x, kept.get(), sums));
-  Tensor y;
-  if (!options_.part.head) {
-    std::vector<Tensor> halves;
-    for (HalfStream& half : stream) {
-      const Tensor &base = half.stream.base, &delta = half.stream.delta;
-      if (delta.defined()) device_.ops().Add(delta, base, delta);
-      halves.push_back(delta.defined() ? delta : base);
-    }
-    y = Join(halves);
-  } else if (kept != nullptr) {
-    COHORT_RETURN_IF_ERROR(Call(hooks_.before_forward, HeadGroup()));
-    COHORT_RETURN_IF_ERROR(HeadUses(hooks_.before_backward));
-    const TraceScope trace("head");
-    for (size_t h = 0; h < stream.size(); ++h) {
-      COHORT_ASSIGN_OR_RETURN(const Tensor gradient,
-                              head_->ForwardBackward(std::exchange(stream[h].stream, {}),
-                                                     rows.halves[h].batch.targets, 1 / scale.tokens, *sums));
-      kept->gradient.emplace_back(gradient, stream[h].tokens);
-    }
-    COHORT_RETURN_IF_ERROR(Call(hooks_.after_backward, HeadGroup()));
-  } else {
-    COHORT_RETURN_IF_ERROR(WithHead([&] {
-      absl::Status status;
-      for (size_t h = 0; h < stream.size() && status.ok(); ++h) {
-        status = head_->Evaluate(std::exchange(stream[h].stream, {}), rows.halves[h].batch.targets, *sums);
-      }
-      return status;
-    }));
-  }
-  if (saved != nullptr) {
-    kept->batch = batch, kept->rows = rows, kept->scale = scale;
-    *saved = std::move(kept);
-  }
-  return y;
-}
-
-absl::StatusOr<Tensor> DecoderImpl::BackwardBlocks(const Tensor& dy, PartSaved& saved, bool weights) {
-  std::vector<HalfGradient> gradient = std::exchange(saved.gradient, {});
-  if (!options_.part.head) {
-    for (const StreamRows::Half& half : saved.rows.halves) {
-      gradient.emplace_back(dy.Slice(half.local.begin, half.local.end), half.batch.num_tokens());
-    }
-  }
-  for (size_t i = blocks_.size(); i-- > 0;) {
-    const TraceScope trace(weights ? "block backward" : "block backward input");
-    const Block* before = i > 0 ? blocks_[i - 1].get() : nullptr;
-    Block::Saved& kept = saved.blocks[i];
-    COHORT_RETURN_IF_ERROR(Call(hooks_.before_backward, BlockGroup(i)));
-    if (options_.recompute) {
-      COHORT_RETURN_IF_ERROR(blocks_[i]->Recompute(saved.batch, saved.rows, saved.scale, kept));
-    }
-    COHORT_RETURN_IF_ERROR(weights ? blocks_[i]->Backward(gradient, kept, before)
-                                   : blocks_[i]->BackwardInput(gradient, kept, before));
-    COHORT_RETURN_IF_ERROR(
-        Call(weights ? hooks_.after_backward : hooks_.after_backward_input, BlockGroup(i)));
-  }
-  if (options_.part.embedding) {
-    COHORT_RETURN_IF_ERROR(EmbeddingBackward(gradient, saved.rows));
-    return Tensor();
-  }
-  std::vector<Tensor> halves;
-  for (const HalfGradient& half : gradient) halves.push_back(half.rows);
-  return Join(halves);
-}
-
-absl::StatusOr<Tensor> DecoderImpl::Backward(const Tensor& dy, Saved& saved) {
-  return BackwardBlocks(dy, static_cast<PartSaved&>(saved), /*weights=*/true);
-}
-
-absl::StatusOr<Tensor> DecoderImpl::BackwardInput(const Tensor& dy, Saved& saved) {
-  return BackwardBlocks(dy, static_cast<PartSaved&>(saved), /*weights=*/false);
-}
-
-absl::Status DecoderImpl::BackwardWeight(Saved& saved) {
-  auto& kept = static_cast<PartSaved&>(saved);
-  for (size_t i = blocks_.size(); i-- > 0;) {
-    const TraceScope trace("block backward weight");
-    blocks_[i]->BackwardWeight(kept.blocks[i]);
-    COHORT_RETURN_IF_ERROR(Call(hooks_.after_backward, BlockGroup(i)));
-  }
-  return absl::OkStatus();
-}
-
-absl::StatusOr<LossSums> DecoderImpl::ForwardBackward(const TokenBatch& batch, const LossScale& scale) {
-  LossSums sums;
-  std::unique_ptr<Saved> saved;
-  COHORT_RETURN_IF_ERROR(Forward(batch, scale, Tensor(), &saved, &sums).status());
-  COHORT_RETURN_IF_ERROR(Backward(Tensor(), *saved).status());
-  return sums;
-}
-
-absl::StatusOr<LossSums> DecoderImpl::Evaluate(const TokenBatch& batch) {
-  LossSums sums;
-  COHORT_RETURN_IF_ERROR(Forward(batch, LossScale(), Tensor(), nullptr, &sums).status());
-  return sums;
-}
-
-absl::StatusOr<Tensor> DecoderImpl::Logits(const TokenBatch& batch) {
-  const StreamRows rows = RowsOfBatch(batch, tensor());
-  COHORT_ASSIGN_OR_RETURN(std::vector<HalfStream> stream,
-                          ForwardBlocks(batch, rows, LossScale(), Tensor(), nullptr, nullptr));
-  std::vector<Tensor> halves;
-  COHORT_RETURN_IF_ERROR(WithHead([&] {
-    for (HalfStream& half : stream) halves.push_back(head_->Logits(std::exchange(half.stream, {})));
-    return absl::OkStatus();
-  }));
-  return Join(halves);
-}
-
-absl::StatusOr<Tensor> DecoderImpl::ForwardPaged(const PagedBatch& batch, KvCache& cache) {
-  COHORT_CHECK(cache.blocks.size() == blocks_.size(), "a cache of %zu blocks for a model of %zu",
-               cache.blocks.size(), blocks_.size());
-  Stream stream;
-  COHORT_RETURN_IF_ERROR(Call(hooks_.before_forward, 0));
-  COHORT_ASSIGN_OR_RETURN(RowsInFlight embedded, Embed(batch.tokens));
-  COHORT_ASSIGN_OR_RETURN(stream.base, embedded.Arrive());
-  COHORT_RETURN_IF_ERROR(Call(hooks_.after_forward, 0));
-  for (size_t i = 0; i < blocks_.size(); ++i) {
-    COHORT_RETURN_IF_ERROR(Call(hooks_.before_forward, BlockGroup(i)));
-    COHORT_RETURN_IF_ERROR(blocks_[i]->ForwardPaged(stream, batch, cache.blocks[i]));
-    COHORT_RETURN_IF_ERROR(Call(hooks_.after_forward, BlockGroup(i)));
-  }
-  const auto wanted = [&](const Tensor& rows) {
-    const Tensor picked =
-        Tensor::Empty(device_, {batch.logit_rows.size(), config_.hidden_size}, options_.compute);
-    device_.ops().GatherRows(rows, batch.logit_rows, picked);
-    return picked;
-  };
-  const Stream picked{wanted(stream.base), wanted(stream.delta)};
-  Tensor logits;
-  COHORT_RETURN_IF_ERROR(WithHead([&] {
-    logits = head_->Logits(picked);
-    return absl::OkStatus();
-  }));
-  return logits;
-}
-
-KvCache DecoderImpl::MakeCache(int64_t pages, int64_t page_size) {
-  const Shape shape = {pages, config_.num_key_value_heads / tensor().size(), page_size, config_.head_dim};
-  KvCache cache;
-  for (size_t i = 0; i < blocks_.size(); ++i) {
-    cache.blocks.push_back({.keys = Tensor::Zeros(device_, shape, options_.compute),
-                            .values = Tensor::Zeros(device_, shape, options_.compute)});
-  }
-  return cache;
-}
-
 void DecoderImpl::UpdateBalance(const std::vector<std::vector<int64_t>>& load) {
   size_t row = 0;
   for (const auto& block : blocks_) {
@@ -425,6 +118,8 @@ void DecoderImpl::UpdateBalance(const std::vector<std::vector<int64_t>>& load) {
   }
   COHORT_CHECK(row == load.size(), "expert load of %zu sparse blocks, the model has %zu", load.size(), row);
 }
+
+namespace {
 
 absl::Status CheckOptions(const ModelConfig& config, const Device& device, const DecoderOptions& options) {
   const absl::Span<const DataType> known = device.compute_dtypes();
@@ -439,9 +134,12 @@ absl::Status CheckOptions(const ModelConfig& config, const Device& device, const
   COHORT_CHECK(part.first_block >= 0 && part.first_block <= last && last <= config.num_hidden_layers,
                "blocks %d to %d of a model of %d", part.first_block, static_cast<int>(last),
                static_cast<int>(config.num_hidden_layers));
-  if (config.tie_word_embeddings && (part.embedding != part.head)) {
+  COHORT_CHECK(!part.head_copy || (config.tie_word_embeddings && part.head),
+               "a copy of the embedding for a head that needs none");
+  if (config.tie_word_embeddings && part.head && !part.embedding && !part.head_copy) {
     return absl::InvalidArgumentError(
-        "tied embeddings need the first and the last layers on one rank: no pipeline for this model");
+        "the embeddings are tied, and the head's part has neither the embedding nor a copy of it "
+        "(DecoderPart::head_copy)");
   }
   const int parts = options.tensor == nullptr ? 1 : options.tensor->size();
   if (config.num_attention_heads % parts != 0 || config.num_key_value_heads % parts != 0) {

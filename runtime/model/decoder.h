@@ -20,6 +20,9 @@ struct DecoderPart {
   int first_block = 0;
   int last_block = -1;  // past the last one; -1: the model's last
   bool embedding = true, head = true;
+  // Of tied embeddings: the head's matrix is a copy, in a group of its own before the head's. Needed where the embedding
+  // is elsewhere, possible where it is here. Whoever asks for it adds up the gradients of the two and keeps them alike.
+  bool head_copy = false;
 };
 
 struct DecoderOptions {
@@ -34,7 +37,7 @@ struct DecoderOptions {
   bool allocate = true;
   // Feed-forward of sparse blocks. Required where the config has experts.
   FeedForwardFactory experts = {};
-  // Which layers are here. Tied embeddings need the first and the last.
+  // Which layers are here.
   DecoderPart part = {};
   // The ranks over which matrices and, between them, tokens are divided; null: everything is here. Its size divides the
   // heads and the key/value heads. Inference from a paged cache then gives no logits.
@@ -42,7 +45,8 @@ struct DecoderOptions {
 };
 
 // Called around the use of each parameter group, so that a strategy can gather, prefetch, reduce and free.
-// Group indices are those of Decoder::groups(): the embedding where it is here, the blocks, the head where it is here.
+// Group indices are those of Decoder::groups(): the embedding where it is here, the blocks, the head where it is here,
+// and before that, where it has one, its copy of the embedding.
 // An error ends the call that it came up in and is returned.
 //
 // A forward that is kept: before_forward(g), after_forward(g) for the embedding and each block; then the head, whose
@@ -52,7 +56,8 @@ struct DecoderOptions {
 // BackwardWeight its after_backward(g); the embedding belongs to BackwardInput whole. Tied: the head's use of the
 // embedding begins with before_backward(0), called just before
 // before_backward(head), and group 0 is in use until its after_backward, the last call. Forward only:
-// before_forward(g), after_forward(g) in order, and where tied group 0 once more around the head.
+// before_forward(g), after_forward(g) in order, and where tied group 0 once more around the head. A copy of the embedding
+// is used as group 0 would be by the head, and its after_backward follows the head's.
 struct ParameterHooks {
   std::function<absl::Status(int group)> before_forward;
   std::function<absl::Status(int group)> after_forward;
@@ -64,7 +69,7 @@ struct ParameterHooks {
 };
 
 // Not thread-safe: one thread drives a model. Tied embeddings: one parameter (model.embed_tokens.weight),
-// whose group's after_backward comes last.
+// whose group's after_backward comes last, or two of that name (DecoderPart::head_copy).
 class Decoder {
  public:
   // What a forward keeps for its backward.
@@ -81,9 +86,9 @@ class Decoder {
   virtual Device& device() const = 0;
   virtual DataType compute() const = 0;
   virtual const DecoderPart& part() const = 0;
-  // In forward order: embedding, blocks, final norm and head, what of them is here.
+  // In forward order: embedding, blocks, copy of the embedding, final norm and head, what of them is here.
   virtual std::vector<ParameterGroup>& groups() = 0;
-  // The parameter of this name here, or null (it does not exist, or lives on another rank).
+  // The parameter of this name here, or null (it does not exist, or lives on another rank). Of two the embedding.
   virtual Parameter* Find(const std::string& name) = 0;
   virtual void Initialize(uint64_t seed) = 0;
   virtual void SetHooks(ParameterHooks hooks) = 0;

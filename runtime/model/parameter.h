@@ -44,6 +44,8 @@ struct Parameter {
   // Kept and saved but never optimised (a gate's balancing bias): value and master are one state tensor, no
   // grad.
   bool buffer = false;
+  // Of tied embeddings: the head's own (DecoderPart::head_copy). It is in no norm and no checkpoint; the embedding is.
+  bool copy = false;
 
   int64_t elements() const;
 

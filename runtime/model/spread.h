@@ -82,6 +82,11 @@ class AttentionCore {
    public:
     virtual ~Saved() = default;
   };
+  // What the operations of attention read and made: what most keep.
+  struct SavedTensors : Saved {
+    Tensor q, k, v, y, lse;
+    double scale = 1;
+  };
   virtual ~AttentionCore() = default;
 
   // Causal attention of this rank's queries to all keys of their sequences, wherever those are. q [T, H, C]

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/strip.h"
 #include "parallel/arrangement.h"
 #include "runtime/optim/optimizer.h"
 #include "tests/parallel/training_run.h"
@@ -37,7 +38,8 @@ inline std::vector<Spread> DenseSpreads() {
           Over("tensor 2, zero-1", 4, {.tensor = 2}, "zero-1"),
           Over("pipeline 2 x context 2, zero-2", 4, {.pipeline = 2, .context = 2}, "zero-2"),
           Over("pipeline 2 interleaved x tensor 2", 4, {.pipeline = 2, .tensor = 2}, "ddp", "interleaved", 2),
-          Over("pipeline 2 x shard 2, mics", 4, {.pipeline = 2, .shard = 2}, "mics")};
+          Over("pipeline 2 x shard 2, mics", 4, {.pipeline = 2, .shard = 2}, "mics"),
+          Over("pipeline 2 as a V, zero-1", 4, {.pipeline = 2}, "zero-1", "zb-v", 2)};
 }
 inline std::vector<Spread> SparseSpreads() {
   return {Over("alone", 1, {}, "ddp"),
@@ -49,10 +51,12 @@ inline std::vector<Spread> SparseSpreads() {
           Over("context 2 x expert 2, mics", 4, {.shard = 2, .context = 2, .expert = 2}, "mics")};
 }
 
-inline runtime::ModelConfig ArrangedConfig(const std::string& family) {
-  runtime::ModelConfig config = runtime::TinyConfig(family);
+// `family`: also with "_tied" behind it.
+inline runtime::ModelConfig ArrangedConfig(absl::string_view family) {
+  const bool tied = absl::ConsumeSuffix(&family, "_tied");
+  runtime::ModelConfig config = runtime::TinyConfig(std::string(family));
   config.num_hidden_layers = 4;
-  config.tie_word_embeddings = false;
+  config.tie_word_embeddings = tied;
   config.router.z_loss_coef = config.num_experts > 0 ? 0.001 : 0;
   return config;
 }

@@ -40,10 +40,10 @@ struct ScheduleCase {
   }
 };
 
-runtime::ModelConfig DeepConfig(const std::string& family, int blocks) {
+runtime::ModelConfig DeepConfig(const std::string& family, int blocks, bool tied = false) {
   runtime::ModelConfig config = runtime::TinyConfig(family);
   config.num_hidden_layers = blocks;
-  config.tie_word_embeddings = false;
+  config.tie_word_embeddings = tied;
   config.initializer_range = 0.15;
   config.router.z_loss_coef = 0.001;
   return config;
@@ -88,16 +88,19 @@ struct Numbers {
   double loss = 0, aux_loss = 0, norm = 0, held_out = 0;
 };
 
-absl::StatusOr<Numbers> OneStep(ParallelModel& model, const Places& places, std::vector<float>& gradients) {
+// `copies`: what the head's copies of embeddings have, where they are.
+absl::StatusOr<Numbers> OneStep(ParallelModel& model, const Places& places, std::vector<float>& gradients,
+                                std::vector<float>& copies) {
   model.Initialize(5);
   COHORT_ASSIGN_OR_RETURN(const runtime::StepResult result, model.ComputeGradients(0));
   gradients.assign(places.size, 0);
+  copies.assign(places.size, 0);
   for (ModelPart& part : model.parts()) {
     for (const OwnedRun& run : part.parameters->runs()) {
       const float* grad = part.parameters->slices()[run.slice].grad.data<float>() + run.offset;
-      std::copy(
-          grad, grad + run.count,
-          gradients.begin() + static_cast<int64_t>(places.of.at(run.parameter->name).first) + run.first);
+      std::vector<float>& into = run.parameter->copy ? copies : gradients;
+      std::copy(grad, grad + run.count,
+                into.begin() + static_cast<int64_t>(places.of.at(run.parameter->name).first) + run.first);
     }
   }
   Numbers numbers;
@@ -125,7 +128,8 @@ OneRank Alone(const runtime::ModelConfig& config, const ScheduleCase& c, comm::C
     EXPECT_TRUE(model.ok()) << model.status();
     if (!model.ok()) return one;
     one.places = PlacesOf(**model);
-    const auto numbers = OneStep(**model, one.places, *gradients);
+    std::vector<float> none;
+    const auto numbers = OneStep(**model, one.places, *gradients, none);
     EXPECT_TRUE(numbers.ok()) << numbers.status();
     if (numbers.ok()) one.numbers = *numbers;
   }
@@ -153,10 +157,10 @@ void ExpectOneRanksGradients(int ranks, const runtime::ModelConfig& config,
           const Places& places = one.places;
           const std::vector<float>&want = one.at_once, &same = one.in_micro_batches;
           const Numbers* want_numbers = &one.numbers;
-          std::vector<float> got;
+          std::vector<float> got, got_copies;
           const auto model = Make(config, c, world);
           ASSERT_TRUE(model.ok()) << what << ": " << model.status();
-          const auto numbers = OneStep(**model, places, got);
+          const auto numbers = OneStep(**model, places, got, got_copies);
           ASSERT_TRUE(numbers.ok()) << what << ": " << numbers.status();
           // Every element is held by one rank of a stage, and elsewhere 0.
           std::vector<float> all(places.size);
@@ -167,7 +171,13 @@ void ExpectOneRanksGradients(int ranks, const runtime::ModelConfig& config,
             EXPECT_LT(runtime::RelativeError(Part(all, place), Part(want, place)), kTolerance)
                 << what << ", " << name;
           }
-          if (c.shape.pipeline == ranks && config.num_experts == 0) {
+          if (config.tie_word_embeddings) {  // both have the sum, the same bits of it
+            std::vector<float> copies(places.size);
+            ASSERT_TRUE(
+                world.AllReduce(got_copies.data(), copies.data(), places.size, DataType::kF32).Wait().ok());
+            const auto& place = places.of.at("model.embed_tokens.weight");
+            EXPECT_EQ(Part(copies, place), Part(all, place)) << what;
+          } else if (c.shape.pipeline == ranks && config.num_experts == 0) {
             EXPECT_EQ(all, same) << what << ": the same sums in another order";
           }
           EXPECT_NEAR(numbers->loss, want_numbers->loss, kTolerance * want_numbers->loss) << what;
@@ -230,6 +240,18 @@ TEST(EverySchedule, BesideOtherAxes) {
     }
     ExpectOneRanksGradients(4, DeepConfig(family, 5), cases);
   }
+}
+
+// The embedding in the first stage, a copy of it in the last one: on two ranks or, in a V, on one.
+TEST(EverySchedule, OfTiedEmbeddings) {
+  ExpectOneRanksGradients(2, DeepConfig("llama", 7, /*tied=*/true), EveryRow(2, 7, {3}));
+  ExpectOneRanksGradients(3, DeepConfig("qwen3_moe", 7, /*tied=*/true), EveryRow(3, 7, {4}));
+  std::vector<ScheduleCase> sharded = EveryRow(2, 5, {7});
+  for (ScheduleCase& c : sharded) {
+    c.shape = {.pipeline = 2, .shard = 2};
+    c.sharding = "zero-3";
+  }
+  ExpectOneRanksGradients(4, DeepConfig("llama", 5, /*tied=*/true), sharded);
 }
 
 class ScheduleFile {

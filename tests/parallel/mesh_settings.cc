@@ -204,9 +204,6 @@ std::vector<std::string> ExpectedRefusal(const MeshSetting& setting, const runti
     return {absl::StrCat("parallel.pipeline is ", shape.pipeline), absl::StrCat(stages, " stages"),
             absl::StrCat(config.num_hidden_layers, " blocks")};
   }
-  if (stages > 1 && config.tie_word_embeddings) {
-    return {absl::StrCat("parallel.pipeline is ", shape.pipeline), "tie_word_embeddings"};
-  }
   if (shape.context > 1 && shape.context % HeadParts(setting) != 0) {
     return {"parallel.context_way", absl::StrCat("among ", HeadParts(setting), " ranks"),
             absl::StrCat("parallel.context, which is ", shape.context)};

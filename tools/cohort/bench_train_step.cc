@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "comm/check.h"
 #include "parallel/mesh_communicators.h"
 #include "parallel/parallel_model.h"
@@ -350,7 +351,9 @@ void AddBenchTrainStep(CLI::App& bench, const Selected& selected) {
   }
   app->add_option("--schedule", flags->schedule, "Of a pipeline")
       ->check([](const std::string& name) {
-        return parallel::planner::ChunksOf(name) > 0 ? std::string() : "use 1f1b, interleaved, zb-h1 or zb-v";
+        return parallel::planner::ChunksOf(name) > 0
+                   ? std::string()
+                   : absl::StrCat("use ", absl::StrJoin(parallel::planner::PlannedSchedules(), ", "));
       })
       ->capture_default_str();
   app->add_option("--step-seconds", flags->step_seconds,

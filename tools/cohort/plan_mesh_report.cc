@@ -133,8 +133,8 @@ std::string MeshText(const MeshRanking& ranking, const Cluster& cluster, const W
                           ranking.bounded);
   }
   text += '\n';
-  for (const auto& [reason, number] : ranking.refused) {
-    absl::StrAppendFormat(&text, "refused %d: %s\n", number, reason);
+  for (const parallel::planner::Refusal& row : ranking.refused.rows()) {
+    absl::StrAppend(&text, "refused ", row.DebugString(), "\n");
   }
   absl::StrAppend(&text,
                   "\nin a configuration (or parallel.mesh: auto, which plans for the ranks that run):\n",
@@ -167,8 +167,11 @@ std::string MeshJson(const MeshRanking& ranking, const Cluster& cluster, const W
   json["legal_meshes"] = ranking.meshes;
   json["priced_plans"] = ranking.priced;
   json["bounded_meshes"] = ranking.bounded;
-  json["refused"] = nlohmann::ordered_json::object();
-  for (const auto& [reason, number] : ranking.refused) json["refused"][reason] = number;
+  json["refused"] = nlohmann::ordered_json::array();
+  for (const parallel::planner::Refusal& row : ranking.refused.rows()) {
+    json["refused"].push_back(
+        {{"what", row.what}, {"number", row.number}, {"reason", row.reason}, {"as", row.as}});
+  }
   return json.dump(2) + "\n";
 }
 

@@ -120,24 +120,20 @@ class ListScheduler {
     const StageCosts& costs = stages_[choice.stage];
     const int micro_batch = Next(choice.kind, choice.stage)++;
     schedule_.actions[rank].push_back({choice.kind, choice.stage, micro_batch});
-    double took = 0;
     switch (choice.kind) {
       case ActionKind::kForward:
-        took = costs.forward;
         if (choice.stage == stages_of_[rank].front()) reserved_[rank] += Share(rank);
         break;
       case ActionKind::kBackwardInput:
-        took = costs.input;
         reserved_[rank] -= costs.activations - costs.kept_for_weight;
         break;
       case ActionKind::kBackwardWeight:
-        took = costs.weight;
         reserved_[rank] -= costs.kept_for_weight;
         break;
       case ActionKind::kBackward:
         COHORT_CHECK(false, "the list scheduler has the two gradients apart");
     }
-    const double end = choice.begin + took / SpeedOf(rank);
+    const double end = choice.begin + SecondsOf(choice.kind, costs) / SpeedOf(rank);
     free_[rank] = end;
     if (choice.kind == ActionKind::kBackwardWeight) return;
     const bool gradient = choice.kind == ActionKind::kBackwardInput;

@@ -15,21 +15,24 @@ constexpr char kOneStage[] = "it has one stage a rank; interleaved and the V sch
 constexpr char kInterleaved[] = "with one stage a rank it is 1f1b";
 constexpr char kV[] = "the way goes down the ranks and up again, so each has two stages";
 
+// Not planned: gpipe takes as long as 1f1b and keeps more; dualpipe-v is as zb-v; the automatic ones are made from
+// costs, which takes longer than a plan may.
 constexpr ScheduleGenerator kGenerators[] = {
-    {"gpipe", "all forwards, then all backwards", Placement::kLoop, 1, 0, kAny, false, schedules::GPipe},
+    {"gpipe", "all forwards, then all backwards", Placement::kLoop, 1, 0, kAny, false, false,
+     schedules::GPipe},
     {"1f1b", "a backward as soon as it can be, so that few activations are kept", Placement::kLoop, 1, 1,
-     kOneStage, false, schedules::OneFOneB},
+     kOneStage, false, true, schedules::OneFOneB},
     {"interleaved", "1F1B with several stages a rank: a smaller bubble, more messages", Placement::kLoop, 2,
-     0, kInterleaved, false, schedules::Interleaved},
+     0, kInterleaved, false, true, schedules::Interleaved},
     {"zb-h1", "1F1B with gradients of weights moved into the bubble; at most as many activations",
-     Placement::kLoop, 1, 1, kOneStage, true, schedules::ZeroBubbleH1},
+     Placement::kLoop, 1, 1, kOneStage, true, true, schedules::ZeroBubbleH1},
     {"zb-v", "two stages a rank in a V, gradients of weights in the bubble", Placement::kV, 2, 2, kV, true,
-     schedules::ZeroBubbleV},
+     true, schedules::ZeroBubbleV},
     {"dualpipe-v", "bidirectional: both ends of a V at once, forwards beside backwards", Placement::kV, 2, 2,
-     kV, true, schedules::DualPipeV},
+     kV, true, false, schedules::DualPipeV},
     {"zb-auto", "made from the costs and the limit of activations, by a list scheduler", Placement::kLoop, 1,
-     0, kAny, true, schedules::ZeroBubbleAuto},
-    {"zb-auto-v", "the same on a V", Placement::kV, 2, 2, kV, true, schedules::ZeroBubbleAutoV},
+     0, kAny, true, false, schedules::ZeroBubbleAuto},
+    {"zb-auto-v", "the same on a V", Placement::kV, 2, 2, kV, true, false, schedules::ZeroBubbleAutoV},
 };
 
 }  // namespace

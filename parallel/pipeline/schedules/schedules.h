@@ -28,6 +28,7 @@ struct ScheduleGenerator {
   int max_chunks;          // 0: any
   const char* why_chunks;  // why not fewer or more
   bool split_backward;     // the two gradients are actions of their own
+  bool planned;            // the planner tries it, with min_chunks stages a rank
   absl::StatusOr<Schedule> (*make)(const ScheduleRequest& request);
 };
 

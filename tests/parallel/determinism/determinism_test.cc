@@ -75,6 +75,20 @@ TEST(Determinism, MixtureOfExpertsOverFiftySteps) {
                                          {8, {.shard = 4, .expert = 4}, "paro:IIG"}});
 }
 
+// The two uses of an embedding are summed apart, wherever they are.
+TEST(Determinism, TiedEmbeddings) {
+  BitRun run = Small("qwen3_moe");
+  run.config.tie_word_embeddings = true;
+  run.config.num_hidden_layers = 4;
+  run.steps = 8;
+  ExpectOneTraining(run, {{2, {.pipeline = 2}},
+                          {3, {}, "zero-3"},
+                          {3, {.pipeline = 3}, "ddp", "zb-h1"},
+                          {2, {.pipeline = 2}, "ddp", "zb-v", 2},
+                          {4, {.pipeline = 2, .expert = 2}, "zero-2", "interleaved", 2},
+                          {4, {.pipeline = 2, .shard = 2}, "zero-3"}});
+}
+
 TEST(Determinism, EveryShardingWithoutCodecs) {
   BitRun run = Small("qwen3_moe");
   run.steps = 3;

@@ -89,7 +89,7 @@ pipeline::ScheduleRequest RequestOf(int ranks, int chunks, int micro_batches) {
 }
 
 TEST(SharedCoresTest, IsTheSimulatorWhereEachRankHasACore) {
-  for (const char* name : {"1f1b", "zb-h1", "interleaved", "zb-v"}) {
+  for (const std::string& name : PlannedSchedules()) {
     const int chunks = ChunksOf(name);
     const auto schedule = pipeline::MakeSchedule(name, RequestOf(4, chunks, 8));
     ASSERT_TRUE(schedule.ok()) << schedule.status();

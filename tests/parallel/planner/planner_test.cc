@@ -19,6 +19,7 @@
 namespace cohort::parallel::planner {
 namespace {
 
+using ::testing::AnyOf;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
@@ -176,7 +177,7 @@ TEST(MeshPricerTest, FormulasOfPipelinesAreNearTheSimulator) {
   const ModelCost model(DenseConfig(), 64);
   MeshPricer pricer(model, WorkOf(64, 16),
                     ClusterOf("cohort-topology 1\nhosts 1 ranks 4\ninside_host 1 100\n"));
-  for (const char* schedule : {"1f1b", "interleaved", "zb-h1", "zb-v"}) {
+  for (const std::string& schedule : PlannedSchedules()) {
     const MeshPlan plan = PlanOf(std::string("pipeline=4 schedule=") + schedule);
     ASSERT_TRUE(pricer.Check(plan).ok()) << pricer.Check(plan);
     const auto simulated = pricer.Simulate(plan);
@@ -187,7 +188,7 @@ TEST(MeshPricerTest, FormulasOfPipelinesAreNearTheSimulator) {
 }
 
 TEST(PlannerTest, EveryLegalMeshOfEightRanksIsThere) {
-  std::map<std::string, int64_t> refused;
+  Refusals refused;
   const Cluster cluster = ClusterOf(kTwoHosts);
   // Three factors of two, dealt to five axes.
   const ModelCost dense(DenseConfig(), 64);
@@ -195,7 +196,27 @@ TEST(PlannerTest, EveryLegalMeshOfEightRanksIsThere) {
   // For each pipeline, the rest dealt to four axes, and any power of two of the stage to experts: 1 + 8 + 30 + 80.
   const ModelCost sparse(SparseConfig(), 64);
   EXPECT_EQ(LegalShapes(sparse, MeshPricer(sparse, WorkOf(64, 8), cluster), {}, &refused).size(), 119u);
-  EXPECT_THAT(refused, IsEmpty());
+  EXPECT_THAT(refused.rows(), IsEmpty());
+}
+
+// The head's stage has the embedding too, and both send its gradients to each other.
+TEST(PlannerTest, TiedEmbeddingsArePricedInBothStages) {
+  runtime::ModelConfig config = DenseConfig();
+  const ModelCost apart(config, 64);
+  config.tie_word_embeddings = true;
+  const ModelCost tied(config, 64);
+  const Cluster cluster = ClusterOf(kTwoHosts);
+  const auto price = [&](const ModelCost& model, const char* mesh) {
+    MeshPricer pricer(model, WorkOf(64, 8), cluster);
+    const MeshPlan plan = PlanOf(mesh);
+    EXPECT_TRUE(pricer.Check(plan).ok()) << pricer.Check(plan);
+    return pricer.Price(plan);
+  };
+  EXPECT_LT(price(tied, "").memory.parameters, price(apart, "").memory.parameters);
+  EXPECT_EQ(price(tied, "pipeline=2").memory.parameters, price(apart, "pipeline=2").memory.parameters);
+  EXPECT_GT(price(tied, "pipeline=2").time.reductions, price(apart, "pipeline=2").time.reductions);
+  EXPECT_EQ(price(tied, "pipeline=2 schedule=zb-v").time.reductions,
+            price(apart, "pipeline=2 schedule=zb-v").time.reductions);  // on one rank
 }
 
 TEST(PlannerTest, WhatDoesNotDivideIsRefusedByReason) {
@@ -205,8 +226,13 @@ TEST(PlannerTest, WhatDoesNotDivideIsRefusedByReason) {
   const ModelCost model(config, 64);
   const auto ranking = RankMeshes(model, WorkOf(64, 8), ClusterOf(kTwoHosts));
   ASSERT_TRUE(ranking.ok()) << ranking.status();
-  EXPECT_GT(ranking->refused.at("heads that do not divide"), 0);
-  EXPECT_GT(ranking->refused.at("more stages than blocks"), 0);
+  EXPECT_GT(ranking->refused.NumberOf("heads that do not divide"), 0);
+  EXPECT_GT(ranking->refused.NumberOf("more stages than blocks"), 0);
+  // Each says what was refused, and with which numbers.
+  for (const Refusal& row : ranking->refused.rows()) {
+    EXPECT_THAT(row.what, AnyOf("meshes", "shardings of a mesh", "plans"));
+    EXPECT_FALSE(row.as.empty()) << row.DebugString();
+  }
   for (const PlannedMesh& mesh : ranking->best) {
     EXPECT_LE(mesh.plan.shape.tensor, 2);
     EXPECT_LE(mesh.plan.shape.pipeline * mesh.plan.chunks, 2);

@@ -197,7 +197,7 @@ TEST_P(MoveTrainingTest, SurvivorsGoOn) {
   ExpectSameLosses(moved.Take(), stayed.Take(), kTolerance, "after a loss");
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, MoveTrainingTest, ::testing::Values("llama", "qwen3_moe"),
+INSTANTIATE_TEST_SUITE_P(Models, MoveTrainingTest, ::testing::Values("llama", "llama_tied", "qwen3_moe"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST(PlanMoveTest, WhatOnlyTheLostHadIsNamed) {

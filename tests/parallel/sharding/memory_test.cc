@@ -144,5 +144,38 @@ TEST(GatherOrder, ATiedEmbeddingComesBackForTheHead) {
   EXPECT_THAT(order.AfterForward(2).free, ElementsAre(2));
 }
 
+// The last stage of a pipeline: a block, a copy of the embedding, the head.
+TEST(GatherOrder, ACopyOfTheEmbeddingIsUsedWithTheHead) {
+  const GroupLayout layout = {.groups = 3, .embedding = false, .tied = true, .copy = true};
+  GatherOrder order(layout);
+  order.Begin(true);
+  for (int micro_batch = 0; micro_batch < 2; ++micro_batch) {
+    EXPECT_THAT(order.BeforeForward(0).gather, ElementsAre(0, 1, 2));
+    EXPECT_THAT(order.AfterForward(0).free, IsEmpty());  // its backward comes soon
+    EXPECT_THAT(order.BeforeForward(2).gather, IsEmpty());
+    EXPECT_THAT(order.BeforeBackward(1).gather, IsEmpty());
+    EXPECT_THAT(order.BeforeBackward(2).gather, IsEmpty());
+    EXPECT_THAT(order.AfterBackward(2).free, ElementsAre(2));
+    EXPECT_THAT(order.AfterBackward(1).free, ElementsAre(1));
+    EXPECT_THAT(order.BeforeBackward(0).gather, IsEmpty());
+    EXPECT_THAT(order.AfterBackward(0).free, ElementsAre(0));
+  }
+  order.End();
+  order.Begin(false);
+  EXPECT_THAT(order.BeforeForward(0).gather, ElementsAre(0, 1, 2));
+  EXPECT_THAT(order.AfterForward(0).free, ElementsAre(0));
+  EXPECT_THAT(order.BeforeForward(1).gather, IsEmpty());
+  EXPECT_THAT(order.BeforeForward(2).gather, IsEmpty());
+  EXPECT_THAT(order.AfterForward(1).free, ElementsAre(1));
+  EXPECT_THAT(order.AfterForward(2).free, ElementsAre(2));
+  // The head's gradients and the copy's are made at once; those of the block beside the copy's, on their way.
+  const Splits splits = *Resolve(*ParseSharding("zero-3"), 2, 4);
+  std::vector<std::vector<BucketSize>> groups;
+  for (const int64_t elements : {400, 800, 8}) groups.push_back({{elements, splits, 0}});
+  const StateMemory memory = PlanMemory(groups, layout, 2, 4, false);
+  EXPECT_EQ(memory.gathered, 1208 * 2);
+  EXPECT_EQ(memory.reducing, 1200 * 4);
+}
+
 }  // namespace
 }  // namespace cohort::parallel

@@ -81,10 +81,10 @@ std::vector<Held> Mixed(int rank, int ranks) {
 }
 
 // Trains nothing; its pieces lie in two slices, with gaps that belong to nobody.
-class PieceHolder final : public Trainable {
+class PieceHolder final : public FakeRank {
  public:
   PieceHolder(std::shared_ptr<FakeWorld> world, int rank, std::vector<Held> held, DataType compute)
-      : world_(std::move(world)), rank_(rank) {
+      : FakeRank(std::move(world), rank) {
     int64_t sizes[2] = {3, 0};
     for (const Held& one : held) {
       auto parameter = std::make_unique<Parameter>();
@@ -133,22 +133,8 @@ class PieceHolder final : public Trainable {
     return difference;
   }
 
-  int rank() const override { return rank_; }
-  int world() const override { return world_->size(); }
-  const std::vector<OptimizerSlice>& slices() override { return slices_; }
-  const std::vector<StateEntry>& state() override { return state_; }
   absl::Status StateRestored() override { return ++restored, absl::OkStatus(); }
-  absl::Status Barrier() override { return absl::OkStatus(); }
-  absl::StatusOr<std::vector<std::string>> GatherStrings(const std::string& mine) override {
-    return world_->Gather(rank_, mine);
-  }
-  absl::StatusOr<int64_t> AgreeMax(int64_t) override { return absl::UnimplementedError(""); }
-  absl::StatusOr<StepResult> ComputeGradients(int64_t) override { return absl::UnimplementedError(""); }
-  absl::StatusOr<double> GradientNorm() override { return absl::UnimplementedError(""); }
-  absl::Status AfterStep(const StepResult&) override { return absl::UnimplementedError(""); }
-  absl::StatusOr<Evaluation> Evaluate(int64_t) override { return absl::UnimplementedError(""); }
 
-  OptimizerState optimizer;
   int restored = 0;
 
  private:
@@ -180,11 +166,7 @@ class PieceHolder final : public Trainable {
     }
   }
 
-  std::shared_ptr<FakeWorld> world_;
-  int rank_;
   std::vector<std::unique_ptr<Parameter>> parameters_;
-  std::vector<OptimizerSlice> slices_;
-  std::vector<StateEntry> state_;
 };
 
 struct Arrangement {

@@ -43,14 +43,44 @@ class FakeWorld {
   int64_t round_ = 0;
 };
 
+// A rank of it, whose slices and state a subclass lists.
+class FakeRank : public Trainable {
+ public:
+  int rank() const override { return rank_; }
+  int world() const override { return world_->size(); }
+  const std::vector<OptimizerSlice>& slices() override { return slices_; }
+  const std::vector<StateEntry>& state() override { return state_; }
+  absl::Status Barrier() override { return GatherStrings("").status(); }
+  absl::StatusOr<std::vector<std::string>> GatherStrings(const std::string& mine) override {
+    return world_->Gather(rank_, mine);
+  }
+  absl::StatusOr<int64_t> AgreeMax(int64_t) override { return absl::UnimplementedError(""); }
+  absl::StatusOr<StepResult> ComputeGradients(int64_t) override { return absl::UnimplementedError(""); }
+  absl::StatusOr<double> GradientNorm() override { return absl::UnimplementedError(""); }
+  absl::Status AfterStep(const StepResult&) override { return absl::UnimplementedError(""); }
+  absl::StatusOr<Evaluation> Evaluate(int64_t) override { return absl::UnimplementedError(""); }
+
+  OptimizerState optimizer;
+
+ protected:
+  FakeRank(std::shared_ptr<FakeWorld> world, int rank) : world_(std::move(world)), rank_(rank) {}
+
+  std::vector<OptimizerSlice> slices_;
+  std::vector<StateEntry> state_;
+
+ private:
+  const std::shared_ptr<FakeWorld> world_;
+  const int rank_;
+};
+
 // A matrix, a norm, a balancing buffer, and 4 experts split over the first ranks: rank r of `split` has
 // experts [4 r / split, 4 (r + 1) / split) of it; later ranks hold copies of them. `width` sets the sizes.
-class FakeTrainable final : public Trainable {
+class FakeTrainable final : public FakeRank {
  public:
   static constexpr int kExperts = 4;
 
   FakeTrainable(std::shared_ptr<FakeWorld> world, int rank, int split, DataType compute, int64_t width = 3)
-      : world_(std::move(world)), rank_(rank), group_("block") {
+      : FakeRank(std::move(world), rank), group_("block") {
     group_.Add("w", {2, width}, Init::kNormal, 0.02, true);
     group_.Add("norm", {width}, Init::kOnes, 0, false);
     group_.AddBuffer("bias", {kExperts});
@@ -105,22 +135,6 @@ class FakeTrainable final : public Trainable {
     return difference;
   }
 
-  int rank() const override { return rank_; }
-  int world() const override { return world_->size(); }
-  const std::vector<OptimizerSlice>& slices() override { return slices_; }
-  const std::vector<StateEntry>& state() override { return state_; }
-  absl::Status Barrier() override { return GatherStrings("").status(); }
-  absl::StatusOr<std::vector<std::string>> GatherStrings(const std::string& mine) override {
-    return world_->Gather(rank_, mine);
-  }
-  absl::StatusOr<int64_t> AgreeMax(int64_t value) override { return absl::UnimplementedError(""); }
-  absl::StatusOr<StepResult> ComputeGradients(int64_t) override { return absl::UnimplementedError(""); }
-  absl::StatusOr<double> GradientNorm() override { return absl::UnimplementedError(""); }
-  absl::Status AfterStep(const StepResult&) override { return absl::UnimplementedError(""); }
-  absl::StatusOr<Evaluation> Evaluate(int64_t) override { return absl::UnimplementedError(""); }
-
-  OptimizerState optimizer;
-
  private:
   static double Expected(double salt, const std::string& key, int64_t i) {
     return salt + static_cast<double>(std::hash<std::string>()(key) % 64) / 64 +
@@ -148,11 +162,7 @@ class FakeTrainable final : public Trainable {
     }
   }
 
-  std::shared_ptr<FakeWorld> world_;
-  int rank_;
   ParameterGroup group_;
-  std::vector<OptimizerSlice> slices_;
-  std::vector<StateEntry> state_;
 };
 
 // Runs `body` as each rank of a world of `ranks` threads.
