@@ -12,6 +12,7 @@
 #include "comm/check.h"
 #include "runtime/checkpoint/agree.h"
 #include "runtime/checkpoint/checkpoint_folders.h"
+#include "runtime/checkpoint/hf_export.h"
 #include "runtime/checkpoint/hf_folder.h"
 #include "runtime/checkpoint/optimizer_files.h"
 #include "runtime/checkpoint/state_plan.h"
@@ -24,46 +25,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr char kStateFile[] = "trainer_state.json";
-// What is copied beside the weights where it lies beside the tokenizer.
-constexpr const char* kTokenizerSiblings[] = {"tokenizer_config.json", "special_tokens_map.json",
-                                              "generation_config.json"};
-
-const char* TorchName(DataType dtype) {
-  switch (dtype) {
-    case DataType::kF32:
-      return "float32";
-    case DataType::kBF16:
-      return "bfloat16";
-    case DataType::kF16:
-      return "float16";
-    case DataType::kF64:
-      return "float64";
-    case DataType::kI8:
-      return "int8";
-    case DataType::kU8:
-      return "uint8";
-    case DataType::kI32:
-      return "int32";
-    case DataType::kI64:
-      return "int64";
-  }
-  COHORT_CHECK(false, "data type %d has no name in config.json", static_cast<int>(dtype));
-}
-
-absl::Status CopyTokenizer(const std::string& tokenizer, const std::string& folder) {
-  if (tokenizer.empty()) return absl::OkStatus();
-  COHORT_ASSIGN_OR_RETURN(const std::string text, ReadFile(tokenizer));
-  COHORT_RETURN_IF_ERROR(WriteFileDurably(absl::StrCat(folder, "/tokenizer.json"), text));
-  for (const char* name : kTokenizerSiblings) {
-    const auto sibling = ReadFile((fs::path(tokenizer).parent_path() / name).string());
-    if (absl::IsNotFound(sibling.status())) continue;
-    COHORT_RETURN_IF_ERROR(sibling.status());
-    COHORT_RETURN_IF_ERROR(WriteFileDurably(absl::StrCat(folder, "/", name), *sibling));
-  }
-  return absl::OkStatus();
-}
-
 // What rank 0 adds when every rank's files are there; then the folder becomes the checkpoint.
 absl::Status FinishAndPublish(const std::string& folder, const SavedTrainerState& state,
                               const CheckpointOptions& options, const StatePlan& plan) {
@@ -74,7 +35,7 @@ absl::Status FinishAndPublish(const std::string& folder, const SavedTrainerState
   }
   COHORT_RETURN_IF_ERROR(WriteFileDurably(absl::StrCat(folder, "/config.json"), config.ToJson()));
   COHORT_RETURN_IF_ERROR(CopyTokenizer(options.tokenizer, folder));
-  COHORT_RETURN_IF_ERROR(WriteFileDurably(absl::StrCat(folder, "/", kStateFile), ToJson(state)));
+  COHORT_RETURN_IF_ERROR(WriteFileDurably(absl::StrCat(folder, "/", kTrainerStateFile), ToJson(state)));
   return PublishStepFolder(options.root, state.trainer.step);
 }
 
@@ -115,7 +76,7 @@ absl::StatusOr<TrainerState> LoadOwnPart(Trainable& trainable, const ModelConfig
                                          OptimizerState& optimizer, const std::string& folder,
                                          const absl::flat_hash_set<std::string>& names) {
   COHORT_ASSIGN_OR_RETURN(const SavedTrainerState state,
-                          ReadTrainerState(absl::StrCat(folder, "/", kStateFile)));
+                          ReadTrainerState(absl::StrCat(folder, "/", kTrainerStateFile)));
   COHORT_ASSIGN_OR_RETURN(const HfFolder weights, HfFolder::Open(folder));
   std::vector<NamedParameter> parameters;
   for (const StateEntry& entry : trainable.state()) parameters.push_back({entry.piece.name, entry.parameter});

@@ -24,25 +24,34 @@ void Put(const Tensor& values, const Tensor& target) {
 
 }  // namespace
 
-absl::Status ReadOptimizerFiles(const HfFolder& weights, int world, Trainable& trainable,
-                                OptimizerState& optimizer) {
-  const std::string& folder = weights.folder();
-  std::vector<SafetensorsFile> files;
-  absl::flat_hash_map<std::string, size_t> file_of;
+absl::StatusOr<OptimizerFiles> OptimizerFiles::Open(const std::string& folder, int world) {
+  OptimizerFiles all;
   for (int rank = 0; rank < world; ++rank) {
     COHORT_ASSIGN_OR_RETURN(SafetensorsFile file,
                             SafetensorsFile::Open(absl::StrCat(folder, "/", OptimizerFileName(rank, world))));
-    for (const TensorInfo& tensor : file.tensors()) file_of[tensor.name] = files.size();
-    files.push_back(std::move(file));
+    for (const TensorInfo& tensor : file.tensors()) all.file_of_[tensor.name] = all.files_.size();
+    all.files_.push_back(std::move(file));
   }
+  return all;
+}
+
+const SafetensorsFile* OptimizerFiles::Find(const std::string& name) const {
+  const auto it = file_of_.find(name);
+  return it == file_of_.end() ? nullptr : &files_[it->second];
+}
+
+absl::Status ReadOptimizerFiles(const HfFolder& weights, int world, Trainable& trainable,
+                                OptimizerState& optimizer) {
+  const std::string& folder = weights.folder();
+  COHORT_ASSIGN_OR_RETURN(const OptimizerFiles files, OptimizerFiles::Open(folder, world));
   for (const StateEntry& entry : trainable.state()) {
     if (entry.slice < 0 || entry.piece.empty()) continue;
     const StateTensors tensors = TensorsOf(entry, trainable, optimizer);
     Piece piece = entry.piece;
     for (size_t i = 0; i < tensors.state.size(); ++i) {
       piece.name = absl::StrCat(entry.piece.name, "/", kStateKinds[i]);
-      const auto it = file_of.find(piece.name);
-      if (it == file_of.end() && absl::string_view(kStateKinds[i]) == kMaster) {
+      const SafetensorsFile* const file = files.Find(piece.name);
+      if (file == nullptr && absl::string_view(kStateKinds[i]) == kMaster) {
         const TensorInfo* info = weights.Find(entry.piece.name);
         if (info != nullptr && IsStateType(info->dtype)) {
           COHORT_ASSIGN_OR_RETURN(const Tensor values, weights.ReadPiece(entry.piece));
@@ -50,19 +59,18 @@ absl::Status ReadOptimizerFiles(const HfFolder& weights, int world, Trainable& t
           continue;
         }
       }
-      if (it == file_of.end()) {
+      if (file == nullptr) {
         return absl::InvalidArgumentError(
             absl::StrCat("the optimizer files in ", folder, " have no tensor '", piece.name, "'"));
       }
-      const SafetensorsFile& file = files[it->second];
-      const TensorInfo& info = *file.Find(piece.name);
+      const TensorInfo& info = *file->Find(piece.name);
       if (info.shape != piece.full || !IsStateType(info.dtype)) {
         return absl::InvalidArgumentError(
-            absl::StrCat(file.path(), ": tensor '", piece.name, "' is ", SafetensorsName(info.dtype), " [",
+            absl::StrCat(file->path(), ": tensor '", piece.name, "' is ", SafetensorsName(info.dtype), " [",
                          absl::StrJoin(info.shape, ","), "] instead of F32 or F64 [",
                          absl::StrJoin(piece.full, ","), "]"));
       }
-      COHORT_ASSIGN_OR_RETURN(const Tensor values, file.ReadPiece(piece));
+      COHORT_ASSIGN_OR_RETURN(const Tensor values, file->ReadPiece(piece));
       Put(values, tensors.state[i]);
     }
   }

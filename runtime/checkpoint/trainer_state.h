@@ -9,6 +9,8 @@
 
 namespace cohort::runtime {
 
+inline constexpr char kTrainerStateFile[] = "trainer_state.json";
+
 struct SavedTrainerState {
   TrainerState trainer;
   int64_t optimizer_step = 0;

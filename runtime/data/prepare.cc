@@ -1,11 +1,7 @@
 #include "runtime/data/prepare.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <cmath>
 #include <filesystem>
 #include <memory>
@@ -16,72 +12,13 @@
 #include "comm/check.h"
 #include "runtime/data/permutation.h"
 #include "runtime/file.h"
+#include "runtime/staged_folder.h"
 #include "runtime/tokenizer/tokenizer.h"
 
 namespace cohort::runtime {
 namespace {
 
 namespace fs = std::filesystem;
-
-// A folder under a temporary name that is removed unless it is published.
-class StagedFolder {
- public:
-  StagedFolder(const std::string& target)
-      : target_(fs::path(target).lexically_normal()),
-        staged_(absl::StrCat(Trimmed().string(), ".tmp-", ::getpid())) {}
-  ~StagedFolder() {
-    std::error_code ignored;
-    if (!published_) fs::remove_all(staged_, ignored);
-  }
-
-  absl::Status Make(bool overwrite) {
-    std::error_code error;
-    if (fs::exists(Trimmed(), error) && !overwrite) {
-      return absl::AlreadyExistsError(absl::StrCat(
-          Trimmed().string(), " exists already; choose another folder or say that it may be replaced"));
-    }
-    fs::remove_all(staged_, error);
-    fs::create_directories(staged_, error);
-    if (error) return ErrnoStatus(error.value(), "make the folder", staged_.string());
-    return absl::OkStatus();
-  }
-
-  absl::StatusOr<std::string> MakeInside(const char* name) {
-    std::error_code error;
-    fs::create_directory(staged_ / name, error);
-    if (error) return ErrnoStatus(error.value(), "make the folder", (staged_ / name).string());
-    return (staged_ / name).string();
-  }
-
-  const fs::path& path() const { return staged_; }
-
-  absl::Status Publish() {
-    std::error_code error, ignored;
-    const fs::path old = absl::StrCat(staged_.string(), "-old");
-    const bool replaces = fs::exists(Trimmed(), ignored);
-    if (replaces) fs::rename(Trimmed(), old, error);
-    if (!error) fs::rename(staged_, Trimmed(), error);
-    if (error) {
-      if (replaces && !fs::exists(Trimmed(), ignored)) fs::rename(old, Trimmed(), ignored);
-      return ErrnoStatus(error.value(), "rename to", Trimmed().string());
-    }
-    published_ = true;
-    fs::remove_all(old, ignored);
-    const fs::path parent = Trimmed().has_parent_path() ? Trimmed().parent_path() : fs::path(".");
-    const int fd = ::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd >= 0) {
-      ::fsync(fd);  // so that the rename survives a power cut
-      ::close(fd);
-    }
-    return absl::OkStatus();
-  }
-
- private:
-  fs::path Trimmed() const { return target_.has_filename() ? target_ : target_.parent_path(); }
-
-  fs::path target_, staged_;
-  bool published_ = false;
-};
 
 // Copies the tokenizer, with a tokenizer_config.json that names its BOS and EOS.
 absl::Status CopyTokenizer(const Tokenizer& tokenizer, const fs::path& folder) {

@@ -20,6 +20,7 @@ void AddGenerate(CLI::App& app, const Selected& selected);
 void AddServe(CLI::App& app, const Selected& selected);
 void AddBench(CLI::App& app, const Selected& selected);
 void AddPlan(CLI::App& app, const Selected& selected);
+void AddConvert(CLI::App& app, const Selected& selected);
 void AddCoordinator(CLI::App& app, const Selected& selected);
 void AddKeeper(CLI::App& app, const Selected& selected);
 void AddRecorder(CLI::App& app, const Selected& selected);
