@@ -53,7 +53,10 @@ void StragglerDetector::Add(int64_t id, const WorkShare& share, int64_t step, do
   if (!(seconds > 0) || !std::isfinite(seconds)) return;
   Member& member = members_[id];
   if (step <= member.newest) return;
-  if (!(member.share == share)) member = Member{.share = share};
+  if (!(member.share == share)) {
+    member = Member();
+    member.share = share;
+  }
   member.newest = step;
   if (step <= judged_) return;  // the others have gone on
   member.pending.push_back({step, seconds});
@@ -124,14 +127,15 @@ void StragglerDetector::Compare(std::vector<Seen>& seen) const {
 double StragglerDetector::EvidenceNeeded(const std::vector<Seen>& seen) {
   std::vector<double> leaps;
   for (const Seen& one : seen) {
-    if (one.known && !one.member->evidence.empty()) leaps.push_back(std::abs(one.evidence - one.member->evidence.back()));
+    if (one.known && !one.member->evidence.empty())
+      leaps.push_back(std::abs(one.evidence - one.member->evidence.back()));
   }
   if (!leaps.empty()) Keep(scatter_, Median(std::move(leaps)), detect_policy::kScatterSteps);
   if (scatter_.empty()) return detect_policy::kLeastEvidence;
   // Of the difference of two normal variables half is within 0.6745 sqrt(2) standard deviations.
   const double deviation = Median(scatter_) / (0.6745 * std::sqrt(2.0));
-  return std::max(detect_policy::kLeastEvidence,
-                  detect_policy::kAlarmExponent * deviation * deviation / std::log(detect_policy::kSlowFactor));
+  return std::max(detect_policy::kLeastEvidence, detect_policy::kAlarmExponent * deviation * deviation /
+                                                     std::log(detect_policy::kSlowFactor));
 }
 
 void StragglerDetector::JudgeStep(int64_t step, std::vector<Change>& changes) {

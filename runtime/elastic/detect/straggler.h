@@ -27,10 +27,10 @@ struct WorkShare {
 
 struct Straggler {
   int64_t member = 0;
-  int64_t step = 0;     // at which it was named
-  double factor = 1;    // of its time over what it should be; the median of the newest steps
-  double seconds = 0;   // its own
-  bool past = false;    // compared with its own past, as it has no peers
+  int64_t step = 0;    // at which it was named
+  double factor = 1;   // of its time over what it should be; the median of the newest steps
+  double seconds = 0;  // its own
+  bool past = false;   // compared with its own past, as it has no peers
 };
 // "computes 2.1 times as long as the others, 0.31 s a step".
 std::string DebugString(const Straggler& straggler);
@@ -59,13 +59,13 @@ class StragglerDetector {
     double seconds;
   };
   struct Member {
-    WorkShare share;
+    WorkShare share = {};
     int64_t newest = 0;
     std::deque<Told> pending;
-    int judged = 0;                // steps
-    double slow = 0, fine = 0;     // evidence, each where it counts
-    std::deque<double> evidence;   // of the newest steps
-    std::deque<double> past;       // over_all of steps at which it was not slow
+    int judged = 0;               // steps
+    double slow = 0, fine = 0;    // evidence, each where it counts
+    std::deque<double> evidence;  // of the newest steps
+    std::deque<double> past;      // over_all of steps at which it was not slow
     bool is_slow = false;
     Straggler verdict;
   };
@@ -83,8 +83,8 @@ class StragglerDetector {
   double EvidenceNeeded(const std::vector<Seen>& seen);
 
   std::map<int64_t, Member> members_;
-  int64_t judged_ = 0;            // the last step that was
-  std::deque<double> scatter_;    // of the newest steps
+  int64_t judged_ = 0;          // the last step that was
+  std::deque<double> scatter_;  // of the newest steps
 };
 
 }  // namespace cohort::runtime::elastic

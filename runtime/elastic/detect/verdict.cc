@@ -59,7 +59,8 @@ std::vector<Verdict> Judge(const std::vector<Sighting>& members) {
   bool somebody_works = false;  // that has come as far as the slowest: it may be what the others wait for
   int64_t least = INT64_MAX;
   const auto counts = [](const Sighting& member) {
-    return member.lease == v1::MEMBER_STATE_LIVE && member.report_age_seconds >= 0 && member.report.step() > 0;
+    return member.lease == v1::MEMBER_STATE_LIVE && member.report_age_seconds >= 0 &&
+           member.report.step() > 0;
   };
   for (const Sighting& member : members) {
     if (member.lease == v1::MEMBER_STATE_LEFT) continue;
@@ -94,11 +95,13 @@ std::vector<Verdict> Judge(const std::vector<Sighting>& members) {
     } else if (counts(member) && member.step_age_seconds > patience) {
       // Ranks go in step: where one hangs, all stop, and those that wait for it are not to blame.
       const bool behind = member.report.step() < most && member.report.step() == least;
-      const bool alone_at_work = !somebody_works && stuck > 1 && waiting == stuck - 1 && !Waits(member.report);
+      const bool alone_at_work =
+          !somebody_works && stuck > 1 && waiting == stuck - 1 && !Waits(member.report);
       if (behind || alone_at_work) {
-        verdict = {Health::kStopped, absl::StrFormat("no step since %.0f s, in %s, and the others wait for it",
-                                                     member.step_age_seconds,
-                                                     member.report.phase().empty() ? "step" : member.report.phase())};
+        verdict = {Health::kStopped,
+                   absl::StrFormat("no step since %.0f s, in %s, and the others wait for it",
+                                   member.step_age_seconds,
+                                   member.report.phase().empty() ? "step" : member.report.phase())};
       }
     }
   }

@@ -36,7 +36,7 @@ using Share = std::function<WorkShare(int member)>;
 WorkShare Same(int) { return {}; }
 
 std::vector<Change> Train(StragglerDetector& detector, Machine& machine, int64_t first, int64_t steps,
-                        const Mean& mean, const Share& share = Same) {
+                          const Mean& mean, const Share& share = Same) {
   std::vector<Change> all;
   for (int64_t step = first; step < first + steps; ++step) {
     for (int member = 0; member < machine.members; ++member) {
@@ -54,8 +54,8 @@ int64_t StepsUntilNamed(int members, double scatter, uint64_t seed, int slow, do
   Machine machine{.members = members, .scatter = scatter, .draw = std::mt19937_64(seed)};
   StragglerDetector detector;
   EXPECT_TRUE(Train(detector, machine, 1, 60, Even).empty()) << "seed " << seed;
-  const std::vector<Change> changes =
-      Train(detector, machine, 61, 30, [&](int member, int64_t) { return member == slow ? 0.3 * factor : 0.3; });
+  const std::vector<Change> changes = Train(
+      detector, machine, 61, 30, [&](int member, int64_t) { return member == slow ? 0.3 * factor : 0.3; });
   if (changes.empty()) return 0;
   EXPECT_EQ(changes[0].straggler.member, slow) << "seed " << seed;
   EXPECT_EQ(changes.size(), 1u) << "seed " << seed;
@@ -90,8 +90,8 @@ TEST(StragglerTest, NoFalseAlarmInTenThousandSteps) {
       Machine machine{.members = members, .scatter = scatter, .draw = std::mt19937_64(7)};
       StragglerDetector detector;
       for (const Change& change : Train(detector, machine, 1, 10'000, Even)) {
-        ADD_FAILURE() << members << " members, scatter " << scatter << ": " << change.straggler.member << " at "
-                      << change.straggler.step;
+        ADD_FAILURE() << members << " members, scatter " << scatter << ": " << change.straggler.member
+                      << " at " << change.straggler.step;
       }
     }
   }
@@ -125,7 +125,8 @@ TEST(StragglerTest, WhileItIsSlowItIsNamedOnce) {
   EXPECT_NEAR(detector.Stragglers()[1].factor, 3, 0.4);
   EXPECT_THAT(DebugString(detector.Stragglers()[1]), ::testing::HasSubstr("times as long as the others"));
   // Between the two thresholds it stays what it is.
-  EXPECT_TRUE(Train(detector, machine, 5001, 2000, [](int m, int64_t) { return m == 1 ? 0.39 : 0.3; }).empty());
+  EXPECT_TRUE(
+      Train(detector, machine, 5001, 2000, [](int m, int64_t) { return m == 1 ? 0.39 : 0.3; }).empty());
   detector.Forget(1);
   EXPECT_TRUE(detector.Stragglers().empty());
 }
