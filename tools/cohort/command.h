@@ -23,5 +23,6 @@ void AddPlan(CLI::App& app, const Selected& selected);
 void AddCoordinator(CLI::App& app, const Selected& selected);
 void AddKeeper(CLI::App& app, const Selected& selected);
 void AddRecorder(CLI::App& app, const Selected& selected);
+void AddTop(CLI::App& app, const Selected& selected);
 
 }  // namespace cohort::tools
