@@ -6,6 +6,7 @@
 #include "comm/check.h"
 #include "parallel/batch_source.h"
 #include "parallel/sequence/policy.h"
+#include "runtime/metrics/waited.h"
 #include "runtime/ops/ops.h"
 
 namespace cohort::parallel {
@@ -23,6 +24,7 @@ class SequenceSums final : public runtime::SequenceGroup {
 
   absl::Status Sum(const Tensor& x) override {
     x.device().Synchronize();
+    const runtime::WaitScope waits("wait for sums");
     return ranks_->AllReduce(x.raw(), x.raw(), static_cast<size_t>(x.size()), x.dtype()).Wait();
   }
   bool counts() const override { return ranks_->rank() == 0; }
@@ -48,6 +50,7 @@ class MemberSums final : public runtime::SequenceGroup {
     const auto receive = [&](int member, const Tensor& into) {
       return comm.Recv(into.raw(), size, into.dtype(), group_.members[member], policy::kSumsTag);
     };
+    const runtime::WaitScope waits("wait for sums");
     if (group_.rank > 0) {
       COHORT_RETURN_IF_ERROR(send(0).Wait());
       return receive(0, x).Wait();

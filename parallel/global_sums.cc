@@ -3,17 +3,20 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
+#include "runtime/metrics/waited.h"
 
 namespace cohort::parallel {
 
 using runtime::LossSums;
 
 absl::Status SumOverRanks(comm::Communicator& ranks, absl::Span<int64_t> values) {
+  const runtime::WaitScope waits("wait for sums");
   return ranks.AllReduce(values.data(), values.data(), values.size(), DataType::kI64, comm::ReduceOp::kSum)
       .Wait();
 }
 
 absl::Status SumOverRanks(comm::Communicator& ranks, absl::Span<double> values) {
+  const runtime::WaitScope waits("wait for sums");
   return ranks.AllReduce(values.data(), values.data(), values.size(), DataType::kF64, comm::ReduceOp::kSum)
       .Wait();
 }
@@ -51,6 +54,7 @@ absl::Status AgreeOnSuccess(comm::Communicator& ranks, const absl::Status& mine,
 }
 
 absl::StatusOr<std::vector<std::string>> GatherStrings(comm::Communicator& ranks, const std::string& mine) {
+  const runtime::WaitScope waits("wait for texts");
   const int64_t size = static_cast<int64_t>(mine.size());
   std::vector<int64_t> sizes(ranks.size());
   const std::vector<size_t> one_each(ranks.size(), 1);

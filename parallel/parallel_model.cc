@@ -20,6 +20,7 @@
 #include "parallel/stage_sums.h"
 #include "parallel/tensor/tensor_communicator.h"
 #include "runtime/checkpoint/hf_folder.h"
+#include "runtime/metrics/waited.h"
 #include "runtime/ops/exact_squares.h"
 #include "runtime/ops/fixed_tiles.h"
 #include "runtime/ops/ops.h"
@@ -321,9 +322,13 @@ absl::StatusOr<runtime::Trainable::Evaluation> ParallelModel::Evaluate(int64_t s
   return evaluation;
 }
 
-absl::Status ParallelModel::Barrier() { return groups_.world->Barrier().Wait(); }
+absl::Status ParallelModel::Barrier() {
+  const runtime::WaitScope waits("wait for all ranks");
+  return groups_.world->Barrier().Wait();
+}
 
 absl::StatusOr<int64_t> ParallelModel::AgreeMax(int64_t value) {
+  const runtime::WaitScope waits("wait for all ranks");
   COHORT_RETURN_IF_ERROR(
       groups_.world->AllReduce(&value, &value, 1, DataType::kI64, comm::ReduceOp::kMax).Wait());
   return value;

@@ -3,7 +3,7 @@
 #include <numeric>
 
 #include "comm/check.h"
-#include "runtime/metrics/chrome_trace.h"
+#include "runtime/metrics/waited.h"
 #include "runtime/ops/ops.h"
 
 namespace cohort::moe {
@@ -60,10 +60,13 @@ absl::StatusOr<TokenExchange> TokenExchange::Create(const ExpertGroup& group, co
   const size_t experts = offsets.size() - 1;
   std::vector<int32_t> send_counts(experts), receive_counts(experts);
   for (size_t e = 0; e < experts; ++e) send_counts[e] = offsets[e + 1] - offsets[e];
-  COHORT_RETURN_IF_ERROR(group.communicator()
-                             .AllToAll(send_counts.data(), receive_counts.data(),
-                                       experts / static_cast<size_t>(group.size()), DataType::kI32)
-                             .Wait());
+  {
+    const runtime::WaitScope waits("wait for tokens");
+    COHORT_RETURN_IF_ERROR(group.communicator()
+                               .AllToAll(send_counts.data(), receive_counts.data(),
+                                         experts / static_cast<size_t>(group.size()), DataType::kI32)
+                               .Wait());
+  }
   const ExchangePlan plan = MakeExchangePlan(offsets, receive_counts, group.size());
   Device& device = sorted_offsets.device();
   exchange.expert_rows_ = plan.arrived();
@@ -95,8 +98,10 @@ RowsInFlight TokenExchange::StartToExperts(const Tensor& sorted) const {
 }
 
 absl::StatusOr<Tensor> TokenExchange::FinishToExperts(RowsInFlight rows) const {
-  const runtime::TraceScope trace("wait for tokens");
-  COHORT_RETURN_IF_ERROR(rows.work.Wait());
+  {
+    const runtime::WaitScope waits("wait for tokens");
+    COHORT_RETURN_IF_ERROR(rows.work.Wait());
+  }
   return by_expert_.defined() ? Permuted(rows.received, by_expert_) : rows.received;
 }
 
@@ -107,7 +112,7 @@ RowsInFlight TokenExchange::StartFromExperts(const Tensor& by_expert) const {
 }
 
 absl::StatusOr<Tensor> TokenExchange::FinishFromExperts(RowsInFlight rows) const {
-  const runtime::TraceScope trace("wait for tokens");
+  const runtime::WaitScope waits("wait for tokens");
   COHORT_RETURN_IF_ERROR(rows.work.Wait());
   return rows.received;
 }

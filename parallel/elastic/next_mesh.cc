@@ -1,8 +1,11 @@
 #include "parallel/elastic/next_mesh.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <map>
 #include <numeric>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -60,6 +63,32 @@ absl::StatusOr<NextMesh> SameAxes(const v1::TrainConfig& config, const runtime::
       absl::StrCat("no number of ranks up to ", all, " can train this: ", why.message()));
 }
 
+// Numbers of ranks, the largest first: those that are tried before all others.
+absl::StatusOr<std::vector<int>> NumbersToTry(const planner::ModelCost& costs, const planner::Work& work,
+                                              const planner::Cluster& cluster,
+                                              const planner::Choices& choices) {
+  const int all = cluster.ranks();
+  std::vector<int> numbers;
+  if (all <= elastic_policy::kEveryNumberUpTo) {
+    numbers.resize(static_cast<size_t>(all));
+    std::iota(numbers.rbegin(), numbers.rend(), 1);
+    return numbers;
+  }
+  // Ranking the meshes of one number takes up to some tenths of a second, counting them a thousandth.
+  size_t most = 0;
+  const int least = all - static_cast<int>(all * elastic_policy::kSparesTried);
+  for (int ranks = all; ranks >= least && numbers.size() < elastic_policy::kNumbersTried; --ranks) {
+    COHORT_ASSIGN_OR_RETURN(const planner::Cluster part, cluster.First(ranks));
+    std::map<std::string, int64_t> refused;
+    const size_t meshes =
+        planner::LegalShapes(costs, planner::MeshPricer(costs, work, part), choices, &refused).size();
+    if (meshes == 0 || meshes < 2 * most) continue;
+    most = meshes;
+    numbers.push_back(ranks);
+  }
+  return numbers;
+}
+
 }  // namespace
 
 absl::StatusOr<NextMesh> PlanNextMesh(const v1::TrainConfig& config, const runtime::ModelConfig& model,
@@ -80,11 +109,18 @@ absl::StatusOr<NextMesh> PlanNextMesh(const v1::TrainConfig& config, const runti
   };
   std::vector<Found> found;
   absl::Status why;
-  for (int ranks = all; ranks >= 1; --ranks) {
+  COHORT_ASSIGN_OR_RETURN(std::vector<int> numbers, NumbersToTry(costs, work, cluster, *choices));
+  const size_t preferred = numbers.size();
+  bool lacks_memory = false;  // fewer ranks have less
+  // Where no mesh of those is legal after all, the largest number with one.
+  for (int ranks = all; preferred < static_cast<size_t>(all) && ranks >= 1; --ranks) numbers.push_back(ranks);
+  for (size_t i = 0; i < numbers.size() && (i < preferred || (found.empty() && !lacks_memory)); ++i) {
+    const int ranks = numbers[i];
     COHORT_ASSIGN_OR_RETURN(const planner::Cluster part, cluster.First(ranks));
     absl::StatusOr<planner::MeshRanking> ranking = planner::RankMeshes(costs, work, part, *choices, 1);
     if (!ranking.ok()) {
       why.Update(ranking.status());
+      lacks_memory = lacks_memory || absl::IsResourceExhausted(ranking.status());
       continue;
     }
     v1::TrainConfig next = config;

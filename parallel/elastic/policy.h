@@ -7,6 +7,11 @@ namespace cohort::parallel::elastic_policy {
 
 // How much longer than the fastest a mesh's predicted step may take that uses more of the ranks there are.
 inline constexpr double kSpareGain = 0.10;
+// Of so many ranks every smaller number down to a half is tried. Of more, at most so many numbers within that part of them:
+// the largest with more legal meshes, twice as many each time, than every larger one.
+inline constexpr int kEveryNumberUpTo = 64;
+inline constexpr size_t kNumbersTried = 4;
+inline constexpr double kSparesTried = 1.0 / 16;
 // Changes of the mesh that fail one after another, without anybody having come or gone, before the run ends.
 inline constexpr int kFailedChanges = 5;
 

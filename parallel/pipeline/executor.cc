@@ -4,7 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
-#include "runtime/metrics/chrome_trace.h"
+#include "runtime/metrics/waited.h"
 #include "runtime/model/half_stream.h"
 
 namespace cohort::parallel::pipeline {
@@ -84,7 +84,7 @@ absl::StatusOr<Tensor> Executor::Take(const Message& message, Step& step) {
   PostReceives(step, static_cast<size_t>(receives_ahead_) + 1);
   COHORT_CHECK(receives_.front().message == message, "stage %d takes a message before its turn",
                message.stage);
-  const runtime::TraceScope trace("wait for a stage");
+  const runtime::WaitScope waits("wait for a stage");
   // What fails stays: its buffer is still the communicator's.
   COHORT_RETURN_IF_ERROR(receives_.front().work.Wait());
   Tensor taken = std::move(receives_.front().tensor);
@@ -111,6 +111,7 @@ void Executor::DropSends() {
 
 absl::Status Executor::FinishMessages(absl::Status status) {
   if (!status.ok() && ranks_->size() > 1) ranks_->Abort(status);
+  const runtime::WaitScope waits("wait for a stage");
   for (std::deque<InFlight>* all : {&sends_, &receives_}) {
     for (InFlight& message : *all) status.Update(message.work.Wait());
     all->clear();

@@ -54,6 +54,7 @@ class Planner {
         }
       }
     }
+    IndexHolders();
     for (int rank = 0; rank < after_.world(); ++rank) {
       const auto& pieces = after_.ranks[static_cast<size_t>(rank)];
       for (size_t i = 0; i < pieces.size(); ++i) {
@@ -76,6 +77,39 @@ class Planner {
     holders.ranks.emplace_back(rank, index);
   }
 
+  void IndexHolders() {
+    for (const auto& [name, all] : holders_) {
+      std::vector<Near>& index = index_[name];
+      int order = 0;
+      for (const auto& [what, holders] : all) {
+        if (holders.runs.empty()) continue;
+        index.push_back({&holders, order++, holders.runs.front().full, End(holders.runs)});
+      }
+      std::stable_sort(index.begin(), index.end(),
+                       [](const Near& a, const Near& b) { return a.begin < b.begin; });
+      for (size_t i = 1; i < index.size(); ++i) index[i].end = std::max(index[i].end, index[i - 1].end);
+    }
+  }
+
+  // Those that may have some of a piece, in the order of what they hold.
+  std::vector<const Holders*> HoldersNear(const Piece& piece, const std::vector<PieceRun>& runs) const {
+    const auto found = index_.find(piece.name);
+    if (found == index_.end() || runs.empty()) return {};
+    const std::vector<Near>& index = found->second;
+    auto at = std::partition_point(index.begin(), index.end(),
+                                   [&](const Near& near) { return near.begin < End(runs); });
+    std::vector<std::pair<int, const Holders*>> near;
+    while (at != index.begin() && (--at)->end > runs.front().full) {
+      if (MayOverlap(*at->holders, piece, runs)) near.emplace_back(at->order, at->holders);
+    }
+    std::sort(near.begin(), near.end());
+    std::vector<const Holders*> holders;
+    for (const auto& [order, one] : near) holders.push_back(one);
+    return holders;
+  }
+
+  static int64_t End(const std::vector<PieceRun>& runs) { return runs.back().full + runs.back().count; }
+
   // A place in the runs of pieces that some ranks hold.
   struct Cursor {
     const Holders* holders;
@@ -94,10 +128,9 @@ class Planner {
   absl::Status PlanPiece(const HeldPiece& held, int destination, int to_piece) {
     const std::vector<PieceRun> runs = RunsOf(held.piece);
     std::vector<Cursor> cursors;
-    for (const auto& [what, holders] : holders_[held.piece.name]) {
-      if (!MayOverlap(holders, held.piece, runs)) continue;
-      Cursor cursor{&holders};
-      for (const auto& [rank, index] : holders.ranks) {
+    for (const Holders* holders : HoldersNear(held.piece, runs)) {
+      Cursor cursor{holders};
+      for (const auto& [rank, index] : holders->ranks) {
         if (rank == destination) cursor.own = index;
       }
       cursors.push_back(cursor);
@@ -244,6 +277,13 @@ class Planner {
   std::vector<int64_t> sent_;  // bytes, by rank
   // By tensor, then (dim, begin, end, first, last).
   std::map<std::string, std::map<std::tuple<int, int64_t, int64_t, int64_t, int64_t>, Holders>> holders_;
+  // Of a tensor, by where they begin: of many ranks each has a little of every tensor, and few have some of a piece.
+  struct Near {
+    const Holders* holders;
+    int order;           // by what they hold
+    int64_t begin, end;  // in the whole tensor; end: the furthest of this one and those before it
+  };
+  std::map<std::string, std::vector<Near>> index_;
   std::map<std::string, std::vector<int>> lost_holders_;
   Turn turn_;
   std::map<std::tuple<int, int, int, int>, std::vector<PieceCopy>> copies_;

@@ -1,6 +1,7 @@
 #include "parallel/sequence/context_group.h"
 
 #include "comm/check.h"
+#include "runtime/metrics/waited.h"
 
 namespace cohort::parallel {
 
@@ -27,6 +28,7 @@ ContextGroup WholeGroup(std::shared_ptr<comm::Communicator> comm) {
 }
 
 absl::Status WaitForAll(absl::Span<const comm::Work> works) {
+  const runtime::WaitScope waits("wait for a context");
   absl::Status status;
   for (const comm::Work& work : works) status.Update(work.Wait());
   return status;

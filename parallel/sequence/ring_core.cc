@@ -11,6 +11,7 @@
 #include "comm/check.h"
 #include "parallel/sequence/parcel.h"
 #include "parallel/sequence/policy.h"
+#include "runtime/metrics/waited.h"
 #include "runtime/ops/ops.h"
 
 namespace cohort::parallel {
@@ -76,6 +77,7 @@ class RingWalk {
       device_.ops().AttentionDelta(dy_, saved_.y, delta_);
     }
     for (size_t i = 0; status.ok() && i < steps_.size(); ++i) status = Step(i);
+    const runtime::WaitScope waits("wait for a context");
     for (const Flight& flight : flights_) status.Update(flight.work.Wait());
     return status;
   }
@@ -183,6 +185,7 @@ class RingWalk {
     }
     {
       const Stopwatch watch = Waiting();
+      const runtime::WaitScope waits("wait for a context");
       for (const Flight& flight : flights_) {
         if (flight.due == index) COHORT_RETURN_IF_ERROR(flight.work.Wait());
       }

@@ -7,7 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "comm/check.h"
 #include "parallel/sharding/flat_tensors.h"
-#include "runtime/metrics/chrome_trace.h"
+#include "runtime/metrics/waited.h"
 #include "runtime/ops/ops.h"
 
 namespace cohort::parallel {
@@ -174,7 +174,7 @@ absl::Status ShardedParameters::Apply(const GatherOrder::Actions& actions, int u
     }
   }
   if (use < 0) return StartGathers(use);
-  const runtime::TraceScope trace("wait for parameters");
+  const runtime::WaitScope waits("wait for parameters");
   COHORT_RETURN_IF_ERROR(StartGathers(use));
   for (const auto& bucket : buckets_[use]) {
     COHORT_RETURN_IF_ERROR(bucket->WaitPublished());
@@ -249,7 +249,7 @@ void ShardedParameters::Advance() {
 
 void ShardedParameters::EndGradients(const std::vector<int>& groups) {
   if (groups.empty()) return;
-  const runtime::TraceScope trace("wait for gradients");
+  const runtime::WaitScope waits("wait for gradients");
   for (const Reduction& reduction : reductions_) {
     const bool ends = std::find(groups.begin(), groups.end(), reduction.group) != groups.end();
     if (ends && reduction.sum == ShardedBucket::kMicroBatch) failed_.Update(reduction.work.Wait());
@@ -262,14 +262,17 @@ void ShardedParameters::EndGradients(const std::vector<int>& groups) {
 
 absl::Status ShardedParameters::Finish() {
   {
-    const runtime::TraceScope trace("wait for gradients");
+    const runtime::WaitScope waits("wait for gradients");
     while (!reductions_.empty()) {
       failed_.Update(reductions_.front().work.Wait());
       Advance();
     }
   }
-  for (const auto& group : buckets_) {
-    for (const auto& bucket : group) failed_.Update(bucket->WaitPublished());
+  {
+    const runtime::WaitScope waits("wait for parameters");
+    for (const auto& group : buckets_) {
+      for (const auto& bucket : group) failed_.Update(bucket->WaitPublished());
+    }
   }
   gathers_.clear();
   for (const int group : order_.End().free) {

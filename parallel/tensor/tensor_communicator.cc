@@ -1,6 +1,7 @@
 #include "parallel/tensor/tensor_communicator.h"
 
 #include "comm/check.h"
+#include "runtime/metrics/waited.h"
 
 namespace cohort::parallel {
 
@@ -35,6 +36,7 @@ RowsInFlight TensorCommunicator::StartReduceScatterRows(const Tensor& y) {
 absl::Status TensorCommunicator::AllReduce(const Tensor& x, comm::ReduceOp op) {
   if (size() == 1) return absl::OkStatus();
   x.device().Synchronize();
+  const runtime::WaitScope waits("wait for sums");
   return ranks_->AllReduce(x.raw(), x.raw(), static_cast<size_t>(x.size()), x.dtype(), op).Wait();
 }
 

@@ -20,14 +20,18 @@ namespace {
 // The file: zero-terminated, a cache line, which a reader sees torn at worst.
 constexpr size_t kBytes = 64;
 
-char* page = nullptr;
-thread_local bool publishes = false;
-thread_local const char* current = "";
+std::atomic<bool> followed = false;
+thread_local bool publishes = false;  // this thread is the one
+std::atomic<const char*> current = "";
+char* page = nullptr;  // of the thread that publishes; null: followed without a file
 
 }  // namespace
 
 absl::Status PublishActivity(const std::string& path) {
-  if (page != nullptr) return absl::FailedPreconditionError("what this process does is published already");
+  if (followed.exchange(true)) {
+    return absl::FailedPreconditionError("what this process does is published already");
+  }
+  absl::Cleanup back = [] { followed = false; };
   COHORT_RETURN_IF_ERROR(MakeFolderOf(path));
   const int file = open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (file < 0) return ErrnoStatus(errno, "make", path);
@@ -36,9 +40,16 @@ absl::Status PublishActivity(const std::string& path) {
   void* memory = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
   if (memory == MAP_FAILED) return ErrnoStatus(errno, "map", path);
   page = static_cast<char*>(memory);
+  std::move(back).Cancel();
   publishes = true;
   ChromeTrace::Watch();
   return absl::OkStatus();
+}
+
+void FollowActivity() {
+  if (followed.exchange(true)) return;
+  publishes = true;
+  ChromeTrace::Watch();
 }
 
 absl::StatusOr<std::string> ReadActivity(const std::string& path) {
@@ -47,12 +58,13 @@ absl::StatusOr<std::string> ReadActivity(const std::string& path) {
   return text;
 }
 
-std::string CurrentActivity() { return publishes ? current : ""; }
+std::string CurrentActivity() { return current.load(std::memory_order_relaxed); }
 
 const char* EnterActivity(const char* name) {
   if (!publishes) return nullptr;
-  const char* before = std::exchange(current, name);
-  std::strncpy(page, name, kBytes - 1);
+  const char* before = current.load(std::memory_order_relaxed);
+  current.store(name, std::memory_order_relaxed);
+  if (page != nullptr) std::strncpy(page, name, kBytes - 1);
   return before;
 }
 

@@ -13,10 +13,13 @@ namespace cohort::runtime {
 // and on its end that of the scope around it. FAILED_PRECONDITION where that was asked for before.
 absl::Status PublishActivity(const std::string& path);
 
+// The same without a file, for CurrentActivity alone. Nothing happens where the process publishes already.
+void FollowActivity();
+
 // What the process that publishes there does; empty: nothing that has a name.
 absl::StatusOr<std::string> ReadActivity(const std::string& path);
 
-// What this thread's process publishes; empty where it does not.
+// What the thread of this process that is followed does; empty: nothing that has a name, or none is. Any thread may ask.
 std::string CurrentActivity();
 
 // TraceScope's: the name before, to be given back.

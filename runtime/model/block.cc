@@ -4,7 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
-#include "runtime/metrics/chrome_trace.h"
+#include "runtime/metrics/waited.h"
 #include "runtime/model/mlp.h"
 #include "runtime/ops/ops.h"
 
@@ -12,7 +12,7 @@ namespace cohort::runtime {
 namespace {
 
 absl::StatusOr<Tensor> AwaitRows(std::optional<RowsInFlight>& rows) {
-  const TraceScope trace("wait for rows");
+  const WaitScope waits("wait for rows");
   absl::StatusOr<Tensor> here = rows->Arrive();
   rows.reset();
   return here;
@@ -51,7 +51,7 @@ absl::StatusOr<std::unique_ptr<Block>> Block::Create(const ModelConfig& config, 
 absl::Status Block::BeginLayer(HalfStream& half, const Parameter& norm) const {
   if (half.input.has_value()) return absl::OkStatus();
   {
-    const TraceScope trace("wait for rows");
+    const WaitScope waits("wait for rows");
     COHORT_RETURN_IF_ERROR(half.Arrive(tensor_));
   }
   const Tensor normed = half.stream.AddAndNormalize(norm, eps_, half.rstd);

@@ -4,7 +4,7 @@
 
 #include "absl/strings/str_format.h"
 #include "comm/check.h"
-#include "runtime/metrics/chrome_trace.h"
+#include "runtime/metrics/waited.h"
 
 namespace cohort::runtime {
 namespace {
@@ -63,6 +63,7 @@ class StepLoop {
 
   absl::Status Step() {
     const absl::Time begin = absl::Now();
+    const double waited = WaitedSeconds();
     COHORT_ASSIGN_OR_RETURN(const StepResult step,
                             Traced("gradients", [&] { return trainable_.ComputeGradients(result_.step); }));
     if (callbacks_.after_gradients) COHORT_RETURN_IF_ERROR(callbacks_.after_gradients());
@@ -90,6 +91,7 @@ class StepLoop {
                                .grad_norm = norm,
                                .lr = lr,
                                .seconds = absl::ToDoubleSeconds(absl::Now() - begin),
+                               .waited_seconds = WaitedSeconds() - waited,
                                .tokens = step.sums.tokens,
                                .expert_load = &step.sums.expert_load,
                                .dropped = step.sums.dropped};

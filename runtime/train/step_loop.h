@@ -36,7 +36,8 @@ struct StepReport {
   double aux_loss = 0;
   double grad_norm = 0;  // before clipping
   double lr = 0;
-  double seconds = 0;  // this step's, on this rank
+  double seconds = 0;         // this step's, on this rank
+  double waited_seconds = 0;  // of them, for other ranks
   int64_t tokens = 0;
   const std::vector<std::vector<int64_t>>* expert_load = nullptr;
   int64_t dropped = 0;

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """cohort plan: prices on a described cluster, the figure, this machine described, and errors that name file and line."""
+import json
 import unittest
 import xml.etree.ElementTree
 
@@ -82,6 +83,59 @@ class PlanTest(CohortTest):
                 (["--stages", 4, "--limit", 2, "--schedule", "gpipe"], "the limit is 2"),
                 ([], "say --ranks, --stages or both, or --file")]:
             self.assertIn(message, self.fails("plan", "pipeline", *arguments))
+
+
+MODEL = {"model_type": "llama", "hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8,
+         "num_key_value_heads": 8, "intermediate_size": 1024, "vocab_size": 1000, "rms_norm_eps": 1e-5,
+         "rope_theta": 10000.0, "tie_word_embeddings": False, "max_position_embeddings": 2048}
+
+
+class PlanChangeTest(CohortTest):
+    def change(self, *arguments, fails=False):
+        (self.folder / "config.json").write_text(json.dumps(MODEL))
+        run = self.fails if fails else self.cohort
+        return run("plan", "change", "--model", "config.json", *arguments)
+
+    def test_what_is_lost_is_in_the_memory_of_its_host(self):
+        out = self.change("--from", "ranks=8 shard=8 sharding=zero-3", "--lost", "3,5", "--joined", 1, "--svg", "change.svg",
+                          "--rank-tflops", 0.1)
+        for words in ["before: 8 ranks", "lost 3, 5; 1 joins", "after: ", "in the memory of its host",
+                      "stay where they are", "-> 8", "planned in"]:
+            self.assertIn(words, out)
+        self.assertNotIn("rank 3 ->", out)
+        texts = [node.text for node in xml.etree.ElementTree.parse(self.folder / "change.svg").iter()
+                 if node.tag.endswith("text")]
+        for text in ["rank 3, lost", "member 8", "moves, as thick as much"]:
+            self.assertIn(text, texts)
+
+    def test_a_host_that_is_lost_with_its_memory_needs_the_checkpoint(self):
+        (self.folder / "two.topology").write_text("cohort-topology 1\nhosts 4 ranks 2\nrails 1\n"
+                                                  "inside_host 0.5 80\nbetween_hosts 20 1\n")
+        where = ["--cluster", "two.topology", "--rank-tflops", 0.1]
+        out = self.change("--from", "ranks=8 sharding=zero-3", "--lost", "2,3", *where)
+        self.assertIn("from the newest checkpoint", out)
+        out = self.change("--from", "ranks=8 sharding=zero-3", "--lost", "2", *where)
+        self.assertNotIn("from the newest checkpoint", out)
+        # Without snapshots it is gone with its rank; replicas have it still.
+        self.assertIn("from the newest checkpoint",
+                      self.change("--from", "ranks=8 sharding=zero-3", "--lost", "2", "--without-snapshots", *where))
+        self.assertNotIn("from the newest checkpoint",
+                         self.change("--from", "ranks=8 sharding=ddp", "--lost", "2,3", "--without-snapshots", *where))
+
+    def test_simulated_members(self):
+        out = self.change("--from", "shard=8 sharding=hsdp", "--members", 1000, "--lost", "7", "--svg", "many.svg",
+                          "--links", 3)
+        self.assertIn("before: 1000 ranks", out)
+        xml.etree.ElementTree.parse(self.folder / "many.svg")
+
+    def test_wrong_changes_are_named(self):
+        for arguments, message in [
+                (["--from", "ranks=4 tensr=2"], "--from ranks=4 tensr=2"),
+                (["--from", "ranks=4", "--lost", 4], "--lost 4: the old mesh has ranks 0 to 3"),
+                (["--from", "ranks=1", "--lost", 0], "nobody is left"),
+                (["--from", "ranks=6 shard=4"], "--from ranks=6 shard=4"),
+                (["--from", "ranks=4", "--members", 4, "--cluster", "x"], "leave --cluster out")]:
+            self.assertIn(message, self.change(*arguments, fails=True))
 
 
 if __name__ == "__main__":

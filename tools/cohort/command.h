@@ -24,5 +24,6 @@ void AddConvert(CLI::App& app, const Selected& selected);
 void AddCoordinator(CLI::App& app, const Selected& selected);
 void AddKeeper(CLI::App& app, const Selected& selected);
 void AddRecorder(CLI::App& app, const Selected& selected);
+void AddTop(CLI::App& app, const Selected& selected);
 
 }  // namespace cohort::tools

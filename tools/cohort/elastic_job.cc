@@ -22,6 +22,7 @@
 #include "runtime/elastic/coordinator/board.h"
 #include "runtime/elastic/coordinator/rendezvous.h"
 #include "runtime/file.h"
+#include "runtime/metrics/activity.h"
 
 extern char** environ;
 
@@ -156,6 +157,7 @@ absl::StatusOr<std::unique_ptr<ElasticJob>> ElasticJob::Create(const ElasticJobF
   options.job = job->id_;
   COHORT_ASSIGN_OR_RETURN(auto client, cluster::Client::Create(options));
   job->client_ = std::move(client);
+  job->client_->SetPhase(runtime::CurrentActivity);
   COHORT_RETURN_IF_ERROR(job->client_->Join(absl::Now() + kStart));
   job->board_ = cluster::GrpcJoinBoard(job->client_, {.patience = absl::Seconds(1), .empty_when_away = true});
   return job;

@@ -14,11 +14,11 @@
 namespace {
 
 using Add = void (*)(CLI::App&, const cohort::tools::Selected&);
-constexpr Add kCommands[] = {cohort::tools::AddData,     cohort::tools::AddTrain,
-                             cohort::tools::AddGenerate, cohort::tools::AddServe,
-                             cohort::tools::AddBench,    cohort::tools::AddPlan,
-                             cohort::tools::AddConvert,  cohort::tools::AddCoordinator,
-                             cohort::tools::AddKeeper,   cohort::tools::AddRecorder};
+constexpr Add kCommands[] = {
+    cohort::tools::AddData,     cohort::tools::AddTrain,       cohort::tools::AddGenerate,
+    cohort::tools::AddServe,    cohort::tools::AddBench,       cohort::tools::AddPlan,
+    cohort::tools::AddConvert,  cohort::tools::AddCoordinator, cohort::tools::AddKeeper,
+    cohort::tools::AddRecorder, cohort::tools::AddTop};
 
 int Run(int argc, char** argv) {
   CLI::App app("Trains and serves dense and mixture-of-experts language models on any number of ranks.",

@@ -4,17 +4,18 @@
 namespace cohort::tools {
 
 void AddPlan(CLI::App& app, const Selected& selected) {
-  CLI::App* plan =
-      app.add_subcommand("plan",
-                         "Plans: what collectives would cost on a described cluster, how this "
-                         "machine is described, pipeline schedules, "
-                         "the mesh that trains a model fastest, and what moves from one to another");
+  CLI::App* plan = app.add_subcommand("plan",
+                                      "Plans: what collectives would cost on a described cluster, how this "
+                                      "machine is described, pipeline schedules, "
+                                      "the mesh that trains a model fastest, what moves from one to another, "
+                                      "and what an elastic training does when ranks come and go");
   plan->require_subcommand(1);
   AddPlanCollectives(*plan, selected);
   AddPlanTopology(*plan, selected);
   AddPlanPipeline(*plan, selected);
   AddPlanMesh(*plan, selected);
   AddPlanReshard(*plan, selected);
+  AddPlanChange(*plan, selected);
 }
 
 }  // namespace cohort::tools

@@ -11,5 +11,6 @@ void AddPlanCollectives(CLI::App& plan, const Selected& selected);
 void AddPlanPipeline(CLI::App& plan, const Selected& selected);
 void AddPlanMesh(CLI::App& plan, const Selected& selected);
 void AddPlanReshard(CLI::App& plan, const Selected& selected);
+void AddPlanChange(CLI::App& plan, const Selected& selected);
 
 }  // namespace cohort::tools

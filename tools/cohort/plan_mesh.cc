@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <utility>
@@ -18,6 +17,7 @@
 #include "runtime/ops/machine_rates.h"
 #include "tools/cohort/plan.h"
 #include "tools/cohort/plan_mesh_report.h"
+#include "tools/cohort/plan_moves.h"
 #include "tools/cohort/world.h"
 
 namespace cohort::tools {
@@ -39,14 +39,6 @@ struct MeshFlags {
   double cores = 0;                  // of a rank; 0: one, of running ranks measured
   double overlap = parallel::planner::policy::kOverlap;
 };
-
-// A folder with a config.json, or the file itself.
-absl::StatusOr<runtime::ModelConfig> ReadModel(const std::string& path) {
-  std::error_code ignored;
-  if (std::filesystem::is_directory(path, ignored)) return runtime::ModelConfig::Load(path);
-  COHORT_ASSIGN_OR_RETURN(const std::string text, runtime::ReadFile(path));
-  return runtime::ModelConfig::FromJson(text, path);
-}
 
 // Where nobody describes one, the ranks that run; `rank` is this one's.
 absl::StatusOr<Cluster> ReadCluster(const MeshFlags& flags, const ModelCost& model, const Work& work,

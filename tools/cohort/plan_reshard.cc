@@ -1,76 +1,28 @@
 // cohort plan reshard: what moves where when a training goes on with another mesh, without its disk.
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
-#include <map>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
-#include "absl/strings/str_join.h"
-#include "absl/strings/str_split.h"
-#include "absl/strings/strip.h"
 #include "comm/check.h"
-#include "parallel/planner/mesh_plan.h"
 #include "parallel/reshard/move_training.h"
-#include "runtime/file.h"
 #include "tools/cohort/plan.h"
+#include "tools/cohort/plan_moves.h"
 #include "tools/cohort/plan_topology.h"
 
 namespace cohort::tools {
 namespace {
 
 using parallel::Layout;
-using parallel::PieceCopy;
 
 struct ReshardFlags {
   std::string model, from, to, topology;
   std::vector<int> lost;
   int links = 16;  // shown
 };
-
-// What a mesh is called on the command line.
-struct AskedMesh {
-  int ranks = 1;
-  parallel::Arrangement arrangement;
-};
-
-// "ranks=8 tensor=2 sharding=zero-1": as `plan mesh` takes it, and how many ranks; without that, as few as it needs.
-absl::StatusOr<AskedMesh> ParseMesh(const std::string& flag, const std::string& text) {
-  std::vector<absl::string_view> rest;
-  int ranks = 0;
-  for (absl::string_view item : absl::StrSplit(text, absl::ByAnyChar(", \t"), absl::SkipEmpty())) {
-    if (!absl::ConsumePrefix(&item, "ranks=")) {
-      rest.push_back(item);
-    } else if (!absl::SimpleAtoi(item, &ranks) || ranks < 1 || ranks > 1 << 16) {
-      return absl::InvalidArgumentError(absl::StrCat(flag, " ", text, ": ranks are 1 to 65536"));
-    }
-  }
-  const auto choices = parallel::planner::ParseChoices(absl::StrJoin(rest, " "));
-  if (!choices.ok()) {
-    return absl::InvalidArgumentError(absl::StrCat(flag, " ", text, ": ", choices.status().message()));
-  }
-  const parallel::planner::MeshPlan plan = choices->Complete(1);
-  const parallel::MeshShape& shape = plan.shape;
-  const int needed = shape.pipeline * std::max(shape.shard * shape.context * shape.tensor, shape.expert);
-  return AskedMesh{ranks > 0 ? ranks : needed,
-                   {.shape = shape,
-                    .sharding = plan.sharding,
-                    .schedule = plan.schedule,
-                    .stages_per_rank = shape.pipeline > 1 ? plan.chunks : 1}};
-}
-
-absl::StatusOr<runtime::ModelConfig> ReadModel(const std::string& path) {
-  std::error_code ignored;
-  if (std::filesystem::is_directory(path, ignored)) return runtime::ModelConfig::Load(path);
-  COHORT_ASSIGN_OR_RETURN(const std::string text, runtime::ReadFile(path));
-  return runtime::ModelConfig::FromJson(text, path);
-}
 
 // The host of each of so many processes; all on one where nobody describes them.
 absl::StatusOr<std::vector<int>> HostsOf(const ReshardFlags& flags, int processes) {
@@ -90,22 +42,6 @@ absl::StatusOr<Layout> LayoutOf(const runtime::ModelConfig& config, const AskedM
   COHORT_ASSIGN_OR_RETURN(const parallel::Mesh mesh,
                           parallel::Mesh::Create(asked.arrangement.shape, host_of));
   return parallel::TrainingLayout(config, asked.arrangement, mesh);
-}
-
-// Bytes and messages from one to another, the most first.
-struct Link {
-  std::string name;
-  int64_t bytes = 0, messages = 0;
-};
-void Print(const char* what, std::vector<Link> links, int shown) {
-  std::stable_sort(links.begin(), links.end(),
-                   [](const Link& a, const Link& b) { return a.bytes > b.bytes; });
-  const auto listed = std::min(links.size(), static_cast<size_t>(shown));
-  for (size_t i = 0; i < listed; ++i) {
-    std::printf("  %-24s %14d bytes in %d messages\n", links[i].name.c_str(),
-                static_cast<int>(links[i].bytes), static_cast<int>(links[i].messages));
-  }
-  if (listed < links.size()) std::printf("  and %zu more %s (--links)\n", links.size() - listed, what);
 }
 
 absl::Status PlanReshard(const ReshardFlags& flags) {
@@ -148,30 +84,7 @@ absl::Status PlanReshard(const ReshardFlags& flags) {
       from.arrangement.shape.DebugString().c_str(), from.arrangement.sharding.DebugString().c_str(), to.ranks,
       to.arrangement.shape.DebugString().c_str(), to.arrangement.sharding.DebugString().c_str(),
       DebugString(totals).c_str());
-  std::map<std::pair<int, int>, Link> ranks, between;
-  for (const PieceCopy& copy : move.plan.copies) {
-    if (copy.stays()) continue;
-    const int64_t bytes = copy.elements() * static_cast<int64_t>(SizeOf(DataType::kF32));
-    const auto add = [&](auto& links, const char* what, int a, int b) {
-      Link& link = links[{a, b}];
-      link.name = absl::StrFormat("%s %d -> %d", what, a, b);
-      link.bytes += bytes;
-      ++link.messages;
-    };
-    const auto source = static_cast<size_t>(copy.source), target = static_cast<size_t>(copy.destination);
-    add(ranks, "rank", processes[source], processes[target]);
-    if (move_hosts[source] != move_hosts[target])
-      add(between, "host", move_hosts[source], move_hosts[target]);
-  }
-  const auto list = [](const auto& links) {
-    std::vector<Link> all;
-    for (const auto& [ends, link] : links) all.push_back(link);
-    return all;
-  };
-  if (!between.empty()) std::printf("between hosts:\n");
-  Print("hosts", list(between), flags.links);
-  if (!ranks.empty()) std::printf("between ranks (numbers of the old mesh, then newcomers):\n");
-  Print("pairs", list(ranks), flags.links);
+  std::printf("%s", MovesText(move, processes, move_hosts, flags.links).c_str());
   return absl::OkStatus();
 }
 

@@ -2,8 +2,10 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -19,9 +21,11 @@
 #include "absl/time/clock.h"
 #include "comm/check.h"
 #include "comm/policy.h"
+#include "parallel/elastic/elastic_mesh.h"
 #include "parallel/elastic/elastic_run.h"
 #include "parallel/elastic/part_snapshots.h"
 #include "runtime/config/yaml_message.h"
+#include "runtime/elastic/coordinator/policy.h"
 #include "runtime/file.h"
 #include "runtime/metrics/activity.h"
 #include "runtime/ops/machine_rates.h"
@@ -124,6 +128,13 @@ class TrainingHost final : public parallel::ElasticHost {
     first_ = !part.spare() && part.group->rank() == 0;
     loaded_ = true;
     COHORT_RETURN_IF_ERROR(snapshots_.Follow(part, change.member, change.counts));
+    // Others have been compared on another mesh.
+    computed_.clear();
+    stage_ = 0;
+    if (!part.spare()) {
+      COHORT_ASSIGN_OR_RETURN(const parallel::Mesh mesh, parallel::MeshOf(part.mesh, model_));
+      stage_ = mesh.Coordinate(parallel::Axis::kPipeline, part.group->rank());
+    }
     if (log_ != nullptr) log_->End();
     log_.reset();
     if (!first_) return absl::OkStatus();
@@ -153,7 +164,13 @@ class TrainingHost final : public parallel::ElasticHost {
     if (log_ != nullptr) log_->Step(report);
     v1::StepReport told;
     told.set_step(report.step);
-    told.set_compute_seconds(report.seconds);
+    const double computing = std::max(0.0, report.seconds - report.waited_seconds);
+    computed_.push_back(static_cast<float>(computing));
+    if (computed_.size() > cluster::policy::kMaxRecentSteps) computed_.pop_front();
+    told.set_compute_seconds(computing);
+    told.set_wait_seconds(report.seconds - computing);
+    told.mutable_recent_compute_seconds()->Add(computed_.begin(), computed_.end());
+    told.set_stage(stage_);
     told.set_tokens(first_ ? report.tokens : 0);
     job_.client().SetReport(told);
   }
@@ -219,6 +236,8 @@ class TrainingHost final : public parallel::ElasticHost {
   parallel::PartSnapshots snapshots_;
   std::unique_ptr<RunLog> log_;
   bool first_ = false, loaded_ = false;
+  std::deque<float> computed_;  // seconds, of the newest steps on this mesh
+  int stage_ = 0;
 };
 
 // The configuration of the mesh that trains now, as its members have told the coordinator.
@@ -256,6 +275,8 @@ absl::Status TrainElastic(v1::TrainConfig config, const ElasticFlags& flags) {
     COHORT_ASSIGN_OR_RETURN(resolved, Resolve(std::move(config), *world));
   }
   runtime::SetCpuThreads(resolved.config.train().threads());
+  if (std::getenv("COHORT_ACTIVITY") == nullptr)
+    runtime::FollowActivity();  // told with each renewal, for `cohort top`
   COHORT_ASSIGN_OR_RETURN(const TrainingData data, OpenData(resolved.config));
   const parallel::ElasticOptions options = {
       .config = resolved.config,

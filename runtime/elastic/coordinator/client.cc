@@ -88,6 +88,7 @@ const std::string& Client::name() const { return state_->membership->name(); }
 absl::Status Client::Join(absl::Time deadline) { return state_->membership->Join(deadline); }
 Standing Client::standing() const { return state_->membership->standing(); }
 void Client::SetReport(const v1::StepReport& report) { state_->membership->SetReport(report); }
+void Client::SetPhase(std::function<std::string()> phase) { state_->membership->SetPhase(std::move(phase)); }
 bool Client::Flush(absl::Time deadline) { return state_->membership->Flush(deadline); }
 void Client::RecordEpoch(const EpochAdvance& advance) { state_->membership->RecordEpoch(advance); }
 

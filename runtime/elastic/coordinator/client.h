@@ -79,6 +79,8 @@ class Client {
   Standing standing() const;
   // How the member is doing; goes with the next renewal, which this hastens not.
   void SetReport(const v1::StepReport& report);
+  // Asked at each renewal, by its thread: what the member does at that moment, its report's phase. Before Join.
+  void SetPhase(std::function<std::string()> phase);
   // An event for people; goes soon, in order, again until it was taken. The oldest are dropped beyond some thousands.
   void Tell(v1::EventKind kind, int64_t step, const std::string& words, double seconds = 0,
             const std::string& subject = "");

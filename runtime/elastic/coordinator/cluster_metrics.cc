@@ -32,6 +32,8 @@ struct ClusterMetrics::State {
   prometheus::Gauge& epoch_members = Gauge("cohort:cluster_epoch_members", "Members of the present epoch");
   prometheus::Gauge& step = Gauge("cohort:cluster_step", "The last step that is done");
   prometheus::Gauge& rate = Gauge("cohort:cluster_tokens_per_second", "Of all members, in their last steps");
+  prometheus::Gauge& stragglers =
+      Gauge("cohort:cluster_stragglers", "Members that compute slower than the others, and stay so");
   prometheus::Gauge& waiting = Gauge("cohort:cluster_newcomers_waiting", "Posts that have no answer");
   prometheus::Gauge& incarnation = Gauge("cohort:cluster_incarnation", "Coordinators so far");
   prometheus::Counter& joined = Counter("cohort:cluster_members_joined_total", "Members that have joined");
@@ -83,6 +85,7 @@ void ClusterMetrics::Set(const ClusterState& state) {
   state_->epoch_members.Set(state.epoch().members_size());
   state_->step.Set(static_cast<double>(summary.step));
   state_->rate.Set(summary.tokens_per_second);
+  state_->stragglers.Set(summary.stragglers);
   state_->waiting.Set(state.newcomers_waiting());
   state_->incarnation.Set(static_cast<double>(state.incarnation()));
   raise(state_->joined, static_cast<double>(totals.members_joined()));

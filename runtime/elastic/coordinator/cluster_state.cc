@@ -132,7 +132,21 @@ void ClusterState::Tick(Turn& turn, v1::ClusterCommand& record) {
       expire.add_member_ids(id);
     }
   }
+  FindStragglers(expire);
   Expire(expire, turn);
+}
+
+void ClusterState::FindStragglers(v1::ClusterCommand::Expire& expire) {
+  for (const auto& change : detector_.Judge()) {
+    const MemberEntry* member = Find(change.straggler.member);
+    if (member == nullptr) continue;
+    v1::ClusterCommand::Finding& finding = *expire.add_findings();
+    finding.set_member_id(change.straggler.member);
+    finding.set_kind(change.ended ? v1::EVENT_KIND_NOTE : v1::EVENT_KIND_STRAGGLER);
+    finding.set_step(change.straggler.step);
+    finding.set_words(absl::StrCat(member->told.name(), " ",
+                                   change.ended ? "is slow no more" : DebugString(change.straggler)));
+  }
 }
 
 void ClusterState::Expire(const v1::ClusterCommand::Expire& request, Turn& turn) {
@@ -142,10 +156,23 @@ void ClusterState::Expire(const v1::ClusterCommand::Expire& request, Turn& turn)
     member->told.set_state(v1::MEMBER_STATE_EXPIRED);
     ++not_live_;
     if (InEpoch(member->told)) gone_.insert(member->told.name());
+    detector_.Forget(id);
     totals_.set_leases_expired(totals_.leases_expired() + 1);
     RemovePosts(id, /*answered_only=*/true);
     Emit(v1::EVENT_KIND_LEASE_EXPIRED, &member->told,
          absl::StrCat(member->told.name(), " was not heard for ", absl::FormatDuration(lease_)), turn);
+  }
+  for (const v1::ClusterCommand::Finding& finding : request.findings()) {
+    const MemberEntry* member = Find(finding.member_id());
+    if (member == nullptr) continue;
+    v1::Event event;
+    event.set_kind(finding.kind());
+    event.set_member_id(finding.member_id());
+    event.set_member(member->told.name());
+    event.set_subject(member->told.name());
+    event.set_step(finding.step());
+    event.set_words(finding.words());
+    Emit(std::move(event), turn);
   }
 }
 
@@ -217,6 +244,7 @@ void ClusterState::GoAway(MemberEntry& member, absl::string_view why, Turn& turn
   if (member.told.state() == v1::MEMBER_STATE_LIVE) ++not_live_;
   member.told.set_state(v1::MEMBER_STATE_LEFT);
   if (InEpoch(member.told)) gone_.insert(member.told.name());
+  detector_.Forget(member.told.id());
   holder_.erase(member.told.name());
   RemovePosts(member.told.id(), /*answered_only=*/false);
   Emit(v1::EVENT_KIND_MEMBER_LEFT, &member.told, absl::StrCat(member.told.name(), " has left", With(why)),
@@ -250,10 +278,7 @@ void ClusterState::Renew(const v1::RenewRequest& request, Turn& turn) {
   }
   if (member->told.state() == v1::MEMBER_STATE_EXPIRED) Revive(*member, turn);
   member->lease_end = turn.now + lease_;
-  if (request.has_report()) {
-    member->report = request.report();
-    member->report_time = turn.now;
-  }
+  if (request.has_report()) TakeReport(request.report(), *member, turn.now);
   auto& response = turn.outcome.reply.emplace<v1::RenewResponse>();
   response.set_incarnation(incarnation_);
   response.set_epoch(epoch_.number());
@@ -264,6 +289,19 @@ void ClusterState::Renew(const v1::RenewRequest& request, Turn& turn) {
   response.set_newcomers_waiting(newcomers_waiting());
   response.mutable_gone()->Add(gone_.begin(), gone_.end());
   response.set_lease_seconds(absl::ToDoubleSeconds(lease_));
+}
+
+void ClusterState::TakeReport(const v1::StepReport& report, MemberEntry& member, absl::Time now) {
+  if (!member.report.has_value() || member.report->step() != report.step()) member.step_time = now;
+  member.report = report;
+  member.report_time = now;
+  if (!InEpoch(member.told)) return;
+  const runtime::elastic::WorkShare share = {.stage = report.stage(), .weight = report.weight()};
+  const auto& recent = report.recent_compute_seconds();
+  if (recent.empty()) detector_.Add(member.told.id(), share, report.step(), report.compute_seconds());
+  for (int i = 0; i < recent.size(); ++i) {
+    detector_.Add(member.told.id(), share, report.step() - recent.size() + 1 + i, recent[i]);
+  }
 }
 
 void ClusterState::Revive(MemberEntry& member, Turn& turn) {

@@ -16,6 +16,7 @@
 #include "absl/time/time.h"
 #include "cohort/v1/cluster.pb.h"
 #include "cohort/v1/cluster_journal.pb.h"
+#include "runtime/elastic/detect/straggler.h"
 
 namespace cohort::cluster {
 
@@ -67,6 +68,7 @@ class ClusterState {
     int live = 0, expired = 0, left = 0;  // members
     int64_t step = 0;                     // the greatest that a live member of the epoch has told
     double tokens_per_second = 0;         // of them all
+    int stragglers = 0;
   };
   Summary Summarize() const;
   // Takes over what `former` has in memory only, of members that both have: for a state that was read again.
@@ -78,6 +80,7 @@ class ClusterState {
     absl::Time lease_end;
     std::optional<v1::StepReport> report;
     absl::Time report_time;
+    absl::Time step_time;  // when the report first had its step
   };
   struct Post {
     std::string name, text;
@@ -101,10 +104,12 @@ class ClusterState {
   void Begin(Turn& turn);
   void Tick(Turn& turn, v1::ClusterCommand& record);
   void Expire(const v1::ClusterCommand::Expire& request, Turn& turn);
+  void FindStragglers(v1::ClusterCommand::Expire& expire);
   void Join(const v1::JoinRequest& request, Turn& turn);
   void Leave(const v1::LeaveRequest& request, Turn& turn);
   void RequestLeave(const v1::RequestLeaveRequest& request, Turn& turn);
   void Renew(const v1::RenewRequest& request, Turn& turn);
+  void TakeReport(const v1::StepReport& report, MemberEntry& member, absl::Time now);
   void Revive(MemberEntry& member, Turn& turn);
   void GoAway(MemberEntry& member, absl::string_view why, Turn& turn);
   // Those that are not live and that neither the present epoch has nor the former one.
@@ -128,6 +133,7 @@ class ClusterState {
   void RendezvousPut(const v1::RendezvousPutRequest& request, Turn& turn);
   void Report(const v1::ReportRequest& request, Turn& turn);
   void IndexEpoch();
+  std::vector<std::string> Verdicts(absl::Time now) const;  // by member, in words
   bool Shown(const Post& post) const;
   void RemovePosts(int64_t member_id, bool answered_only);
 
@@ -143,6 +149,8 @@ class ClusterState {
   uint64_t next_revision_ = 1;
   v1::ClusterTotals totals_;
 
+  // In memory only.
+  runtime::elastic::StragglerDetector detector_;
   absl::Time started_ = absl::InfinitePast();
   absl::Time last_tick_ = absl::InfinitePast();
   // Derived.

@@ -80,6 +80,7 @@ void ClusterState::AdvanceEpoch(const v1::AdvanceEpochRequest& request, Turn& tu
       if (MemberEntry* member = Holder(name)) member->told.set_last_epoch(request.to());
     }
     IndexEpoch();
+    detector_.Reset();
     ForgetOld(request.from());
     totals_.set_epochs(totals_.epochs() + 1);
     v1::Event event;

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/elastic/coordinator/cluster_state.h"
+#include "runtime/elastic/detect/verdict.h"
 
 namespace cohort::cluster {
 namespace {
@@ -68,16 +69,19 @@ v1::DescribeResponse ClusterState::Describe(int events, absl::Time now) const {
   response.set_started_time(Seconds(started_));
   response.set_lease_seconds(absl::ToDoubleSeconds(lease_));
   *response.mutable_epoch() = epoch_;
+  const std::vector<std::string> verdicts = Verdicts(now);
   for (const auto& [id, entry] : members_) {
     v1::Member& member = *response.add_members();
     member = entry.told;
     const auto rank = rank_.find(member.name());
     member.set_rank(InEpoch(member) && rank != rank_.end() ? rank->second : -1);
     member.set_evicted(Evicted(member));
+    member.set_verdict(verdicts[static_cast<size_t>(response.members_size() - 1)]);
     member.set_lease_left_seconds(absl::ToDoubleSeconds(entry.lease_end - now));
     member.set_report_age_seconds(-1);
     if (!entry.report.has_value()) continue;
     *member.mutable_report() = *entry.report;
+    member.mutable_report()->clear_recent_compute_seconds();  // for the detector
     member.set_report_age_seconds(absl::ToDoubleSeconds(now - entry.report_time));
   }
   const Summary summary = Summarize();
@@ -94,8 +98,38 @@ v1::DescribeResponse ClusterState::Describe(int events, absl::Time now) const {
   return response;
 }
 
+std::vector<std::string> ClusterState::Verdicts(absl::Time now) const {
+  namespace elastic = runtime::elastic;
+  std::vector<elastic::Sighting> sightings;
+  for (const auto& [id, entry] : members_) {
+    elastic::Sighting& seen = sightings.emplace_back();
+    // Nothing is expected of those that are not in the group.
+    seen.lease = InEpoch(entry.told) ? entry.told.state() : v1::MEMBER_STATE_LEFT;
+    seen.host = entry.told.host();
+    if (!entry.report.has_value()) continue;
+    seen.report = *entry.report;
+    seen.report_age_seconds = absl::ToDoubleSeconds(now - entry.report_time);
+    seen.step_age_seconds = absl::ToDoubleSeconds(now - entry.step_time);
+  }
+  std::vector<std::string> verdicts;
+  for (const elastic::Verdict& verdict : elastic::Judge(sightings)) {
+    verdicts.push_back(verdict.why.empty() ? ""
+                                           : absl::StrCat(elastic::Name(verdict.health), ": ", verdict.why));
+  }
+  const auto slow = detector_.Stragglers();
+  size_t place = 0;
+  for (const auto& [id, entry] : members_) {
+    std::string& verdict = verdicts[place++];
+    if (const auto found = slow.find(id); verdict.empty() && found != slow.end()) {
+      verdict = absl::StrCat("straggler: ", DebugString(found->second));
+    }
+  }
+  return verdicts;
+}
+
 ClusterState::Summary ClusterState::Summarize() const {
   Summary summary;
+  summary.stragglers = static_cast<int>(detector_.Stragglers().size());
   for (const auto& [id, entry] : members_) {
     summary.live += entry.told.state() == v1::MEMBER_STATE_LIVE;
     summary.expired += entry.told.state() == v1::MEMBER_STATE_EXPIRED;
@@ -111,12 +145,14 @@ ClusterState::Summary ClusterState::Summarize() const {
 void ClusterState::AdoptMemory(const ClusterState& former) {
   started_ = former.started_;
   last_tick_ = former.last_tick_;
+  detector_ = former.detector_;
   for (auto& [id, entry] : members_) {
     const auto found = former.members_.find(id);
     if (found == former.members_.end()) continue;
     entry.lease_end = found->second.lease_end;
     entry.report = found->second.report;
     entry.report_time = found->second.report_time;
+    entry.step_time = found->second.step_time;
   }
 }
 

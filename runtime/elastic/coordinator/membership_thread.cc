@@ -140,7 +140,10 @@ bool MembershipThread::Renew() {
   {
     const std::lock_guard lock(mutex_);
     request.set_member_id(standing_.member_id);
-    if (report_.has_value()) *request.mutable_report() = *report_;
+    if (report_.has_value()) {
+      *request.mutable_report() = *report_;
+      if (phase_ != nullptr) request.mutable_report()->set_phase(phase_());
+    }
     timeout = std::max(lease_ / 2, policy::kFirstPause);
   }
   v1::RenewResponse response;

@@ -3,6 +3,7 @@
 
 #include <condition_variable>
 #include <deque>
+#include <functional>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -28,6 +29,8 @@ class MembershipThread {
   void Stop();
   Standing standing() const;
   void SetReport(const v1::StepReport& report);
+  // Before Join.
+  void SetPhase(std::function<std::string()> phase) { phase_ = std::move(phase); }
   void Tell(v1::ReportRequest report);
   void RecordEpoch(const EpochAdvance& advance);
   bool Flush(absl::Time deadline);
@@ -58,6 +61,7 @@ class MembershipThread {
   Standing standing_;
   absl::Duration lease_ = policy::kLease;
   std::optional<v1::StepReport> report_;
+  std::function<std::string()> phase_;
   uint64_t sequence_ = 0;
   std::deque<v1::ReportRequest> told_;
   std::deque<EpochAdvance> epochs_;           // to be told, the oldest first

@@ -25,6 +25,7 @@ inline constexpr size_t kMaxValueBytes = 1 << 20;  // a post, a value of the ren
 inline constexpr size_t kMaxAnswerBytes = 64 << 20;
 inline constexpr size_t kMaxWordsBytes = 64 << 10;
 inline constexpr size_t kMaxMembers = 1 << 17;
+inline constexpr size_t kMaxRecentSteps = 64;  // of a report
 inline constexpr size_t kMaxPosts = 1 << 17;
 inline constexpr int kMaxMessageBytes = 256 << 20;
 // Names of an epoch's members in a message; and bytes of them in the details of an error, which gRPC sends as a header.

@@ -66,6 +66,15 @@ absl::Status CheckRequest(const v1::RenewRequest& request) {
   COHORT_RETURN_IF_ERROR(CheckSize("report.phase", report.phase(), policy::kMaxNameBytes));
   COHORT_RETURN_IF_ERROR(CheckAmount("report.compute_seconds", report.compute_seconds()));
   COHORT_RETURN_IF_ERROR(CheckAmount("report.wait_seconds", report.wait_seconds()));
+  if (static_cast<size_t>(report.recent_compute_seconds_size()) > policy::kMaxRecentSteps) {
+    return absl::InvalidArgumentError(absl::StrCat("report.recent_compute_seconds has ",
+                                                   report.recent_compute_seconds_size(), " steps; ",
+                                                   policy::kMaxRecentSteps, " are allowed"));
+  }
+  for (const float seconds : report.recent_compute_seconds()) {
+    COHORT_RETURN_IF_ERROR(CheckAmount("report.recent_compute_seconds", seconds));
+  }
+  COHORT_RETURN_IF_ERROR(CheckAmount("report.weight", report.weight()));
   COHORT_RETURN_IF_ERROR(CheckAmount("report.tokens", static_cast<double>(report.tokens())));
   return CheckAmount("report.step", static_cast<double>(report.step()));
 }

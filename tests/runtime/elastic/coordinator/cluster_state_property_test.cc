@@ -27,6 +27,7 @@ class Commands {
     const v1::DescribeResponse described = state.Describe(0, absl::UnixEpoch());
     if (described.members_size() > 0 && Below(8) > 0)
       id = described.members(Below(described.members_size())).id();
+    ++turns_;
     switch (Below(16)) {
       case 0:
       case 1:
@@ -59,6 +60,17 @@ class Commands {
       case 12:
       case 13:
         return Tick();
+      case 14: {
+        // Of one who computes slower in some hundreds of turns, and is found.
+        v1::ClusterCommand command = Renew(id);
+        v1::StepReport& report = *command.mutable_renew()->mutable_report();
+        report.set_step(20 + turns_ / 8);
+        for (int64_t i = 0; i < 20; ++i) {
+          const bool slow = id % 3 == 0 && (turns_ / 400) % 2 == 1;
+          report.add_recent_compute_seconds(slow ? 3 : 1);
+        }
+        return command;
+      }
       default:
         return Renew(id);
     }
@@ -66,6 +78,7 @@ class Commands {
 
  private:
   std::mt19937_64 random_;
+  int64_t joined_ = 0, turns_ = 0;
 };
 
 std::string Durable(const ClusterState& state) { return state.Snapshot().SerializeAsString(); }

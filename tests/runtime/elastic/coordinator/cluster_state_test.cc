@@ -297,5 +297,96 @@ TEST_F(ClusterStateTest, ASnapshotThatIsNoneIsRefused) {
   EXPECT_FALSE(ClusterState::Restore(snapshot, absl::Seconds(2)).ok());
 }
 
+TEST_F(ClusterStateTest, WhoComputesSlowerIsToldOnceAndWhenItIsOver) {
+  std::vector<int64_t> ids;
+  std::vector<std::string> names;
+  for (int i = 0; i < 4; ++i) {
+    names.push_back(absl::StrCat("rank ", i));
+    ids.push_back(JoinAs(names.back()));
+  }
+  Do(Advance(ids[0], 0, 1, names));
+  std::vector<v1::Event> told;
+  const auto steps = [&](int64_t first, int64_t last, double slow) {
+    for (int64_t step = first; step <= last; ++step) {
+      for (size_t i = 0; i < ids.size(); ++i) {
+        v1::ClusterCommand command = Renew(ids[i]);
+        v1::StepReport& report = *command.mutable_renew()->mutable_report();
+        report.set_step(step);
+        report.set_compute_seconds(0.3 + 0.01 * static_cast<double>((step + static_cast<int64_t>(i)) % 3));
+        if (i == 2) report.set_compute_seconds(report.compute_seconds() * slow);
+        EXPECT_FALSE(Do(command).record.has_value());
+      }
+      now += absl::Milliseconds(400);
+      Outcome outcome = Do(Tick());
+      EXPECT_EQ(outcome.record.has_value(), !outcome.events.empty());
+      told.insert(told.end(), outcome.events.begin(), outcome.events.end());
+    }
+  };
+  steps(1, 30, 1);
+  EXPECT_THAT(told, IsEmpty());
+  const v1::ClusterSnapshot before = state.Snapshot();
+  steps(31, 60, 2);
+  ASSERT_THAT(Kinds(told), ElementsAre("STRAGGLER"));
+  EXPECT_EQ(told[0].subject(), "rank 2");
+  EXPECT_LE(told[0].step(), 40);
+  EXPECT_THAT(told[0].words(), HasSubstr("rank 2 computes 2.0 times as long as the others"));
+  EXPECT_THAT(state.Describe(0, now).members(2).verdict(), HasSubstr("straggler: computes 2.0 times"));
+  EXPECT_EQ(state.Describe(0, now).members(1).verdict(), "");
+  EXPECT_EQ(state.Summarize().stragglers, 1);
+  // The journal tells it again in the same words.
+  absl::StatusOr<ClusterState> again = ClusterState::Restore(before, absl::Seconds(2));
+  v1::ClusterCommand record;
+  v1::ClusterCommand::Finding& finding = *record.mutable_expire()->add_findings();
+  finding.set_member_id(ids[2]);
+  finding.set_kind(told[0].kind());
+  finding.set_step(told[0].step());
+  finding.set_words(told[0].words());
+  const Outcome outcome = again->Apply(record, absl::UnixEpoch() + absl::Seconds(told[0].time()));
+  ASSERT_EQ(outcome.events.size(), 1u);
+  EXPECT_EQ(outcome.events[0].SerializeAsString(), told[0].SerializeAsString());
+  steps(61, 90, 1);
+  EXPECT_THAT(Kinds(told), ElementsAre("STRAGGLER", "NOTE"));
+  EXPECT_EQ(state.Summarize().stragglers, 0);
+  EXPECT_EQ(state.Describe(0, now).members(2).verdict(), "");
+}
+
+TEST_F(ClusterStateTest, ManyShortStepsComeInOneReport) {
+  const int64_t a = JoinAs("a"), b = JoinAs("b");
+  Do(Advance(a, 0, 1, {"a", "b"}));
+  for (const int64_t id : {a, b}) {
+    v1::ClusterCommand command = Renew(id);
+    v1::StepReport& report = *command.mutable_renew()->mutable_report();
+    report.set_step(40);
+    for (int i = 0; i < 40; ++i) report.add_recent_compute_seconds(id == b ? 0.02F : 0.01F);
+    Do(command);
+  }
+  const Outcome outcome = Do(Tick());
+  ASSERT_THAT(Kinds(outcome.events), ElementsAre("STRAGGLER"));
+  EXPECT_EQ(outcome.events[0].member(), "b");
+  v1::ClusterCommand command = Renew(a);
+  for (int i = 0; i < 65; ++i) command.mutable_renew()->mutable_report()->add_recent_compute_seconds(1);
+  EXPECT_THAT(Do(command).status.message(), HasSubstr("recent_compute_seconds"));
+}
+
+// All wait for one that is stuck in the middle of a step, whose lease holds.
+TEST_F(ClusterStateTest, WhoHangsIsSeen) {
+  const int64_t a = JoinAs("a"), b = JoinAs("b");
+  Do(Advance(a, 0, 1, {"a", "b"}));
+  for (int tenth = 0; tenth < 80; ++tenth) {
+    for (const int64_t id : {a, b}) {
+      v1::ClusterCommand command = Renew(id);
+      command.mutable_renew()->mutable_report()->set_step(7);
+      command.mutable_renew()->mutable_report()->set_phase(id == a ? "wait for gradients" : "block forward");
+      Do(command);
+    }
+    now += absl::Milliseconds(100);
+    Do(Tick());
+    if (tenth == 30) EXPECT_EQ(state.Describe(0, now).members(1).verdict(), "");
+  }
+  EXPECT_THAT(state.Describe(0, now).members(1).verdict(),
+              HasSubstr("stopped: no step since 8 s, in block forward"));
+  EXPECT_EQ(state.Describe(0, now).members(0).verdict(), "");
+}
+
 }  // namespace
 }  // namespace cohort::cluster

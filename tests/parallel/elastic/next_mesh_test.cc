@@ -1,0 +1,109 @@
+// Which mesh follows, on described clusters: a decision that is a pure function needs none that runs.
+#include "parallel/elastic/next_mesh.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <ctime>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "parallel/arrangement.h"
+#include "parallel/elastic/policy.h"
+
+namespace cohort::parallel {
+namespace {
+
+using ::testing::HasSubstr;
+
+runtime::ModelConfig SevenBillion() {
+  runtime::ModelConfig config;
+  config.vocab_size = 32000;
+  config.hidden_size = 4096;
+  config.intermediate_size = 14336;
+  config.num_hidden_layers = 32;
+  config.num_attention_heads = 32;
+  config.num_key_value_heads = 8;
+  config.head_dim = 128;
+  config.max_position_embeddings = 8192;
+  return config;
+}
+
+v1::TrainConfig Config(int64_t batch) {
+  v1::TrainConfig config;
+  config.mutable_train()->set_global_batch(static_cast<int>(batch));
+  config.mutable_train()->set_micro_batch(1);
+  config.mutable_train()->set_dtype("bf16");
+  config.mutable_train()->set_recompute(false);
+  config.mutable_data()->set_sequence_length(4096);
+  config.mutable_parallel()->set_pipeline(1);
+  config.mutable_parallel()->set_shard(8);
+  config.mutable_parallel()->set_context(1);
+  config.mutable_parallel()->set_tensor(1);
+  config.mutable_parallel()->set_expert(1);
+  config.mutable_parallel()->set_sharding("zero-3");
+  config.mutable_parallel()->set_schedule("1f1b");
+  config.mutable_parallel()->set_stages_per_rank(1);
+  return config;
+}
+
+planner::Cluster Hosts(int ranks, int64_t memory = 0) {
+  const auto all =
+      planner::DescribedCluster(absl::StrCat("cohort-topology 1\nhosts ", (ranks + 7) / 8,
+                                             " ranks 8\nrails 8\ninside_host 1 1000\nbetween_hosts 5 200\n"),
+                                "test", 1e14, memory);
+  EXPECT_TRUE(all.ok()) << all.status();
+  return *all->First(ranks);
+}
+
+double ProcessorSeconds() {
+  timespec time = {};
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+TEST(NextMeshTest, TenThousandMembersAreDecidedInASecond) {
+  const runtime::ModelConfig model = SevenBillion();
+  const v1::TrainConfig config = Config(16384);
+  for (const int ranks : {10'000, 9'999, 9'997, 9'973}) {  // the last one is a prime
+    const planner::Cluster cluster = Hosts(ranks);
+    const double begin = ProcessorSeconds();
+    const absl::StatusOr<NextMesh> next = PlanNextMesh(config, model, cluster);
+    const double seconds = ProcessorSeconds() - begin;
+    ASSERT_TRUE(next.ok()) << next.status();
+    EXPECT_TRUE(ArrangementOf(next->config.parallel(), model, next->ranks).ok());
+    EXPECT_LE(next->ranks, ranks);
+    EXPECT_GE(next->ranks, ranks * (1 - elastic_policy::kSparesTried)) << next->why;
+    EXPECT_EQ(next->config.parallel().sharding(), "zero-3");
+    RecordProperty(absl::StrCat("seconds_", ranks), std::to_string(seconds));
+#if defined(NDEBUG) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    EXPECT_LT(seconds, 1.0) << ranks << " ranks: " << next->why;
+#endif
+  }
+}
+
+// A number of ranks that divides badly is not used to the last rank.
+TEST(NextMeshTest, OfManyRanksSomeStaySpareWhereThatIsFaster) {
+  const absl::StatusOr<NextMesh> prime = PlanNextMesh(Config(16384), SevenBillion(), Hosts(9973));
+  ASSERT_TRUE(prime.ok()) << prime.status();
+  EXPECT_LT(prime->ranks, 9973);
+  EXPECT_THAT(prime->why, HasSubstr("spare"));
+}
+
+TEST(NextMeshTest, FewRanksAreAllTried) {
+  const absl::StatusOr<NextMesh> next = PlanNextMesh(Config(64), SevenBillion(), Hosts(7));
+  ASSERT_TRUE(next.ok()) << next.status();
+  EXPECT_GE(next->ranks, 4);
+  EXPECT_TRUE(ArrangementOf(next->config.parallel(), SevenBillion(), next->ranks).ok());
+}
+
+TEST(NextMeshTest, WhatFitsNowhereIsSaid) {
+  for (const int ranks : {4, 200}) {
+    const absl::StatusOr<NextMesh> next = PlanNextMesh(Config(256), SevenBillion(), Hosts(ranks, 1000));
+    EXPECT_EQ(next.status().code(), absl::StatusCode::kNotFound);
+    EXPECT_THAT(next.status().message(), HasSubstr("can train this"));
+  }
+}
+
+}  // namespace
+}  // namespace cohort::parallel
