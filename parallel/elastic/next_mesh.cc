@@ -79,7 +79,7 @@ absl::StatusOr<std::vector<int>> NumbersToTry(const planner::ModelCost& costs, c
   const int least = all - static_cast<int>(all * elastic_policy::kSparesTried);
   for (int ranks = all; ranks >= least && numbers.size() < elastic_policy::kNumbersTried; --ranks) {
     COHORT_ASSIGN_OR_RETURN(const planner::Cluster part, cluster.First(ranks));
-    std::map<std::string, int64_t> refused;
+    planner::Refusals refused;
     const size_t meshes =
         planner::LegalShapes(costs, planner::MeshPricer(costs, work, part), choices, &refused).size();
     if (meshes == 0 || meshes < 2 * most) continue;

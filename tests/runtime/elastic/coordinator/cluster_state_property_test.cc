@@ -78,7 +78,7 @@ class Commands {
 
  private:
   std::mt19937_64 random_;
-  int64_t joined_ = 0, turns_ = 0;
+  int64_t turns_ = 0;
 };
 
 std::string Durable(const ClusterState& state) { return state.Snapshot().SerializeAsString(); }

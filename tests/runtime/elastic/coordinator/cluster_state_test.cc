@@ -21,7 +21,7 @@ struct ClusterStateTest : ::testing::Test {
 
   Outcome Do(const v1::ClusterCommand& command) { return state.Apply(command, now); }
   int64_t JoinAs(const std::string& name, const std::string& session = "", uint64_t last_epoch = 0) {
-    Outcome outcome = Do(Join(name, session.empty() ? "session of " + name : session, last_epoch));
+    Outcome outcome = Do(Join(name, session.empty() ? absl::StrCat("session of ", name) : session, last_epoch));
     EXPECT_TRUE(outcome.status.ok()) << outcome.status;
     return outcome.status.ok() ? std::get<v1::JoinResponse>(outcome.reply).member_id() : 0;
   }
@@ -323,7 +323,7 @@ TEST_F(ClusterStateTest, WhoComputesSlowerIsToldOnceAndWhenItIsOver) {
     }
   };
   steps(1, 30, 1);
-  EXPECT_THAT(told, IsEmpty());
+  EXPECT_TRUE(told.empty());
   const v1::ClusterSnapshot before = state.Snapshot();
   steps(31, 60, 2);
   ASSERT_THAT(Kinds(told), ElementsAre("STRAGGLER"));
@@ -381,7 +381,9 @@ TEST_F(ClusterStateTest, WhoHangsIsSeen) {
     }
     now += absl::Milliseconds(100);
     Do(Tick());
-    if (tenth == 30) EXPECT_EQ(state.Describe(0, now).members(1).verdict(), "");
+    if (tenth == 30) {
+      EXPECT_EQ(state.Describe(0, now).members(1).verdict(), "");
+    }
   }
   EXPECT_THAT(state.Describe(0, now).members(1).verdict(),
               HasSubstr("stopped: no step since 8 s, in block forward"));
