@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "cohort/v1/elastic.pb.h"
+#include "runtime/config/config.h"
 
 namespace cohort::tools {
 namespace {
@@ -133,6 +134,7 @@ TEST(TopScreenTest, AnArrangementThatIsNoMeshHasNoWords) {
   model.set_num_attention_heads(2);
   mesh.mutable_config()->mutable_parallel()->set_tensor(2);
   mesh.mutable_config()->mutable_parallel()->set_sharding("zero-1");
+  runtime::ApplyDefaults(*mesh.mutable_config(), {.ranks = 4});
   for (int i = 0; i < 4; ++i) mesh.add_members(i), mesh.add_host_of(0);
   EXPECT_THAT(MeshWords(absl::Base64Escape(mesh.SerializeAsString())), HasSubstr("4 ranks"));
 }

@@ -22,6 +22,7 @@
 #include "parallel/elastic/sources.h"
 #include "parallel/planner/cluster.h"
 #include "parallel/planner/plan_config.h"
+#include "runtime/config/config.h"
 #include "runtime/file.h"
 #include "runtime/ops/machine_rates.h"
 #include "tools/cohort/plan.h"
@@ -89,6 +90,8 @@ v1::TrainConfig ConfigOf(const ChangeFlags& flags, const runtime::ModelConfig& m
       static_cast<int>(flags.global_batch > 0 ? flags.global_batch : kSequencesARank * batches));
   config.mutable_train()->set_dtype(flags.compute);
   config.mutable_train()->set_deterministic(flags.deterministic);
+  config.mutable_model()->set_path(flags.model);
+  runtime::ApplyDefaults(config, {.ranks = from.ranks});
   return config;
 }
 

@@ -61,12 +61,14 @@ absl::StatusOr<AskedMesh> ParseMesh(const std::string& flag, const std::string& 
   const parallel::planner::MeshPlan plan = choices->Complete(1);
   const parallel::MeshShape& shape = plan.shape;
   const int needed = shape.pipeline * std::max(shape.shard * shape.context * shape.tensor, shape.expert);
-  return AskedMesh{ranks > 0 ? ranks : needed,
-                   {.shape = shape,
-                    .sharding = plan.sharding,
-                    .schedule = plan.schedule,
-                    .stages_per_rank = shape.pipeline > 1 ? plan.chunks : 1},
-                   plan};
+  AskedMesh asked;
+  asked.ranks = ranks > 0 ? ranks : needed;
+  asked.arrangement.shape = shape;
+  asked.arrangement.sharding = plan.sharding;
+  asked.arrangement.schedule = plan.schedule;
+  asked.arrangement.stages_per_rank = shape.pipeline > 1 ? plan.chunks : 1;
+  asked.plan = plan;
+  return asked;
 }
 
 absl::StatusOr<runtime::ModelConfig> ReadModel(const std::string& path) {

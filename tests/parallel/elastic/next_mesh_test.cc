@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "parallel/arrangement.h"
 #include "parallel/elastic/policy.h"
+#include "runtime/config/config.h"
 
 namespace cohort::parallel {
 namespace {
@@ -44,6 +45,7 @@ v1::TrainConfig Config(int64_t batch) {
   config.mutable_parallel()->set_sharding("zero-3");
   config.mutable_parallel()->set_schedule("1f1b");
   config.mutable_parallel()->set_stages_per_rank(1);
+  runtime::ApplyDefaults(config, {});
   return config;
 }
 
