@@ -191,12 +191,14 @@ absl::StatusOr<Changed> Changer::Run(const std::string& cause, const Coming& com
                           GatherStrings(world_, Hello().SerializeAsString()));
   std::vector<v1::ElasticHello> hellos(texts.size());
   int leaving = 0;
+  staying_.clear();
   ElasticChange change;
   for (size_t rank = 0; rank < texts.size(); ++rank) {
     if (!hellos[rank].ParseFromString(texts[rank])) {
       return absl::InternalError(absl::StrCat("rank ", rank, " says what this program does not understand"));
     }
     change.names.push_back(hellos[rank].name());
+    if (!hellos[rank].leaves()) staying_.push_back(hellos[rank].name());
     if (!hellos[rank].leaves()) continue;
     ++leaving;
     change.left.push_back(world_.members()[rank]);

@@ -44,6 +44,9 @@ class Changer {
   int world_rank(int mesh_rank) const { return decision_.world_ranks(mesh_rank); }
   const std::vector<int>& spares() const { return spares_; }
 
+  // The names of those who did not want to leave, by rank of the world.
+  const std::vector<std::string>& staying() const { return staying_; }
+
   void ForgetBefore() { before_.reset(); }
   void Count(const runtime::StepReport& report);
 
@@ -69,6 +72,7 @@ class Changer {
   ElasticCounts counts_, counts_before_;
   v1::ElasticDecision decision_;
   std::vector<int> spares_;
+  std::vector<std::string> staying_;
   std::vector<KeptState> kept_;  // offered in this change
 };
 

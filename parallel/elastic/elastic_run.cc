@@ -146,7 +146,11 @@ class ElasticRun {
     } else if (changed != Changed::kAllStay) {
       const bool leaves = changed == Changed::kThisLeaves;
       const auto gone = world_->Shrink({.patience = options_.patience, .leave = leaves});
-      if (!leaves) return gone.status();
+      if (!leaves) {
+        COHORT_RETURN_IF_ERROR(gone.status());
+        host_.OnLeft(gone->epoch, changer_.staying());
+        return absl::OkStatus();
+      }
       end_ = ElasticEnd::kLeft;
     }
     return absl::OkStatus();

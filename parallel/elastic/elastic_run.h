@@ -109,6 +109,8 @@ class ElasticHost {
   virtual absl::Status BeforeUpdate() { return absl::OkStatus(); }
   virtual absl::Status AfterUpdate(ElasticPart&, const ElasticCounts&) { return absl::OkStatus(); }
 
+  // Those who wanted to leave are gone; the names of those who stay, by rank of the world. The part that runs stays.
+  virtual void OnLeft(uint32_t /*epoch*/, const std::vector<std::string>& /*names*/) {}
   // The part is what runs from now on.
   virtual absl::Status OnChange(ElasticPart& part, const ElasticChange& change) = 0;
   // Ranks of the mesh held other bits than their peers, and have been given these.

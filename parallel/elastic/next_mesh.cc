@@ -138,7 +138,9 @@ absl::StatusOr<NextMesh> PlanNextMesh(const v1::TrainConfig& config, const runti
                            return a.mesh.seconds() < b.mesh.seconds();
                          })->mesh.seconds();
   const auto chosen = std::find_if(found.begin(), found.end(), [&](const Found& one) {
-    return one.mesh.seconds() <= (1 + elastic_policy::kSpareGain) * fastest;
+    // Parity needs hosts, whose ranks train: then none is spare that a mesh has room for.
+    return config.elastic().lost_hosts() > 0 ||
+           one.mesh.seconds() <= (1 + elastic_policy::kSpareGain) * fastest;
   });
   NextMesh next{.config = config, .ranks = chosen->ranks, .why = ""};
   planner::WritePlan(chosen->mesh.plan, next.config);

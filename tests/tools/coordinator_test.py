@@ -54,7 +54,7 @@ class CoordinatorTest(CohortTest):
         end = time.time() + 120
         while client.poll() is None:
             self.assertLess(time.time(), end, "the clients hang")
-            time.sleep(draw.uniform(0.05, 0.5))
+            time.sleep(draw.uniform(0.05, 0.2))
             if client.poll() is not None:
                 break
             process.send_signal(signal.SIGKILL)

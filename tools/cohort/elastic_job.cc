@@ -30,7 +30,7 @@ namespace cohort::tools {
 namespace {
 
 constexpr absl::Duration kStart = absl::Seconds(30);   // for a coordinator to answer
-constexpr absl::Duration kLast = absl::Seconds(3);          // for the other members to leave at the end
+constexpr absl::Duration kLast = absl::Seconds(3);     // for the other members to leave at the end
 constexpr absl::Duration kSilence = absl::Seconds(1);  // before the job's own is started again
 constexpr absl::Duration kAway = absl::Minutes(5);     // a coordinator that a newcomer waits for
 
@@ -197,9 +197,10 @@ void ElasticJob::End() {
   while (absl::Now() < deadline) {
     const auto there = client_->Describe(0, deadline);
     if (!there.ok()) break;
-    const bool any = std::any_of(there->members().begin(), there->members().end(), [](const v1::Member& member) {
-      return member.state() == v1::MEMBER_STATE_LIVE && member.rank() >= 0;
-    });
+    const bool any =
+        std::any_of(there->members().begin(), there->members().end(), [](const v1::Member& member) {
+          return member.state() == v1::MEMBER_STATE_LIVE && member.rank() >= 0;
+        });
     if (!any) break;
     absl::SleepFor(absl::Milliseconds(20));
   }

@@ -139,12 +139,13 @@ class TrainingHost final : public parallel::ElasticHost {
     log_.reset();
     if (!first_) return absl::OkStatus();
     COHORT_RETURN_IF_ERROR(OpenLog(part, change));
-    job_.client().RecordEpoch({.from = change.epoch,
-                               .to = change.epoch + 1,
-                               .members = change.names,
-                               .arrangement = absl::Base64Escape(part.mesh.SerializeAsString()),
-                               .step = change.counts.step + 1,
-                               .why = change.cause});
+    told_ = {.from = change.epoch,
+             .to = change.epoch + 1,
+             .members = change.names,
+             .arrangement = absl::Base64Escape(part.mesh.SerializeAsString()),
+             .step = change.counts.step + 1,
+             .why = change.cause};
+    job_.client().RecordEpoch(told_);
     const std::string words = Words(change);
     log_->Note(words);
     if (!snapshots_.problem().ok()) {
@@ -159,6 +160,14 @@ class TrainingHost final : public parallel::ElasticHost {
     if (!first_) return;
     log_->Note(absl::StrCat("step ", step, "  repaired: ", words));
     job_.client().Tell(v1::EVENT_KIND_REPAIR, step, words);
+  }
+  void OnLeft(uint32_t epoch, const std::vector<std::string>& names) override {
+    if (!first_) return;
+    told_.from = told_.to;
+    told_.to = epoch + 1;
+    told_.members = names;
+    told_.why = "members left";
+    job_.client().RecordEpoch(told_);
   }
   void OnStep(const runtime::StepReport& report) override {
     if (log_ != nullptr) log_->Step(report);
@@ -235,6 +244,7 @@ class TrainingHost final : public parallel::ElasticHost {
   TrainingState state_;
   parallel::PartSnapshots snapshots_;
   std::unique_ptr<RunLog> log_;
+  cluster::EpochAdvance told_;
   bool first_ = false, loaded_ = false;
   std::deque<float> computed_;  // seconds, of the newest steps on this mesh
   int stage_ = 0;

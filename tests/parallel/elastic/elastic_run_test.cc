@@ -58,6 +58,7 @@ v1::TrainConfig ConfigOf(const Scenario& scenario) {
   config.mutable_train()->set_virtual_shards(8);
   config.mutable_data()->set_sequence_length(16);
   *config.mutable_parallel() = scenario.parallel;
+  config.mutable_elastic()->set_lost_hosts(scenario.lost_hosts);
   v1::ParallelSection& parallel = *config.mutable_parallel();
   if (!parallel.has_sharding()) parallel.set_sharding("ddp");
   if (!parallel.has_pipeline()) parallel.set_pipeline(1);

@@ -21,7 +21,8 @@ struct ClusterStateTest : ::testing::Test {
 
   Outcome Do(const v1::ClusterCommand& command) { return state.Apply(command, now); }
   int64_t JoinAs(const std::string& name, const std::string& session = "", uint64_t last_epoch = 0) {
-    Outcome outcome = Do(Join(name, session.empty() ? absl::StrCat("session of ", name) : session, last_epoch));
+    Outcome outcome =
+        Do(Join(name, session.empty() ? absl::StrCat("session of ", name) : session, last_epoch));
     EXPECT_TRUE(outcome.status.ok()) << outcome.status;
     return outcome.status.ok() ? std::get<v1::JoinResponse>(outcome.reply).member_id() : 0;
   }
