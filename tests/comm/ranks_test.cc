@@ -26,6 +26,9 @@ TEST(Ranks, DeathsOfChildrenFailTheTest) {
   };
   EXPECT_NONFATAL_FAILURE(RunProcesses(2, die), "rank 1 was ended by signal 9");
   RunProcesses(2, die, {.victims = {1}});
+  // A sanitizer that has found something ends a process with a code of its own: also that of a victim.
+  const auto found = [](int, int, const std::string&) { _exit(66); };
+  EXPECT_NONFATAL_FAILURE(RunProcesses(1, found, {.victims = {0}}), "rank 0 exited with code 66");
 }
 
 TEST(Ranks, HangingChildrenFailTheTest) {
