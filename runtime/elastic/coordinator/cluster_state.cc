@@ -111,6 +111,8 @@ void ClusterState::Begin(Turn& turn) {
   if (next_member_id_ == 1) next_member_id_ = 1000 * absl::ToUnixSeconds(turn.now) + 1;
   ++incarnation_;
   started_ = last_tick_ = turn.now;
+  // What verdicts come from was in the memory of the coordinator before.
+  detector_.Reset();
   // They could not renew while no coordinator was there.
   for (auto& [id, member] : members_) member.lease_end = turn.now + lease_;
   Emit(v1::EVENT_KIND_COORDINATOR_STARTED, nullptr,
