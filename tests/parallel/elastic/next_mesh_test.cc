@@ -85,8 +85,11 @@ TEST(NextMeshTest, TenThousandMembersAreDecidedInASecond) {
 }
 
 // A number of ranks that divides badly is not used to the last rank.
-TEST(NextMeshTest, OfManyRanksSomeStaySpareWhereThatIsFaster) {
-  const absl::StatusOr<NextMesh> prime = PlanNextMesh(Config(16384), SevenBillion(), Hosts(9973));
+// Whole copies do not fit into a rank, and a prime number of ranks can be divided in no other way.
+TEST(NextMeshTest, OfManyRanksSomeStaySpareWhereTheOthersFitAMesh) {
+  v1::TrainConfig config = Config(16384);
+  config.mutable_parallel()->set_sharding("ddp");
+  const absl::StatusOr<NextMesh> prime = PlanNextMesh(config, SevenBillion(), Hosts(9973, int64_t{80} << 30));
   ASSERT_TRUE(prime.ok()) << prime.status();
   EXPECT_LT(prime->ranks, 9973);
   EXPECT_THAT(prime->why, HasSubstr("spare"));
