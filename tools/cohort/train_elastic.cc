@@ -45,6 +45,7 @@ using parallel::ElasticEnd;
 using parallel::ElasticPart;
 
 constexpr absl::Duration kTiePatience = absl::Seconds(1);
+constexpr absl::Duration kRejoin = absl::Minutes(5), kRejoinPause = absl::Seconds(1);
 
 absl::Duration TimeoutOf(const v1::TrainConfig& config) {
   return config.parallel().has_timeout_seconds() ? absl::Seconds(config.parallel().timeout_seconds())
@@ -295,16 +296,24 @@ absl::Status TrainElastic(v1::TrainConfig config, const ElasticFlags& flags) {
       .flops = runtime::MeasureMatMulRate(*ParseDataType(resolved.config.train().dtype()), 0),
       .check_every = resolved.config.elastic().check_every(),
       .patience = absl::Seconds(resolved.config.elastic().patience_seconds())};
-  bool published = false;
+  bool published = false, trained = false;
   for (;;) {
     if (world == nullptr) {
-      COHORT_ASSIGN_OR_RETURN(world, job->Join(TimeoutOf(resolved.config)));
+      auto joined = job->Join(TimeoutOf(resolved.config));
+      // Who was taken out may be cut off still, although it reaches the coordinator: it opens its links anew.
+      for (const absl::Time until = absl::Now() + kRejoin; !joined.ok() && trained && absl::Now() < until;) {
+        absl::SleepFor(kRejoinPause);
+        joined = job->Join(TimeoutOf(resolved.config));
+      }
+      COHORT_RETURN_IF_ERROR(joined.status());
+      world = *std::move(joined);
     }
     const char* activity = std::getenv("COHORT_ACTIVITY");  // for tools/elastic_faults
     if (activity != nullptr && !std::exchange(published, true)) {
       COHORT_RETURN_IF_ERROR(runtime::PublishActivity(absl::StrCat(activity, "/", getpid())));
     }
     TrainingHost host(resolved.config, resolved.model, data, options.flops, *job);
+    trained = true;
     const auto end = parallel::RunElastic(std::move(world), options, runtime::CpuDevice(), host);
     world = nullptr;
     if (end.ok()) {
