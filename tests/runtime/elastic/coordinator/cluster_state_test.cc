@@ -332,7 +332,8 @@ TEST_F(ClusterStateTest, WhoComputesSlowerIsToldOnceAndWhenItIsOver) {
   EXPECT_EQ(told[0].subject(), "rank 2");
   EXPECT_LE(told[0].step(), 40);
   EXPECT_THAT(told[0].words(), ContainsRegex("rank 2 computes (1.9|2.0) times as long as the others"));
-  EXPECT_THAT(state.Describe(0, now).members(2).verdict(), ContainsRegex("straggler: computes (1.9|2.0) times"));
+  EXPECT_THAT(state.Describe(0, now).members(2).verdict(),
+              ContainsRegex("straggler: computes (1.9|2.0) times"));
   EXPECT_EQ(state.Describe(0, now).members(1).verdict(), "");
   EXPECT_EQ(state.Summarize().stragglers, 1);
   // The journal tells it again in the same words.
