@@ -51,12 +51,6 @@ class Changer {
   void Count(const runtime::StepReport& report);
 
  private:
-  // A part and how far it is.
-  struct Held {
-    std::unique_ptr<ElasticPart> part;
-    ElasticCounts counts;
-  };
-
   v1::ElasticHello Hello();
   absl::StatusOr<v1::ElasticDecision> Decide(const std::vector<v1::ElasticHello>& hellos);
   absl::StatusOr<std::unique_ptr<ElasticPart>> MakePart();

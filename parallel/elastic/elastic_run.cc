@@ -1,14 +1,9 @@
 #include "parallel/elastic/elastic_run.h"
 
-#include <algorithm>
-#include <numeric>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "comm/check.h"
-#include "parallel/configured_model.h"
 #include "parallel/elastic/change.h"
 #include "parallel/elastic/elastic_mesh.h"
 #include "parallel/elastic/policy.h"

@@ -169,6 +169,13 @@ class ElasticTest(unittest.TestCase):
         self.assertTrue(wait_for(lambda: "joined" in job.words()), job.words())
         self.expect_undisturbed(job)
 
+    def test_the_coordinator_alone_dies(self):
+        job = self.start()  # whose first rank started it, and lives
+        os.kill(int(pathlib.Path(str(job.address_file()) + ".pid").read_text().split()[0]), signal.SIGKILL)
+        self.assertTrue(wait_for(lambda: "is away" in job.words()), job.words())
+        self.assertTrue(wait_for(lambda: "is back" in job.words()), job.words())
+        self.expect_undisturbed(job)
+
     def test_wrong_flags(self):
         def run(*words):
             done = subprocess.run([COHORT, "train", *words], capture_output=True, text=True)

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -116,6 +117,7 @@ absl::StatusOr<std::unique_ptr<ElasticJob>> ElasticJob::Create(const ElasticJobF
   job->folder_ = folder;
   job->rank_ = comm::LaunchedRank();
   job->size_ = Number("OMPI_COMM_WORLD_SIZE", Number("PMI_SIZE", 1));
+  job->several_hosts_ = Number("OMPI_COMM_WORLD_LOCAL_SIZE", job->size_) < job->size_;
   if (launch.empty() && job->size_ > 1) {
     return absl::FailedPreconditionError(
         "the launcher gives its processes no common name: neither PMIX_NAMESPACE nor SLURM_JOB_ID is set");
@@ -127,8 +129,7 @@ absl::StatusOr<std::unique_ptr<ElasticJob>> ElasticJob::Create(const ElasticJobF
   const std::string address_file = absl::StrCat(folder, "/address-", own_id);
   if (job->own_) {
     if (job->rank_ == 0) {
-      COHORT_RETURN_IF_ERROR(StartCoordinator(folder + "/" + own_id, address_file,
-                                              Number("OMPI_COMM_WORLD_LOCAL_SIZE", job->size_) < job->size_));
+      COHORT_RETURN_IF_ERROR(StartCoordinator(folder + "/" + own_id, address_file, job->several_hosts_));
     }
     COHORT_ASSIGN_OR_RETURN(job->address_, WaitForAddress(address_file, absl::Now() + kStart));
     job->folder_ = address_file;
@@ -184,10 +185,12 @@ void ElasticJob::KeepCoordinator() {
   if (standing.reachable || absl::Now() - standing.heard < kSilence || absl::Now() - started_ < 5 * kSilence)
     return;
   const pid_t pid = CoordinatorHere(folder_);
+  // Where it was this process's child, it stays a zombie until it is looked at.
+  if (pid > 0) (void)waitpid(pid, nullptr, WNOHANG);
   if (pid == 0 || kill(pid, 0) == 0) return;  // of another host, or it lives and is only slow
   started_ = absl::Now();
   (void)StartCoordinator(absl::StrCat(std::filesystem::path(folder_).parent_path().string(), "/", id_),
-                         folder_, false);
+                         folder_, several_hosts_);
 }
 
 void ElasticJob::End() {

@@ -47,6 +47,7 @@ class ElasticJob {
   std::string folder_, address_, id_;
   bool own_ = false;  // the coordinator is the job's
   int rank_ = 0, size_ = 1;
+  bool several_hosts_ = false;
   std::shared_ptr<cluster::Client> client_;
   std::shared_ptr<comm::JoinBoard> board_;
   absl::Time started_ = absl::InfinitePast();
