@@ -29,14 +29,16 @@ class PairMeasurement {
       if (i > 0) least = std::min(least, Now() - begin);  // the first one may connect
     }
     MeasuredLink link;
-    link.latency = least / 2;
-    COHORT_ASSIGN_OR_RETURN(const double burst, Stream(policy::kMeasuredBurst, 1, link.latency));
-    link.gap = burst / policy::kMeasuredBurst;
+    const double one_way = least / 2;
+    COHORT_ASSIGN_OR_RETURN(const double burst, Stream(policy::kMeasuredBurst, 1, one_way));
+    link.gap = std::min(burst / policy::kMeasuredBurst, policy::kMostGap * one_way);
+    // A message takes its gap and the latency.
+    link.latency = one_way - link.gap;
     // Long enough that the link's buffers do not count, if that does not take long.
     double seconds = 0;
     size_t bytes = policy::kMeasuredFirstBytes;
     for (;; bytes *= 4) {
-      COHORT_ASSIGN_OR_RETURN(seconds, Stream(1, bytes, link.latency));
+      COHORT_ASSIGN_OR_RETURN(seconds, Stream(1, bytes, one_way));
       if (bytes >= policy::kMeasuredMostBytes || 4 * seconds > policy::kMeasuredSeconds) break;
     }
     link.seconds_per_byte = seconds / static_cast<double>(bytes);

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <numeric>
+#include <tuple>
 
 #include "comm/check.h"
 #include "comm/policy.h"
@@ -41,7 +42,23 @@ size_t PieceOf(const TuningRule& rule) {
   return rule.piece_bytes != 0 ? rule.piece_bytes : policy::kPieceBytes;
 }
 
+const PricedChoice& Cheapest(const std::vector<PricedChoice>& all) {
+  return *std::min_element(all.begin(), all.end(), [](const PricedChoice& a, const PricedChoice& b) {
+    return a.seconds < b.seconds;
+  });
+}
+
 }  // namespace
+
+Choice Preferred(const std::vector<PricedChoice>& all, double alike) {
+  const double most = Cheapest(all).seconds + alike;
+  const auto order = [&](const PricedChoice& one) {
+    return std::tuple(one.seconds > most, one.remote_messages, one.messages, one.seconds);
+  };
+  return std::min_element(all.begin(), all.end(), [&](const PricedChoice& a, const PricedChoice& b) {
+           return order(a) < order(b);
+         })->choice;
+}
 
 const TuningRules& BuiltInRules() {
   static const TuningRules* rules = [] {
@@ -84,16 +101,21 @@ size_t Tuner::SmallestOf(uint32_t size_class) {
   return static_cast<size_t>(4 + size_class % 4) << (octave - 2);
 }
 
+absl::StatusOr<Price> Tuner::PriceOne(const Choice& choice, const Machine& machine, size_t bytes) const {
+  const size_t count = (SmallestOf(SizeClass(bytes)) + kPricedElement - 1) / kPricedElement;
+  return PriceOf(*choice.algorithm, machine, count, kPricedElement, policy::kTunerReplayed,
+                 choice.piece_bytes == 0 ? policy::kPieceBytes : choice.piece_bytes);
+}
+
 std::vector<PricedChoice> Tuner::PriceAll(Operation operation, size_t bytes) const {
   const Machine machine = tuning_->prices.On(hosts_);
-  const size_t count = (SmallestOf(SizeClass(bytes)) + kPricedElement - 1) / kPricedElement;
   std::vector<PricedChoice> all;
   for (const Algorithm& algorithm : Algorithms()) {
     if (algorithm.operation != operation) continue;
     const auto price = [&](size_t piece) {
-      const auto priced = PriceOf(algorithm, machine, count, kPricedElement, policy::kTunerReplayed,
-                                  piece == 0 ? policy::kPieceBytes : piece);
-      if (priced.ok()) all.push_back({{&algorithm, piece}, priced->seconds});
+      const Choice choice = {&algorithm, piece};
+      const auto priced = PriceOne(choice, machine, bytes);
+      if (priced.ok()) all.push_back({choice, priced->seconds, priced->remote_messages, priced->messages});
     };
     if (!algorithm.pipelined) {
       price(0);
@@ -101,7 +123,7 @@ std::vector<PricedChoice> Tuner::PriceAll(Operation operation, size_t bytes) con
       // The usual size first: of equals it counts.
       price(policy::kPieceBytes);
       for (const size_t piece : policy::kOtherPieceBytes) {
-        if (count * kPricedElement > piece) price(piece);
+        if (SmallestOf(SizeClass(bytes)) > piece) price(piece);
       }
     }
   }
@@ -118,13 +140,14 @@ Choice Tuner::Choose(Operation operation, std::optional<size_t> bytes) {
   // Without the matrix there is no other way.
   if (!bytes.has_value()) return {FindAlgorithm(operation, "pairwise"), 0};
   const auto key = std::pair(operation, SizeClass(*bytes));
-  if (const auto known = cheapest_.find(key); known != cheapest_.end()) return known->second;
+  if (const auto known = preferred_.find(key); known != preferred_.end()) return known->second;
   const std::vector<PricedChoice> all = PriceAll(operation, *bytes);
   COHORT_CHECK(!all.empty(), "no algorithm for %s", Name(operation));
-  const auto best =
-      std::min_element(all.begin(), all.end(),
-                       [](const PricedChoice& a, const PricedChoice& b) { return a.seconds < b.seconds; });
-  return cheapest_[key] = best->choice;
+  Machine without_bytes = tuning_->prices.On(hosts_);
+  without_bytes.local_seconds_per_byte = 0;
+  for (LinkPrice& price : without_bytes.price) price.seconds_per_byte = 0;
+  const auto fixed = PriceOne(Cheapest(all).choice, without_bytes, *bytes);
+  return preferred_[key] = Preferred(all, policy::kAlike * (fixed.ok() ? fixed->seconds : 0));
 }
 
 bool Tuner::ExchangesCounts() {

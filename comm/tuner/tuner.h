@@ -9,9 +9,11 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "comm/algorithms/algorithm.h"
 #include "comm/host_map.h"
 #include "comm/operation.h"
+#include "comm/pricing.h"
 #include "comm/tuner/prices.h"
 #include "comm/tuner/rules.h"
 
@@ -36,12 +38,19 @@ struct Choice {
 struct PricedChoice {
   Choice choice;
   double seconds = 0;
+  double remote_messages = 0;  // between hosts
+  double messages = 0;         // of all ranks
 };
 
+// Of those within `alike` seconds of the cheapest the one with the fewest messages between hosts, then with the fewest,
+// then the cheapest, then the first: what a message costs the processors, which ranks may share, is in no price. `all`
+// is not empty.
+Choice Preferred(const std::vector<PricedChoice>& all, double alike);
+
 // Chooses for one group: the override that fits, or else the rule of the table, or else on one host the built-in rule
-// (measured, as prices of memory say little), or else what is cheapest by the prices. A pure function of the
-// constructor's and the call's arguments; prices are computed once for every size class, four an octave. Not
-// thread-safe.
+// (measured, as prices of memory say little), or else what is preferred of what the prices say: `alike` is
+// policy::kAlike of what the messages of the cheapest take without their bytes. A pure function of the constructor's and
+// the call's arguments; prices are computed once for every size class, four an octave. Not thread-safe.
 class Tuner {
  public:
   Tuner(std::shared_ptr<const Tuning> tuning, std::shared_ptr<const HostMap> hosts);
@@ -68,12 +77,13 @@ class Tuner {
   // Of the rules that can fit this group.
   using Rules = std::vector<TuningRule>;
   Rules Fitting(const TuningRules& rules) const;
+  absl::StatusOr<Price> PriceOne(const Choice& choice, const Machine& machine, size_t bytes) const;
 
   const std::shared_ptr<const Tuning> tuning_;
   const std::shared_ptr<const HostMap> hosts_;
   Rules rules_;  // the first that fits counts
   bool prices_count_ = false;
-  std::map<std::pair<Operation, uint32_t>, Choice> cheapest_;
+  std::map<std::pair<Operation, uint32_t>, Choice> preferred_;
   std::optional<bool> exchanges_counts_;
 };
 

@@ -105,10 +105,10 @@ absl::StatusOr<StateCheck> CheckState(comm::Communicator& group, const Layout& l
   PieceMemory memory;
   memory.before.assign(held.memory.begin(), held.memory.end());
   for (auto wrong = check.wrong.rbegin(); wrong != check.wrong.rend(); ++wrong) {  // the last ones go first
-    auto& has = before.ranks[static_cast<size_t>(wrong->rank)];
+    std::vector<HeldPiece>& has = before.ranks[static_cast<size_t>(wrong->rank)].Edit();
     const HeldPiece piece = has[static_cast<size_t>(wrong->piece)];
     has.erase(has.begin() + wrong->piece);
-    after.ranks[static_cast<size_t>(wrong->rank)].push_back(piece);
+    after.ranks[static_cast<size_t>(wrong->rank)].Edit().push_back(piece);
     check.repaired_bytes += piece.bytes();
     if (wrong->rank == group.rank()) {
       memory.before.erase(memory.before.begin() + wrong->piece);

@@ -32,8 +32,22 @@ int LinkPrices::OnOneHost(GroupShape group) const {
   return std::clamp(host / group.stride, 1, group.size);
 }
 
+LinkPrices::Place LinkPrices::PlaceOf(GroupShape group) const {
+  Place place{OnOneHost(group), 0, machine_.hosts_per_rack, machine_.rails, 1};
+  if (place.together > 1) place.stride = group.stride % ranks_per_host_;
+  // From one host of the group to the next.
+  const int step = std::max(1, group.stride * place.together / ranks_per_host_);
+  if (place.racks > 0) place.racks = std::max(1, place.racks / step);
+  if (place.rails == 0) return place;
+  // The part of a host's links that is this group's.
+  place.own = static_cast<double>(machine_.rails) * place.together / ranks_per_host_;
+  place.rails = std::max(1, static_cast<int>(place.own));
+  place.own = std::min(place.own, 1.0);
+  return place;
+}
+
 comm::Machine LinkPrices::MachineOf(GroupShape group, int size) const {
-  const int together = OnOneHost(group);
+  const Place place = PlaceOf(group);
   // Of the largest host, whose ranks stand for those of all.
   int largest = 0;
   for (int host = 0; host < hosts(); ++host) {
@@ -42,32 +56,28 @@ comm::Machine LinkPrices::MachineOf(GroupShape group, int size) const {
   const absl::Span<const int> ranks = machine_.hosts->ranks_on(largest);
   std::vector<comm::HostMap::Place> places(size);
   for (int i = 0; i < size; ++i) {
-    const size_t local = static_cast<size_t>(i % together) * group.stride % ranks.size();
-    places[i] = {i / together, machine_.hosts->socket_of(ranks[local]),
+    const size_t local = static_cast<size_t>(i % place.together) * place.stride % ranks.size();
+    places[i] = {i / place.together, machine_.hosts->socket_of(ranks[local]),
                  machine_.hosts->numa_of(ranks[local])};
   }
   comm::Machine machine = machine_;
   machine.hosts = std::make_shared<const comm::HostMap>(places);
   if (machine.hosts->num_hosts() == 1) return machine;
-  // From one host of the group to the next.
-  const int step = std::max(1, group.stride * together / ranks_per_host_);
-  if (machine.hosts_per_rack > 0) machine.hosts_per_rack = std::max(1, machine.hosts_per_rack / step);
-  if (machine.rails == 0) return machine;
-  // The part of a host's links that is this group's.
-  const double own = static_cast<double>(machine.rails) * together / ranks_per_host_;
-  machine.rails = std::max(1, static_cast<int>(own));
-  if (own >= 1) return machine;
+  machine.hosts_per_rack = place.racks;
+  machine.rails = place.rails;
+  if (place.own == 1) return machine;
   for (const comm::Distance distance : {comm::Distance::kRack, comm::Distance::kBeyond}) {
-    machine.price[static_cast<int>(distance)].seconds_per_byte /= own;
-    machine.gap[static_cast<int>(distance)] /= own;
+    machine.price[static_cast<int>(distance)].seconds_per_byte /= place.own;
+    machine.gap[static_cast<int>(distance)] /= place.own;
   }
   return machine;
 }
 
-double LinkPrices::Cheapest(comm::Operation operation, GroupShape group, int ranks, double bytes) const {
+double LinkPrices::Cheapest(comm::Operation operation, GroupShape group, int ranks, int size_index) {
+  double& best = cheapest_.try_emplace({operation, ranks, size_index, PlaceOf(group)}, HUGE_VAL).first->second;
+  if (best < HUGE_VAL) return best;
   const comm::Machine machine = MachineOf(group, ranks);
-  const size_t count = static_cast<size_t>(bytes) / kPricedElementBytes;
-  double best = HUGE_VAL;
+  const size_t count = static_cast<size_t>(kPricedBytes[size_index]) / kPricedElementBytes;
   for (const comm::Algorithm& algorithm : comm::Algorithms()) {
     if (algorithm.operation != operation) continue;
     if (algorithm.by_host && (machine.hosts->num_hosts() == 1 || machine.hosts->most_on_a_host() == 1))
@@ -81,12 +91,11 @@ double LinkPrices::Cheapest(comm::Operation operation, GroupShape group, int ran
 
 double LinkPrices::AtSize(comm::Operation operation, GroupShape group, int size_index) {
   const int together = OnOneHost(group);
-  const double bytes = kPricedBytes[size_index];
   const int most = std::max(policy::kPricedRanks, together < group.size ? 4 * together : 0);
-  if (group.size <= most) return Cheapest(operation, group, group.size, bytes);
+  if (group.size <= most) return Cheapest(operation, group, group.size, size_index);
   // Rounds grow with the logarithm of the ranks, where these are many.
-  const double full = Cheapest(operation, group, most, bytes);
-  const double half = Cheapest(operation, group, most / 2, bytes);
+  const double full = Cheapest(operation, group, most, size_index);
+  const double half = Cheapest(operation, group, most / 2, size_index);
   return full + (full - half) * std::log2(static_cast<double>(group.size) / most);
 }
 

@@ -3,7 +3,10 @@
 
 #include <array>
 #include <cstdint>
+#include <compare>
+#include <map>
 #include <memory>
+#include <tuple>
 #include <unordered_map>
 #include <vector>
 
@@ -45,12 +48,24 @@ class LinkPrices {
   using Curve = std::array<double, kSizes>;  // seconds; negative: not known yet
 
   double AtSize(comm::Operation operation, GroupShape group, int size_index);
-  double Cheapest(comm::Operation operation, GroupShape group, int ranks, double bytes) const;
+  double Cheapest(comm::Operation operation, GroupShape group, int ranks, int size_index);
+  // What tells the machines of groups apart (MachineOf), beside their size.
+  struct Place {
+    int together;  // on one host
+    int stride;    // of these
+    int racks;     // hosts per rack
+    int rails;
+    double own;  // part of a rail
+    friend auto operator<=>(const Place&, const Place&) = default;
+  };
+  Place PlaceOf(GroupShape group) const;
 
   comm::Machine machine_;
   double scale_;
   int ranks_per_host_;
   std::unordered_map<uint64_t, Curve> curves_;  // by operation, size and stride
+  // Of many groups' first ranks: by operation, ranks, index of the size.
+  std::map<std::tuple<comm::Operation, int, int, Place>, double> cheapest_;
 };
 
 }  // namespace cohort::parallel::planner

@@ -35,10 +35,13 @@ std::vector<NamedSharding> ShardingsToTry(const Choices& choices) {
 }
 
 std::vector<int> DivisorsOf(int number) {
-  std::vector<int> divisors;
-  for (int i = 1; i <= number; ++i) {
-    if (number % i == 0) divisors.push_back(i);
+  std::vector<int> divisors, large;
+  for (int i = 1; i * i <= number; ++i) {
+    if (number % i != 0) continue;
+    divisors.push_back(i);
+    if (i != number / i) large.push_back(number / i);
   }
+  divisors.insert(divisors.end(), large.rbegin(), large.rend());
   return divisors;
 }
 

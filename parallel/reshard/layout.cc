@@ -1,7 +1,9 @@
 #include "parallel/reshard/layout.h"
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "comm/check.h"
 
 namespace cohort::parallel {
@@ -12,10 +14,13 @@ absl::Status CheckLayouts(const Layout& before, const Layout& after) {
                                                    " ranks, the other ", after.world(),
                                                    "; both number all that have something before or after"));
   }
-  absl::flat_hash_map<std::string, const HeldPiece*> known;
+  absl::flat_hash_map<absl::string_view, const HeldPiece*> known;
+  absl::flat_hash_set<const void*> checked;
   for (const Layout* layout : {&before, &after}) {
     for (int rank = 0; rank < layout->world(); ++rank) {
-      for (const HeldPiece& held : layout->ranks[static_cast<size_t>(rank)]) {
+      const HeldPieces& pieces = layout->ranks[static_cast<size_t>(rank)];
+      if (!checked.insert(pieces.identity()).second) continue;
+      for (const HeldPiece& held : pieces) {
         COHORT_RETURN_IF_ERROR(CheckPiece(held.piece));
         const auto [it, is_new] = known.try_emplace(held.piece.name, &held);
         if (it->second->piece.full == held.piece.full && it->second->dtype == held.dtype) continue;

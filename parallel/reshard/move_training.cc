@@ -20,15 +20,19 @@ absl::StatusOr<Layout> Renumber(const Layout& layout, const std::vector<std::vec
   Layout result;
   std::vector<bool> taken(layout.ranks.size(), false);
   for (size_t r = 0; r < numbers.size(); ++r) {
-    std::vector<HeldPiece>& pieces = result.ranks.emplace_back();
+    HeldPieces& pieces = result.ranks.emplace_back();
     for (const int number : numbers[r]) {
       if (number < 0 || number >= layout.world()) {
         return absl::InvalidArgumentError(absl::StrCat("rank ", r, " is number ", number, " of the ", which,
                                                        " mesh, which has ", layout.world(), " ranks"));
       }
       taken[static_cast<size_t>(number)] = true;
-      const std::vector<HeldPiece>& held = layout.ranks[static_cast<size_t>(number)];
-      pieces.insert(pieces.end(), held.begin(), held.end());
+      const HeldPieces& held = layout.ranks[static_cast<size_t>(number)];
+      if (numbers[r].size() == 1) {
+        pieces = held;
+      } else {
+        pieces.Edit().insert(pieces.end(), held.begin(), held.end());
+      }
     }
   }
   for (size_t n = 0; n < taken.size(); ++n) {

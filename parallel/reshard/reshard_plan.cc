@@ -1,36 +1,118 @@
 #include "parallel/reshard/reshard_plan.h"
 
 #include <algorithm>
-#include <map>
-#include <tuple>
+#include <functional>
+#include <memory>
+#include <numeric>
+#include <queue>
+#include <string>
 #include <utility>
+#include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "comm/check.h"
+#include "parallel/reshard/piece_holders.h"
+#include "parallel/reshard/stretches.h"
 
 namespace cohort::parallel {
 namespace {
 
-using runtime::Piece;
-using runtime::PieceRun;
-
-// Equal pieces of the old layout, and who has them: replicas are looked at once.
-struct Holders {
-  Piece piece;
-  std::vector<PieceRun> runs;
-  std::vector<std::pair<int, int>> ranks;  // (rank, index in its list)
-};
-
-bool MayOverlap(const Holders& holders, const Piece& piece, const std::vector<PieceRun>& runs) {
-  if (holders.runs.empty() || runs.empty()) return false;
-  if (holders.piece.dim == piece.dim &&
-      (holders.piece.end <= piece.begin || piece.end <= holders.piece.begin)) {
-    return false;
+// Which rank of those that have a stretch sends it: of the destination's host where there is one, of those whose turn it
+// is, and else the one that sends least so far.
+class SourceChooser {
+ public:
+  SourceChooser(const PieceHolders& holders, int world, const ReshardOptions& options)
+      : holders_(holders),
+        options_(options),
+        sent_(static_cast<size_t>(world), 0),
+        least_(static_cast<size_t>(holders.lists())) {
+    for (int list = 0; list < holders.lists(); ++list) {
+      for (const int rank : holders.ranks_of(list)) {
+        least_[static_cast<size_t>(list)].emplace(0, rank);
+        if (!options.host_of.empty()) near_[{list, HostOf(rank)}].push_back(rank);
+      }
+    }
   }
-  const PieceRun &a = holders.runs.back(), &b = runs.back();
-  return holders.runs.front().full < b.full + b.count && runs.front().full < a.full + a.count;
-}
+
+  // Another piece begins.
+  void EndTurn() { turn_ = {}; }
+
+  struct Chosen {
+    int rank;
+    const StretchSource* source;
+    int64_t elements;  // that it may send of the stretch now: whole blocks, or a part of one
+  };
+  // For the next `count` elements of each of `blocks` blocks; counts what is chosen as sent.
+  Chosen Choose(const Stretch& stretch, int64_t count, int64_t blocks, int destination, int64_t element) {
+    Chosen best = Best(stretch, destination);
+    const bool goes_on = best.rank == turn_.rank && turn_.bytes > 0;
+    if (!goes_on) turn_ = {best.rank, std::max(options_.turn_bytes, element)};
+    best.elements = count * blocks;
+    if (stretch.sources.size() > 1 || holders_.ranks_of(best.source->list).size() > 1) {
+      best.elements = std::min(best.elements, std::max<int64_t>(1, turn_.bytes / element));
+      if (best.elements > count) best.elements -= best.elements % count;
+    }
+    turn_.bytes -= best.elements * element;
+    sent_[static_cast<size_t>(best.rank)] += best.elements * element;
+    return best;
+  }
+
+ private:
+  int HostOf(int rank) const { return options_.host_of[static_cast<size_t>(rank)]; }
+
+  Chosen Best(const Stretch& stretch, int destination) {
+    const bool hosts = !options_.host_of.empty();
+    const StretchSource* with_turn = nullptr;
+    const int list_with_turn = turn_.bytes > 0 ? holders_.list_of(turn_.rank) : -1;
+    Chosen best{-1, nullptr, 0}, afar{-1, nullptr, 0};
+    const auto take = [&](Chosen& into, int rank, const StretchSource& source) {
+      if (into.rank >= 0 && std::pair(Sent(rank), rank) >= std::pair(Sent(into.rank), into.rank)) return;
+      into = {rank, &source, 0};
+    };
+    for (const StretchSource& source : stretch.sources) {
+      if (source.list == list_with_turn && with_turn == nullptr) with_turn = &source;
+      if (hosts) {
+        const auto near = near_.find({source.list, HostOf(destination)});
+        if (near != near_.end()) {
+          for (const int rank : near->second) take(best, rank, source);
+        }
+      }
+      if (best.rank < 0) take(afar, LeastSender(source.list), source);
+    }
+    if (with_turn != nullptr &&
+        (!hosts || best.rank < 0 || HostOf(turn_.rank) == HostOf(destination))) {
+      return {turn_.rank, with_turn, 0};
+    }
+    return best.rank >= 0 ? best : afar;
+  }
+
+  int64_t Sent(int rank) const { return sent_[static_cast<size_t>(rank)]; }
+
+  // Of the ranks with that list; of equals the first.
+  int LeastSender(int list) {
+    auto& queue = least_[static_cast<size_t>(list)];
+    while (queue.top().first != Sent(queue.top().second)) {
+      const int rank = queue.top().second;
+      queue.pop();
+      queue.emplace(Sent(rank), rank);
+    }
+    return queue.top().second;
+  }
+
+  const PieceHolders& holders_;
+  const ReshardOptions& options_;
+  std::vector<int64_t> sent_;  // bytes, by rank
+  // By list: (bytes sent, rank), the least first. Bytes may be from before, and only grow.
+  using Sender = std::pair<int64_t, int>;
+  std::vector<std::priority_queue<Sender, std::vector<Sender>, std::greater<>>> least_;
+  absl::flat_hash_map<std::pair<int, int>, std::vector<int>> near_;  // ranks by (list, host)
+  struct Turn {
+    int rank = -1;
+    int64_t bytes = 0;
+  } turn_;
+};
 
 class Planner {
  public:
@@ -38,263 +120,128 @@ class Planner {
       : before_(before),
         after_(after),
         options_(options),
-        lost_(static_cast<size_t>(before.world()), false),
-        sent_(static_cast<size_t>(before.world()), 0) {
-    for (const int rank : options.lost) lost_[static_cast<size_t>(rank)] = true;
-  }
+        lost_(Lost()),
+        holders_(before, lost_),
+        chooser_(holders_, before.world(), options) {}
 
   absl::StatusOr<ReshardPlan> Run() {
-    for (int rank = 0; rank < before_.world(); ++rank) {
-      const auto& pieces = before_.ranks[static_cast<size_t>(rank)];
-      for (size_t i = 0; i < pieces.size(); ++i) {
-        if (lost_[static_cast<size_t>(rank)]) {
-          lost_holders_[pieces[i].piece.name].push_back(NameOfLost(rank));
-        } else {
-          AddHolder(pieces[i].piece, rank, static_cast<int>(i));
-        }
-      }
-    }
-    IndexHolders();
+    for (int rank = 0; rank < after_.world(); ++rank) ++left_[KeyOf(rank)];
     for (int rank = 0; rank < after_.world(); ++rank) {
-      const auto& pieces = after_.ranks[static_cast<size_t>(rank)];
-      for (size_t i = 0; i < pieces.size(); ++i) {
-        COHORT_RETURN_IF_ERROR(PlanPiece(pieces[i], rank, static_cast<int>(i)));
+      if (Wanted(rank).empty()) continue;
+      // Ranks that hold the same and are to hold the same need the same.
+      const auto key = KeyOf(rank);
+      std::unique_ptr<Needs>& needs = needs_[key];
+      if (needs == nullptr) {
+        needs = std::make_unique<Needs>(NeedsOf(holders_, holders_.list_of(rank), Wanted(rank).get()));
       }
+      if (needs->missing.has_value()) return Missing(rank, *needs->missing);
+      Plan(rank, *needs);
+      if (--left_[key] == 0) needs_.erase(key);
     }
-    ReshardPlan plan;
-    for (auto& [key, copies] : copies_) plan.copies.insert(plan.copies.end(), copies.begin(), copies.end());
-    return plan;
+    return InOrder();
   }
 
  private:
-  void AddHolder(const Piece& piece, int rank, int index) {
-    if (piece.empty()) return;
-    Holders& holders = holders_[piece.name][{piece.dim, piece.begin, piece.end, piece.first, piece.last}];
-    if (holders.ranks.empty()) {
-      holders.piece = piece;
-      holders.runs = RunsOf(piece);
-    }
-    holders.ranks.emplace_back(rank, index);
-  }
+  using Key = std::pair<int, const void*>;  // the list that it has, and the one that it is to have
 
-  void IndexHolders() {
-    for (const auto& [name, all] : holders_) {
-      std::vector<Near>& index = index_[name];
-      int order = 0;
-      for (const auto& [what, holders] : all) {
-        if (holders.runs.empty()) continue;
-        index.push_back({&holders, order++, holders.runs.front().full, End(holders.runs)});
+  std::vector<bool> Lost() const {
+    std::vector<bool> lost(static_cast<size_t>(before_.world()), false);
+    for (const int rank : options_.lost) lost[static_cast<size_t>(rank)] = true;
+    return lost;
+  }
+  const HeldPieces& Wanted(int rank) const { return after_.ranks[static_cast<size_t>(rank)]; }
+  Key KeyOf(int rank) const { return {holders_.list_of(rank), Wanted(rank).identity()}; }
+
+  void Plan(int destination, const Needs& needs) {
+    auto stays = needs.stays.begin();
+    auto comes = needs.comes.begin();
+    const auto pieces = static_cast<int>(Wanted(destination).size());
+    for (int piece = 0; piece < pieces; ++piece) {
+      for (; stays != needs.stays.end() && stays->to_piece == piece; ++stays) {
+        copies_.push_back(*stays);
+        copies_.back().source = copies_.back().destination = destination;
       }
-      std::stable_sort(index.begin(), index.end(),
-                       [](const Near& a, const Near& b) { return a.begin < b.begin; });
-      for (size_t i = 1; i < index.size(); ++i) index[i].end = std::max(index[i].end, index[i - 1].end);
+      if (comes == needs.comes.end() || comes->to_piece != piece) continue;
+      chooser_.EndTurn();
+      for (; comes != needs.comes.end() && comes->to_piece == piece; ++comes) PlanStretch(destination, *comes);
+      std::sort(pending_.begin(), pending_.end(),
+                [](const auto& a, const auto& b) { return a.first < b.first; });
+      for (const auto& [from, copies] : pending_) copies_.insert(copies_.end(), copies.begin(), copies.end());
+      pending_.clear();
     }
   }
 
-  // Those that may have some of a piece, in the order of what they hold.
-  std::vector<const Holders*> HoldersNear(const Piece& piece, const std::vector<PieceRun>& runs) const {
-    const auto found = index_.find(piece.name);
-    if (found == index_.end() || runs.empty()) return {};
-    const std::vector<Near>& index = found->second;
-    auto at = std::partition_point(index.begin(), index.end(),
-                                   [&](const Near& near) { return near.begin < End(runs); });
-    std::vector<std::pair<int, const Holders*>> near;
-    while (at != index.begin() && (--at)->end > runs.front().full) {
-      if (MayOverlap(*at->holders, piece, runs)) near.emplace_back(at->order, at->holders);
+  void PlanStretch(int destination, const Stretch& stretch) {
+    const auto element = static_cast<int64_t>(
+        SizeOf(Wanted(destination)[static_cast<size_t>(stretch.to_piece)].dtype));
+    int64_t block = 0, at = 0;  // the next element that is still to come
+    while (block < stretch.blocks) {
+      const bool whole = at == 0;
+      const int64_t count = stretch.count - at;
+      const auto chosen =
+          chooser_.Choose(stretch, count, whole ? stretch.blocks - block : 1, destination, element);
+      const int64_t blocks = std::max<int64_t>(1, chosen.elements / count);
+      PieceCopy copy{.source = chosen.rank,
+                     .destination = destination,
+                     .from_piece = chosen.source->index,
+                     .to_piece = stretch.to_piece,
+                     .from = chosen.source->from + block * chosen.source->stride + at,
+                     .to = stretch.to + block * stretch.stride + at,
+                     .count = std::min(count, chosen.elements),
+                     .blocks = blocks};
+      if (blocks > 1) copy.from_stride = chosen.source->stride, copy.to_stride = stretch.stride;
+      AddCopy(copy, PendingFrom({chosen.rank, chosen.source->index}));
+      at += copy.count;
+      if (at == stretch.count) block += blocks, at = 0;
     }
-    std::sort(near.begin(), near.end());
-    std::vector<const Holders*> holders;
-    for (const auto& [order, one] : near) holders.push_back(one);
-    return holders;
   }
 
-  static int64_t End(const std::vector<PieceRun>& runs) { return runs.back().full + runs.back().count; }
-
-  // A place in the runs of pieces that some ranks hold.
-  struct Cursor {
-    const Holders* holders;
-    size_t run = 0;
-    int own = -1;  // the destination's own piece among them
-
-    bool Covers(int64_t at) const { return run < holders->runs.size() && holders->runs[run].full <= at; }
-    int64_t OffsetOf(int64_t at) const { return holders->runs[run].offset + at - holders->runs[run].full; }
-    // Where coverage may change.
-    int64_t Change(int64_t at) const {
-      const PieceRun& r = holders->runs[run];
-      return r.full <= at ? r.full + r.count : r.full;
+  std::vector<PieceCopy>& PendingFrom(std::pair<int, int> from) {
+    for (auto& [other, copies] : pending_) {
+      if (other == from) return copies;
     }
-  };
+    return pending_.emplace_back(from, std::vector<PieceCopy>()).second;
+  }
 
-  absl::Status PlanPiece(const HeldPiece& held, int destination, int to_piece) {
-    const std::vector<PieceRun> runs = RunsOf(held.piece);
-    std::vector<Cursor> cursors;
-    for (const Holders* holders : HoldersNear(held.piece, runs)) {
-      Cursor cursor{holders};
-      for (const auto& [rank, index] : holders->ranks) {
-        if (rank == destination) cursor.own = index;
-      }
-      cursors.push_back(cursor);
-    }
-    turn_ = {};
-    for (const PieceRun& run : runs) {
-      for (int64_t at = run.full; at < run.full + run.count;) {
-        int64_t stop = run.full + run.count;
-        const Cursor* own = nullptr;
-        for (Cursor& cursor : cursors) {
-          const std::vector<PieceRun>& theirs = cursor.holders->runs;
-          while (cursor.run < theirs.size() && theirs[cursor.run].full + theirs[cursor.run].count <= at)
-            ++cursor.run;
-          if (cursor.run == theirs.size()) continue;
-          stop = std::min(stop, cursor.Change(at));
-          if (cursor.own >= 0 && cursor.Covers(at)) own = &cursor;
-        }
-        PieceCopy copy{.destination = destination, .to_piece = to_piece, .to = run.offset + at - run.full};
-        if (own != nullptr) {
-          copy.source = destination;
-          copy.from_piece = own->own;
-          copy.from = own->OffsetOf(at);
-        } else if (!Choose(cursors, at, held, &copy, &stop)) {
-          return Missing(held.piece, destination, at);
-        }
-        copy.count = stop - at;
-        Add(copy);
-        at = stop;
+  // By source; they are in order otherwise.
+  ReshardPlan InOrder() const {
+    std::vector<size_t> place(static_cast<size_t>(before_.world()) + 1, 0);
+    for (const PieceCopy& copy : copies_) ++place[static_cast<size_t>(copy.source) + 1];
+    std::partial_sum(place.begin(), place.end(), place.begin());
+    ReshardPlan plan;
+    plan.copies.resize(copies_.size());
+    for (const PieceCopy& copy : copies_) plan.copies[place[static_cast<size_t>(copy.source)]++] = copy;
+    return plan;
+  }
+
+  absl::Status Missing(int destination, const Needs::Missing& missing) const {
+    const std::string& name = Wanted(destination)[static_cast<size_t>(missing.to_piece)].piece.name;
+    std::vector<int> had;
+    for (size_t i = 0; i < options_.lost.size(); ++i) {
+      for (const HeldPiece& held : before_.ranks[static_cast<size_t>(options_.lost[i])]) {
+        if (held.piece.name != name) continue;
+        had.push_back(options_.lost_names.empty() ? options_.lost[i] : options_.lost_names[i]);
+        break;
       }
     }
-    return absl::OkStatus();
-  }
-
-  int NameOfLost(int rank) const {
-    if (options_.lost_names.empty()) return rank;
-    const auto at = std::find(options_.lost.begin(), options_.lost.end(), rank);
-    return options_.lost_names[static_cast<size_t>(at - options_.lost.begin())];
-  }
-
-  int HostOf(int rank) const {
-    return options_.host_of.empty() ? 0 : options_.host_of[static_cast<size_t>(rank)];
-  }
-
-  // Sets the source. False where nobody has the element at `at`. `stop` moves down to the end of the source's turn.
-  bool Choose(const std::vector<Cursor>& cursors, int64_t at, const HeldPiece& held, PieceCopy* copy,
-              int64_t* stop) {
-    struct Best {
-      int rank = -1, index = 0;
-      bool near = false;
-      int64_t from = 0;
-    } best;
-    const int host = HostOf(copy->destination);
-    bool several = false, goes_on = false;
-    for (const Cursor& cursor : cursors) {
-      if (!cursor.Covers(at)) continue;
-      for (const auto& [rank, index] : cursor.holders->ranks) {
-        several |= best.rank >= 0;
-        const bool near = HostOf(rank) == host;
-        const auto order = [&](bool is_near, bool has_turn, int r) {
-          return std::make_tuple(!is_near, !has_turn, sent_[static_cast<size_t>(r)], r);
-        };
-        const auto has_turn = [&](int r) { return r == turn_.rank && turn_.bytes > 0; };
-        if (best.rank < 0 ||
-            order(near, has_turn(rank), rank) < order(best.near, has_turn(best.rank), best.rank)) {
-          best = {rank, index, near, cursor.OffsetOf(at)};
-          goes_on = has_turn(rank);
-        }
-      }
-    }
-    if (best.rank < 0) return false;
-    const auto element = static_cast<int64_t>(SizeOf(held.dtype));
-    if (!goes_on) turn_ = {best.rank, std::max(options_.turn_bytes, element)};
-    if (several) *stop = std::min(*stop, at + std::max<int64_t>(1, turn_.bytes / element));
-    const int64_t bytes = (*stop - at) * element;
-    turn_.bytes -= bytes;
-    sent_[static_cast<size_t>(best.rank)] += bytes;
-    copy->source = best.rank;
-    copy->from_piece = best.index;
-    copy->from = best.from;
-    return true;
-  }
-
-  absl::Status Missing(const Piece& piece, int destination, int64_t at) const {
-    const auto lost = lost_holders_.find(piece.name);
     return absl::NotFoundError(absl::StrCat(
-        "rank ", destination, " needs element ", at, " of tensor '", piece.name, "', which no rank has",
-        lost == lost_holders_.end() ? ""
-                                    : absl::StrCat(" that is left (of those lost, ",
-                                                   absl::StrJoin(lost->second, ", "), " had some of it)"),
+        "rank ", destination, " needs element ", missing.element, " of tensor '", name, "', which no rank has",
+        had.empty() ? ""
+                    : absl::StrCat(" that is left (of those lost, ", absl::StrJoin(had, ", "), " had some of it)"),
         "; it has to be read from a checkpoint"));
   }
 
-  // Joins it with the one before where they lie together, or repeat at an equal distance.
-  void Add(const PieceCopy& copy) {
-    std::vector<PieceCopy>& copies = copies_[{copy.source, copy.destination, copy.to_piece, copy.from_piece}];
-    if (!copies.empty()) {
-      PieceCopy& last = copies.back();
-      const int64_t from_end = last.from + (last.blocks - 1) * last.from_stride + last.count;
-      const int64_t to_end = last.to + (last.blocks - 1) * last.to_stride + last.count;
-      if (copy.from == from_end && copy.to == to_end) {
-        if (last.blocks == 1) {
-          last.count += copy.count;
-          Fold(copies);
-          return;
-        }
-        // The last block grows out of the others' size: it begins a copy of its own.
-        PieceCopy grown = copy;
-        grown.from = from_end - last.count;
-        grown.to = to_end - last.count;
-        grown.count += last.count;
-        if (--last.blocks == 1) last.from_stride = last.to_stride = 0;
-        copies.push_back(grown);
-        return;
-      }
-    }
-    copies.push_back(copy);
-    Fold(copies);
-  }
-
-  // The last copy into the one before it, as one block more.
-  static void Fold(std::vector<PieceCopy>& copies) {
-    if (copies.size() < 2) return;
-    PieceCopy& into = copies[copies.size() - 2];
-    const PieceCopy& last = copies.back();
-    if (last.blocks != 1 || last.count != into.count) return;
-    const int64_t from_stride = last.from - (into.from + (into.blocks - 1) * into.from_stride);
-    const int64_t to_stride = last.to - (into.to + (into.blocks - 1) * into.to_stride);
-    if (from_stride < into.count || to_stride < into.count) return;
-    if (into.blocks > 1 && (from_stride != into.from_stride || to_stride != into.to_stride)) return;
-    into.from_stride = from_stride;
-    into.to_stride = to_stride;
-    ++into.blocks;
-    copies.pop_back();
-  }
-
-  struct Turn {
-    int rank = -1;
-    int64_t bytes = 0;
-  };
-
   const Layout &before_, &after_;
   const ReshardOptions& options_;
-  std::vector<bool> lost_;
-  std::vector<int64_t> sent_;  // bytes, by rank
-  // By tensor, then (dim, begin, end, first, last).
-  std::map<std::string, std::map<std::tuple<int, int64_t, int64_t, int64_t, int64_t>, Holders>> holders_;
-  // Of a tensor, by where they begin: of many ranks each has a little of every tensor, and few have some of a piece.
-  struct Near {
-    const Holders* holders;
-    int order;           // by what they hold
-    int64_t begin, end;  // in the whole tensor; end: the furthest of this one and those before it
-  };
-  std::map<std::string, std::vector<Near>> index_;
-  std::map<std::string, std::vector<int>> lost_holders_;
-  Turn turn_;
-  std::map<std::tuple<int, int, int, int>, std::vector<PieceCopy>> copies_;
+  const std::vector<bool> lost_;
+  const PieceHolders holders_;
+  SourceChooser chooser_;
+  absl::flat_hash_map<Key, std::unique_ptr<Needs>> needs_;
+  absl::flat_hash_map<Key, int> left_;  // ranks that are still to be planned
+  // Of one new piece: by (source, its piece).
+  std::vector<std::pair<std::pair<int, int>, std::vector<PieceCopy>>> pending_;
+  std::vector<PieceCopy> copies_;  // in the order of (destination, to_piece)
 };
-
-std::string Bytes(int64_t bytes) {
-  if (bytes >= int64_t{10} << 30) return absl::StrCat(bytes >> 30, " GiB");
-  if (bytes >= int64_t{10} << 20) return absl::StrCat(bytes >> 20, " MiB");
-  if (bytes >= int64_t{10} << 10) return absl::StrCat(bytes >> 10, " KiB");
-  return absl::StrCat(bytes, " B");
-}
 
 }  // namespace
 
@@ -319,70 +266,6 @@ absl::StatusOr<ReshardPlan> PlanReshard(const Layout& before, const Layout& afte
     }
   }
   return Planner(before, after, options).Run();
-}
-
-ReshardTotals TotalsOf(const Layout& after, const ReshardOptions& options, const ReshardPlan& plan) {
-  const auto host = [&](int rank) {
-    return options.host_of.empty() ? 0 : options.host_of[static_cast<size_t>(rank)];
-  };
-  ReshardTotals totals;
-  for (const auto& pieces : after.ranks) {
-    for (const HeldPiece& held : pieces) totals.total += held.bytes();
-  }
-  std::map<int, int64_t> sent, received, host_sent, host_received;
-  for (const PieceCopy& copy : plan.copies) {
-    const HeldPiece& to =
-        after.ranks[static_cast<size_t>(copy.destination)][static_cast<size_t>(copy.to_piece)];
-    const int64_t bytes = copy.elements() * static_cast<int64_t>(SizeOf(to.dtype));
-    if (copy.stays()) {
-      totals.stay += bytes;
-      continue;
-    }
-    ++totals.messages;
-    totals.blocks += copy.blocks;
-    sent[copy.source] += bytes;
-    received[copy.destination] += bytes;
-    const int a = host(copy.source), b = host(copy.destination);
-    (a == b ? totals.within_hosts : totals.between_hosts) += bytes;
-    if (a != b) {
-      host_sent[a] += bytes;
-      host_received[b] += bytes;
-    }
-  }
-  for (const auto& [rank, bytes] : sent) {
-    if (bytes > totals.most_sent) totals.most_sent = bytes, totals.most_sent_rank = rank;
-  }
-  for (const auto& [rank, bytes] : received) {
-    if (bytes > totals.most_received) totals.most_received = bytes, totals.most_received_rank = rank;
-  }
-  for (const auto& bytes_of : {host_sent, host_received}) {
-    for (const auto& [h, bytes] : bytes_of) totals.host_bytes = std::max(totals.host_bytes, bytes);
-  }
-  return totals;
-}
-
-double LeastSeconds(const ReshardTotals& totals, const ReshardRates& rates) {
-  const auto rank_bytes = static_cast<double>(std::max(totals.most_sent, totals.most_received));
-  return std::max(rates.rank_bytes_per_second > 0 ? rank_bytes / rates.rank_bytes_per_second : 0.0,
-                  rates.host_bytes_per_second > 0
-                      ? static_cast<double>(totals.host_bytes) / rates.host_bytes_per_second
-                      : 0.0);
-}
-
-std::string DebugString(const ReshardTotals& totals, const ReshardRates* rates) {
-  std::string text = absl::StrCat(Bytes(totals.stay), " of ", Bytes(totals.total), " stay where they are\n",
-                                  Bytes(totals.moved()), " move in ", totals.messages, " messages of ",
-                                  totals.blocks, " blocks: ", Bytes(totals.within_hosts), " within hosts, ",
-                                  Bytes(totals.between_hosts), " between them\n");
-  if (totals.moved() == 0) return text;
-  absl::StrAppend(&text, "most sent: ", Bytes(totals.most_sent), " by rank ", totals.most_sent_rank,
-                  "; most received: ", Bytes(totals.most_received), " by rank ", totals.most_received_rank,
-                  "\n");
-  if (totals.between_hosts > 0) {
-    absl::StrAppend(&text, "busiest host: ", Bytes(totals.host_bytes), " one way\n");
-  }
-  if (rates != nullptr) absl::StrAppend(&text, "at least ", LeastSeconds(totals, *rates), " s\n");
-  return text;
 }
 
 }  // namespace cohort::parallel

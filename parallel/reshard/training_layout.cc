@@ -77,7 +77,12 @@ class Layouter {
     Layout layout;
     for (int rank = 0; rank < mesh_.world(); ++rank) {
       COHORT_ASSIGN_OR_RETURN(const Parts* parts, PartsOf(rank));
-      std::vector<HeldPiece>& pieces = layout.ranks.emplace_back();
+      const auto [known, is_new] = lists_.try_emplace({parts, ShardsOf(rank)});
+      if (!is_new) {
+        layout.ranks.push_back(known->second);
+        continue;
+      }
+      std::vector<HeldPiece> pieces;
       // As ParallelModel lists them: what is optimised of all parts of a kind before the buffers of the part.
       for (const auto& decoder : *parts) {
         for (ParameterGroup& group : decoder->groups()) AddOptimised(group, rank, pieces);
@@ -87,6 +92,8 @@ class Layouter {
           }
         }
       }
+      known->second = std::move(pieces);
+      layout.ranks.push_back(known->second);
     }
     return layout;
   }
@@ -110,6 +117,17 @@ class Layouter {
       at->second.push_back(std::move(decoder));
     }
     return &at->second;
+  }
+
+  // Which shard of the optimizer's state a rank has, of each placement. With the parameters that is all that tells what
+  // ranks hold apart.
+  std::vector<int> ShardsOf(int rank) const {
+    std::vector<int> shards;
+    for (const PlacementRow& row : Placements()) {
+      const Splits splits = OfEvery(row.stride(mesh_.shape()), splits_);
+      shards.push_back(ShardTree(splits).Piece(splits.optimizer, mesh_.Coordinate(row.axes, rank)));
+    }
+    return shards;
   }
 
   void AddOptimised(ParameterGroup& group, int rank, std::vector<HeldPiece>& pieces) const {
@@ -142,6 +160,7 @@ class Layouter {
   Splits splits_;
   std::optional<PipelinePlan> plan_;
   std::map<std::tuple<int, int, int>, Parts> parts_;
+  std::map<std::pair<const Parts*, std::vector<int>>, HeldPieces> lists_;
 };
 
 }  // namespace
