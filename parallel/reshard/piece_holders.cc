@@ -19,17 +19,22 @@ struct Listed {
   }
 };
 
-bool MayOverlap(const Holders& holders, const Piece& piece, absl::Span<const PieceRun> runs) {
-  if (holders.piece->dim == piece.dim &&
-      (holders.piece->end <= piece.begin || piece.end <= holders.piece->begin)) {
-    return false;
-  }
-  return holders.begin() < runs.back().full + runs.back().count && runs.front().full < holders.end();
+bool MayOverlap(const Holders& holders, const Piece& piece) {
+  return holders.piece->dim != piece.dim ||
+         (holders.piece->end > piece.begin && piece.end > holders.piece->begin);
+}
+
+// From the first element to behind the last one, in the whole tensor.
+std::pair<int64_t, int64_t> ExtentOf(const Piece& piece) {
+  PieceRun first, last;
+  ForEachRun(piece.Range(0, 1), [&](const PieceRun& run) { first = run; });
+  ForEachRun(piece.Range(piece.size() - 1, piece.size()), [&](const PieceRun& run) { last = run; });
+  return {first.full, last.full + 1};
 }
 
 }  // namespace
 
-PieceHolders::PieceHolders(const Layout& layout, const std::vector<bool>& lost)
+PieceHolders::PieceHolders(const Layout& layout, const std::vector<bool>& lost, const Bundles& bundles)
     : list_of_(layout.ranks.size(), -1) {
   absl::flat_hash_map<const void*, int> numbers;
   absl::flat_hash_map<absl::string_view, std::vector<Listed>> listed;
@@ -39,9 +44,9 @@ PieceHolders::PieceHolders(const Layout& layout, const std::vector<bool>& lost)
     const auto [at, is_new] = numbers.try_emplace(pieces.identity(), lists());
     if (is_new) {
       ranks_.emplace_back();
-      for (size_t i = 0; i < pieces.size(); ++i) {
-        if (!pieces[i].piece.empty())
-          listed[pieces[i].piece.name].push_back({&pieces[i].piece, at->second, static_cast<int>(i)});
+      for (const Bundle& bundle : bundles.of(pieces)) {
+        const Piece& piece = pieces[static_cast<size_t>(bundle.first)].piece;
+        if (!piece.empty()) listed[piece.name].push_back({&piece, at->second, bundle.first});
       }
     }
     list_of_[rank] = at->second;
@@ -69,17 +74,16 @@ PieceHolders::PieceHolders(const Layout& layout, const std::vector<bool>& lost)
   }
 }
 
-void PieceHolders::FindNear(const Piece& piece, absl::Span<const PieceRun> runs,
-                            std::vector<const Holders*>& near) const {
+void PieceHolders::FindNear(const Piece& piece, std::vector<const Holders*>& near) const {
   near.clear();
   const auto found = tensors_.find(piece.name);
-  if (found == tensors_.end() || runs.empty()) return;
+  if (found == tensors_.end()) return;
   const auto& [all, furthest] = found->second;
-  const int64_t end = runs.back().full + runs.back().count;
+  const auto [begin, end] = ExtentOf(piece);
   const auto behind =
       std::partition_point(all.begin(), all.end(), [&](const Holders& one) { return one.begin() < end; });
-  for (auto at = static_cast<size_t>(behind - all.begin()); at > 0 && furthest[at - 1] > runs.front().full; --at) {
-    if (MayOverlap(all[at - 1], piece, runs)) near.push_back(&all[at - 1]);
+  for (auto at = static_cast<size_t>(behind - all.begin()); at > 0 && furthest[at - 1] > begin; --at) {
+    if (all[at - 1].end() > begin && MayOverlap(all[at - 1], piece)) near.push_back(&all[at - 1]);
   }
   std::reverse(near.begin(), near.end());
 }

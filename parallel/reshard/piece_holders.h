@@ -9,6 +9,7 @@
 #include "absl/container/inlined_vector.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "parallel/reshard/bundles.h"
 #include "parallel/reshard/layout.h"
 
 namespace cohort::parallel {
@@ -19,14 +20,15 @@ struct Holders {
   absl::InlinedVector<runtime::PieceRun, 1> runs;
   absl::InlinedVector<std::pair<int, int>, 1> lists;  // (list, index in it)
 
-  int64_t begin() const { return runs.front().full; }  // in the whole tensor
+  // In the whole tensor.
+  int64_t begin() const { return runs.front().full; }
   int64_t end() const { return runs.back().full + runs.back().count; }
 };
 
 class PieceHolders {
  public:
-  // Without the ranks that are lost. `layout` outlives it.
-  PieceHolders(const Layout& layout, const std::vector<bool>& lost);
+  // Without the ranks that are lost; of each bundle the first piece. `layout` outlives it.
+  PieceHolders(const Layout& layout, const std::vector<bool>& lost, const Bundles& bundles);
 
   // The list of a rank, from 0 on; -1: it holds nothing, or is lost.
   int list_of(int rank) const { return list_of_[static_cast<size_t>(rank)]; }
@@ -34,9 +36,8 @@ class PieceHolders {
   // Who has that list, ascending.
   absl::Span<const int> ranks_of(int list) const { return ranks_[static_cast<size_t>(list)]; }
 
-  // Replaces `near` by those that may have some of a piece, whose runs these are, in the order of what they hold.
-  void FindNear(const runtime::Piece& piece, absl::Span<const runtime::PieceRun> runs,
-                std::vector<const Holders*>& near) const;
+  // Replaces `near` by those that may have some of a piece that is not empty, in the order of where they begin.
+  void FindNear(const runtime::Piece& piece, std::vector<const Holders*>& near) const;
 
  private:
   // Of a tensor, by where they begin: of many ranks each has a little of every tensor, and few have some of a piece.

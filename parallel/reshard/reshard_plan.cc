@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "comm/check.h"
+#include "parallel/reshard/bundles.h"
 #include "parallel/reshard/piece_holders.h"
 #include "parallel/reshard/stretches.h"
 
@@ -36,7 +37,7 @@ class SourceChooser {
     }
   }
 
-  // Another piece begins.
+  // Other pieces begin.
   void EndTurn() { turn_ = {}; }
 
   struct Chosen {
@@ -44,8 +45,10 @@ class SourceChooser {
     const StretchSource* source;
     int64_t elements;  // that it may send of the stretch now: whole blocks, or a part of one
   };
-  // For the next `count` elements of each of `blocks` blocks; counts what is chosen as sent.
-  Chosen Choose(const Stretch& stretch, int64_t count, int64_t blocks, int destination, int64_t element) {
+  // For the next `count` elements, of so many bytes, of each of `blocks` blocks, of so many tensors alike; counts what is
+  // chosen as sent.
+  Chosen Choose(const Stretch& stretch, int64_t count, int64_t blocks, int destination, int64_t element,
+                int tensors) {
     Chosen best = Best(stretch, destination);
     const bool goes_on = best.rank == turn_.rank && turn_.bytes > 0;
     if (!goes_on) turn_ = {best.rank, std::max(options_.turn_bytes, element)};
@@ -55,7 +58,7 @@ class SourceChooser {
       if (best.elements > count) best.elements -= best.elements % count;
     }
     turn_.bytes -= best.elements * element;
-    sent_[static_cast<size_t>(best.rank)] += best.elements * element;
+    sent_[static_cast<size_t>(best.rank)] += best.elements * element * tensors;
     return best;
   }
 
@@ -121,7 +124,8 @@ class Planner {
         after_(after),
         options_(options),
         lost_(Lost()),
-        holders_(before, lost_),
+        bundles_(before, after),
+        holders_(before, lost_, bundles_),
         chooser_(holders_, before.world(), options) {}
 
   absl::StatusOr<ReshardPlan> Run() {
@@ -132,7 +136,9 @@ class Planner {
       const auto key = KeyOf(rank);
       std::unique_ptr<Needs>& needs = needs_[key];
       if (needs == nullptr) {
-        needs = std::make_unique<Needs>(NeedsOf(holders_, holders_.list_of(rank), Wanted(rank).get()));
+        const HeldPieces& wanted = Wanted(rank);
+        needs = std::make_unique<Needs>(
+            NeedsOf(holders_, holders_.list_of(rank), wanted, bundles_.of(wanted)));
       }
       if (needs->missing.has_value()) return Missing(rank, *needs->missing);
       Plan(rank, *needs);
@@ -155,23 +161,35 @@ class Planner {
   void Plan(int destination, const Needs& needs) {
     auto stays = needs.stays.begin();
     auto comes = needs.comes.begin();
-    const auto pieces = static_cast<int>(Wanted(destination).size());
-    for (int piece = 0; piece < pieces; ++piece) {
-      for (; stays != needs.stays.end() && stays->to_piece == piece; ++stays) {
-        copies_.push_back(*stays);
-        copies_.back().source = copies_.back().destination = destination;
-      }
-      if (comes == needs.comes.end() || comes->to_piece != piece) continue;
+    for (const Bundle& bundle : bundles_.of(Wanted(destination))) {
+      const auto first_stay = stays;
+      while (stays != needs.stays.end() && stays->to_piece == bundle.first) ++stays;
       chooser_.EndTurn();
-      for (; comes != needs.comes.end() && comes->to_piece == piece; ++comes) PlanStretch(destination, *comes);
+      for (; comes != needs.comes.end() && comes->to_piece == bundle.first; ++comes)
+        PlanStretch(destination, *comes, bundle.size);
       std::sort(pending_.begin(), pending_.end(),
                 [](const auto& a, const auto& b) { return a.first < b.first; });
-      for (const auto& [from, copies] : pending_) copies_.insert(copies_.end(), copies.begin(), copies.end());
+      for (int tensor = 0; tensor < bundle.size; ++tensor) {
+        for (auto stay = first_stay; stay != stays; ++stay) {
+          Emit(*stay, tensor);
+          copies_.back().source = copies_.back().destination = destination;
+        }
+        for (const auto& [from, copies] : pending_) {
+          for (const PieceCopy& copy : copies) Emit(copy, tensor);
+        }
+      }
       pending_.clear();
     }
   }
 
-  void PlanStretch(int destination, const Stretch& stretch) {
+  // Of that tensor of a bundle.
+  void Emit(const PieceCopy& copy, int tensor) {
+    copies_.push_back(copy);
+    copies_.back().from_piece += tensor;
+    copies_.back().to_piece += tensor;
+  }
+
+  void PlanStretch(int destination, const Stretch& stretch, int tensors) {
     const auto element = static_cast<int64_t>(
         SizeOf(Wanted(destination)[static_cast<size_t>(stretch.to_piece)].dtype));
     int64_t block = 0, at = 0;  // the next element that is still to come
@@ -179,7 +197,7 @@ class Planner {
       const bool whole = at == 0;
       const int64_t count = stretch.count - at;
       const auto chosen =
-          chooser_.Choose(stretch, count, whole ? stretch.blocks - block : 1, destination, element);
+          chooser_.Choose(stretch, count, whole ? stretch.blocks - block : 1, destination, element, tensors);
       const int64_t blocks = std::max<int64_t>(1, chosen.elements / count);
       PieceCopy copy{.source = chosen.rank,
                      .destination = destination,
@@ -234,11 +252,12 @@ class Planner {
   const Layout &before_, &after_;
   const ReshardOptions& options_;
   const std::vector<bool> lost_;
+  const Bundles bundles_;
   const PieceHolders holders_;
   SourceChooser chooser_;
   absl::flat_hash_map<Key, std::unique_ptr<Needs>> needs_;
   absl::flat_hash_map<Key, int> left_;  // ranks that are still to be planned
-  // Of one new piece: by (source, its piece).
+  // Of one bundle of new pieces: by (source, its piece).
   std::vector<std::pair<std::pair<int, int>, std::vector<PieceCopy>>> pending_;
   std::vector<PieceCopy> copies_;  // in the order of (destination, to_piece)
 };

@@ -1,82 +1,17 @@
 #include "parallel/reshard/stretches.h"
 
 #include <algorithm>
-#include <functional>
 #include <map>
 #include <utility>
 #include <vector>
 
+#include "parallel/reshard/sweep.h"
+
 namespace cohort::parallel {
 namespace {
 
+using runtime::Piece;
 using runtime::PieceRun;
-
-// Which of some pieces have the element that a sweep over their tensor has come to. Of many pieces few change between two
-// elements: those that do are in a heap, by where.
-class Sweep {
- public:
-  // From the beginning of another tensor. `own`: pieces of that list are marked.
-  void Begin(const std::vector<const Holders*>& near, int own) {
-    cursors_.clear();
-    covering_.clear();
-    changes_.clear();
-    for (const Holders* holders : near) {
-      Cursor cursor{holders, 0, -1};
-      for (const auto& [list, index] : holders->lists) {
-        if (list == own) cursor.own = index;
-      }
-      changes_.emplace_back(holders->begin(), cursors_.size());
-      cursors_.push_back(cursor);
-    }
-    std::make_heap(changes_.begin(), changes_.end(), std::greater<>());
-  }
-
-  // Onwards only.
-  void MoveTo(int64_t at) {
-    while (!changes_.empty() && changes_.front().first <= at) {
-      std::pop_heap(changes_.begin(), changes_.end(), std::greater<>());
-      const size_t which = changes_.back().second;
-      changes_.pop_back();
-      Cursor& cursor = cursors_[which];
-      const auto& runs = cursor.holders->runs;
-      const auto run =
-          std::partition_point(runs.begin() + static_cast<std::ptrdiff_t>(cursor.run), runs.end(),
-                               [&](const PieceRun& r) { return r.full + r.count <= at; });
-      cursor.run = static_cast<size_t>(run - runs.begin());
-      const auto place = std::lower_bound(covering_.begin(), covering_.end(), which);
-      const bool covered = place != covering_.end() && *place == which;
-      const bool covers = run != runs.end() && run->full <= at;
-      if (covers && !covered) covering_.insert(place, which);
-      if (!covers && covered) covering_.erase(place);
-      if (run == runs.end()) continue;
-      changes_.emplace_back(covers ? run->full + run->count : run->full, which);
-      std::push_heap(changes_.begin(), changes_.end(), std::greater<>());
-    }
-  }
-
-  // Where that may change next, at most `end`.
-  int64_t NextChange(int64_t end) const {
-    return changes_.empty() ? end : std::min(end, changes_.front().first);
-  }
-  struct Cursor {
-    const Holders* holders;
-    size_t run;
-    int own;  // the index of the rank's own piece among them, or -1
-
-    int64_t OffsetOf(int64_t at) const { return holders->runs[run].offset + at - holders->runs[run].full; }
-    int64_t end() const { return holders->runs[run].full + holders->runs[run].count; }
-  };
-  template <typename Visit>
-  void ForCovering(const Visit& visit) const {
-    for (const size_t which : covering_) visit(cursors_[which]);
-  }
-
- private:
-  std::vector<Cursor> cursors_;
-  std::vector<size_t> covering_;  // ascending
-  using Change = std::pair<int64_t, size_t>;
-  std::vector<Change> changes_;  // a heap, the nearest first
-};
 
 // The last copy into the one before it, as one block more.
 void Fold(std::vector<PieceCopy>& copies) {
@@ -120,6 +55,27 @@ bool FoldInto(Stretch& into, const Stretch& last) {
   return true;
 }
 
+// So many rows, each of them the same.
+void Repeat(int64_t rows, PieceCopy& copy, int64_t from_stride, int64_t to_stride) {
+  if (from_stride == copy.count && to_stride == copy.count) {
+    copy.count *= rows;
+    return;
+  }
+  copy.blocks = rows;
+  copy.from_stride = from_stride;
+  copy.to_stride = to_stride;
+}
+void Repeat(int64_t rows, Stretch& stretch, int64_t to_stride) {
+  bool together = to_stride == stretch.count;
+  for (const StretchSource& source : stretch.sources) together = together && source.stride == stretch.count;
+  if (together) {
+    stretch.count *= rows;
+    return;
+  }
+  stretch.blocks = rows;
+  stretch.stride = to_stride;
+}
+
 }  // namespace
 
 void AddCopy(const PieceCopy& copy, std::vector<PieceCopy>& copies) {
@@ -147,18 +103,26 @@ void AddCopy(const PieceCopy& copy, std::vector<PieceCopy>& copies) {
   Fold(copies);
 }
 
-Needs NeedsOf(const PieceHolders& holders, int own, absl::Span<const HeldPiece> wanted) {
+Needs NeedsOf(const PieceHolders& holders, int own, const HeldPieces& wanted, const std::vector<Bundle>& bundles) {
   Needs needs;
   std::map<int, std::vector<PieceCopy>> stays;  // of one new piece, by the old one
   std::vector<PieceRun> runs;
   std::vector<const Holders*> near;
   Sweep sweep;
-  for (size_t i = 0; i < wanted.size(); ++i) {
-    const auto to_piece = static_cast<int>(i);
+  for (const Bundle& bundle : bundles) {
+    const Piece& piece = wanted[static_cast<size_t>(bundle.first)].piece;
+    if (piece.empty()) continue;
+    holders.FindNear(piece, near);
+    const Rows rows = RowsOf(piece, near);
+    sweep.Begin(near, own, rows.elements);
     runs.clear();
-    ForEachRun(wanted[i].piece, [&](const PieceRun& run) { runs.push_back(run); });
-    holders.FindNear(wanted[i].piece, runs, near);
-    sweep.Begin(near, own);
+    if (rows.count == 1) {
+      ForEachRun(piece, [&](const PieceRun& run) { runs.push_back(run); });
+    } else {
+      const int64_t inner = rows.elements / piece.full[static_cast<size_t>(piece.dim)];
+      runs.push_back({piece.begin * inner, 0, (piece.end - piece.begin) * inner});
+    }
+    const int64_t row = runs.front().count;
     for (const PieceRun& run : runs) {
       for (int64_t at = run.full, stop; at < run.full + run.count; at = stop) {
         const int64_t to = run.offset + at - run.full;
@@ -170,26 +134,33 @@ Needs NeedsOf(const PieceHolders& holders, int own, absl::Span<const HeldPiece> 
         });
         if (mine != nullptr) {
           stop = std::min(stop, mine->end());
-          AddCopy({.from_piece = mine->own,
-                   .to_piece = to_piece,
-                   .from = mine->OffsetOf(at),
-                   .to = to,
-                   .count = stop - at},
-                  stays[mine->own]);
+          PieceCopy copy{.from_piece = mine->own,
+                         .to_piece = bundle.first,
+                         .from = mine->OffsetOf(at),
+                         .to = to,
+                         .count = stop - at};
+          if (rows.count > 1) Repeat(rows.count, copy, mine->stride, row);
+          AddCopy(copy, stays[mine->own]);
           continue;
         }
         stop = sweep.NextChange(stop);
-        Stretch stretch{.to_piece = to_piece, .to = to, .count = stop - at, .sources = {}};
+        Stretch stretch{.to_piece = bundle.first, .to = to, .count = stop - at, .sources = {}};
         sweep.ForCovering([&](const Sweep::Cursor& cursor) {
-          for (const auto& [list, index] : cursor.holders->lists)
-            stretch.sources.push_back({.list = list, .index = index, .from = cursor.OffsetOf(at)});
+          for (const auto& [list, index] : cursor.holders->lists) {
+            stretch.sources.push_back(
+                {.list = list, .index = index, .from = cursor.OffsetOf(at), .stride = cursor.stride});
+          }
         });
         if (stretch.sources.empty()) {
-          needs.missing = {to_piece, at};
+          needs.missing = {bundle.first, at};
           return needs;
         }
-        if (needs.comes.empty() || !FoldInto(needs.comes.back(), stretch))
+        if (rows.count > 1) {
+          Repeat(rows.count, stretch, row);
           needs.comes.push_back(std::move(stretch));
+        } else if (needs.comes.empty() || !FoldInto(needs.comes.back(), stretch)) {
+          needs.comes.push_back(std::move(stretch));
+        }
       }
     }
     for (auto& [from_piece, copies] : stays)

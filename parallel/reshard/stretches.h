@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "absl/container/inlined_vector.h"
-#include "absl/types/span.h"
+#include "parallel/reshard/bundles.h"
 #include "parallel/reshard/piece_holders.h"
 #include "parallel/reshard/reshard_plan.h"
 
@@ -38,8 +38,9 @@ struct Needs {
   std::optional<Missing> missing;
 };
 
-// Of a rank that has list `own` (-1: none) and is to have `wanted`.
-Needs NeedsOf(const PieceHolders& holders, int own, absl::Span<const HeldPiece> wanted);
+// Of a rank that has list `own` (-1: none) and is to have `wanted`, whose bundles these are: of the first piece of each.
+Needs NeedsOf(const PieceHolders& holders, int own, const HeldPieces& wanted,
+              const std::vector<Bundle>& bundles);
 
 // Adds a copy to those of the same pieces and ranks: joined with the last one where they lie together, or repeat at an
 // equal distance.

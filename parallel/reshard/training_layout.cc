@@ -55,8 +55,18 @@ class TensorPlace final : public runtime::TensorGroup {
   const int rank_, size_;
 };
 
-// The parameters of a rank's stages, without their values.
-using Parts = std::vector<std::unique_ptr<Decoder>>;
+// The parameters of a rank's stages, without their values, and what is held of them, in the order in which ParallelModel
+// lists it: what is optimised of all parts of a kind before the buffers of the part.
+struct Parts {
+  struct Entry {
+    size_t row = 0;  // of Placements(): a flat tensor, of which replicas hold shards
+    FlatTensor flat;
+    int64_t elements = 0;
+    const runtime::Parameter* buffer = nullptr;  // instead: a buffer, which all hold
+  };
+  std::vector<std::unique_ptr<Decoder>> decoders;
+  std::vector<Entry> entries;
+};
 
 class Layouter {
  public:
@@ -74,25 +84,20 @@ class Layouter {
                                              shape.shard * shape.context * shape.tensor, mesh_.stage_size()));
     COHORT_ASSIGN_OR_RETURN(plan_, PipelinePlan::Create(config_, arrangement_.schedule, shape.pipeline,
                                                         arrangement_.stages_per_rank, 0, BlockCosts()));
+    for (const PlacementRow& row : Placements()) {
+      trees_.emplace_back(OfEvery(row.stride(shape), splits_));
+    }
     Layout layout;
     for (int rank = 0; rank < mesh_.world(); ++rank) {
       COHORT_ASSIGN_OR_RETURN(const Parts* parts, PartsOf(rank));
-      const auto [known, is_new] = lists_.try_emplace({parts, ShardsOf(rank)});
-      if (!is_new) {
-        layout.ranks.push_back(known->second);
-        continue;
+      // Which shards a rank has of each placement: with the parameters that is all that tells what ranks hold apart.
+      std::vector<int> replicas, shards;
+      for (size_t row = 0; row < trees_.size(); ++row) {
+        replicas.push_back(mesh_.Coordinate(Placements()[row].axes, rank));
+        shards.push_back(trees_[row].tree.Piece(trees_[row].optimizer, replicas.back()));
       }
-      std::vector<HeldPiece> pieces;
-      // As ParallelModel lists them: what is optimised of all parts of a kind before the buffers of the part.
-      for (const auto& decoder : *parts) {
-        for (ParameterGroup& group : decoder->groups()) AddOptimised(group, rank, pieces);
-        for (ParameterGroup& group : decoder->groups()) {
-          for (const auto& parameter : group.parameters()) {
-            if (parameter->buffer) pieces.push_back({parameter->piece(), state_});
-          }
-        }
-      }
-      known->second = std::move(pieces);
+      const auto [known, is_new] = lists_.try_emplace({parts, std::move(shards)});
+      if (is_new) known->second = HeldOf(*parts, replicas);
       layout.ranks.push_back(known->second);
     }
     return layout;
@@ -104,7 +109,8 @@ class Layouter {
     const int stage_rank = mesh_.Coordinate(Axis::kPipeline, rank);
     const int tensor = mesh_.Coordinate(Axis::kTensor, rank), expert = mesh_.Coordinate(Axis::kExpert, rank);
     const auto [at, is_new] = parts_.try_emplace({stage_rank, tensor, expert});
-    if (!is_new) return &at->second;
+    Parts& parts = at->second;
+    if (!is_new) return &parts;
     const MeshShape& shape = mesh_.shape();
     for (const int stage : plan_->StagesOf(stage_rank)) {
       const runtime::DecoderOptions options = {
@@ -114,34 +120,38 @@ class Layouter {
           .part = plan_->PartOf(stage, deterministic_),
           .tensor = std::make_shared<TensorPlace>(tensor, shape.tensor)};
       COHORT_ASSIGN_OR_RETURN(auto decoder, Decoder::Create(config_, runtime::CpuDevice(), options));
-      at->second.push_back(std::move(decoder));
-    }
-    return &at->second;
-  }
-
-  // Which shard of the optimizer's state a rank has, of each placement. With the parameters that is all that tells what
-  // ranks hold apart.
-  std::vector<int> ShardsOf(int rank) const {
-    std::vector<int> shards;
-    for (const PlacementRow& row : Placements()) {
-      const Splits splits = OfEvery(row.stride(mesh_.shape()), splits_);
-      shards.push_back(ShardTree(splits).Piece(splits.optimizer, mesh_.Coordinate(row.axes, rank)));
-    }
-    return shards;
-  }
-
-  void AddOptimised(ParameterGroup& group, int rank, std::vector<HeldPiece>& pieces) const {
-    for (const PlacementRow& row : Placements()) {
-      const Splits splits = OfEvery(row.stride(mesh_.shape()), splits_);
-      const ShardTree tree(splits);
-      const int replica = mesh_.Coordinate(row.axes, rank);
-      for (const FlatTensor& flat : FlatTensorsOf(group, row.placement, arrangement_.sharding)) {
-        const ElementRange held = tree.RangeOf(splits.optimizer, replica, flat.elements());
-        for (const FlatRun& run : RunsIn(flat.parts, held)) {
-          AddKinds(run.parameter->piece().Range(run.first, run.first + run.count), pieces);
+      for (ParameterGroup& group : decoder->groups()) {
+        for (size_t row = 0; row < trees_.size(); ++row) {
+          for (FlatTensor& flat : FlatTensorsOf(group, Placements()[row].placement, arrangement_.sharding)) {
+            const int64_t elements = flat.elements();
+            parts.entries.push_back({row, std::move(flat), elements, nullptr});
+          }
         }
       }
+      for (ParameterGroup& group : decoder->groups()) {
+        for (const auto& parameter : group.parameters()) {
+          if (parameter->buffer) parts.entries.push_back({0, {}, 0, parameter.get()});
+        }
+      }
+      parts.decoders.push_back(std::move(decoder));
     }
+    return &parts;
+  }
+
+  HeldPieces HeldOf(const Parts& parts, const std::vector<int>& replicas) const {
+    std::vector<HeldPiece> pieces;
+    for (const Parts::Entry& entry : parts.entries) {
+      if (entry.buffer != nullptr) {
+        pieces.push_back({entry.buffer->piece(), state_});
+        continue;
+      }
+      const Tree& row = trees_[entry.row];
+      const ElementRange held = row.tree.RangeOf(row.optimizer, replicas[entry.row], entry.elements);
+      for (const FlatRun& run : RunsIn(entry.flat.parts, held)) {
+        AddKinds(run.parameter->piece().Range(run.first, run.first + run.count), pieces);
+      }
+    }
+    return pieces;
   }
 
   void AddKinds(Piece piece, std::vector<HeldPiece>& pieces) const {
@@ -158,6 +168,12 @@ class Layouter {
   const DataType state_;
   const bool deterministic_;
   Splits splits_;
+  struct Tree {
+    explicit Tree(const Splits& splits) : tree(splits), optimizer(splits.optimizer) {}
+    ShardTree tree;
+    int optimizer;  // the level over which its state is split
+  };
+  std::vector<Tree> trees_;  // by row of Placements()
   std::optional<PipelinePlan> plan_;
   std::map<std::tuple<int, int, int>, Parts> parts_;
   std::map<std::pair<const Parts*, std::vector<int>>, HeldPieces> lists_;
