@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/ usr / bin / env python3
 """cohort top beside an elastic training: what it shows, on a terminal and without one; and who is slow is named."""
 import fcntl
 import json
@@ -26,7 +26,7 @@ class Slowed:
         self.thread.start()
 
     def run(self):
-        # This process is delayed as all others are: what counts is what was, not what was wanted.
+#This process is delayed as all others are : what counts is what was, not what was wanted.
         stopped, begin = 0.0, time.monotonic()
         try:
             while not self.over.is_set():
@@ -71,7 +71,8 @@ class TopCase(CohortTest):
         return process
 
     def end_training(self, process, address):
-        # mpirun does not end the ranks of a job that recovers, when it is killed itself; asked, they end with their keeper.
+#mpirun does not end the ranks of a job that recovers, when it is killed itself; \
+    asked, they end with their keeper.
         try:
             pids = [member["pid"] for member in self.top(address)["members"] if member["state"] == "live"]
         except (subprocess.TimeoutExpired, ValueError):
@@ -140,7 +141,7 @@ class TopTest(TopCase):
         self.assertIn("3 ranks", seen["epoch"]["mesh"])
         self.assertGreater(seen["tokens_per_second"], 0)
         self.assertTrue(all(m["compute_seconds"] > 0 and m["state"] == "live" for m in seen["members"]))
-        # Ranks that do the same work wait for each other at times.
+#Ranks that do the same work wait for each other at times.
         self.assertTrue(any(m["wait_seconds"] > 0 for m in seen["members"]))
         self.wait_for(lambda: any(m["phase"] for m in self.top(address)["members"]))
         screen = self.cohort("top", "--coordinator", address, "--once")
@@ -174,7 +175,7 @@ class TopTest(TopCase):
                     seen += os.read(main, 1 << 16).decode()
         shows("no epoch yet")
         self.assertTrue(seen.startswith("\x1b[?1049h\x1b[?25l"))
-        # Lines are never longer than the terminal is wide.
+#Lines are never longer than the terminal is wide.
         for line in re.sub("\x1b\\[[?0-9]*[A-Za-z]", "", seen.split("\x1b[H")[-1]).splitlines():
             self.assertLessEqual(len(line), 60, line)
         seen = ""
@@ -211,35 +212,102 @@ class TopTest(TopCase):
 
 
 class StragglerTest(TopCase):
-    def test_a_rank_at_half_its_speed_is_named_within_ten_steps(self):
-        _, address = self.coordinate()
+    def train_four(self, address, **elastic):
+        """Steps of some tenths of a second, in which a rank is stopped many times."""
         self.prepare_data()
-        # Steps of some tenths of a second, in which a rank is stopped many times.
         (self.folder / "config.yaml").write_text(json.dumps({
             "output": "run",
             "model": {"model_type": "llama", "hidden_size": 128, "num_hidden_layers": 6, "num_attention_heads": 4},
             "data": {"train": ["data"], "sequence_length": 64},
             "train": {"steps": 100000, "global_batch": 64, "micro_batch": 4, "dtype": "f32", "threads": 1},
-            "parallel": {"sharding": "zero-1"}, "metrics": {"tensorboard": False}}))
+            "parallel": {"sharding": "zero-1"}, "metrics": {"tensorboard": False}, "elastic": elastic}))
         self.train(address, 4)
-        seen = self.training_at(address, 20, 4)
-        victim = seen["members"][2]
-        # Where ranks share cores it has more of them while the others wait for it: half the speed takes more than half
-        # the time.
-        slowed = Slowed(victim["pid"], 1 / 2 if (os.cpu_count() or 1) >= 4 else 2 / 3)
+        return self.training_at(address, 20, 4)
+
+    def slow(self, pid):
+#Where ranks share cores it has more of them while the others wait for it : half the speed takes more than \
+    half
+#the time.
+        slowed = Slowed(pid, 1 / 2 if (os.cpu_count() or 1) >= 4 else 2 / 3)
         self.addCleanup(slowed.end)
+        return slowed
+
+    def of_kind(self, kind, subject):
+        return [e for e in self.events() if e["kind"] == kind and e.get("subject") == subject]
+
+    def test_a_rank_at_half_its_speed_is_named_within_ten_steps(self):
+        _, address = self.coordinate()
+        seen = self.train_four(address)
+        victim = seen["members"][2]
+        slowed = self.slow(victim["pid"])
         begun = max(self.losses())
         named = self.wait_for(lambda: [e for e in self.events() if e["kind"] == "straggler"])
         self.assertEqual(named[0]["subject"], victim["name"], named)
+        self.assertEqual((named[0]["rank"], named[0]["host"]), (victim["rank"], victim["host"]))
         self.assertLessEqual(named[0]["step"] - begun, 10, named)
         self.assertIn("times as long as the others", named[0]["words"])
         members = {m["name"]: m for m in self.top(address)["members"]}
         self.assertIn("straggler", members[victim["name"]]["verdict"])
-        # The others wait for it, which is not their computing.
+#The others wait for it, which is not their computing.
         others = [m for name, m in members.items() if name != victim["name"]]
         self.assertTrue(all(m["wait_seconds"] > 0 for m in others), members)
         slowed.end()
-        self.wait_for(lambda: [e for e in self.events() if e["kind"] == "note" and e["subject"] == victim["name"]])
+        self.wait_for(lambda: self.of_kind("well", victim["name"]))
+        self.assertFalse(self.of_kind("eviction", victim["name"]))
+
+    def test_a_straggler_is_evicted_and_comes_back(self):
+        _, address = self.coordinate()
+        seen = self.train_four(address, stragglers="evict", straggler_steps=8, straggler_return_seconds=10)
+        victim = seen["members"][1]
+        slowed = self.slow(victim["pid"])
+        named = self.wait_for(lambda: self.of_kind("straggler", victim["name"]))
+        went = self.wait_for(lambda: self.of_kind("eviction", victim["name"]))
+        self.assertGreaterEqual(went[0]["step"] - named[0]["step"], 8)
+        self.assertIn("elastic.stragglers is evict; it asks to be taken in again in 10 s", went[0]["words"])
+#As if it had been asked to : nobody is lost, and the others go on with all of the state.
+        self.wait_for(lambda: [e for e in self.events() if e["kind"] == "member_left" and e["member"] == victim["name"]])
+        self.wait_for(lambda: self.top(address)["epoch"]["members"] == 3)
+        self.assertNotIn("lost", (self.folder / "train.log").read_text())
+        slowed.end()
+#The same process, as another member.
+        back = self.wait_for(lambda: [m for m in self.top(address)["members"]
+                                      if m["pid"] == victim["pid"] and m["rank"] >= 0 and m["state"] == "live"])
+        self.assertNotEqual(back[0]["name"], victim["name"])
+        self.assertEqual(self.top(address)["epoch"]["members"], 4)
+        steps = sorted(self.losses())
+        self.assertEqual(steps, list(range(1, len(steps) + 1)))
+
+
+class VerdictTest(TopCase):
+    """Who is dead and who is stopped, told apart by those on its host."""
+
+    def test_the_dead_and_the_stopped_are_told_apart(self):
+        _, address = self.coordinate("--metrics", "127.0.0.1:0")
+        self.prepare_data()
+        self.write_config(steps=100000)
+        self.train(address, 4)
+        members = self.training_at(address, 3, 4)["members"]
+        dead, stopped = members[3], members[1]
+        os.kill(dead["pid"], signal.SIGKILL)
+
+        def found(kind, member):
+            return [e for e in self.events() if e["kind"] == kind and e.get("subject") == member["name"]]
+        event = self.wait_for(lambda: found("dead", dead))[0]
+        self.assertEqual((event["rank"], event["host"]), (dead["rank"], dead["host"]))
+        self.assertIn("its process is gone", event["words"])
+        os.kill(stopped["pid"], signal.SIGSTOP)
+        try:
+            event = self.wait_for(lambda: found("stopped", stopped))[0]
+        finally:
+            os.kill(stopped["pid"], signal.SIGCONT)
+        self.assertIn("a signal has stopped its process", event["words"])
+        self.wait_for(lambda: found("well", stopped))
+#It asks to be taken in again.
+        self.wait_for(lambda: self.top(address)["epoch"]["members"] == 3)
+        for kind in ("cut_off", "straggler"):
+            self.assertFalse([e for e in self.events() if e["kind"] == kind])
+        for member in (dead, stopped):
+            self.assertEqual(len(found("dead", member)) + len(found("stopped", member)), 1)
 
 
 if __name__ == "__main__":
