@@ -40,17 +40,25 @@ def rows(path):
     found = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
-            found
-  .append(json.loads(line)) except json.JSONDecodeError : pass return found
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            pass
+    return found
 
-                                                          def wait_for(what, seconds = 60, pause = 0.02)
-      : ""
-        "Whether it came true in time."
-        "" end = time.time() + seconds while time.time() < end : if what ()
-      : return True time.sleep(pause) return False
 
-        def send(pid, number)
-      : try : os.kill(pid, number)
+def wait_for(what, seconds=60, pause=0.02):
+    """Whether it came true in time."""
+    end = time.time() + seconds
+    while time.time() < end:
+        if what():
+            return True
+        time.sleep(pause)
+    return False
+
+
+def send(pid, number):
+    try:
+        os.kill(pid, number)
     except ProcessLookupError:
         pass
 
@@ -120,8 +128,7 @@ class ElasticJob:
 
     def losses(self):
         """By step; one that was done twice counts as it was done last."""
-        return {row["step"]: row["loss"] for row in self.rows()
-      }
+        return {row["step"]: row["loss"] for row in self.rows()}
 
     def events(self):
         """Of the job's own coordinator."""

@@ -16,7 +16,7 @@ absl::Status ExcludedStatus(Exclusion exclusion, absl::string_view message) {
 }
 
 std::optional<Exclusion> ExclusionOf(const absl::Status& status) {
-  const std::optional<absl::Cord> payload = status.GetPayload(kPayload);
+  const auto payload = status.GetPayload(kPayload);
   if (!payload.has_value() || payload->size() != 1) return std::nullopt;
   const auto exclusion = static_cast<Exclusion>((*payload)[0]);
   switch (exclusion) {

@@ -48,7 +48,7 @@ class ElasticTest(unittest.TestCase):
         self.assertEqual(len(self.want), STEPS)
         self.assertEqual(job.losses(), self.want, job.words())
         self.assertTrue(list((job.run / "checkpoints" / "latest").glob("model*.safetensors")))
-#Nothing is left behind.
+        # Nothing is left behind.
         name = str(job.run)
         self.assertTrue(wait_for(lambda: subprocess.run(["pgrep", "-f", name], stdout=subprocess.DEVNULL).returncode == 1, 10))
 

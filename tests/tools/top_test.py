@@ -1,4 +1,4 @@
-#!/ usr / bin / env python3
+#!/usr/bin/env python3
 """cohort top beside an elastic training: what it shows, on a terminal and without one; and who is slow is named."""
 import fcntl
 import json
@@ -26,7 +26,7 @@ class Slowed:
         self.thread.start()
 
     def run(self):
-#This process is delayed as all others are : what counts is what was, not what was wanted.
+        # This process is delayed as all others are: what counts is what was, not what was wanted.
         stopped, begin = 0.0, time.monotonic()
         try:
             while not self.over.is_set():
@@ -71,8 +71,7 @@ class TopCase(CohortTest):
         return process
 
     def end_training(self, process, address):
-#mpirun does not end the ranks of a job that recovers, when it is killed itself; \
-    asked, they end with their keeper.
+        # mpirun does not end the ranks of a job that recovers, when it is killed itself; asked, they end with their keeper.
         try:
             pids = [member["pid"] for member in self.top(address)["members"] if member["state"] == "live"]
         except (subprocess.TimeoutExpired, ValueError):
@@ -141,7 +140,7 @@ class TopTest(TopCase):
         self.assertIn("3 ranks", seen["epoch"]["mesh"])
         self.assertGreater(seen["tokens_per_second"], 0)
         self.assertTrue(all(m["compute_seconds"] > 0 and m["state"] == "live" for m in seen["members"]))
-#Ranks that do the same work wait for each other at times.
+        # Ranks that do the same work wait for each other at times.
         self.assertTrue(any(m["wait_seconds"] > 0 for m in seen["members"]))
         self.wait_for(lambda: any(m["phase"] for m in self.top(address)["members"]))
         screen = self.cohort("top", "--coordinator", address, "--once")
@@ -175,7 +174,7 @@ class TopTest(TopCase):
                     seen += os.read(main, 1 << 16).decode()
         shows("no epoch yet")
         self.assertTrue(seen.startswith("\x1b[?1049h\x1b[?25l"))
-#Lines are never longer than the terminal is wide.
+        # Lines are never longer than the terminal is wide.
         for line in re.sub("\x1b\\[[?0-9]*[A-Za-z]", "", seen.split("\x1b[H")[-1]).splitlines():
             self.assertLessEqual(len(line), 60, line)
         seen = ""
@@ -225,9 +224,8 @@ class StragglerTest(TopCase):
         return self.training_at(address, 20, 4)
 
     def slow(self, pid):
-#Where ranks share cores it has more of them while the others wait for it : half the speed takes more than \
-    half
-#the time.
+        # Where ranks share cores it has more of them while the others wait for it: half the speed takes more than half
+        # the time.
         slowed = Slowed(pid, 1 / 2 if (os.cpu_count() or 1) >= 4 else 2 / 3)
         self.addCleanup(slowed.end)
         return slowed
@@ -248,7 +246,7 @@ class StragglerTest(TopCase):
         self.assertIn("times as long as the others", named[0]["words"])
         members = {m["name"]: m for m in self.top(address)["members"]}
         self.assertIn("straggler", members[victim["name"]]["verdict"])
-#The others wait for it, which is not their computing.
+        # The others wait for it, which is not their computing.
         others = [m for name, m in members.items() if name != victim["name"]]
         self.assertTrue(all(m["wait_seconds"] > 0 for m in others), members)
         slowed.end()
@@ -264,12 +262,12 @@ class StragglerTest(TopCase):
         went = self.wait_for(lambda: self.of_kind("eviction", victim["name"]))
         self.assertGreaterEqual(went[0]["step"] - named[0]["step"], 8)
         self.assertIn("elastic.stragglers is evict; it asks to be taken in again in 10 s", went[0]["words"])
-#As if it had been asked to : nobody is lost, and the others go on with all of the state.
+        # As if it had been asked to: nobody is lost, and the others go on with all of the state.
         self.wait_for(lambda: [e for e in self.events() if e["kind"] == "member_left" and e["member"] == victim["name"]])
         self.wait_for(lambda: self.top(address)["epoch"]["members"] == 3)
         self.assertNotIn("lost", (self.folder / "train.log").read_text())
         slowed.end()
-#The same process, as another member.
+        # The same process, as another member.
         back = self.wait_for(lambda: [m for m in self.top(address)["members"]
                                       if m["pid"] == victim["pid"] and m["rank"] >= 0 and m["state"] == "live"])
         self.assertNotEqual(back[0]["name"], victim["name"])
@@ -302,7 +300,7 @@ class VerdictTest(TopCase):
             os.kill(stopped["pid"], signal.SIGCONT)
         self.assertIn("a signal has stopped its process", event["words"])
         self.wait_for(lambda: found("well", stopped))
-#It asks to be taken in again.
+        # It asks to be taken in again.
         self.wait_for(lambda: self.top(address)["epoch"]["members"] == 3)
         for kind in ("cut_off", "straggler"):
             self.assertFalse([e for e in self.events() if e["kind"] == kind])

@@ -151,10 +151,14 @@ void ClusterState::Tick(Turn& turn, v1::ClusterCommand& record) {
     }
   }
   FindStragglers(expire);
-  FindUnwell(expire, turn.now);
-  CloseTies(expire, turn.now);
   Expire(expire, turn);
+  // Of what is so now: another look at the same moment finds nothing more.
   AskHosts();
+  v1::ClusterCommand::Expire more;
+  FindUnwell(more, turn.now);
+  CloseTies(more);
+  Expire(more, turn);
+  expire.MergeFrom(more);
 }
 
 void ClusterState::Expire(const v1::ClusterCommand::Expire& request, Turn& turn) {
@@ -181,7 +185,7 @@ void ClusterState::Join(const v1::JoinRequest& request, Turn& turn) {
     });
     if (lives) {
       turn.outcome.status = absl::FailedPreconditionError(absl::StrCat(
-          "this coordinator serves the job ", job_, ", whose members live, not ", request.job()));
+          "this coordinator serves the job ", job_, ", not ", request.job(), ", while members of it live"));
       return;
     }
     EndJob(turn);

@@ -151,7 +151,7 @@ class ClusterState {
   void TakeOver(v1::ClusterSnapshot::Tie& tie, const google::protobuf::RepeatedPtrField<std::string>& half,
                 Turn& turn);
   void CloseTie(uint64_t after, Turn& turn);
-  void CloseTies(v1::ClusterCommand::Expire& expire, absl::Time now) const;
+  void CloseTies(v1::ClusterCommand::Expire& expire) const;
   // Those that may train because of it: known, and not on the board.
   std::vector<const MemberEntry*> Holding(const v1::ClusterSnapshot::Tie& tie) const;
   bool Leased(const v1::Member& member) const;

@@ -69,6 +69,7 @@ std::vector<elastic::Sighting> ClusterState::Sightings(absl::Time now) const {
     if (Lost(member)) {
       seen.lost_seconds = absl::ToDoubleSeconds(std::max(now - epoch_time, absl::ZeroDuration()));
       seen.held = entry.live_since <= epoch_time;
+      seen.heard = entry.heard > epoch_time;
     } else if (member.state() == v1::MEMBER_STATE_EXPIRED && newest_step > entry.lease_end + lease_) {
       // Ranks go in step: the others would have come no further without it.
       seen.reached = elastic::Known::kYes;

@@ -18,8 +18,8 @@
 //  3. Taking over is an epoch of its own, of which the former holder's members are not: whoever of them is heard again is
 //     told that it is evicted, in the answer that would have renewed its lease, and its epochs are refused.
 //  4. The bond ends (the tie is closed, for good, in favour of who has it) when the holder is heard after the other half
-//     has asked in vain, as that one gives up then; or after policy::kTieOpen, as who asks so late gives up as well. From
-//     then on a coordinator that is away stops nobody.
+//     has asked in vain, as that one gives up then; or when it is heard after policy::kTieOpen: who asks later gives up
+//     as well. From then on a coordinator that is away stops nobody.
 //
 // Whoever deletes the coordinator's state while a tie is open takes 3 away.
 #include <algorithm>
@@ -197,14 +197,15 @@ void ClusterState::CloseTie(uint64_t after, Turn& turn) {
       turn);
 }
 
-void ClusterState::CloseTies(v1::ClusterCommand::Expire& expire, absl::Time now) const {
+void ClusterState::CloseTies(v1::ClusterCommand::Expire& expire) const {
   for (const v1::ClusterSnapshot::Tie& tie : ties_) {
-    if (tie.closed() || now < absl::FromUnixMicros(tie.time_micros()) + policy::kTieOpen) continue;
+    if (tie.closed()) continue;
+    const absl::Time end = absl::FromUnixMicros(tie.time_micros()) + policy::kTieOpen;
     const std::vector<const MemberEntry*> holding = Holding(tie);
-    const bool heard = std::any_of(holding.begin(), holding.end(), [](const MemberEntry* member) {
-      return member->told.state() == v1::MEMBER_STATE_LIVE;
-    });
-    if (heard) expire.add_closed_ties(tie.after());
+    if (std::any_of(holding.begin(), holding.end(),
+                    [&](const MemberEntry* member) { return member->heard > end; })) {
+      expire.add_closed_ties(tie.after());
+    }
   }
 }
 

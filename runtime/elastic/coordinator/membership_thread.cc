@@ -163,7 +163,8 @@ bool MembershipThread::Renew() {
   if (forgotten) {
     // Another coordinator, or one that has lost its state: it is told again who this is.
     const absl::Status joined = JoinOnce(timeout);
-    if (absl::IsAlreadyExists(joined) || absl::IsFailedPrecondition(joined)) {  // the name, or the job, is another's
+    if (absl::IsAlreadyExists(joined) ||
+        absl::IsFailedPrecondition(joined)) {  // the name, or the job, is another's
       const std::lock_guard lock(mutex_);
       Evicted(std::string(joined.message()));
     } else if (joined.ok()) {

@@ -46,8 +46,10 @@ Verdict JudgeSilent(const Sighting& member, const Hosts& hosts) {
 Verdict JudgeLost(const Sighting& member, double lease_seconds) {
   if (member.process == v1::PROCESS_STATE_STOPPED)
     return {Health::kStopped, "a signal has stopped its process"};
+  if (!member.heard) return {.open = true};
+  if (!member.held) return {};  // it was away, and is back
   // It may have gone of its own will, and be about to say so.
-  if (!member.held || member.lost_seconds < lease_seconds) return {.open = member.held};
+  if (member.lost_seconds < lease_seconds) return {.open = true};
   return {Health::kCutOff, "the coordinator hears it, and the members do not"};
 }
 

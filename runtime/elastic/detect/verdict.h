@@ -22,8 +22,8 @@ struct Sighting {
   bool asked = false;
   // Seconds since the members went on without it, although it had not said that it goes; negative: they have not.
   double lost_seconds = -1;
-  // Its lease has held all the time since a moment before that.
-  bool held = true;
+  // The coordinator has heard it since, and its lease has held all the time.
+  bool heard = true, held = true;
   // Any member, itself not counted, hears it.
   Known reached = Known::kUnknown;
   // What it has told: its last step, how long that took, what it does.
@@ -44,8 +44,8 @@ absl::string_view Name(Health health);
 
 struct Verdict {
   Health health = Health::kFine;
-  std::string why;    // in words; empty: fine
-  bool open = false;  // fine so far: what would tell is awaited
+  std::string why = {};  // in words; empty: fine
+  bool open = false;     // fine so far: what would tell is awaited
 };
 
 // By member, in their order. Those that have left are fine: nobody expects anything of them. Where nothing tells a dead

@@ -138,7 +138,8 @@ struct FindingsTest : ClusterStateTest {
       now += absl::Milliseconds(100);
       for (const int64_t id : renewing) {
         v1::ClusterCommand command = Renew(id);
-        for (const int64_t pid : RenewAs(id).look_at()) {
+        const v1::RenewResponse asked = RenewAs(id);
+        for (const int64_t pid : asked.look_at()) {
           v1::ProcessSeen& seen = *command.mutable_renew()->add_seen();
           seen.set_pid(pid);
           seen.set_state(what);

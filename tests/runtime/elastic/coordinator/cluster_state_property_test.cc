@@ -194,6 +194,7 @@ TEST_P(PropertyTest, HoldsForRandomCommands) {
   EXPECT_GT(changes, 500);
   EXPECT_GT(refusals, 20);
   EXPECT_GT(epoch, 10u);
+  RecordProperty("taken_over", taken_over);
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, PropertyTest, ::testing::Range(1, 9));

@@ -31,7 +31,7 @@ TEST_F(ClusterStateTest, LeasesRunOutAndComeBack) {
   EXPECT_FALSE(back.evicted());
   EXPECT_THAT(back.gone(), IsEmpty());
   EXPECT_THAT(Kinds(state.EventsFrom(0)), ElementsAre("COORDINATOR_STARTED", "MEMBER_JOINED", "MEMBER_JOINED",
-                                                      "EPOCH", "LEASE_EXPIRED", "LEASE_BACK"));
+                                                      "EPOCH", "LEASE_EXPIRED", "DEAD", "LEASE_BACK"));
 }
 
 // A coordinator that was stopped, or whose clock was set, does not take its own absence for the members'.

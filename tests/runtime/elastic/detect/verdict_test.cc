@@ -84,6 +84,9 @@ TEST(VerdictTest, WhoHearsTheCoordinatorAloneIsCutOff) {
   members[3].lost_seconds = 3;
   EXPECT_THAT(Healths(members), ElementsAre(kFine, kFine, kFine, kCutOff));
   EXPECT_EQ(Judge(members)[3].why, "the coordinator hears it, and the members do not");
+  members[3].heard = false;  // not since: it may be dead as well
+  EXPECT_TRUE(Judge(members)[3].open);
+  members[3].heard = true;
   members[3].held = false;  // it was away, and is back
   EXPECT_THAT(Healths(members), ElementsAre(kFine, kFine, kFine, kFine));
   members[3].process = v1::PROCESS_STATE_GONE;
