@@ -112,10 +112,10 @@ class WaitingRanks final : public SavingRanks {
   Trainable& trainable_;
 };
 
-// Collective, all but BeginStepFolder and the clearing up after an error.
+// Collective, all but BeginStepFolder and the clearing up after an error. `published`: of rank 0, that it did.
 absl::Status WriteAndPublish(SavingRanks& ranks, absl::Span<const WrittenState> written,
                              const SavedTrainerState& state, const CheckpointOptions& options,
-                             const StepFolder& folder) {
+                             const StepFolder& folder, bool* published) {
   const std::string partial = folder.partial();
   COHORT_ASSIGN_OR_RETURN(const std::vector<std::string> announced,
                           ranks.GatherStrings(AnnounceState(written)));
@@ -126,6 +126,7 @@ absl::Status WriteAndPublish(SavingRanks& ranks, absl::Span<const WrittenState> 
   return ranks.Together([&] {
     if (ranks.rank() != 0) return absl::OkStatus();
     COHORT_RETURN_IF_ERROR(FinishAndPublish(folder, state, options, plan));
+    *published = true;
     RemoveOldOnes(options, state.trainer.step);
     return absl::OkStatus();
   });
@@ -133,12 +134,12 @@ absl::Status WriteAndPublish(SavingRanks& ranks, absl::Span<const WrittenState> 
 
 absl::StatusOr<std::string> Save(SavingRanks& ranks, absl::Span<const WrittenState> written,
                                  const SavedTrainerState& state, const CheckpointOptions& options,
-                                 const std::string& attempt) {
+                                 const std::string& attempt, bool* published) {
   const bool is_root = ranks.rank() == 0;
   const StepFolder folder{options.root, state.trainer.step, attempt};
   COHORT_RETURN_IF_ERROR(
       ranks.Together([&] { return is_root ? BeginStepFolder(folder) : absl::OkStatus(); }));
-  const absl::Status status = WriteAndPublish(ranks, written, state, options, folder);
+  const absl::Status status = WriteAndPublish(ranks, written, state, options, folder, published);
   if (!status.ok()) {
     if (is_root) AbandonStepFolder(folder);
     return absl::Status(status.code(), absl::StrCat("the checkpoint of step ", folder.step,
@@ -152,13 +153,20 @@ absl::StatusOr<std::string> Save(SavingRanks& ranks, absl::Span<const WrittenSta
 absl::StatusOr<std::string> SaveCheckpoint(Trainable& trainable, const OptimizerState& optimizer,
                                            const TrainerState& state, const CheckpointOptions& options) {
   WaitingRanks ranks(trainable);
-  return Save(ranks, WrittenBy(trainable, optimizer), {state, optimizer.step, ranks.world()}, options, "");
+  bool published = false;
+  return Save(ranks, WrittenBy(trainable, optimizer), {state, optimizer.step, ranks.world()}, options, "",
+              &published);
 }
 
 absl::StatusOr<std::string> SaveWritten(SavingRanks& ranks, absl::Span<const WrittenState> written,
                                         const TrainerState& state, const CheckpointOptions& options,
                                         const std::string& attempt) {
-  return Save(ranks, written, {state, state.step, ranks.world()}, options, attempt);
+  bool published = false;
+  absl::StatusOr<std::string> saved =
+      Save(ranks, written, {state, state.step, ranks.world()}, options, attempt, &published);
+  // Whoever was lost after that, it is there.
+  if (published) return StepFolder{options.root, state.step}.path();
+  return saved;
 }
 
 absl::StatusOr<TrainerState> LoadCheckpoint(Trainable& trainable, const ModelConfig& config,

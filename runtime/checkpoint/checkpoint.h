@@ -66,7 +66,8 @@ class SavingRanks {
   // Collective: each rank does its own work, which takes as long as it takes; the result is as AgreeStatus has it.
   virtual absl::Status Together(const std::function<absl::Status()>& work) = 0;
 };
-// The same as SaveCheckpoint, of what each rank says that it writes. state.step: of the optimizer too. `attempt`, the same
+// The same as SaveCheckpoint, of what each rank says that it writes; but where ranks are lost when it is `latest` already,
+// rank 0 returns its path and others an error. state.step: of the optimizer too. `attempt`, the same
 // on all ranks: of two saves of the same step with different ones the files never mix, also where a rank still writes for
 // one that the others have given up.
 absl::StatusOr<std::string> SaveWritten(SavingRanks& ranks, absl::Span<const WrittenState> written,
