@@ -83,7 +83,8 @@ class ElasticJob:
     def launch(self, ranks, *words):
         with open(self.log, "a") as log:
             self.launches.append(subprocess.Popen(
-                ["mpirun", "--enable-recovery", "-np", str(ranks), cohort_binary(), "train", *map(str, words)],
+                # Each mpirun by itself would bind its first rank to the first core.
+                ["mpirun", "--enable-recovery", "--bind-to", "none", "-np", str(ranks), cohort_binary(), "train", *map(str, words)],
                 env=self.environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True))
 
     def start(self, ranks):
@@ -121,6 +122,12 @@ class ElasticJob:
 
     def pids(self):
         return sorted(self.activities())
+
+    def writes_checkpoint(self):
+        try:
+            return any(name.endswith(".partial") for name in os.listdir(self.run / "checkpoints"))
+        except FileNotFoundError:
+            return False
 
     def rows(self):
         """Of the steps, in the order in which they were done."""

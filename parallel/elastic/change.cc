@@ -148,7 +148,7 @@ absl::StatusOr<std::unique_ptr<ElasticPart>> Changer::MakePart() {
   return part;
 }
 
-Offer Changer::OfferOf(const Source& source) {
+absl::StatusOr<Offer> Changer::OfferOf(const Source& source) {
   Offer offer{.step = source.step, .state = {}};
   const auto add = [&](const HeldState& held) {
     offer.state.pieces.insert(offer.state.pieces.end(), held.pieces.begin(), held.pieces.end());
@@ -162,12 +162,12 @@ Offer Changer::OfferOf(const Source& source) {
     add(HeldBy(*part->model, part->optimizer));
     return true;
   };
-  const absl::StatusOr<Layout> layout = LayoutOf(source.mesh, options_.model);
+  COHORT_ASSIGN_OR_RETURN(const Layout layout, LayoutOf(source.mesh, options_.model));
   for (const int number : source.numbers[static_cast<size_t>(world_.rank())]) {
     if (add_part(part_, number) || add_part(before_, number)) continue;
     for (const KeptState& kept : kept_) {
       if (!Is(kept.offer, source, number)) continue;
-      HeldState held{.pieces = layout->ranks[static_cast<size_t>(number)], .memory = {}};
+      HeldState held{.pieces = layout.ranks[static_cast<size_t>(number)], .memory = {}};
       // A source is only read.
       for (const void* piece : kept.pieces) held.memory.push_back(const_cast<void*>(piece));
       add(held);
@@ -179,7 +179,7 @@ Offer Changer::OfferOf(const Source& source) {
 
 absl::StatusOr<Changed> Changer::Run(const std::string& cause, const Coming& coming, absl::Time since) {
   const runtime::TraceScope trace("reshard");
-  COHORT_RETURN_IF_ERROR(host_.Recover(world_));
+  COHORT_ASSIGN_OR_RETURN(const std::string gone, host_.Recover(world_));
   COHORT_ASSIGN_OR_RETURN(const std::vector<std::string> texts,
                           GatherStrings(world_, Hello().SerializeAsString()));
   std::vector<v1::ElasticHello> hellos(texts.size());
@@ -196,7 +196,14 @@ absl::StatusOr<Changed> Changer::Run(const std::string& cause, const Coming& com
     ++leaving;
     change.left.push_back(world_.members()[rank]);
   }
-  if (leaving == world_.size()) return Changed::kAllLeave;
+  const bool all_leave = leaving == world_.size();
+  if (all_leave && InPlace(hellos, world_.members())) return Changed::kAllLeave;
+  if (all_leave) {
+    // What they leave behind has to be whole: they change as if they stayed, and go then.
+    for (v1::ElasticHello& hello : hellos) hello.set_leaves(false);
+    change.left.clear();
+    leaving = 0;
+  }
 
   std::string text;
   absl::Status status;
@@ -234,8 +241,8 @@ absl::StatusOr<Changed> Changer::Run(const std::string& cause, const Coming& com
       COHORT_ASSIGN_OR_RETURN(const auto resharder, Resharder::Create(world_));
       const TrainingPart to =
           (*next)->spare() ? TrainingPart() : TrainingPart{(*next)->model.get(), &(*next)->optimizer};
-      COHORT_RETURN_IF_ERROR(
-          MoveTraining(*resharder, source->move, OfferOf(*source), to, options_.move_timeout));
+      COHORT_ASSIGN_OR_RETURN(const Offer offer, OfferOf(*source));
+      COHORT_RETURN_IF_ERROR(MoveTraining(*resharder, source->move, offer, to, options_.move_timeout));
       counts = {.step = source->step, .tokens = source->tokens, .seconds = source->seconds};
       change.moved = source->move.totals();
     }
@@ -246,7 +253,7 @@ absl::StatusOr<Changed> Changer::Run(const std::string& cause, const Coming& com
     COHORT_RETURN_IF_ERROR(AgreeOnSuccess(world_, loaded.status(), "loading the state of the training"));
     counts = *loaded;
     change.from_disk = offers;
-    if (offers) absl::StrAppend(&change.why, missing.message(), "; ");
+    if (offers) absl::StrAppend(&change.why, missing.message(), gone.empty() ? "" : "; ", gone, "; ");
   }
   before_ = std::exchange(part_, *std::move(next));
   counts_before_ = std::exchange(counts_, counts);
@@ -262,7 +269,7 @@ absl::StatusOr<Changed> Changer::Run(const std::string& cause, const Coming& com
   change.counts = counts_;
   change.seconds = absl::ToDoubleSeconds(absl::Now() - since);
   COHORT_RETURN_IF_ERROR(host_.OnChange(*part_, change));
-  if (leaving == 0) return Changed::kAllStay;
+  if (leaving == 0) return all_leave ? Changed::kAllLeave : Changed::kAllStay;
   return hellos[static_cast<size_t>(world_.rank())].leaves() ? Changed::kThisLeaves : Changed::kSomeLeave;
 }
 

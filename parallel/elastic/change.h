@@ -23,7 +23,7 @@ enum class Changed {
   kAllStay,
   kSomeLeave,   // others: they go after the next edit, in which all take part
   kThisLeaves,  // likewise
-  kAllLeave,    // nothing was changed
+  kAllLeave,    // the state is whole: to be saved
 };
 
 // Not thread-safe. What is given to it outlives it.
@@ -54,7 +54,7 @@ class Changer {
   v1::ElasticHello Hello();
   absl::StatusOr<v1::ElasticDecision> Decide(const std::vector<v1::ElasticHello>& hellos);
   absl::StatusOr<std::unique_ptr<ElasticPart>> MakePart();
-  Offer OfferOf(const Source& source);
+  absl::StatusOr<Offer> OfferOf(const Source& source);
   std::vector<int> Hosts() const;
 
   comm::Communicator& world_;

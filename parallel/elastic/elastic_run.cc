@@ -52,9 +52,11 @@ class ElasticRun {
   absl::Status Train() {
     ElasticPart& part = changer_.part();
     if (part.spare()) {
-      COHORT_ASSIGN_OR_RETURN(
-          const StepCallbacks::Next next,
-          WaitAsSpare(*world_, changer_.world_rank(0), [&] { return host_.AskedToLeave(); }));
+      COHORT_ASSIGN_OR_RETURN(const StepCallbacks::Next next,
+                              WaitAsSpare(*world_, changer_.world_rank(0), [&] {
+                                host_.AfterSpareStep();
+                                return host_.AskedToLeave();
+                              }));
       if (next == StepCallbacks::Next::kEnd) end_ = ElasticEnd::kDone;
       return absl::OkStatus();
     }
@@ -70,9 +72,9 @@ class ElasticRun {
     callbacks.on_evaluation = [&](int64_t step, const auto& evaluation) {
       host_.OnEvaluation(step, evaluation);
     };
-    callbacks.save = [&](int64_t) {
+    callbacks.save = [&](int64_t, bool more) {
       const runtime::TraceScope trace("checkpoint");
-      return host_.Save(part, changer_.counts());
+      return host_.Save(part, changer_.counts(), more);
     };
     callbacks.on_save_failed = [&](int64_t step, const absl::Status& why) { host_.OnSaveFailed(step, why); };
     callbacks.after_gradients = [&] { return host_.AfterGradients(); };
@@ -130,7 +132,7 @@ class ElasticRun {
     COHORT_ASSIGN_OR_RETURN(const Changed changed, changer_.Run(cause, coming, since));
     if (changed == Changed::kAllLeave) {
       ElasticPart& part = changer_.part();
-      if (!part.spare()) COHORT_RETURN_IF_ERROR(host_.Save(part, changer_.counts()));
+      if (!part.spare()) COHORT_RETURN_IF_ERROR(host_.Save(part, changer_.counts(), /*more=*/false));
       end_ = ElasticEnd::kStopped;
     } else if (changed != Changed::kAllStay) {
       const bool leaves = changed == Changed::kThisLeaves;

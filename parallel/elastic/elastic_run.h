@@ -105,17 +105,20 @@ class ElasticHost {
   // Collective over the part's group. The state that training begins with, or, where ranks have lost theirs, goes on from:
   // of the newest checkpoint.
   virtual absl::StatusOr<ElasticCounts> Load(ElasticPart& part) = 0;
-  // Collective over the part's group.
-  virtual absl::Status Save(ElasticPart& part, const ElasticCounts& counts) = 0;
+  // Collective over the part's group. `more`: steps follow, so it may be written meanwhile, and how that ended be told
+  // later; else it is on the disk when this returns.
+  virtual absl::Status Save(ElasticPart& part, const ElasticCounts& counts, bool more) = 0;
 
-  // Collective over the world, before Kept: whatever of lost hosts can come back from others.
-  virtual absl::Status Recover(comm::Communicator&) { return absl::OkStatus(); }
+  // Collective over the world, before Kept: whatever of lost hosts can come back from others. What cannot, in words.
+  virtual absl::StatusOr<std::string> Recover(comm::Communicator&) { return ""; }
   // The state that this host keeps of any rank: at a change, of the members that there are now.
   virtual std::vector<KeptState> Kept(const comm::Communicator&) { return {}; }
   // Around what changes the state (StepCallbacks).
   virtual absl::Status AfterGradients() { return absl::OkStatus(); }
   virtual absl::Status BeforeUpdate() { return absl::OkStatus(); }
   virtual absl::Status AfterUpdate(ElasticPart&, const ElasticCounts&) { return absl::OkStatus(); }
+  // Of a spare rank, in place of these: the others have made a step, or begin with the first on this mesh.
+  virtual void AfterSpareStep() {}
 
   // Those who wanted to leave are gone; the names of those who stay, by rank of the world. The part that runs stays.
   virtual void OnLeft(uint32_t /*epoch*/, const std::vector<std::string>& /*names*/) {}

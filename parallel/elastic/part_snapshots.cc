@@ -30,19 +30,20 @@ int MemberOf(const elastic::SegmentEntry& entry) {
 
 }  // namespace
 
-PartSnapshots::PartSnapshots(elastic::KeeperOptions keeper, int64_t every, ParityOptions parity)
-    : options_(std::move(keeper)), every_(every), parity_options_(parity) {}
+PartSnapshots::PartSnapshots(elastic::KeeperOptions keeper, PartSnapshotsOptions options)
+    : keeper_options_(std::move(keeper)), options_(options) {}
 PartSnapshots::~PartSnapshots() = default;
 
 absl::Status PartSnapshots::Connect() {
   if (keeper_ != nullptr) return keeper_->Alive() ? absl::OkStatus() : keeper_->Reconnect();
-  COHORT_ASSIGN_OR_RETURN(keeper_, elastic::Keeper::Connect(options_));
+  COHORT_ASSIGN_OR_RETURN(keeper_, elastic::Keeper::Connect(keeper_options_));
   return absl::OkStatus();
 }
 
 absl::Status PartSnapshots::Follow(ElasticPart& part, int member, const ElasticCounts& counts) {
   mapped_.clear();
   recovered_.clear();
+  GiveUpSave();
   if (snapshotter_ != nullptr) {
     // What it copies of the part before may be gone soon.
     (void)snapshotter_->Finish(absl::Now() + elastic_policy::kSnapshotTimeout);
@@ -50,17 +51,25 @@ absl::Status PartSnapshots::Follow(ElasticPart& part, int member, const ElasticC
     before_ = std::move(snapshotter_);
     parity_before_ = std::move(parity_);
   }
-  begun_ = -1;
+  copying_ = encoding_ = -1;
   first_ = true;
+  spare_steps_ = 0;
   epoch_ = part.mesh.epoch();
-  step_ = counts.step;
   problem_ = absl::OkStatus();
-  if (every_ == 0 || part.spare()) return absl::OkStatus();
+  if (options_.every == 0 || part.spare()) return absl::OkStatus();
   problem_ = Start(part, member, counts);
-  if (parity_options_.lost_hosts == 0) return absl::OkStatus();
-  COHORT_RETURN_IF_ERROR(AgreeOnSuccess(*part.group, problem_, "making a snapshot"));
-  COHORT_ASSIGN_OR_RETURN(parity_, PartParity::Create(*keeper_, snapshotter_->owner(), *part.group,
-                                                      snapshotter_->image_bytes(), parity_options_));
+  if (options_.parity.lost_hosts > 0) {
+    COHORT_RETURN_IF_ERROR(AgreeOnSuccess(*part.group, problem_, "making a snapshot"));
+    COHORT_ASSIGN_OR_RETURN(parity_, PartParity::Create(*keeper_, snapshotter_->owner(), *part.group,
+                                                        snapshotter_->image_bytes(), options_.parity));
+  }
+  if (!options_.saves) return absl::OkStatus();
+  // Where one rank keeps nothing, all save while they wait.
+  int64_t without = problem_.ok() ? 0 : 1;
+  COHORT_RETURN_IF_ERROR(
+      part.group->AllReduce(&without, &without, 1, DataType::kI64, comm::ReduceOp::kMax).Wait());
+  if (without > 0) return absl::OkStatus();
+  COHORT_ASSIGN_OR_RETURN(save_, BackgroundSave::Create(*part.group, absl::StrCat("e", epoch_)));
   return absl::OkStatus();
 }
 
@@ -72,49 +81,119 @@ absl::Status PartSnapshots::Start(ElasticPart& part, int member, const ElasticCo
     pieces.push_back(
         {held.pieces[i].piece.name, held.memory[i], static_cast<size_t>(held.pieces[i].bytes())});
   }
-  COHORT_ASSIGN_OR_RETURN(snapshotter_,
-                          elastic::Snapshotter::Create(
-                              *keeper_, {std::to_string(member), part.mesh.epoch(), part.group->rank()},
-                              std::move(pieces), {.layout = part.mesh.SerializeAsString(), .every = every_}));
+  const int slots = 2 + (options_.parity.lost_hosts > 0 ? 1 : 0) + (options_.saves ? 1 : 0);
+  COHORT_ASSIGN_OR_RETURN(
+      snapshotter_,
+      elastic::Snapshotter::Create(
+          *keeper_, {std::to_string(member), part.mesh.epoch(), part.group->rank()}, std::move(pieces),
+          {.layout = part.mesh.SerializeAsString(), .every = options_.every, .slots = slots}));
+  return Begin(counts);
+}
+
+absl::Status PartSnapshots::Begin(const ElasticCounts& counts) {
   counts_ = {counts.tokens, counts.seconds};
   COHORT_RETURN_IF_ERROR(snapshotter_->Begin(counts.step));
-  begun_ = counts.step;
+  copying_ = counts.step;
   return absl::OkStatus();
 }
 
 absl::Status PartSnapshots::AfterGradients() {
-  if (snapshotter_ == nullptr || begun_ < 0) return absl::OkStatus();
+  if (copying_ < 0) return absl::OkStatus();
   const runtime::TraceScope trace("snapshot");
   COHORT_RETURN_IF_ERROR(snapshotter_->Finish(absl::Now() + elastic_policy::kSnapshotTimeout));
-  if (parity_ == nullptr) return absl::OkStatus();
-  if (!parity_->begun()) {
-    COHORT_ASSIGN_OR_RETURN(const elastic::Image image, snapshotter_->ImageOf(begun_));
-    parity_->Begin({epoch_, begun_}, image.bytes);
-  }
-  // Its time is until the next generation begins.
-  return snapshotter_->Due(step_ + 1) ? parity_->Finish() : absl::OkStatus();
+  // The generation before had until now.
+  return encoding_ < 0 ? absl::OkStatus() : parity_->Finish();
 }
 
 void PartSnapshots::BeforeUpdate() {
-  // With parity a generation counts when all ranks have waited for that too.
-  if (snapshotter_ == nullptr || begun_ < 0 || (parity_ != nullptr && parity_->begun())) return;
-  if (parity_ != nullptr) parity_->Complete({epoch_, begun_});
-  snapshotter_->Complete(std::exchange(begun_, -1));
+  if (copying_ < 0) return;
+  // All ranks have come to here: they have finished what AfterGradients waits for.
+  const int64_t copied = std::exchange(copying_, -1);
+  int64_t complete = copied;
+  if (parity_ != nullptr) {
+    complete = std::exchange(encoding_, copied);
+    if (complete >= 0) parity_->Complete({epoch_, complete});
+    const auto image = snapshotter_->ImageOf(copied);
+    COHORT_CHECK(image.ok(), "%s", std::string(image.status().message()).c_str());
+    parity_->Begin({epoch_, copied}, image->bytes);
+  }
+  if (saving_ == copied) StartSave();
+  if (complete < 0) return;
+  snapshotter_->Complete(complete);
   // Every rank's first generation of this mesh is whole.
   if (std::exchange(first_, false)) ForgetSuperseded();
 }
 
 void PartSnapshots::AfterUpdate(const ElasticCounts& counts) {
-  step_ = counts.step;
-  if (snapshotter_ == nullptr || !snapshotter_->Due(counts.step)) return;
-  const runtime::TraceScope trace("snapshot");
-  counts_ = {counts.tokens, counts.seconds};
-  const absl::Status begun = snapshotter_->Begin(counts.step);
-  if (begun.ok()) {
-    begun_ = counts.step;
-  } else {
-    problem_ = begun;
+  if (snapshotter_ == nullptr) return;
+  // What they read may be free now.
+  if (save_ != nullptr) {
+    if (auto outcome = save_->Take(/*wait=*/false)) FinishSave(*std::move(outcome));
   }
+  if (given_up_ != nullptr && given_up_->Take(/*wait=*/false)) {
+    given_up_.reset();
+    read_.reset();
+  }
+  if (!snapshotter_->Due(counts.step)) return;
+  const runtime::TraceScope trace("snapshot");
+  problem_.Update(Begin(counts));
+}
+
+void PartSnapshots::AfterSpareStep() {
+  if (options_.every == 0 || !first_) return;
+  // The others' first generation is complete when the one after it is copied.
+  if (++spare_steps_ <= options_.every + 2) return;
+  first_ = false;
+  ForgetSuperseded();
+}
+
+void PartSnapshots::Save(ElasticPart& part, const ElasticCounts& counts, WriteCheckpoint write) {
+  COHORT_CHECK(save_ != nullptr && saving_ < 0, "no checkpoint can be written now");
+  saving_ = counts.step;
+  saved_part_ = &part;
+  write_ = std::move(write);
+  const absl::Status begun = copying_ == counts.step ? absl::OkStatus() : Begin(counts);
+  if (begun.ok()) return;
+  // The others hear it.
+  save_->Cancel(begun);
+  FinishSave({counts.step, begun, 0});
+}
+
+void PartSnapshots::StartSave() {
+  const auto image = snapshotter_->Pin(saving_);
+  COHORT_CHECK(image.ok(), "%s", std::string(image.status().message()).c_str());
+  pinned_ = true;
+  // Behind the counts.
+  save_->Start(saving_, WrittenFrom(*image, 1, *saved_part_->model), std::move(write_));
+}
+
+void PartSnapshots::FinishSave(BackgroundSave::Outcome outcome) {
+  saved_ = std::move(outcome);
+  if (std::exchange(pinned_, false)) snapshotter_->Unpin(saving_);
+  saving_ = -1;
+}
+
+// The files of a mesh that is no more. What is in the middle of a write is left to end by itself: nobody waits for a disk.
+void PartSnapshots::GiveUpSave() {
+  const auto why = absl::AbortedError("the ranks changed while the checkpoint was written");
+  if (save_ != nullptr && save_->under_way()) save_->Cancel(why);
+  if (save_ != nullptr) {
+    if (auto outcome = save_->Take(/*wait=*/false)) FinishSave(*std::move(outcome));
+  }
+  if (saving_ >= 0) saved_ = {std::exchange(saving_, -1), why, 0};
+  pinned_ = false;
+  if (save_ != nullptr && save_->under_way()) {
+    given_up_ = std::move(save_);  // one that was given up before is waited for
+    read_ = snapshotter_;
+  }
+  save_.reset();
+}
+
+std::optional<BackgroundSave::Outcome> PartSnapshots::Saved(bool wait) {
+  if (save_ != nullptr) {
+    if (auto outcome = save_->Take(wait)) FinishSave(*std::move(outcome));
+  }
+  return std::exchange(saved_, std::nullopt);
 }
 
 void PartSnapshots::ForgetSuperseded() {
@@ -152,15 +231,14 @@ absl::StatusOr<KeptState> PartSnapshots::StateOf(const elastic::Image& image, in
   return state;
 }
 
-absl::Status PartSnapshots::Recover(comm::Communicator& world) {
+absl::StatusOr<std::string> PartSnapshots::Recover(comm::Communicator& world) {
   recovered_.clear();
-  if (every_ == 0 || parity_options_.lost_hosts == 0) return absl::OkStatus();
+  if (options_.every == 0 || options_.parity.lost_hosts == 0) return "";
   problem_ = Connect();
   absl::Status problem;
   COHORT_ASSIGN_OR_RETURN(recovered_,
                           RecoverLostImages(world, problem_.ok() ? keeper_.get() : nullptr, &problem));
-  problem_.Update(problem);
-  return absl::OkStatus();
+  return std::string(problem.message());
 }
 
 std::vector<KeptState> PartSnapshots::Kept(const comm::Communicator& world) {
@@ -175,7 +253,7 @@ std::vector<KeptState> PartSnapshots::Kept(const comm::Communicator& world) {
   const auto place =
       static_cast<size_t>(std::find(locals.begin(), locals.end(), world.rank()) - locals.begin());
   cleans_ = place == 0;
-  if (every_ == 0) return kept;
+  if (options_.every == 0) return kept;
   for (const RecoveredImage& recovered : recovered_) {
     const auto image = elastic::ReadImage(recovered.bytes);
     if (!image.ok()) continue;
@@ -187,6 +265,8 @@ std::vector<KeptState> PartSnapshots::Kept(const comm::Communicator& world) {
   const auto entries = keeper_->List();
   if (!entries.ok()) return kept;
   size_t gone = 0;
+  elastic::GenerationName complete;
+  if (snapshotter_ != nullptr && snapshotter_->complete()) complete = {epoch_, *snapshotter_->complete()};
   for (const elastic::SegmentEntry& entry : *entries) {
     const int member = MemberOf(entry);
     if (entry.kind != elastic::kSnapshotKind || member < 0) continue;
@@ -196,6 +276,8 @@ std::vector<KeptState> PartSnapshots::Kept(const comm::Communicator& world) {
     auto segment = keeper_->Map(entry.id);
     if (!segment.ok()) continue;
     for (const elastic::StoredImage& stored : elastic::WholeImages(segment->bytes())) {
+      // Where a later one is complete nobody asks for it.
+      if (stored.image.name < complete) continue;
       absl::StatusOr<KeptState> state = StateOf(stored.image, entry.owner.rank);
       if (state.ok()) kept.push_back(*std::move(state));
     }
@@ -209,6 +291,9 @@ elastic::SnapshotCosts PartSnapshots::costs() const {
 }
 
 void PartSnapshots::End() {
+  save_.reset();
+  given_up_.reset();
+  read_.reset();
   parity_.reset();
   parity_before_.reset();
   snapshotter_.reset();

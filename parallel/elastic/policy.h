@@ -22,4 +22,9 @@ inline constexpr absl::Duration kSnapshotTimeout = absl::Seconds(60);
 // Encoding a generation over hosts, and bringing one back.
 inline constexpr absl::Duration kParityTimeout = absl::Seconds(120);
 
+// Of the thread that writes checkpoints from snapshots: it takes what the training leaves.
+inline constexpr int kSaveNice = 19;
+// How often ranks that write a checkpoint in the background say that they still do; far below an operation's timeout.
+inline constexpr absl::Duration kSaveHeartbeat = absl::Seconds(1);
+
 }  // namespace cohort::parallel::elastic_policy

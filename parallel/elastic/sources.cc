@@ -1,7 +1,9 @@
 #include "parallel/elastic/sources.h"
 
+#include <algorithm>
 #include <functional>
 #include <map>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -52,6 +54,34 @@ const v1::ElasticMesh* NewestMesh(absl::Span<const v1::ElasticHello> hellos) {
     }
   }
   return newest;
+}
+
+bool InPlace(absl::Span<const v1::ElasticHello> hellos, absl::Span<const int> members) {
+  const v1::ElasticMesh* const now = NewestMesh(hellos);
+  if (now == nullptr) return false;
+  std::optional<int64_t> step;
+  int placed = 0;
+  for (size_t rank = 0; rank < hellos.size(); ++rank) {
+    const v1::ElasticHello& hello = hellos[rank];
+    const auto place = std::find(now->members().begin(), now->members().end(), members[rank]);
+    if (place == now->members().end()) {
+      const bool knows =
+          std::any_of(hello.meshes().begin(), hello.meshes().end(),
+                      [&](const v1::ElasticMesh& mesh) { return mesh.epoch() == now->epoch(); });
+      if (!knows) return false;  // it has just come
+      continue;
+    }
+    // What a rank trains it offers first.
+    if (hello.offers().empty()) return false;
+    const v1::ElasticOffer& offer = hello.offers(0);
+    if (offer.epoch() != now->epoch() || offer.mesh_rank() != place - now->members().begin() ||
+        offer.step() != step.value_or(offer.step())) {
+      return false;
+    }
+    step = offer.step();
+    ++placed;
+  }
+  return placed == now->members_size();
 }
 
 absl::StatusOr<Source> ChooseSource(absl::Span<const v1::ElasticHello> hellos, const v1::ElasticMesh& next,

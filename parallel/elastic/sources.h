@@ -34,4 +34,8 @@ absl::StatusOr<Source> ChooseSource(absl::Span<const v1::ElasticHello> hellos, c
 // The newest mesh that anybody has state of; null: nobody has any.
 const v1::ElasticMesh* NewestMesh(absl::Span<const v1::ElasticHello> hellos);
 
+// Whether all ranks of the world have their places in the newest mesh, spares included, and have come to the same step: so
+// they could go on as they are. members: of the world, by rank.
+bool InPlace(absl::Span<const v1::ElasticHello> hellos, absl::Span<const int> members);
+
 }  // namespace cohort::parallel

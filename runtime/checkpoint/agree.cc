@@ -11,9 +11,15 @@
 namespace cohort::runtime {
 
 absl::Status AgreeStatus(Trainable& trainable, const absl::Status& mine) {
+  return AgreeStatus([&](const std::string& text) { return trainable.GatherStrings(text); }, mine);
+}
+
+absl::Status AgreeStatus(
+    const std::function<absl::StatusOr<std::vector<std::string>>(const std::string&)>& gather,
+    const absl::Status& mine) {
   // On the wire: nothing where all is well, else "<code> <message>".
   const std::string text = mine.ok() ? "" : absl::StrCat(static_cast<int>(mine.code()), " ", mine.message());
-  COHORT_ASSIGN_OR_RETURN(const std::vector<std::string> all, trainable.GatherStrings(text));
+  COHORT_ASSIGN_OR_RETURN(const std::vector<std::string> all, gather(text));
 
   absl::StatusCode code = absl::StatusCode::kOk;
   std::string message;

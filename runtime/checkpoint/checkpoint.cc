@@ -26,8 +26,9 @@ namespace {
 namespace fs = std::filesystem;
 
 // What rank 0 adds when every rank's files are there; then the folder becomes the checkpoint.
-absl::Status FinishAndPublish(const std::string& folder, const SavedTrainerState& state,
+absl::Status FinishAndPublish(const StepFolder& target, const SavedTrainerState& state,
                               const CheckpointOptions& options, const StatePlan& plan) {
+  const std::string folder = target.partial();
   ModelConfig config = options.config;
   config.torch_dtype = TorchName(plan.dtype);
   if (!plan.index.empty()) {
@@ -36,7 +37,7 @@ absl::Status FinishAndPublish(const std::string& folder, const SavedTrainerState
   COHORT_RETURN_IF_ERROR(WriteFileDurably(absl::StrCat(folder, "/config.json"), config.ToJson()));
   COHORT_RETURN_IF_ERROR(CopyTokenizer(options.tokenizer, folder));
   COHORT_RETURN_IF_ERROR(WriteFileDurably(absl::StrCat(folder, "/", kTrainerStateFile), ToJson(state)));
-  return PublishStepFolder(options.root, state.trainer.step);
+  return PublishStepFolder(target);
 }
 
 void RemoveOldOnes(const CheckpointOptions& options, int64_t saved) {
@@ -94,39 +95,78 @@ absl::StatusOr<TrainerState> LoadOwnPart(Trainable& trainable, const ModelConfig
   return state.trainer;
 }
 
-// Collective, all but BeginStepFolder and the clearing up after an error.
-absl::Status WriteAndPublish(Trainable& trainable, const OptimizerState& optimizer, const TrainerState& state,
-                             const CheckpointOptions& options, const std::string& partial) {
-  COHORT_ASSIGN_OR_RETURN(const std::vector<std::string> announced,
-                          trainable.GatherStrings(AnnounceState(trainable)));
-  COHORT_ASSIGN_OR_RETURN(const StatePlan plan, PlanState(announced, options.shard_bytes));
-  COHORT_RETURN_IF_ERROR(AgreeStatus(trainable, CreateStateFiles(partial, plan, trainable.rank())));
-  COHORT_RETURN_IF_ERROR(AgreeStatus(trainable, WriteStatePieces(partial, plan, trainable, optimizer)));
-  absl::Status status;
-  if (trainable.rank() == 0) {
-    status = FinishAndPublish(partial, {state, optimizer.step, trainable.world()}, options, plan);
-    if (status.ok()) RemoveOldOnes(options, state.step);
+// Those of a Trainable, which do nothing else meanwhile.
+class WaitingRanks final : public SavingRanks {
+ public:
+  explicit WaitingRanks(Trainable& trainable) : trainable_(trainable) {}
+  int rank() const override { return trainable_.rank(); }
+  int world() const override { return trainable_.world(); }
+  absl::StatusOr<std::vector<std::string>> GatherStrings(const std::string& mine) override {
+    return trainable_.GatherStrings(mine);
   }
-  return AgreeStatus(trainable, status);
+  absl::Status Together(const std::function<absl::Status()>& work) override {
+    return AgreeStatus(trainable_, work());
+  }
+
+ private:
+  Trainable& trainable_;
+};
+
+// Collective, all but BeginStepFolder and the clearing up after an error. `published`: of rank 0, that it did.
+absl::Status WriteAndPublish(SavingRanks& ranks, absl::Span<const WrittenState> written,
+                             const SavedTrainerState& state, const CheckpointOptions& options,
+                             const StepFolder& folder, bool* published) {
+  const std::string partial = folder.partial();
+  COHORT_ASSIGN_OR_RETURN(const std::vector<std::string> announced,
+                          ranks.GatherStrings(AnnounceState(written)));
+  COHORT_ASSIGN_OR_RETURN(const StatePlan plan, PlanState(announced, options.shard_bytes));
+  COHORT_RETURN_IF_ERROR(ranks.Together([&] { return CreateStateFiles(partial, plan, ranks.rank()); }));
+  COHORT_RETURN_IF_ERROR(
+      ranks.Together([&] { return WriteStatePieces(partial, plan, ranks.rank(), ranks.world(), written); }));
+  return ranks.Together([&] {
+    if (ranks.rank() != 0) return absl::OkStatus();
+    COHORT_RETURN_IF_ERROR(FinishAndPublish(folder, state, options, plan));
+    *published = true;
+    RemoveOldOnes(options, state.trainer.step);
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<std::string> Save(SavingRanks& ranks, absl::Span<const WrittenState> written,
+                                 const SavedTrainerState& state, const CheckpointOptions& options,
+                                 const std::string& attempt, bool* published) {
+  const bool is_root = ranks.rank() == 0;
+  const StepFolder folder{options.root, state.trainer.step, attempt};
+  COHORT_RETURN_IF_ERROR(
+      ranks.Together([&] { return is_root ? BeginStepFolder(folder) : absl::OkStatus(); }));
+  const absl::Status status = WriteAndPublish(ranks, written, state, options, folder, published);
+  if (!status.ok()) {
+    if (is_root) AbandonStepFolder(folder);
+    return absl::Status(status.code(), absl::StrCat("the checkpoint of step ", folder.step,
+                                                    " was not saved: ", status.message()));
+  }
+  return folder.path();
 }
 
 }  // namespace
 
 absl::StatusOr<std::string> SaveCheckpoint(Trainable& trainable, const OptimizerState& optimizer,
                                            const TrainerState& state, const CheckpointOptions& options) {
-  const bool is_root = trainable.rank() == 0;
-  const std::string final = absl::StrCat(options.root, "/", StepFolderName(state.step));
-  const std::string partial = final + kPartialSuffix;
+  WaitingRanks ranks(trainable);
+  bool published = false;
+  return Save(ranks, WrittenBy(trainable, optimizer), {state, optimizer.step, ranks.world()}, options, "",
+              &published);
+}
 
-  const absl::Status begun = is_root ? BeginStepFolder(options.root, state.step) : absl::OkStatus();
-  COHORT_RETURN_IF_ERROR(AgreeStatus(trainable, begun));
-  const absl::Status status = WriteAndPublish(trainable, optimizer, state, options, partial);
-  if (!status.ok()) {
-    if (is_root) AbandonStepFolder(options.root, state.step);
-    return absl::Status(status.code(), absl::StrCat("the checkpoint of step ", state.step,
-                                                    " was not saved: ", status.message()));
-  }
-  return final;
+absl::StatusOr<std::string> SaveWritten(SavingRanks& ranks, absl::Span<const WrittenState> written,
+                                        const TrainerState& state, const CheckpointOptions& options,
+                                        const std::string& attempt) {
+  bool published = false;
+  absl::StatusOr<std::string> saved =
+      Save(ranks, written, {state, state.step, ranks.world()}, options, attempt, &published);
+  // Whoever was lost after that, it is there.
+  if (published) return StepFolder{options.root, state.step}.path();
+  return saved;
 }
 
 absl::StatusOr<TrainerState> LoadCheckpoint(Trainable& trainable, const ModelConfig& config,

@@ -5,17 +5,22 @@
 //                        optimizer-RRRRR-of-NNNNN.safetensors   <name>/master (where the weights are of another type),
 //                                                               <name>/m, <name>/v: whole tensors
 //                        trainer_state.json
-//   <root>/step-00000200.partial/   a save under way or one that died; the next save removes it
+//   <root>/step-00000200.partial/   a save under way or one that died; the next save removes it. In the background of an
+//                                   elastic training step-00000200.e<epoch>.partial
 //   <root>/latest -> step-00000100  replaced atomically, after the folder it names is complete and on the
 //   disk
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "runtime/checkpoint/policy.h"
+#include "runtime/checkpoint/state_plan.h"
 #include "runtime/model/model_config.h"
 #include "runtime/optim/optimizer.h"
 #include "runtime/train/trainable.h"
@@ -49,6 +54,25 @@ struct CheckpointOptions {
 // message. After an error the earlier checkpoints and `latest` are what they were.
 absl::StatusOr<std::string> SaveCheckpoint(Trainable& trainable, const OptimizerState& optimizer,
                                            const TrainerState& state, const CheckpointOptions& options);
+
+// The ranks that save together what they have in memory that nobody changes meanwhile.
+class SavingRanks {
+ public:
+  virtual ~SavingRanks() = default;
+  virtual int rank() const = 0;
+  virtual int world() const = 0;
+  // As Trainable's.
+  virtual absl::StatusOr<std::vector<std::string>> GatherStrings(const std::string& mine) = 0;
+  // Collective: each rank does its own work, which takes as long as it takes; the result is as AgreeStatus has it.
+  virtual absl::Status Together(const std::function<absl::Status()>& work) = 0;
+};
+// The same as SaveCheckpoint, of what each rank says that it writes; but where ranks are lost when it is `latest` already,
+// rank 0 returns its path and others an error. state.step: of the optimizer too. `attempt`, the same
+// on all ranks: of two saves of the same step with different ones the files never mix, also where a rank still writes for
+// one that the others have given up.
+absl::StatusOr<std::string> SaveWritten(SavingRanks& ranks, absl::Span<const WrittenState> written,
+                                        const TrainerState& state, const CheckpointOptions& options,
+                                        const std::string& attempt);
 
 // Collective. Restores the weights, the optimizer's state and the trainer's from `folder` (a checkpoint or a
 // symlink to one), written by any number of ranks that held any pieces. Each rank reads the pieces of its own state

@@ -28,9 +28,6 @@ constexpr char kPrefix[] = "step-";
 constexpr char kNextLatest[] = "latest.partial";
 
 std::string Join(const std::string& root, absl::string_view name) { return absl::StrCat(root, "/", name); }
-std::string PartialPath(const std::string& root, int64_t step) {
-  return absl::StrCat(root, "/", StepFolderName(step), kPartialSuffix);
-}
 
 absl::Status RemoveAll(const std::string& path) {
   std::error_code error;
@@ -62,7 +59,14 @@ std::vector<int64_t> ListSteps(const std::string& root) {
   return steps;
 }
 
-absl::Status BeginStepFolder(const std::string& root, int64_t step) {
+std::string StepFolder::path() const { return Join(root, StepFolderName(step)); }
+
+std::string StepFolder::partial() const {
+  return absl::StrCat(path(), attempt.empty() ? "" : ".", attempt, kPartialSuffix);
+}
+
+absl::Status BeginStepFolder(const StepFolder& folder) {
+  const std::string& root = folder.root;
   std::error_code error;
   fs::create_directories(root, error);
   if (error) return ErrnoStatus(error.value(), "make the folder", root);
@@ -72,14 +76,14 @@ absl::Status BeginStepFolder(const std::string& root, int64_t step) {
   }
   if (error) return ErrnoStatus(error.value(), "list the folder", root);
   for (const std::string& path : stale) COHORT_RETURN_IF_ERROR(RemoveAll(path));
-  const std::string partial = PartialPath(root, step);
+  const std::string partial = folder.partial();
   fs::create_directory(partial, error);
   if (error) return ErrnoStatus(error.value(), "make the folder", partial);
   return absl::OkStatus();
 }
 
-absl::Status PublishStepFolder(const std::string& root, int64_t step) {
-  const std::string partial = PartialPath(root, step), final = Join(root, StepFolderName(step));
+absl::Status PublishStepFolder(const StepFolder& folder) {
+  const std::string &root = folder.root, partial = folder.partial(), final = folder.path();
   COHORT_RETURN_IF_ERROR(SyncFolder(partial));
   if (rename(partial.c_str(), final.c_str()) != 0) {
     if (errno != EEXIST && errno != ENOTEMPTY) return ErrnoStatus(errno, "rename the checkpoint to", final);
@@ -95,14 +99,13 @@ absl::Status PublishStepFolder(const std::string& root, int64_t step) {
 
   const std::string next = Join(root, kNextLatest), latest = Join(root, kLatest);
   unlink(next.c_str());
-  if (symlink(StepFolderName(step).c_str(), next.c_str()) != 0) return ErrnoStatus(errno, "link", next);
+  if (symlink(StepFolderName(folder.step).c_str(), next.c_str()) != 0)
+    return ErrnoStatus(errno, "link", next);
   if (rename(next.c_str(), latest.c_str()) != 0) return ErrnoStatus(errno, "replace the link", latest);
   return SyncFolder(root);
 }
 
-void AbandonStepFolder(const std::string& root, int64_t step) {
-  RemoveAll(PartialPath(root, step)).IgnoreError();
-}
+void AbandonStepFolder(const StepFolder& folder) { RemoveAll(folder.partial()).IgnoreError(); }
 
 std::vector<int64_t> StepsToRemove(std::vector<int64_t> steps, int64_t saved, int keep) {
   // Best first: the one just saved, the ones before it from new to old, the ones after it from old to new.
@@ -118,7 +121,8 @@ std::vector<int64_t> StepsToRemove(std::vector<int64_t> steps, int64_t saved, in
 }
 
 absl::Status RemoveStepFolder(const std::string& root, int64_t step) {
-  const std::string path = Join(root, StepFolderName(step)), partial = PartialPath(root, step);
+  const StepFolder folder{root, step};
+  const std::string path = folder.path(), partial = folder.partial();
   if (rename(path.c_str(), partial.c_str()) != 0) return ErrnoStatus(errno, "rename for removal", path);
   return RemoveAll(partial);
 }

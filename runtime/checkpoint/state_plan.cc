@@ -23,11 +23,6 @@ struct Announced {
   std::optional<DataType> state;
 };
 
-bool WritesSome(const StateEntry& entry) {
-  // A tensor without elements has to be announced by somebody too.
-  return entry.writes && (!entry.piece.empty() || entry.piece.full_size() == 0);
-}
-
 std::vector<Announced> ParseAnnouncement(const std::string& text, size_t rank) {
   const nlohmann::json list = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
   COHORT_CHECK(list.is_array(), "rank %zu announced no list of tensors", rank);
@@ -86,21 +81,26 @@ StateTensors TensorsOf(const StateEntry& entry, Trainable& trainable, const Opti
           {part(tensors.master), part(optimizer.m[slice]), part(optimizer.v[slice])}};
 }
 
-std::string AnnounceState(Trainable& trainable) {
-  nlohmann::json mine = nlohmann::json::array();
+std::vector<WrittenState> WrittenBy(Trainable& trainable, const OptimizerState& optimizer) {
+  std::vector<WrittenState> written;
   for (const StateEntry& entry : trainable.state()) {
-    if (!WritesSome(entry)) continue;
-    const Piece& piece = entry.piece;
-    nlohmann::json value, state;  // null
-    if (entry.slice < 0) {
-      value = Name(entry.parameter->value.dtype());
-    } else {
-      const OptimizerSlice& slice = trainable.slices()[static_cast<size_t>(entry.slice)];
-      value = Name(slice.value.defined() ? slice.value.dtype() : slice.master.dtype());
-      state = Name(slice.master.dtype());
-    }
+    // A tensor without elements has to be announced by somebody too.
+    if (!entry.writes || (entry.piece.empty() && entry.piece.full_size() > 0)) continue;
+    StateTensors tensors = TensorsOf(entry, trainable, optimizer);
+    const DataType dtype = tensors.value.dtype();
+    written.push_back({entry.piece, dtype, std::move(tensors.value), std::move(tensors.state)});
+  }
+  return written;
+}
+
+std::string AnnounceState(absl::Span<const WrittenState> written) {
+  nlohmann::json mine = nlohmann::json::array();
+  for (const WrittenState& one : written) {
+    const Piece& piece = one.piece;
+    nlohmann::json state;  // null
+    if (!one.state.empty()) state = Name(one.state[0].dtype());
     mine.push_back({piece.name, std::vector<int64_t>(piece.full.begin(), piece.full.end()), piece.dim,
-                    piece.begin, piece.end, piece.first, piece.last, value, state});
+                    piece.begin, piece.end, piece.first, piece.last, Name(one.dtype), state});
   }
   return mine.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
@@ -164,34 +164,31 @@ absl::Status CreateStateFiles(const std::string& folder, const StatePlan& plan, 
   return SyncFolder(folder);
 }
 
-absl::Status WriteStatePieces(const std::string& folder, const StatePlan& plan, Trainable& trainable,
-                              const OptimizerState& optimizer) {
+absl::Status WriteStatePieces(const std::string& folder, const StatePlan& plan, int rank, int world,
+                              absl::Span<const WrittenState> written) {
   struct Part {
     size_t tensor;
     const Piece* piece;
     Tensor values;
   };
   std::map<size_t, std::vector<Part>> of_file;
-  for (const StateEntry& entry : trainable.state()) {
-    if (!WritesSome(entry) || entry.piece.empty()) continue;
-    const StateTensors tensors = TensorsOf(entry, trainable, optimizer);
+  for (const WrittenState& one : written) {
+    if (one.piece.empty()) continue;
     const auto add = [&](const std::string& name, const Tensor& values) {
       const StatePlan::Place& place = plan.places.at(name);
-      of_file[place.file].push_back({place.tensor, &entry.piece, values});
+      of_file[place.file].push_back({place.tensor, &one.piece, values});
     };
-    add(entry.piece.name, tensors.value);
-    for (size_t i = 0; i < tensors.state.size(); ++i) {
-      if (absl::string_view(kStateKinds[i]) == kMaster && tensors.state[i].dtype() == tensors.value.dtype())
-        continue;
-      add(absl::StrCat(entry.piece.name, "/", kStateKinds[i]), tensors.state[i]);
+    add(one.piece.name, one.value);
+    for (size_t i = 0; i < one.state.size(); ++i) {
+      if (absl::string_view(kStateKinds[i]) == kMaster && one.state[i].dtype() == one.dtype) continue;
+      add(absl::StrCat(one.piece.name, "/", kStateKinds[i]), one.state[i]);
     }
   }
   // Every rank begins with another file: a file system lets one write at a time into each.
   std::vector<size_t> order;
   for (const auto& [f, parts] : of_file) order.push_back(f);
   if (!order.empty()) {
-    const size_t first =
-        order.size() * static_cast<size_t>(trainable.rank()) / static_cast<size_t>(trainable.world());
+    const size_t first = order.size() * static_cast<size_t>(rank) / static_cast<size_t>(world);
     std::rotate(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(first), order.end());
   }
   for (const size_t f : order) {

@@ -29,8 +29,18 @@ struct StateTensors {
 };
 StateTensors TensorsOf(const StateEntry& entry, Trainable& trainable, const OptimizerState& optimizer);
 
+// What a rank writes of one tensor; values [piece.size()], wherever they lie. Empty where the tensor has no elements.
+struct WrittenState {
+  Piece piece;
+  DataType dtype;             // of the weights on disk
+  Tensor value;               // any float type
+  std::vector<Tensor> state;  // in the order of kStateKinds; none of a buffer
+};
+// Of what the trainable holds, the part that this rank writes: views of its memory.
+std::vector<WrittenState> WrittenBy(Trainable& trainable, const OptimizerState& optimizer);
+
 // What this rank writes, as a line for PlanState: kilobytes.
-std::string AnnounceState(Trainable& trainable);
+std::string AnnounceState(absl::Span<const WrittenState> written);
 
 struct StateFile {
   std::string name;
@@ -54,7 +64,7 @@ absl::StatusOr<StatePlan> PlanState(absl::Span<const std::string> announced, int
 
 // This rank's files, and its pieces in all files, after every owner has made its own. On the disk when they return OK.
 absl::Status CreateStateFiles(const std::string& folder, const StatePlan& plan, int rank);
-absl::Status WriteStatePieces(const std::string& folder, const StatePlan& plan, Trainable& trainable,
-                              const OptimizerState& optimizer);
+absl::Status WriteStatePieces(const std::string& folder, const StatePlan& plan, int rank, int world,
+                              absl::Span<const WrittenState> written);
 
 }  // namespace cohort::runtime

@@ -37,7 +37,7 @@ class StepLoop {
         COHORT_RETURN_IF_ERROR(Evaluate());
       }
       if (last || reason == kToldToStop || Due(options_.save_every)) {
-        COHORT_RETURN_IF_ERROR(Save(last || reason == kToldToStop));
+        COHORT_RETURN_IF_ERROR(Save(last || reason == kToldToStop, reason == kPause));
       }
       result_.paused = reason == kPause && !last;
       if (callbacks_.on_boundary) {
@@ -106,9 +106,9 @@ class StepLoop {
     return absl::OkStatus();
   }
 
-  absl::Status Save(bool final) {
+  absl::Status Save(bool final, bool pause) {
     if (!callbacks_.save) return absl::OkStatus();
-    const absl::Status status = callbacks_.save(result_.step);
+    const absl::Status status = callbacks_.save(result_.step, /*more=*/!final && !pause);
     if (final || !absl::IsResourceExhausted(status)) return status;
     if (callbacks_.on_save_failed) callbacks_.on_save_failed(result_.step, status);
     return absl::OkStatus();

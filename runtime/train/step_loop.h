@@ -46,9 +46,10 @@ struct StepReport {
 struct StepCallbacks {
   std::function<void(const StepReport&)> on_step;
   std::function<void(int64_t step, const Trainable::Evaluation&)> on_evaluation;
-  // Writes a checkpoint after `step` steps. RESOURCE_EXHAUSTED (a full disk) is reported to on_save_failed
+  // Writes a checkpoint after `step` steps. `more`: another step follows here, so that it may be written meanwhile; else it
+  // is on the disk when this returns. RESOURCE_EXHAUSTED (a full disk) is reported to on_save_failed
   // and training goes on, except at the end; other errors end the run.
-  std::function<absl::Status(int64_t step)> save;
+  std::function<absl::Status(int64_t step, bool more)> save;
   std::function<void(int64_t step, const absl::Status&)> on_save_failed;
 
   // For who keeps copies of the state; an error ends the run. When this rank's gradients are complete; before the

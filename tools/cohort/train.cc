@@ -60,7 +60,7 @@ class TrainRun {
     callbacks.on_evaluation = [this](int64_t step, const auto& evaluation) {
       log_->Evaluation(step, evaluation);
     };
-    callbacks.save = [this](int64_t step) { return Save(step); };
+    callbacks.save = [this](int64_t step, bool) { return Save(step); };
     callbacks.on_save_failed = [this](int64_t step, const absl::Status& status) {
       log_->Note(absl::StrFormat("step %d  could not be saved, training goes on: %s", step,
                                  std::string(status.message())));

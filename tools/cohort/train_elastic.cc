@@ -63,10 +63,12 @@ class TrainingHost final : public parallel::ElasticHost {
         job_(job),
         tie_(job.client()),
         state_(config, model, data),
-        snapshots_({.job = job.id(),
-                    .command = {std::filesystem::read_symlink("/proc/self/exe").string(), "keeper"}},
-                   config.elastic().snapshot_every(),
-                   {.data = config.elastic().parity_data(), .lost_hosts = config.elastic().lost_hosts()}) {}
+        snapshots_(
+            {.job = job.id(),
+             .command = {std::filesystem::read_symlink("/proc/self/exe").string(), "keeper"}},
+            {.every = config.elastic().snapshot_every(),
+             .parity = {.data = config.elastic().parity_data(), .lost_hosts = config.elastic().lost_hosts()},
+             .saves = config.checkpoint().every() > 0}) {}
 
   std::string name() override { return job_.client().name(); }
   std::shared_ptr<comm::JoinBoard> board() override { return job_.board(); }
@@ -81,7 +83,11 @@ class TrainingHost final : public parallel::ElasticHost {
     // What the lease's thread has last heard may be old: those may be in already.
     if (job_.client().standing().newcomers_waiting == 0) return false;
     const auto waiting = job_.board()->Waiting();
-    return waiting.ok() && !waiting->empty();
+    if (!waiting.ok() || waiting->empty()) return false;
+    // A checkpoint that is being written would be given up: they wait for that one, and for no other.
+    if (snapshots_.saving() < 0) return true;
+    if (awaited_save_ < 0) awaited_save_ = snapshots_.saving();
+    return snapshots_.saving() != awaited_save_;
   }
   bool AskedToLeave() override {
     return StopRequested()->load() || job_.client().standing().leave_requested || IsEvicted();
@@ -99,20 +105,23 @@ class TrainingHost final : public parallel::ElasticHost {
     COHORT_RETURN_IF_ERROR(state_.Load(*part.model, part.optimizer, resume));
     return ElasticCounts{.step = part.optimizer.step, .tokens = state_.tokens(), .seconds = state_.seconds()};
   }
-  absl::Status Save(ElasticPart& part, const ElasticCounts& counts) override {
+  absl::Status Save(ElasticPart& part, const ElasticCounts& counts, bool more) override {
     COHORT_RETURN_IF_ERROR(tie_.Hold());
+    TellSaved(snapshots_.Saved(/*wait=*/true));
     state_.SetCounts(counts.tokens, counts.seconds);
-    const absl::Time begin = absl::Now();
-    COHORT_ASSIGN_OR_RETURN(const std::string path, state_.Save(*part.model, part.optimizer, counts.step));
-    if (log_ != nullptr) log_->Note(absl::StrFormat("step %d  saved %s", counts.step, path));
-    if (first_) {
-      job_.client().Tell(v1::EVENT_KIND_CHECKPOINT, counts.step, path,
-                         absl::ToDoubleSeconds(absl::Now() - begin));
+    if (more && snapshots_.saves()) {
+      snapshots_.Save(part, counts, state_.Writer(counts.step));
+      return absl::OkStatus();
     }
+    const absl::Time begin = absl::Now();
+    COHORT_ASSIGN_OR_RETURN(std::string path, state_.Save(*part.model, part.optimizer, counts.step));
+    TellSaved({{counts.step, std::move(path), absl::ToDoubleSeconds(absl::Now() - begin)}});
     return absl::OkStatus();
   }
 
-  absl::Status Recover(comm::Communicator& world) override { return snapshots_.Recover(world); }
+  absl::StatusOr<std::string> Recover(comm::Communicator& world) override {
+    return snapshots_.Recover(world);
+  }
   std::vector<parallel::KeptState> Kept(const comm::Communicator& world) override {
     return snapshots_.Kept(world);
   }
@@ -123,13 +132,17 @@ class TrainingHost final : public parallel::ElasticHost {
   }
   absl::Status AfterUpdate(ElasticPart&, const ElasticCounts& counts) override {
     snapshots_.AfterUpdate(counts);
+    TellSaved(snapshots_.Saved(/*wait=*/false));
     return absl::OkStatus();
   }
+
+  void AfterSpareStep() override { snapshots_.AfterSpareStep(); }
 
   absl::Status OnChange(ElasticPart& part, const ElasticChange& change) override {
     first_ = !part.spare() && part.group->rank() == 0;
     loaded_ = true;
     tie_.SetGroup(change.epoch, change.names);
+    awaited_save_ = -1;
     COHORT_RETURN_IF_ERROR(snapshots_.Follow(part, change.member, change.counts));
     // Others have been compared on another mesh.
     computed_.clear();
@@ -151,6 +164,7 @@ class TrainingHost final : public parallel::ElasticHost {
     job_.client().RecordEpoch(told_);
     const std::string words = Words(change);
     log_->Note(words);
+    TellSaved(snapshots_.Saved(/*wait=*/false));
     if (!snapshots_.problem().ok()) {
       log_->Note(absl::StrCat("no snapshots: ", snapshots_.problem().message()));
     }
@@ -193,8 +207,10 @@ class TrainingHost final : public parallel::ElasticHost {
   }
   void OnSaveFailed(int64_t step, const absl::Status& status) override {
     if (log_ == nullptr) return;
-    log_->Note(absl::StrFormat("step %d  could not be saved, training goes on: %s", step,
-                               std::string(status.message())));
+    const std::string words =
+        absl::StrFormat("could not be saved, training goes on: %s", std::string(status.message()));
+    log_->Note(absl::StrFormat("step %d  %s", step, words));
+    job_.client().Tell(v1::EVENT_KIND_NOTE, step, words);
   }
 
   // The training is over, for all or for this process.
@@ -244,6 +260,13 @@ class TrainingHost final : public parallel::ElasticHost {
     return runtime::WriteFileDurably(config_.output() + "/config.yaml", runtime::ToYaml(part.mesh.config()));
   }
 
+  void TellSaved(const std::optional<parallel::BackgroundSave::Outcome>& saved) {
+    if (!saved || !first_) return;
+    if (!saved->path.ok()) return OnSaveFailed(saved->step, saved->path.status());
+    log_->Note(absl::StrFormat("step %d  saved %s", saved->step, *saved->path));
+    job_.client().Tell(v1::EVENT_KIND_CHECKPOINT, saved->step, *saved->path, saved->seconds);
+  }
+
   static std::string Words(const ElasticChange& change) {
     std::string words;
     const auto list = [&](const char* what, const std::vector<int>& members) {
@@ -271,6 +294,7 @@ class TrainingHost final : public parallel::ElasticHost {
   std::unique_ptr<RunLog> log_;
   cluster::EpochAdvance told_;
   bool first_ = false, loaded_ = false;
+  int64_t awaited_save_ = -1;   // by newcomers
   std::deque<float> computed_;  // seconds, of the newest steps on this mesh
   int stage_ = 0;
   int64_t step_ = 0;  // done

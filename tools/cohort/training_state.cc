@@ -56,15 +56,28 @@ absl::Status TrainingState::Load(parallel::ParallelModel& model, runtime::Optimi
   return absl::OkStatus();
 }
 
+runtime::CheckpointOptions TrainingState::Options() const {
+  return {.root = config_.output() + "/checkpoints",
+          .config = model_config_,
+          .tokenizer = tokenizer_json_,
+          .keep = config_.checkpoint().keep(),
+          .shard_bytes = config_.checkpoint().shard_megabytes() << 20};
+}
+
 absl::StatusOr<std::string> TrainingState::Save(parallel::ParallelModel& model,
                                                 const runtime::OptimizerState& optimizer, int64_t step) {
   state_.step = step;
-  return SaveCheckpoint(model, optimizer, state_,
-                        {.root = config_.output() + "/checkpoints",
-                         .config = model_config_,
-                         .tokenizer = tokenizer_json_,
-                         .keep = config_.checkpoint().keep(),
-                         .shard_bytes = config_.checkpoint().shard_megabytes() << 20});
+  return SaveCheckpoint(model, optimizer, state_, Options());
+}
+
+std::function<absl::StatusOr<std::string>(runtime::SavingRanks&, absl::Span<const runtime::WrittenState>,
+                                          const std::string&)>
+TrainingState::Writer(int64_t step) const {
+  runtime::TrainerState state = state_;
+  state.step = step;
+  return [state, options = Options()](
+             runtime::SavingRanks& ranks, absl::Span<const runtime::WrittenState> written,
+             const std::string& attempt) { return SaveWritten(ranks, written, state, options, attempt); };
 }
 
 // The data's order is a function of these, so a run goes on exactly only where they are the same.

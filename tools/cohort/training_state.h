@@ -1,9 +1,11 @@
 // The state of a training run on disk: where it begins or goes on from, and its checkpoints.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "cohort/v1/config.pb.h"
 #include "parallel/parallel_model.h"
 #include "runtime/checkpoint/checkpoint.h"
@@ -24,6 +26,11 @@ class TrainingState {
   absl::StatusOr<std::string> Save(parallel::ParallelModel& model, const runtime::OptimizerState& optimizer,
                                    int64_t step);
 
+  // The same of pieces that lie elsewhere, by another thread: of the state after `step`, with the counts of now.
+  std::function<absl::StatusOr<std::string>(runtime::SavingRanks&, absl::Span<const runtime::WrittenState>,
+                                            const std::string& attempt)>
+  Writer(int64_t step) const;
+
   // Trained on so far, and spent.
   int64_t tokens() const { return state_.tokens; }
   double seconds() const { return state_.seconds; }
@@ -37,6 +44,7 @@ class TrainingState {
   }
 
  private:
+  runtime::CheckpointOptions Options() const;
   absl::Status CheckResume(const runtime::TrainerState& saved, const std::string& folder) const;
 
   const v1::TrainConfig config_;

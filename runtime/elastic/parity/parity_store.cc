@@ -8,6 +8,13 @@
 
 namespace cohort::runtime::elastic {
 
+namespace {
+
+// What is complete, and what is being encoded.
+constexpr int kParitySlots = 2;
+
+}  // namespace
+
 struct ParityStore::Impl {
   Keeper& keeper;
   StripePlan plan;
@@ -21,7 +28,8 @@ struct ParityStore::Impl {
         plan(the_plan),
         image(std::move(the_image)),
         segment(std::move(created)),
-        writer(segment.memory.writable(), image.bytes) {}
+        writer(segment.memory.writable(), image.bytes, kParitySlots),
+        slots(kParitySlots) {}
 };
 
 ParityStore::ParityStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -31,7 +39,7 @@ absl::StatusOr<std::unique_ptr<ParityStore>> ParityStore::Create(Keeper& keeper,
                                                                  const StripePlan& plan, int rank) {
   ImagePlan image = PlanImage({{kParityPiece, plan.KeptBytes(rank)}}, ToText(plan.request));
   COHORT_ASSIGN_OR_RETURN(Keeper::Created segment,
-                          keeper.Create(owner, kParityKind, SegmentBytes(image.bytes)));
+                          keeper.Create(owner, kParityKind, SegmentBytes(image.bytes, kParitySlots)));
   return std::unique_ptr<ParityStore>(
       new ParityStore(std::make_unique<Impl>(keeper, plan, std::move(image), std::move(segment))));
 }

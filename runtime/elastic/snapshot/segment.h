@@ -1,4 +1,4 @@
-// A segment of two slots in shared memory: who reads it sees only whole generations, whenever its writer dies.
+// A segment of slots in shared memory: who reads it sees only whole generations, whenever its writer dies.
 #pragma once
 
 #include <atomic>
@@ -17,20 +17,21 @@ namespace cohort::runtime::elastic {
 struct SegmentHeader {
   uint64_t magic;
   uint64_t slot_bytes;
+  uint64_t slots;
   struct alignas(64) Stamp {
     std::atomic<uint64_t> count;  // of generations of this segment, this one included; 0: torn
     uint64_t image_bytes;
-  } stamps[kSlots];
+  } stamps[kMostSlots];
 };
 
-// Bytes of a segment for images of up to so many bytes.
-size_t SegmentBytes(uint64_t image_bytes);
+// Bytes of a segment of so many slots for images of up to so many bytes.
+size_t SegmentBytes(uint64_t image_bytes, int slots);
 
 // The writer's side. One thread.
 class SegmentWriter {
  public:
-  // Of zeros, or written by an earlier SegmentWriter of the same slots' size.
-  explicit SegmentWriter(absl::Span<std::byte> segment, uint64_t image_bytes);
+  // Of zeros, or written by an earlier SegmentWriter of as many slots of this size.
+  SegmentWriter(absl::Span<std::byte> segment, uint64_t image_bytes, int slots);
   // From here on the slot is torn, and its bytes can be written.
   absl::Span<std::byte> Open(int slot);
   // The bytes are an image of that size.
@@ -38,11 +39,11 @@ class SegmentWriter {
 
  private:
   SegmentHeader* header_;
-  absl::Span<std::byte> slots_[kSlots];
+  std::vector<absl::Span<std::byte>> slots_;
   uint64_t count_ = 0;
 };
 
-// The whole generations of a segment, newest first, at most kSlots; none where it is no segment of slots. The bytes of
+// The whole generations of a segment, newest first; none where it is no segment of slots. The bytes of
 // pieces are not verified (VerifyImage). Where the writer lives, an image can be overwritten later: StillWhole.
 struct StoredImage {
   Image image;

@@ -69,7 +69,8 @@ struct Snapshotter::Impl {
         options(std::move(the_options)),
         plan(std::move(the_plan)),
         segment(std::move(created)),
-        writer(segment.memory.writable(), plan.bytes) {}
+        writer(segment.memory.writable(), plan.bytes, options.slots),
+        slots(options.slots) {}
 
   // Copies chunks until none is left that nobody has taken, or `deadline` has passed.
   void Copy(absl::Time deadline) {
@@ -128,7 +129,7 @@ absl::StatusOr<std::unique_ptr<Snapshotter>> Snapshotter::Create(Keeper& keeper,
   for (const StatePiece& piece : pieces) named.push_back({piece.name, piece.bytes});
   ImagePlan plan = PlanImage(std::move(named), options.layout);
   COHORT_ASSIGN_OR_RETURN(Keeper::Created segment,
-                          keeper.Create(owner, kSnapshotKind, SegmentBytes(plan.bytes)));
+                          keeper.Create(owner, kSnapshotKind, SegmentBytes(plan.bytes, options.slots)));
   auto impl = std::make_unique<Impl>(keeper, owner, std::move(options), std::move(plan), std::move(segment));
   for (size_t i = 0; i < pieces.size(); ++i) {
     impl->first_chunk.push_back(impl->chunks.size());
@@ -207,6 +208,14 @@ absl::Status Snapshotter::Finish(absl::Time deadline) {
 }
 
 void Snapshotter::Complete(int64_t step) { impl_->slots.Complete({impl_->owner.epoch, step}); }
+
+absl::StatusOr<Image> Snapshotter::Pin(int64_t step) {
+  COHORT_ASSIGN_OR_RETURN(Image image, ImageOf(step));
+  COHORT_CHECK(impl_->slots.Pin(image.name), "%s is in the segment alone", ToString(image.name).c_str());
+  return image;
+}
+
+void Snapshotter::Unpin(int64_t step) { impl_->slots.Unpin({impl_->owner.epoch, step}); }
 
 std::optional<int64_t> Snapshotter::newest() const {
   const std::optional<GenerationName> name = impl_->slots.newest();

@@ -32,6 +32,8 @@ struct SnapshotterOptions {
   std::string layout;
   // Every so many steps (Due).
   int64_t every = 1;
+  // Images that there is memory for (Slots says who needs how many).
+  int slots = 2;
 };
 
 struct SnapshotCosts {
@@ -45,7 +47,7 @@ struct SnapshotCosts {
 // Begin, Finish and the rest are called by one thread.
 class Snapshotter {
  public:
-  // A segment of the keeper with two slots for these pieces. RESOURCE_EXHAUSTED where the host has no room for it.
+  // A segment of the keeper with slots for these pieces. RESOURCE_EXHAUSTED where the host has no room for it.
   // `keeper` must outlive the snapshotter.
   static absl::StatusOr<std::unique_ptr<Snapshotter>> Create(Keeper& keeper, const SegmentOwner& owner,
                                                              std::vector<StatePiece> pieces,
@@ -57,19 +59,23 @@ class Snapshotter {
 
   // Whether the state after this step is to be kept.
   bool Due(int64_t step) const;
-  // Begins to copy the state, which is that after `step`. FAILED_PRECONDITION while the generation before is not known
-  // to be complete everywhere (Complete), or not finished.
+  // Begins to copy the state, which is that after `step`. FAILED_PRECONDITION while the generation before is not
+  // finished, and where no slot is free (Slots).
   absl::Status Begin(int64_t step);
   // The state may change again. Copies too, so that nobody waits for a thread that gets no processor. OK at once where
   // nothing was begun. DEADLINE_EXCEEDED: the copying goes on, call it again.
   absl::Status Finish(absl::Time deadline);
-  // All ranks have finished the generation of this step.
+  // All ranks have finished the generation of this step, and all before it.
   void Complete(int64_t step);
+  // Somebody reads the finished image of this step: it stays what it is until Unpin. NOT_FOUND: it is not here.
+  absl::StatusOr<Image> Pin(int64_t step);
+  void Unpin(int64_t step);
 
   // The newest finished generation here, and the newest known to be complete everywhere.
   std::optional<int64_t> newest() const;
   std::optional<int64_t> complete() const;
-  // The finished image of a step that is in a slot, for parity and for peers. It stays until the next but one Begin.
+  // The finished image of a step that is in a slot, for parity and for peers. It stays until a later one is
+  // complete and Begin takes its slot.
   absl::StatusOr<Image> ImageOf(int64_t step) const;
   // Of every image of these pieces.
   uint64_t image_bytes() const;

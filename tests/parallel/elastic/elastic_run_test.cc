@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <string>
@@ -23,8 +24,11 @@
 namespace cohort::parallel {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
+using ::testing::Ge;
 using ::testing::IsEmpty;
+using ::testing::Le;
 
 constexpr int kSteps = 12;
 
@@ -93,8 +97,8 @@ class TestHost final : public ElasticHost {
         process_(process),
         board_(comm::FolderJoinBoard(folder)),
         told_(told),
-        snapshots_({.job = folder, .command = {COHORT_TEST_KEEPER}, .idle_life = absl::Seconds(1)}, 1,
-                   {.data = 4, .lost_hosts = scenario.lost_hosts}) {}
+        snapshots_({.job = folder, .command = {COHORT_TEST_KEEPER}, .idle_life = absl::Seconds(1)},
+                   {.parity = {.data = 4, .lost_hosts = scenario.lost_hosts}}) {}
 
   std::shared_ptr<comm::JoinBoard> board() override { return board_; }
   bool NewcomersWait() override {
@@ -110,7 +114,7 @@ class TestHost final : public ElasticHost {
     if (part.group->rank() == 0) told_.loads[0] += 1;
     return ElasticCounts();
   }
-  absl::Status Save(ElasticPart&, const ElasticCounts&) override { return absl::OkStatus(); }
+  absl::Status Save(ElasticPart&, const ElasticCounts&, bool) override { return absl::OkStatus(); }
   absl::Status OnChange(ElasticPart& part, const ElasticChange& change) override {
     first_ = !part.spare() && part.group->rank() == 0;
     part_ = &part;
@@ -131,7 +135,9 @@ class TestHost final : public ElasticHost {
     }
     return absl::OkStatus();
   }
-  absl::Status Recover(comm::Communicator& world) override { return snapshots_.Recover(world); }
+  absl::StatusOr<std::string> Recover(comm::Communicator& world) override {
+    return snapshots_.Recover(world);
+  }
   std::vector<KeptState> Kept(const comm::Communicator& world) override { return snapshots_.Kept(world); }
   absl::Status AfterGradients() override { return snapshots_.AfterGradients(); }
   absl::Status BeforeUpdate() override {
@@ -243,7 +249,8 @@ std::vector<double> Undisturbed(Scenario scenario) {
   return told.losses.Take();
 }
 
-void ExpectUndisturbed(const Scenario& scenario, int changes) {
+// most_changes: where several die at once, who goes may be found out one after another.
+void ExpectUndisturbed(const Scenario& scenario, int changes, int most_changes = 0) {
   Told told;
   Play(scenario, told);
   const std::vector<double> losses = told.losses.Take(), want = Undisturbed(scenario);
@@ -256,7 +263,7 @@ void ExpectUndisturbed(const Scenario& scenario, int changes) {
     }
   }
   EXPECT_EQ(told.loads[0], 1) << "the state came from the disk";
-  EXPECT_EQ(told.changes[0], 1 + changes);
+  EXPECT_THAT(told.changes[0], AllOf(Ge(1 + changes), Le(1 + std::max(changes, most_changes))));
   std::cout << "longest change " << told.longest[0] << " s\n";
 }
 
@@ -289,7 +296,7 @@ TEST(ElasticRun, ShardsThatNobodyHasACopyOf) {
                      .events = {{.process = 1, .step = 3, .what = Event::kDies},
                                 {.process = 2, .step = 3, .what = Event::kDies},
                                 {.process = 0, .step = 9, .what = Event::kDies}}},
-                    2);
+                    2, 3);
 }
 
 // Two of six hosts with their keepers: whatever they held comes back from the others.
@@ -302,7 +309,7 @@ TEST(ElasticRun, TwoHostsAtOnce) {
                                 {.process = 4, .step = 5, .what = Event::kDies}},
                      .hosts = {"a", "b", "c", "d", "e", "f"},
                      .lost_hosts = 2},
-                    1);
+                    1, 2);
 }
 
 // A bit of the state of one rank is not what it is on the others: they find out, and it is given theirs.

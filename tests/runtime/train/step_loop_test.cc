@@ -80,7 +80,10 @@ TEST(StepLoopTest, TrainsEvaluatesAndSavesWhenDue) {
   StepCallbacks callbacks;
   callbacks.on_step = [&](const StepReport& report) { losses.push_back(report.loss); };
   callbacks.on_evaluation = [&](int64_t step, const Trainable::Evaluation&) { evaluated.push_back(step); };
-  callbacks.save = [&](int64_t step) { return saved.push_back(step), absl::OkStatus(); };
+  callbacks.save = [&](int64_t step, bool more) {
+    EXPECT_EQ(more, step < 7);
+    return saved.push_back(step), absl::OkStatus();
+  };
   const auto result = RunSteps(bowl, optimizer, options, callbacks);
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_EQ(result->step, 7);
@@ -110,7 +113,7 @@ TEST(StepLoopTest, StopEndsAtTheNextBoundaryWithACheckpoint) {
   std::vector<int64_t> saved;
   StepCallbacks callbacks;
   callbacks.on_step = [&](const StepReport& report) { stop = report.step == 3; };
-  callbacks.save = [&](int64_t step) { return saved.push_back(step), absl::OkStatus(); };
+  callbacks.save = [&](int64_t step, bool) { return saved.push_back(step), absl::OkStatus(); };
   const auto result = RunSteps(bowl, optimizer, Options(100), callbacks, &stop);
   ASSERT_TRUE(result.ok());
   EXPECT_TRUE(result->interrupted);
@@ -123,7 +126,7 @@ TEST(StepLoopTest, ALossThatIsNotFiniteEndsTheRunUnsaved) {
   OptimizerState optimizer = OptimizerState::For(bowl.slices());
   int saves = 0;
   StepCallbacks callbacks;
-  callbacks.save = [&](int64_t) { return ++saves, absl::OkStatus(); };
+  callbacks.save = [&](int64_t, bool) { return ++saves, absl::OkStatus(); };
   const auto result = RunSteps(bowl, optimizer, Options(10), callbacks);
   ASSERT_FALSE(result.ok());
   EXPECT_THAT(std::string(result.status().message()), HasSubstr("step 3"));
@@ -139,7 +142,7 @@ TEST(StepLoopTest, AFullDiskDoesNotEndTheRunUnlessAtTheEnd) {
   std::vector<int64_t> failed;
   bool full = true;
   StepCallbacks callbacks;
-  callbacks.save = [&](int64_t) {
+  callbacks.save = [&](int64_t, bool) {
     return full ? absl::ResourceExhaustedError("disk full") : absl::OkStatus();
   };
   callbacks.on_save_failed = [&](int64_t step, const absl::Status&) { failed.push_back(step), full = false; };

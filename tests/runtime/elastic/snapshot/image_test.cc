@@ -143,12 +143,12 @@ TEST(Image, DamageIsFoundWhereverItIs) {
 
 TEST(Segment, ShowsWhatIsWhole) {
   const Made one = MakeImage({1, 1}), two = MakeImage({1, 2});
-  std::vector<std::byte> memory(SegmentBytes(one.plan.bytes) + 64);
+  std::vector<std::byte> memory(SegmentBytes(one.plan.bytes, 2) + 64);
   // As a mapping begins.
   auto* begin = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
-  const absl::Span<std::byte> segment(begin, SegmentBytes(one.plan.bytes));
+  const absl::Span<std::byte> segment(begin, SegmentBytes(one.plan.bytes, 2));
   EXPECT_TRUE(WholeImages(segment).empty()) << "zeros";
-  SegmentWriter writer(segment, one.plan.bytes);
+  SegmentWriter writer(segment, one.plan.bytes, 2);
   EXPECT_TRUE(WholeImages(segment).empty());
   const auto put = [&](int slot, const Made& made) {
     const auto to = writer.Open(slot);
@@ -174,6 +174,10 @@ TEST(Segment, ShowsWhatIsWhole) {
   // A header that lies.
   auto* header = reinterpret_cast<SegmentHeader*>(segment.data());
   header->stamps[0].image_bytes = uint64_t{1} << 60;
+  EXPECT_EQ(WholeImages(segment).size(), 1u);
+  header->slots = kMostSlots + 1;
+  EXPECT_TRUE(WholeImages(segment).empty());
+  header->slots = 2;
   EXPECT_EQ(WholeImages(segment).size(), 1u);
   header->slot_bytes = uint64_t{1} << 63;
   EXPECT_TRUE(WholeImages(segment).empty());
