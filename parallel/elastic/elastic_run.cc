@@ -199,7 +199,8 @@ class ElasticRun {
       if (part.group->rank() > 0) return absl::OkStatus();
       if (next_ == nullptr) COHORT_RETURN_IF_ERROR(spares_);
       const absl::Status told = TellSpares(*world_, changer_.spares(), next);
-      return next_ == nullptr || spares_.ok() ? told : absl::OkStatus();
+      // A newcomer that is lost is noticed at the next boundary.
+      return next_ == nullptr ? told : absl::OkStatus();
     };
     return callbacks;
   }

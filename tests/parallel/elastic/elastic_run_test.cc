@@ -202,7 +202,7 @@ class TestHost final : public ElasticHost {
     for (const Event& event : scenario_.events) {
       if (event.process != process_) continue;
       if (event.what == Event::kWaitsForNewcomers && step > event.step && !joined_) {
-        absl::SleepFor(absl::Milliseconds(300));
+        absl::SleepFor(absl::Milliseconds(100));
       }
       if (event.step != step) continue;
       if (event.what == Event::kDies) kill(getpid(), SIGKILL);
