@@ -47,6 +47,10 @@ std::shared_ptr<Group> Engine::AddGroup(uint32_t context, std::vector<int> membe
   for (const auto& transport : transports_) transport->PublishBegun(context, UINT32_MAX);
   group->inbox = std::exchange(early_[context], {});
   early_.erase(context);
+  // A group above it was ended with its parts while this one was being split from it.
+  for (const Group* above = group->parent.get(); above != nullptr; above = above->parent.get()) {
+    group->revoked.Update(above->revoked);
+  }
   return group;
 }
 

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -91,8 +92,17 @@ bool RingLink::TrySend(const Frame& frame, absl::Span<const Piece> payload) {
 }
 
 void RingLink::WakePeer() {
+  // A pipe whose reader is gone raises a signal besides, which ends processes that do not ignore it.
+  sigset_t pipe, before;
+  sigemptyset(&pipe);
+  sigaddset(&pipe, SIGPIPE);
+  pthread_sigmask(SIG_BLOCK, &pipe, &before);
   // A full pipe has knocked already.
-  if (write(knock_fd_, "", 1) < 0 && errno == EPIPE) CheckLife();
+  const bool gone = write(knock_fd_, "", 1) < 0 && errno == EPIPE;
+  constexpr timespec kAtOnce = {};
+  if (gone && !sigismember(&before, SIGPIPE)) (void)sigtimedwait(&pipe, nullptr, &kAtOnce);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (gone) CheckLife();
 }
 
 void RingLink::End(std::string why) {

@@ -1,41 +1,20 @@
 #include "parallel/elastic/change.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "comm/check.h"
-#include "parallel/configured_model.h"
+#include "parallel/elastic/decide_mesh.h"
 #include "parallel/elastic/elastic_mesh.h"
-#include "parallel/elastic/next_mesh.h"
 #include "parallel/global_sums.h"
-#include "parallel/memory_share.h"
 #include "parallel/reshard/resharder.h"
 #include "parallel/share_values.h"
 #include "runtime/metrics/chrome_trace.h"
 
 namespace cohort::parallel {
 namespace {
-
-// Of the ranks that stay, in their order.
-absl::StatusOr<planner::Cluster> ClusterOf(comm::Communicator& world, const std::vector<int>& staying,
-                                           double flops, int64_t memory) {
-  COHORT_ASSIGN_OR_RETURN(
-      planner::Cluster cluster,
-      planner::DescribedCluster(world.TopologyText(), "the ranks that are there", flops, memory));
-  const comm::HostMap& all = *cluster.machine.hosts;
-  std::vector<comm::HostMap::Place> places;
-  for (const int rank : staying) {
-    places.push_back({all.host_of(rank), all.socket_of(rank), all.numa_of(rank)});
-  }
-  cluster.machine.hosts = std::make_shared<const comm::HostMap>(places);
-  const double cores = static_cast<double>(sysconf(_SC_NPROCESSORS_ONLN));
-  cluster.cores = std::min(1.0, cores / world.topology().local_size());
-  return cluster;
-}
 
 v1::ElasticOffer OfferWords(const v1::ElasticMesh& mesh, int mesh_rank, const ElasticCounts& counts) {
   v1::ElasticOffer offer;
@@ -53,10 +32,14 @@ bool Is(const v1::ElasticOffer& offer, const Source& source, int number) {
 
 }  // namespace
 
-std::vector<int> Changer::Hosts() const {
-  std::vector<int> hosts;
-  for (int rank = 0; rank < world_.size(); ++rank) hosts.push_back(world_.topology().host_of(rank));
-  return hosts;
+void Changer::SetPlaces(std::vector<int> world_ranks, std::vector<int> spares) {
+  world_ranks_ = std::move(world_ranks);
+  spares_ = std::move(spares);
+}
+
+void Changer::Adopt(std::unique_ptr<ElasticPart> next, const ElasticCounts& counts) {
+  before_ = std::exchange(part_, std::move(next));
+  counts_before_ = std::exchange(counts_, counts);
 }
 
 void Changer::Count(const runtime::StepReport& report) {
@@ -101,51 +84,6 @@ v1::ElasticHello Changer::Hello() {
     if (offer(kept.mesh, kept.offer)) kept_.push_back(std::move(kept));
   }
   return hello;
-}
-
-absl::StatusOr<v1::ElasticDecision> Changer::Decide(const std::vector<v1::ElasticHello>& hellos) {
-  std::vector<int> staying;
-  for (int rank = 0; rank < world_.size(); ++rank) {
-    if (!hellos[static_cast<size_t>(rank)].leaves()) staying.push_back(rank);
-  }
-  const v1::ElasticMesh* now = NewestMesh(hellos);
-  NextMesh next;
-  if (now == nullptr) {
-    next = {.config = options_.config, .ranks = world_.size(), .why = "as the configuration says"};
-    COHORT_RETURN_IF_ERROR(
-        parallel::ArrangementOf(next.config.parallel(), options_.model, world_.size()).status());
-  } else {
-    COHORT_ASSIGN_OR_RETURN(const planner::Cluster cluster, ClusterOf(world_, staying, options_.flops, 0));
-    COHORT_ASSIGN_OR_RETURN(next, PlanNextMesh(now->config(), options_.model, cluster));
-  }
-  v1::ElasticDecision decision;
-  decision.set_why(next.why);
-  v1::ElasticMesh& mesh = *decision.mutable_mesh();
-  mesh.set_epoch(world_.epoch());
-  *mesh.mutable_config() = next.config;
-  const std::vector<int> hosts = Hosts();
-  for (int n = 0; n < next.ranks; ++n) {
-    const auto rank = static_cast<size_t>(staying[static_cast<size_t>(n)]);
-    decision.add_world_ranks(static_cast<int>(rank));
-    mesh.add_members(world_.members()[rank]);
-    mesh.add_host_of(hosts[rank]);
-  }
-  return decision;
-}
-
-absl::StatusOr<std::unique_ptr<ElasticPart>> Changer::MakePart() {
-  auto part = std::make_unique<ElasticPart>();
-  part->mesh = decision_.mesh();
-  const auto& ranks = decision_.world_ranks();
-  const auto place = std::find(ranks.begin(), ranks.end(), world_.rank());
-  const auto mesh_rank = static_cast<int>(place - ranks.begin());
-  const bool spare = place == ranks.end();
-  COHORT_ASSIGN_OR_RETURN(part->group, world_.Split(spare ? -1 : 0, mesh_rank));
-  if (spare) return part;
-  COHORT_ASSIGN_OR_RETURN(part->model, MakeConfiguredModel(part->mesh.config(), options_.model, device_,
-                                                           part->group, host_.MakeSource()));
-  part->optimizer = runtime::OptimizerState::For(part->model->slices());
-  return part;
 }
 
 absl::StatusOr<Offer> Changer::OfferOf(const Source& source) {
@@ -208,7 +146,13 @@ absl::StatusOr<Changed> Changer::Run(const std::string& cause, const Coming& com
   std::string text;
   absl::Status status;
   if (world_.rank() == 0) {
-    absl::StatusOr<v1::ElasticDecision> decision = Decide(hellos);
+    std::vector<int> staying;
+    for (int rank = 0; rank < world_.size(); ++rank) {
+      if (!hellos[static_cast<size_t>(rank)].leaves()) staying.push_back(rank);
+    }
+    const v1::ElasticMesh* now = NewestMesh(hellos);
+    absl::StatusOr<v1::ElasticDecision> decision =
+        DecideMesh(world_, world_.epoch(), staying, now == nullptr ? nullptr : &now->config(), options_);
     status = decision.status();
     if (decision.ok()) text = decision->SerializeAsString();
   }
@@ -216,15 +160,16 @@ absl::StatusOr<Changed> Changer::Run(const std::string& cause, const Coming& com
   COHORT_RETURN_IF_ERROR(ShareValues(world_, DataType::kU8, text));
   v1::ElasticDecision decision;
   if (!decision.ParseFromString(text)) return absl::InternalError("a decision that cannot be read");
-  decision_ = std::move(decision);
-  spares_.clear();
+  std::vector<int> spares;
   for (int rank = 0; rank < world_.size(); ++rank) {
-    const auto& ranks = decision_.world_ranks();
+    const auto& ranks = decision.world_ranks();
     const bool leaves = hellos[static_cast<size_t>(rank)].leaves();
-    if (!leaves && std::find(ranks.begin(), ranks.end(), rank) == ranks.end()) spares_.push_back(rank);
+    if (!leaves && std::find(ranks.begin(), ranks.end(), rank) == ranks.end()) spares.push_back(rank);
   }
+  SetPlaces({decision.world_ranks().begin(), decision.world_ranks().end()}, std::move(spares));
 
-  absl::StatusOr<std::unique_ptr<ElasticPart>> next = MakePart();
+  absl::StatusOr<std::unique_ptr<ElasticPart>> next =
+      MakePart(world_, decision, options_.model, device_, [&] { return host_.MakeSource(); });
   COHORT_RETURN_IF_ERROR(AgreeOnSuccess(world_, next.status(), "making its part of the model"));
   const bool offers = std::any_of(hellos.begin(), hellos.end(),
                                   [](const v1::ElasticHello& hello) { return hello.offers_size() > 0; });
@@ -232,9 +177,7 @@ absl::StatusOr<Changed> Changer::Run(const std::string& cause, const Coming& com
   absl::Status missing;
   if (offers) {
     const absl::StatusOr<Source> source =
-        ChooseSource(hellos, decision_.mesh(),
-                     std::vector<int>(decision_.world_ranks().begin(), decision_.world_ranks().end()),
-                     Hosts(), options_.model);
+        ChooseSource(hellos, decision.mesh(), world_ranks_, HostsOf(world_), options_.model);
     if (!source.ok() && !absl::IsNotFound(source.status())) return source.status();
     missing = source.status();
     if (source.ok()) {
@@ -255,8 +198,7 @@ absl::StatusOr<Changed> Changer::Run(const std::string& cause, const Coming& com
     change.from_disk = offers;
     if (offers) absl::StrAppend(&change.why, missing.message(), gone.empty() ? "" : "; ", gone, "; ");
   }
-  before_ = std::exchange(part_, *std::move(next));
-  counts_before_ = std::exchange(counts_, counts);
+  Adopt(*std::move(next), counts);
   kept_.clear();
 
   change.epoch = world_.epoch();
@@ -265,7 +207,7 @@ absl::StatusOr<Changed> Changer::Run(const std::string& cause, const Coming& com
   change.lost = coming.lost;
   change.joined = coming.joined;
   change.mesh = DebugString(part_->mesh, options_.model);
-  absl::StrAppend(&change.why, decision_.why());
+  absl::StrAppend(&change.why, decision.why());
   change.counts = counts_;
   change.seconds = absl::ToDoubleSeconds(absl::Now() - since);
   COHORT_RETURN_IF_ERROR(host_.OnChange(*part_, change));

@@ -38,11 +38,15 @@ class Changer {
   // try again, from whatever is whole. After an error part() is what it was.
   absl::StatusOr<Changed> Run(const std::string& cause, const Coming& coming, absl::Time since);
 
-  ElasticPart& part() { return *part_; }
+  // Null: this process has had none yet.
+  ElasticPart* part() { return part_.get(); }
   const ElasticCounts& counts() const { return counts_; }
-  // The world's rank of a rank of the mesh, and those that are in none.
-  int world_rank(int mesh_rank) const { return decision_.world_ranks(mesh_rank); }
+  // The world's rank of a rank of the mesh, and those that wait.
+  int world_rank(int mesh_rank) const { return world_ranks_[static_cast<size_t>(mesh_rank)]; }
   const std::vector<int>& spares() const { return spares_; }
+  void SetPlaces(std::vector<int> world_ranks, std::vector<int> spares);
+  // This is what the rank trains from now on, from these counts; the part before is kept, as after Run.
+  void Adopt(std::unique_ptr<ElasticPart> next, const ElasticCounts& counts);
 
   // The names of those who did not want to leave, by rank of the world.
   const std::vector<std::string>& staying() const { return staying_; }
@@ -52,10 +56,7 @@ class Changer {
 
  private:
   v1::ElasticHello Hello();
-  absl::StatusOr<v1::ElasticDecision> Decide(const std::vector<v1::ElasticHello>& hellos);
-  absl::StatusOr<std::unique_ptr<ElasticPart>> MakePart();
   absl::StatusOr<Offer> OfferOf(const Source& source);
-  std::vector<int> Hosts() const;
 
   comm::Communicator& world_;
   const ElasticOptions& options_;
@@ -64,8 +65,7 @@ class Changer {
 
   std::unique_ptr<ElasticPart> part_, before_;
   ElasticCounts counts_, counts_before_;
-  v1::ElasticDecision decision_;
-  std::vector<int> spares_;
+  std::vector<int> world_ranks_, spares_;
   std::vector<std::string> staying_;
   std::vector<KeptState> kept_;  // offered in this change
 };

@@ -1,21 +1,27 @@
 #include "parallel/elastic/elastic_run.h"
 
+#include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "comm/check.h"
 #include "parallel/elastic/change.h"
 #include "parallel/elastic/edit_world.h"
 #include "parallel/elastic/elastic_mesh.h"
+#include "parallel/elastic/greeting.h"
 #include "parallel/elastic/policy.h"
+#include "parallel/elastic/preparation.h"
 #include "parallel/elastic/spares.h"
 #include "parallel/elastic/state_check.h"
+#include "parallel/global_sums.h"
 #include "runtime/metrics/chrome_trace.h"
 
 namespace cohort::parallel {
 namespace {
 
 using runtime::StepCallbacks;
+using runtime::StepGradients;
 
 // Whether other ranks may be the cause, and others of them the remedy.
 bool MayBePeers(const absl::Status& status) {
@@ -27,31 +33,39 @@ class ElasticRun {
  public:
   ElasticRun(std::shared_ptr<comm::Communicator> world, const ElasticOptions& options,
              runtime::Device& device, ElasticHost& host)
-      : world_(std::move(world)), options_(options), host_(host), changer_(*world_, options, device, host) {}
+      : world_(std::move(world)),
+        options_(options),
+        device_(device),
+        host_(host),
+        changer_(*world_, options, device, host) {}
 
   absl::StatusOr<ElasticEnd> Run() {
-    absl::Status status = Change("the start", {}, absl::Now());
+    absl::Status status = Meet("the start", {}, absl::Now(), /*well=*/true);
     for (int failed = 0;;) {
       if (status.ok()) {
         failed = 0;
         if (end_) return *end_;
         status = Train();
         if (status.ok() && end_) return *end_;
+        if (status.ok()) status = AtBoundary();
+        if (status.ok()) continue;
       }
       const absl::Time since = absl::Now();
-      if (!status.ok()) {
-        if (!MayBePeers(status) || ++failed > elastic_policy::kFailedChanges) return status;
-        world_->Abort(status);
-      }
-      status = EditAndChange(status.ok() ? "at a boundary" : std::string(status.message()), since);
+      if (!MayBePeers(status) || ++failed > elastic_policy::kFailedChanges) return status;
+      world_->Abort(status);
+      next_.reset();
+      begun_.reset();
+      entered_.reset();
+      status = EditAndMeet(std::string(status.message()), since, /*well=*/false);
     }
   }
 
  private:
-  // Steps until the end (end_) or a boundary at which ranks change.
+  bool trains() { return changer_.part() != nullptr && !changer_.part()->spare(); }
+
+  // Steps until the end (end_) or a boundary at which something is to be done.
   absl::Status Train() {
-    ElasticPart& part = changer_.part();
-    if (part.spare()) {
+    if (!trains()) {
       COHORT_ASSIGN_OR_RETURN(const StepCallbacks::Next next,
                               WaitAsSpare(*world_, changer_.world_rank(0), [&] {
                                 host_.AfterSpareStep();
@@ -60,10 +74,94 @@ class ElasticRun {
       if (next == StepCallbacks::Next::kEnd) end_ = ElasticEnd::kDone;
       return absl::OkStatus();
     }
+    ElasticPart& part = *changer_.part();
+    const std::optional<StepGradients> begun = std::exchange(begun_, std::nullopt);
     COHORT_ASSIGN_OR_RETURN(const runtime::StepLoopResult result,
-                            runtime::RunSteps(*part.model, part.optimizer, options_.loop, Callbacks(part)));
+                            runtime::RunSteps(*part.model, part.optimizer, options_.loop, Callbacks(part),
+                                              nullptr, begun.has_value() ? &*begun : nullptr));
     if (!result.paused) end_ = ElasticEnd::kDone;
     return absl::OkStatus();
+  }
+
+  // All ranks have left their loops.
+  absl::Status AtBoundary() {
+    const absl::Time since = absl::Now();
+    if (next_ == nullptr) return EditAndMeet("at a boundary", since, /*well=*/true);
+    absl::Status made;
+    COHORT_RETURN_IF_ERROR(AgreeThatItIsMade(made));
+    if (made.ok()) return TakeOver(since);
+    // The mesh that trains goes on: newcomers may be gone, and nobody else.
+    next_->Abort(absl::AbortedError(made.message()));
+    next_.reset();
+    entered_.reset();
+    unmade_ = true;
+    return EditAndMeet(std::string(made.message()), since, /*well=*/true);
+  }
+
+  // What the ranks of the mesh know of it counts for all.
+  absl::Status AgreeThatItIsMade(absl::Status& made) {
+    const absl::Status mine = next_->WaitUntilMade();
+    const Standing& standing = next_->standing();
+    int64_t failed = mine.ok() ? 0 : 1;
+    if (trains()) {
+      comm::Communicator& group = *changer_.part()->group;
+      COHORT_RETURN_IF_ERROR(
+          group.AllReduce(&failed, &failed, 1, DataType::kI64, comm::ReduceOp::kMax).Wait());
+      if (group.rank() == 0) {
+        const absl::Status told = TellWaiting(*world_, standing.waiting, failed);
+        if (failed == 0) COHORT_RETURN_IF_ERROR(told);  // otherwise some of them are gone, perhaps
+      }
+    } else {
+      COHORT_ASSIGN_OR_RETURN(failed, HearAsWaiting(*world_, standing.world_ranks[0]));
+      if (failed == 0) COHORT_RETURN_IF_ERROR(mine);
+    }
+    made = failed == 0 || !mine.ok()
+               ? mine
+               : absl::UnavailableError("another rank could not make its part of the next mesh");
+    return absl::OkStatus();
+  }
+
+  // A step of which the old mesh computes the gradients, while the state moves, and the new one makes the update.
+  absl::Status TakeOver(absl::Time since) {
+    const runtime::TraceScope trace("take over");
+    next_->BeginMove(changer_.part());
+    host_.OnMove(*entered_);
+    entered_->seconds += absl::ToDoubleSeconds(absl::Now() - since);
+    std::optional<StepGradients> gradients;
+    if (trains()) {
+      ElasticPart& part = *changer_.part();
+      StepCallbacks callbacks = Callbacks(part);
+      callbacks.hand_over = [&](StepGradients step) {
+        gradients = std::move(step);
+        return absl::OkStatus();
+      };
+      COHORT_RETURN_IF_ERROR(
+          runtime::RunSteps(*part.model, part.optimizer, options_.loop, callbacks).status());
+      COHORT_CHECK(gradients.has_value(), "a loop was left at its last step to make another one");
+    }
+    since = absl::Now();
+    absl::StatusOr<Preparation::Taken> taken = next_->TakeOver(gradients, changer_.counts());
+    if (!taken.ok()) {
+      // Whatever it was, all ranks go on from the old mesh.
+      return absl::AbortedError(absl::StrCat("entering the next mesh: ", taken.status().message()));
+    }
+    const v1::ElasticDecision& decision = next_->decision();
+    changer_.SetPlaces({decision.world_ranks().begin(), decision.world_ranks().end()}, next_->spares());
+    changer_.Adopt(next_->TakePart(), taken->counts);
+    entered_->mesh = DebugString(changer_.part()->mesh, options_.model);
+    entered_->why = decision.why();
+    entered_->moved = next_->moved();
+    next_.reset();
+    begun_ = std::move(taken->gradients);
+    entered_->seconds += absl::ToDoubleSeconds(absl::Now() - since);
+    return trains() ? absl::OkStatus() : TellHost(*changer_.part());
+  }
+
+  // What has been entered is what runs.
+  absl::Status TellHost(ElasticPart& part) {
+    ElasticChange change = *std::exchange(entered_, std::nullopt);
+    change.counts = changer_.counts();
+    return host_.OnChange(part, change);
   }
 
   StepCallbacks Callbacks(ElasticPart& part) {
@@ -88,18 +186,24 @@ class ElasticRun {
       if (options_.check_every > 0 && report.step % options_.check_every == 0) {
         COHORT_RETURN_IF_ERROR(Check(part, report.step));
       }
+      // The first update of a mesh that was entered in the middle of a step.
+      if (entered_.has_value() && next_ == nullptr) return TellHost(part);
       return host_.AfterUpdate(part, changer_.counts());
     };
     callbacks.pause = [&] {
-      bool pause = host_.NewcomersWait() || host_.AskedToLeave();
-      if (part.group->rank() > 0) return pause;
+      if (part.group->rank() > 0) return next_ == nullptr && (host_.NewcomersWait() || host_.AskedToLeave());
       const absl::StatusOr<bool> spares = SparesAsk(*world_, changer_.spares());
       spares_ = spares.status();
-      return pause || spares.value_or(false);
+      // Until the next mesh is made, who comes or wants to go waits; those for whom it is made may be gone.
+      if (next_ != nullptr) return next_->made() || !spares_.ok();
+      return host_.NewcomersWait() || host_.AskedToLeave() || spares.value_or(false);
     };
     callbacks.on_boundary = [&](int64_t, StepCallbacks::Next next) {
-      COHORT_RETURN_IF_ERROR(spares_);
-      return part.group->rank() > 0 ? absl::OkStatus() : TellSpares(*world_, changer_.spares(), next);
+      if (part.group->rank() > 0) return absl::OkStatus();
+      if (next_ == nullptr) COHORT_RETURN_IF_ERROR(spares_);
+      const absl::Status told = TellSpares(*world_, changer_.spares(), next);
+      // A newcomer that is lost is noticed at the next boundary.
+      return next_ == nullptr ? told : absl::OkStatus();
     };
     return callbacks;
   }
@@ -113,8 +217,8 @@ class ElasticRun {
     return absl::OkStatus();
   }
 
-  // Who is there, and what they do from now on.
-  absl::Status EditAndChange(const std::string& cause, absl::Time since) {
+  // Who is there, and what they do from now on. `well`: this rank's part of the training can go on as it is.
+  absl::Status EditAndMeet(const std::string& cause, absl::Time since, bool well) {
     const runtime::TraceScope trace("edit");
     const std::vector<int> before = world_->members();
     const auto change = EditWorld(*world_, host_, options_.patience);
@@ -125,14 +229,67 @@ class ElasticRun {
       if (change->previous_rank[static_cast<size_t>(rank)] < 0)
         coming.joined.push_back(world_->members()[static_cast<size_t>(rank)]);
     }
-    return Change(cause, coming, since);
+    // A mesh that could not be made beside this one, and not because newcomers are gone again: all try it together.
+    if (std::exchange(unmade_, false) && coming.lost.empty()) well = false;
+    for (const int member : coming.lost) {
+      well &= std::find(newcomers_.begin(), newcomers_.end(), member) != newcomers_.end();
+    }
+    return Meet(cause, coming, since, well);
+  }
+
+  absl::Status Meet(const std::string& cause, const Coming& coming, absl::Time since, bool well) {
+    COHORT_ASSIGN_OR_RETURN(const std::vector<std::string> texts,
+                            GatherStrings(*world_, Greeting(well).SerializeAsString()));
+    std::vector<v1::ElasticGreeting> greetings(texts.size());
+    for (size_t rank = 0; rank < texts.size(); ++rank) {
+      if (!greetings[rank].ParseFromString(texts[rank])) {
+        return absl::InternalError(
+            absl::StrCat("rank ", rank, " says what this program does not understand"));
+      }
+    }
+    std::optional<Standing> standing = StandingOf(greetings);
+    newcomers_.clear();
+    if (!standing.has_value()) return Change(cause, coming, since);
+    changer_.SetPlaces(standing->world_ranks, standing->waiting);
+    if (standing->newcomers.empty()) return absl::OkStatus();  // they are gone again
+
+    entered_.emplace();
+    entered_->epoch = world_->epoch();
+    entered_->member = world_->members()[static_cast<size_t>(world_->rank())];
+    entered_->cause = cause;
+    entered_->lost = coming.lost;
+    entered_->joined = coming.joined;
+    entered_->beside = true;
+    for (const v1::ElasticGreeting& greeting : greetings) entered_->names.push_back(greeting.name());
+    for (const int rank : standing->newcomers) {
+      newcomers_.push_back(world_->members()[static_cast<size_t>(rank)]);
+    }
+    COHORT_ASSIGN_OR_RETURN(next_, Preparation::Begin(*world_, *std::move(standing),
+                                                      changer_.part() == nullptr, options_, device_, host_));
+    entered_->seconds = absl::ToDoubleSeconds(absl::Now() - since);
+    return absl::OkStatus();
+  }
+
+  v1::ElasticGreeting Greeting(bool well) {
+    v1::ElasticGreeting greeting;
+    greeting.set_name(host_.name());
+    greeting.set_leaves(host_.AskedToLeave());
+    const ElasticPart* part = changer_.part();
+    greeting.set_is_new(part == nullptr);
+    if (part == nullptr) return greeting;
+    greeting.set_goes_on(well);
+    greeting.set_epoch(part->mesh.epoch());
+    greeting.set_mesh_rank(part->spare() ? -1 : part->group->rank());
+    greeting.set_step(part->optimizer.step);
+    if (greeting.mesh_rank() == 0) *greeting.mutable_mesh() = part->mesh;
+    return greeting;
   }
 
   absl::Status Change(const std::string& cause, const Coming& coming, absl::Time since) {
     COHORT_ASSIGN_OR_RETURN(const Changed changed, changer_.Run(cause, coming, since));
     if (changed == Changed::kAllLeave) {
-      ElasticPart& part = changer_.part();
-      if (!part.spare()) COHORT_RETURN_IF_ERROR(host_.Save(part, changer_.counts(), /*more=*/false));
+      if (trains())
+        COHORT_RETURN_IF_ERROR(host_.Save(*changer_.part(), changer_.counts(), /*more=*/false));
       end_ = ElasticEnd::kStopped;
     } else if (changed != Changed::kAllStay) {
       const bool leaves = changed == Changed::kThisLeaves;
@@ -149,9 +306,17 @@ class ElasticRun {
 
   const std::shared_ptr<comm::Communicator> world_;
   const ElasticOptions& options_;
+  runtime::Device& device_;
   ElasticHost& host_;
   Changer changer_;
   absl::Status spares_;
+  // The mesh that is made beside this one; the change that it will be, until it has made an update; the step that is
+  // handed to it; the members for whom it is made.
+  std::unique_ptr<Preparation> next_;
+  std::optional<ElasticChange> entered_;
+  std::optional<StepGradients> begun_;
+  std::vector<int> newcomers_;
+  bool unmade_ = false;  // it could not be made
   std::optional<ElasticEnd> end_;
 };
 

@@ -2,7 +2,9 @@
 // there, choose a mesh, move what must move, and go on with the same step.
 //
 //   faults:      an operation fails -> all groups end -> Edit -> Change
-//   boundaries:  somebody waits to join or wants to go -> all leave the step loop -> Edit -> Change
+//   boundaries:  somebody wants to go -> all leave the step loop -> Edit -> Change
+//                somebody waits to join -> Edit; the mesh trains on, and beside it the next one is made (preparation.h);
+//                at a later boundary the state moves there beside a step, in the middle of which all go over
 //   Change:      every rank says what it has (ElasticHello); one plans the mesh (next_mesh.h); all see where the state comes
 //                from (sources.h) and move it (reshard/move_training.h)
 #pragma once
@@ -73,7 +75,9 @@ struct ElasticChange {
   bool from_disk = false;               // the state of the ranks was not whole
   ReshardTotals moved;
   std::vector<std::string> names;  // of the world's ranks, as they say
-  double seconds = 0;              // from the error or the boundary to here
+  // From the error or the boundary to here. Of a mesh that was made beside the one before: for how long no step was made.
+  double seconds = 0;
+  bool beside = false;
 };
 
 // What is outside: people, newcomers, disks, snapshots. Called by the thread that runs; none may wait for other ranks
@@ -101,7 +105,11 @@ class ElasticHost {
   virtual bool NewcomersWait() { return false; }
   virtual bool AskedToLeave() { return false; }
 
+  // May be called by another thread than the others, at any time.
   virtual std::unique_ptr<BatchSource> MakeSource() = 0;
+  // Of a newcomer, before its first part, while others train: what takes its time. By another thread, when none of the
+  // others but MakeSource is called.
+  virtual void WarmUp(const comm::Communicator& /*world*/) {}
   // Collective over the part's group. The state that training begins with, or, where ranks have lost theirs, goes on from:
   // of the newest checkpoint.
   virtual absl::StatusOr<ElasticCounts> Load(ElasticPart& part) = 0;
@@ -122,7 +130,10 @@ class ElasticHost {
 
   // Those who wanted to leave are gone; the names of those who stay, by rank of the world. The part that runs stays.
   virtual void OnLeft(uint32_t /*epoch*/, const std::vector<std::string>& /*names*/) {}
-  // The part is what runs from now on.
+  // The state begins to move to a mesh that was made beside this one, which goes on with one more step meanwhile. Said on
+  // all ranks; OnChange follows, of this change or, where somebody is lost now, of another one.
+  virtual void OnMove(const ElasticChange& /*change*/) {}
+  // The part is what runs from now on, in the state after counts.step steps.
   virtual absl::Status OnChange(ElasticPart& part, const ElasticChange& change) = 0;
   // Ranks of the mesh held other bits than their peers, and have been given these.
   virtual void OnRepair(int64_t /*step*/, const std::string& /*words*/) {}

@@ -10,7 +10,15 @@ namespace {
 
 using Next = runtime::StepCallbacks::Next;
 
-enum Tag { kAsk = 101, kNext = 102 };
+enum Tag { kAsk = 101, kNext = 102, kValue = 103 };
+
+absl::Status Tell(comm::Communicator& world, absl::Span<const int> ranks, int64_t value, Tag tag) {
+  std::vector<comm::Work> works;
+  for (const int rank : ranks) works.push_back(world.Send(&value, 1, DataType::kI64, rank, tag));
+  absl::Status status;
+  for (comm::Work& work : works) status.Update(work.Wait());
+  return status;
+}
 
 }  // namespace
 
@@ -42,12 +50,17 @@ absl::StatusOr<bool> SparesAsk(comm::Communicator& world, absl::Span<const int> 
 }
 
 absl::Status TellSpares(comm::Communicator& world, absl::Span<const int> spares, Next next) {
-  const auto value = static_cast<int64_t>(next);
-  std::vector<comm::Work> works;
-  for (const int spare : spares) works.push_back(world.Send(&value, 1, DataType::kI64, spare, kNext));
-  absl::Status status;
-  for (comm::Work& work : works) status.Update(work.Wait());
-  return status;
+  return Tell(world, spares, static_cast<int64_t>(next), kNext);
+}
+
+absl::Status TellWaiting(comm::Communicator& world, absl::Span<const int> waiting, int64_t value) {
+  return Tell(world, waiting, value, kValue);
+}
+
+absl::StatusOr<int64_t> HearAsWaiting(comm::Communicator& world, int first) {
+  int64_t value = 0;
+  COHORT_RETURN_IF_ERROR(world.Recv(&value, 1, DataType::kI64, first, kValue).Wait());
+  return value;
 }
 
 }  // namespace cohort::parallel

@@ -1,6 +1,7 @@
 // Ranks of the world that no mesh has room for: they wait, and hear at each step boundary how it goes on.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 
 #include "absl/status/statusor.h"
@@ -20,5 +21,9 @@ absl::StatusOr<runtime::StepCallbacks::Next> WaitAsSpare(comm::Communicator& wor
 absl::StatusOr<bool> SparesAsk(comm::Communicator& world, absl::Span<const int> spares);
 absl::Status TellSpares(comm::Communicator& world, absl::Span<const int> spares,
                         runtime::StepCallbacks::Next next);
+
+// At a boundary where all have left their loops: rank `first` tells those who wait a number.
+absl::Status TellWaiting(comm::Communicator& world, absl::Span<const int> waiting, int64_t value);
+absl::StatusOr<int64_t> HearAsWaiting(comm::Communicator& world, int first);
 
 }  // namespace cohort::parallel

@@ -116,20 +116,24 @@ Offer OfferOf(const TrainingPart& part) {
   return {.step = part.optimizer->step, .state = HeldBy(*part.trainable, *part.optimizer)};
 }
 
+absl::Status MoveState(Resharder& resharder, const Move& move, const HeldState& from, const HeldState& to,
+                       absl::Duration timeout) {
+  const auto rank = static_cast<size_t>(resharder.world().rank());
+  absl::Status status = CheckPart(from, move.before.ranks[rank], "old");
+  status.Update(CheckPart(to, move.after.ranks[rank], "new"));
+  COHORT_RETURN_IF_ERROR(AgreeOnSuccess(resharder.world(), status, "moving a training"));
+  PieceMemory memory;
+  memory.before.assign(from.memory.begin(), from.memory.end());
+  memory.after = to.memory;
+  return resharder.Run(move.before, move.after, move.plan, memory, timeout);
+}
+
 absl::Status MoveTraining(Resharder& resharder, const Move& move, const Offer& from, TrainingPart to,
                           absl::Duration timeout) {
   comm::Communicator& world = resharder.world();
-  const auto rank = static_cast<size_t>(world.rank());
-  const HeldState new_state = OfferOf(to).state;
-  absl::Status status = CheckPart(from.state, move.before.ranks[rank], "old");
-  status.Update(CheckPart(new_state, move.after.ranks[rank], "new"));
-  COHORT_RETURN_IF_ERROR(AgreeOnSuccess(world, status, "moving a training"));
-
-  PieceMemory memory;
-  memory.before.assign(from.state.memory.begin(), from.state.memory.end());
-  memory.after = new_state.memory;
-  COHORT_RETURN_IF_ERROR(resharder.Run(move.before, move.after, move.plan, memory, timeout));
+  COHORT_RETURN_IF_ERROR(MoveState(resharder, move, from.state, OfferOf(to).state, timeout));
   int64_t step = from.step;
+  absl::Status status;
   COHORT_RETURN_IF_ERROR(world.AllReduce(&step, &step, 1, DataType::kI64, comm::ReduceOp::kMax).Wait());
   if (to.trainable != nullptr) {
     SetValues(*to.trainable);

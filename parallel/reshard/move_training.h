@@ -58,6 +58,11 @@ Offer OfferOf(const TrainingPart& part);
 // After masters have changed: values that are not the masters themselves are these, rounded.
 void SetValues(runtime::Trainable& trainable);
 
+// Collective over the resharder's communicator: pieces, however they came there. FAILED_PRECONDITION where a rank holds
+// something else than the layouts say, else as Resharder::Run.
+absl::Status MoveState(Resharder& resharder, const Move& move, const HeldState& from, const HeldState& to,
+                       absl::Duration timeout);
+
 // Collective over the resharder's communicator. Afterwards `to` has the state and the step of the training, ready for
 // the next step, bit for bit; what `from` lies in is what it was, and nobody needs it. Both are in memory meanwhile.
 // After an error, which is one on every rank, `to` is undefined, and `from` is what it was. FAILED_PRECONDITION where a

@@ -43,6 +43,14 @@ struct StepReport {
   int64_t dropped = 0;
 };
 
+// A step whose gradients are complete and that no update has followed yet. With it, and with the gradients in its slices,
+// another Trainable makes the update: on other ranks than those that have computed them.
+struct StepGradients {
+  StepResult result;
+  double norm = 0;                         // of the gradients, before clipping
+  double seconds = 0, waited_seconds = 0;  // spent on it so far
+};
+
 struct StepCallbacks {
   std::function<void(const StepReport&)> on_step;
   std::function<void(int64_t step, const Trainable::Evaluation&)> on_evaluation;
@@ -58,6 +66,9 @@ struct StepCallbacks {
   std::function<absl::Status()> after_gradients;
   std::function<absl::Status()> before_update;
   std::function<absl::Status(const StepReport&)> after_update;
+  // Where there is one, it gets the gradients of the first step in place of the optimizer, after before_update, and the
+  // loop ends there.
+  std::function<absl::Status(StepGradients)> hand_over;
   // For who changes the ranks. Asked at each step boundary: where any rank says yes, all leave the loop there, to go on
   // in another one; what is due at that boundary is done before.
   std::function<bool()> pause;
@@ -70,14 +81,17 @@ struct StepLoopResult {
   int64_t step = 0;                                 // steps done in all
   bool interrupted = false;                         // stopped by `stop`, after saving
   bool paused = false;                              // left by `pause`
+  bool handed_over = false;                         // to hand_over
   std::optional<Trainable::Evaluation> evaluation;  // the last one
 };
 
 // Collective, as all of Trainable's calls are. `stop`, where not null and set on any rank, ends the run at
 // the next step boundary with a checkpoint. A loss or gradient that is not finite is an error that names the
-// step; nothing is saved after it.
+// step; nothing is saved after it. `begun`, where not null: the slices hold the gradients of the first step already, which
+// begins with its update; of the callbacks before that none is called.
 absl::StatusOr<StepLoopResult> RunSteps(Trainable& trainable, OptimizerState& optimizer,
                                         const StepLoopOptions& options, const StepCallbacks& callbacks,
-                                        const std::atomic<bool>* stop = nullptr);
+                                        const std::atomic<bool>* stop = nullptr,
+                                        const StepGradients* begun = nullptr);
 
 }  // namespace cohort::runtime

@@ -98,6 +98,8 @@ class TrainingHost final : public parallel::ElasticHost {
   std::unique_ptr<parallel::BatchSource> MakeSource() override {
     return MakeLoaderSource(data_.training, data_.held_out, runtime::CpuDevice());
   }
+  // Its host's keeper may have to be started.
+  void WarmUp(const comm::Communicator& world) override { (void)snapshots_.Kept(world); }
   absl::StatusOr<ElasticCounts> Load(ElasticPart& part) override {
     // After ranks were lost with their state the newest checkpoint counts, whatever the user began from.
     const bool resume = config_.checkpoint().resume() || std::exchange(loaded_, true);
@@ -138,6 +140,12 @@ class TrainingHost final : public parallel::ElasticHost {
 
   void AfterSpareStep() override { snapshots_.AfterSpareStep(); }
 
+  void OnMove(const ElasticChange& change) override {
+    if (!first_) return;
+    job_.client().Tell(v1::EVENT_KIND_RECONFIGURATION_BEGUN, told_.step,
+                       absl::StrCat("members ", absl::StrJoin(change.joined, ", "),
+                                    " enter: the state moves while a step is made"));
+  }
   absl::Status OnChange(ElasticPart& part, const ElasticChange& change) override {
     first_ = !part.spare() && part.group->rank() == 0;
     loaded_ = true;
@@ -277,10 +285,11 @@ class TrainingHost final : public parallel::ElasticHost {
     list("left", change.left);
     list("joined", change.joined);
     if (words.empty()) words = change.cause;
-    return absl::StrFormat("step %d  epoch %d: %s. %s (%s)%s, %.1f MB moved, in %.2f s", change.counts.step,
+    return absl::StrFormat("step %d  epoch %d: %s. %s (%s)%s, %.1f MB moved%s %.3f s", change.counts.step,
                            change.epoch, words, change.mesh, change.why,
                            change.from_disk ? "; from the newest checkpoint" : "",
-                           static_cast<double>(change.moved.moved()) / 1e6, change.seconds);
+                           static_cast<double>(change.moved.moved()) / 1e6,
+                           change.beside ? " beside a step; stood still for" : ", in", change.seconds);
   }
 
   const v1::TrainConfig config_;

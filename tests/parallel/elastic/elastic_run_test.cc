@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -32,12 +33,24 @@ using ::testing::Le;
 
 constexpr int kSteps = 12;
 
-// What happens to a process before it computes a step.
+// What happens to a process before it computes a step; or, whatever the step, when newcomers come.
 struct Event {
-  enum What { kDies, kLeaves, kWaitsForNewcomers, kFlipsABit };
+  enum What {
+    kDies,
+    kLeaves,
+    kWaitsForNewcomers,  // and makes its steps slowly until they are in
+    kFlipsABit,
+    kDiesMaking,     // its part of the mesh with the newcomers
+    kDiesMoving,     // when the state begins to move there
+    kDiesComputing,  // the gradients of the step beside which it moves
+    kDiesHandingOver,
+    kDiesEntering,  // when it has made its first update on that mesh
+  };
   int process;
   int64_t step;
   What what;
+
+  bool dies() const { return what != kLeaves && what != kWaitsForNewcomers && what != kFlipsABit; }
 };
 
 struct Scenario {
@@ -85,7 +98,8 @@ runtime::ModelConfig ModelOf(const std::string& family) {
 
 // What processes tell the test: the loss of each step, and how often it was made; what the first one saw of changes.
 struct Told {
-  SharedDoubles losses{kSteps}, times{kSteps}, ends{16}, changes{1}, loads{1}, longest{1}, repairs{1};
+  SharedDoubles losses{kSteps}, times{kSteps}, ends{16}, changes{1}, entered{1}, loads{1}, longest{1},
+      repairs{1};
 };
 
 class TestHost final : public ElasticHost {
@@ -101,12 +115,17 @@ class TestHost final : public ElasticHost {
                    {.parity = {.data = 4, .lost_hosts = scenario.lost_hosts}}) {}
 
   std::shared_ptr<comm::JoinBoard> board() override { return board_; }
+  // They come in together.
   bool NewcomersWait() override {
     const auto waiting = board_->Waiting();
-    return waiting.ok() && !waiting->empty();
+    const size_t enough = they_came_ ? 1 : static_cast<size_t>(std::max(scenario_.newcomers, 1));
+    they_came_ |= waiting.ok() && waiting->size() >= enough;
+    return waiting.ok() && waiting->size() >= enough;
   }
   bool AskedToLeave() override { return leaves_; }
   std::unique_ptr<BatchSource> MakeSource() override {
+    if (process_ >= scenario_.founders || sources_ > 0) At(Event::kDiesMaking);
+    ++sources_;
     return std::make_unique<Source>(*this, runtime::CpuDevice(), model_.vocab_size);
   }
   absl::StatusOr<ElasticCounts> Load(ElasticPart& part) override {
@@ -115,11 +134,18 @@ class TestHost final : public ElasticHost {
     return ElasticCounts();
   }
   absl::Status Save(ElasticPart&, const ElasticCounts&, bool) override { return absl::OkStatus(); }
+  void OnMove(const ElasticChange& change) override {
+    EXPECT_TRUE(change.beside);
+    moving_ = true;
+    At(Event::kDiesMoving);
+  }
   absl::Status OnChange(ElasticPart& part, const ElasticChange& change) override {
+    moving_ = false;
+    if (change.beside) At(Event::kDiesEntering);
     first_ = !part.spare() && part.group->rank() == 0;
     part_ = &part;
     done_ = change.counts.step;
-    joined_ |= !change.joined.empty();
+    joined_ = change.epoch > 0;
     const absl::Status followed = snapshots_.Follow(part, change.member, change.counts);
     EXPECT_TRUE(followed.ok() || absl::IsUnavailable(followed)) << followed;
     COHORT_RETURN_IF_ERROR(followed);
@@ -131,6 +157,7 @@ class TestHost final : public ElasticHost {
     }
     if (first_) {
       told_.changes[0] += 1;
+      if (change.beside) told_.entered[0] += 1;
       told_.longest[0] = std::max(told_.longest[0], change.epoch == 0 ? 0 : change.seconds);
     }
     return absl::OkStatus();
@@ -139,7 +166,10 @@ class TestHost final : public ElasticHost {
     return snapshots_.Recover(world);
   }
   std::vector<KeptState> Kept(const comm::Communicator& world) override { return snapshots_.Kept(world); }
-  absl::Status AfterGradients() override { return snapshots_.AfterGradients(); }
+  absl::Status AfterGradients() override {
+    if (moving_) At(Event::kDiesHandingOver);
+    return snapshots_.AfterGradients();
+  }
   absl::Status BeforeUpdate() override {
     snapshots_.BeforeUpdate();
     for (const Event& event : scenario_.events) {
@@ -165,13 +195,24 @@ class TestHost final : public ElasticHost {
   }
 
  private:
+  void At(Event::What what) {
+    for (const Event& event : scenario_.events) {
+      if (event.process == process_ && event.what == what) kill(getpid(), SIGKILL);
+    }
+  }
+
   // In the middle of computing gradients.
   void AtStep(int64_t step) {
+    if (moving_) At(Event::kDiesComputing);
     for (const Event& event : scenario_.events) {
-      if (event.process != process_ || event.step != step) continue;
+      if (event.process != process_) continue;
+      if (event.what == Event::kWaitsForNewcomers && step > event.step && !joined_) {
+        absl::SleepFor(absl::Milliseconds(100));
+      }
+      if (event.step != step) continue;
       if (event.what == Event::kDies) kill(getpid(), SIGKILL);
       if (event.what == Event::kLeaves) leaves_ = true;
-      for (int i = 0; event.what == Event::kWaitsForNewcomers && !joined_ && !NewcomersWait() && i < 1000;
+      for (int i = 0; event.what == Event::kWaitsForNewcomers && !they_came_ && !NewcomersWait() && i < 1000;
            ++i) {
         absl::SleepFor(absl::Milliseconds(10));
       }
@@ -204,14 +245,15 @@ class TestHost final : public ElasticHost {
   PartSnapshots snapshots_;
   ElasticPart* part_ = nullptr;
   int64_t done_ = 0;
-  bool first_ = false, joined_ = false, leaves_ = false;
+  std::atomic<int> sources_ = 0;
+  bool first_ = false, joined_ = false, leaves_ = false, moving_ = false, they_came_ = false;
 };
 
 void Play(const Scenario& scenario, Told& told) {
   const runtime::ModelConfig model = ModelOf(scenario.model);
   testing::RankOptions ranks;
   for (const Event& event : scenario.events) {
-    if (event.what == Event::kDies) ranks.victims.push_back(event.process);
+    if (event.dies()) ranks.victims.push_back(event.process);
   }
   testing::RunProcesses(
       scenario.founders + scenario.newcomers,
@@ -249,8 +291,9 @@ std::vector<double> Undisturbed(Scenario scenario) {
   return told.losses.Take();
 }
 
-// most_changes: where several die at once, who goes may be found out one after another.
-void ExpectUndisturbed(const Scenario& scenario, int changes, int most_changes = 0) {
+// `entered`: of the changes, those to meshes that were made beside the one before. most_changes: where several die at once,
+// who goes may be found out one after another.
+void ExpectUndisturbed(const Scenario& scenario, int changes, int entered = 0, int most_changes = 0) {
   Told told;
   Play(scenario, told);
   const std::vector<double> losses = told.losses.Take(), want = Undisturbed(scenario);
@@ -264,6 +307,7 @@ void ExpectUndisturbed(const Scenario& scenario, int changes, int most_changes =
   }
   EXPECT_EQ(told.loads[0], 1) << "the state came from the disk";
   EXPECT_THAT(told.changes[0], AllOf(Ge(1 + changes), Le(1 + std::max(changes, most_changes))));
+  EXPECT_EQ(told.entered[0], entered);
   std::cout << "longest change " << told.longest[0] << " s\n";
 }
 
@@ -285,9 +329,78 @@ TEST(ElasticRun, ARankLeavesAndAnotherJoins) {
                      .founders = 3,
                      .newcomers = 1,
                      .events = {{.process = 0, .step = 3, .what = Event::kWaitsForNewcomers},
-                                {.process = 1, .step = 6, .what = Event::kLeaves}}},
-                    2);
+                                {.process = 1, .step = 10, .what = Event::kLeaves}}},
+                    2, 1);
 }
+
+// Newcomers enter a mesh that was made beside the one that trained.
+Scenario Joins(v1::ParallelSection mesh, int founders, int newcomers, std::vector<Event> events = {}) {
+  events.push_back({.process = 0, .step = 2, .what = Event::kWaitsForNewcomers});
+  return {.parallel = std::move(mesh), .founders = founders, .newcomers = newcomers, .events = events};
+}
+
+TEST(ElasticRun, TwoEnterAShardedMesh) {
+  v1::ParallelSection zero;
+  zero.set_sharding("zero-3");
+  ExpectUndisturbed(Joins(zero, 2, 2), 1, 1);
+}
+
+TEST(ElasticRun, OneEntersCopiesThatAreNotDeterministic) {
+  Scenario scenario = Joins({}, 2, 1);
+  scenario.deterministic = false;
+  ExpectUndisturbed(scenario, 1, 1);
+}
+
+TEST(ElasticRun, FourEnterAPipelineOfTensorGroups) {
+  v1::ParallelSection mesh;
+  mesh.set_pipeline(2);
+  mesh.set_tensor(2);
+  mesh.set_sharding("zero-1");
+  ExpectUndisturbed(Joins(mesh, 4, 4), 1, 1);
+}
+
+TEST(ElasticRun, TwoEnterAMeshOfExperts) {
+  v1::ParallelSection mesh;
+  mesh.set_expert(2);
+  mesh.set_sharding("zero-2");
+  Scenario scenario = Joins(mesh, 2, 2);
+  scenario.model = "qwen3_moe";
+  ExpectUndisturbed(scenario, 1, 1);
+}
+
+// The mesh that trains does not notice a newcomer that does not live to enter.
+TEST(ElasticRun, ANewcomerDiesWhileItsPartIsMade) {
+  v1::ParallelSection zero;
+  zero.set_sharding("zero-3");
+  ExpectUndisturbed(Joins(zero, 2, 1, {{.process = 2, .step = 0, .what = Event::kDiesMaking}}), 0);
+}
+
+TEST(ElasticRun, ANewcomerDiesWhileItReceives) {
+  v1::ParallelSection zero;
+  zero.set_sharding("zero-3");
+  ExpectUndisturbed(Joins(zero, 2, 2, {{.process = 3, .step = 0, .what = Event::kDiesMoving}}), 1);
+}
+
+TEST(ElasticRun, ANewcomerDiesWhenItHasEntered) {
+  v1::ParallelSection zero;
+  zero.set_sharding("zero-3");
+  ExpectUndisturbed(Joins(zero, 2, 1, {{.process = 2, .step = 0, .what = Event::kDiesEntering}}), 2, 1);
+}
+
+// Wherever a rank is lost of which the newcomers receive: all go on from what is whole.
+class WhileNewcomersReceive : public ::testing::TestWithParam<Event::What> {};
+
+TEST_P(WhileNewcomersReceive, AnOldRankDies) {
+  v1::ParallelSection zero;
+  zero.set_sharding("zero-3");
+  Scenario scenario = Joins(zero, 3, 1, {{.process = 1, .step = 0, .what = GetParam()}});
+  const bool entered = GetParam() == Event::kDiesEntering;
+  ExpectUndisturbed(scenario, entered ? 2 : 1, entered ? 1 : 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(ElasticRun, WhileNewcomersReceive,
+                         ::testing::Values(Event::kDiesMaking, Event::kDiesMoving, Event::kDiesComputing,
+                                           Event::kDiesHandingOver, Event::kDiesEntering));
 
 TEST(ElasticRun, ShardsThatNobodyHasACopyOf) {
   v1::ParallelSection zero;
@@ -309,7 +422,7 @@ TEST(ElasticRun, TwoHostsAtOnce) {
                                 {.process = 4, .step = 5, .what = Event::kDies}},
                      .hosts = {"a", "b", "c", "d", "e", "f"},
                      .lost_hosts = 2},
-                    1, 2);
+                    1, /*entered=*/0, 2);
 }
 
 // A bit of the state of one rank is not what it is on the others: they find out, and it is given theirs.

@@ -4,6 +4,8 @@
 
 #include <cmath>
 #include <limits>
+#include <optional>
+#include <utility>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -151,6 +153,50 @@ TEST(StepLoopTest, AFullDiskDoesNotEndTheRunUnlessAtTheEnd) {
   full = true;
   options.steps = 5;
   EXPECT_TRUE(absl::IsResourceExhausted(RunSteps(bowl, optimizer, options, callbacks).status()));
+}
+
+// One makes the gradients of a step, another the update: the losses are those of one that makes both.
+TEST(StepLoopTest, AStepIsHandedOverAndGoesOnElsewhere) {
+  StepLoopOptions options = Options(6);
+  options.save_every = 3;
+  std::vector<double> want, got;
+  {
+    Bowl bowl;
+    OptimizerState optimizer = OptimizerState::For(bowl.slices());
+    StepCallbacks callbacks;
+    callbacks.on_step = [&](const StepReport& report) { want.push_back(report.loss); };
+    ASSERT_TRUE(RunSteps(bowl, optimizer, options, callbacks).ok());
+  }
+  Bowl first, second;
+  OptimizerState optimizer = OptimizerState::For(first.slices());
+  std::vector<int64_t> saved;
+  int before_updates = 0;
+  std::optional<StepGradients> gradients;
+  StepCallbacks callbacks;
+  callbacks.on_step = [&](const StepReport& report) { got.push_back(report.loss); };
+  callbacks.save = [&](int64_t step) { return saved.push_back(step), absl::OkStatus(); };
+  callbacks.before_update = [&] { return ++before_updates, absl::OkStatus(); };
+  callbacks.pause = [&] { return got.size() == 2; };
+  ASSERT_TRUE(RunSteps(first, optimizer, options, callbacks)->paused);
+
+  callbacks.hand_over = [&](StepGradients step) { return gradients = std::move(step), absl::OkStatus(); };
+  const auto handed = RunSteps(first, optimizer, options, callbacks);
+  ASSERT_TRUE(handed.ok() && handed->handed_over && gradients.has_value());
+  EXPECT_EQ(handed->step, 2);
+  EXPECT_EQ(optimizer.step, 2) << "no update yet";
+  EXPECT_EQ(before_updates, 3);
+  EXPECT_THAT(saved, ::testing::IsEmpty());
+
+  for (int i = 0; i < 4; ++i) {
+    second.slices()[0].master.data<double>()[i] = first.slices()[0].master.data<double>()[i];
+    second.slices()[0].grad.data<double>()[i] = first.slices()[0].grad.data<double>()[i];
+  }
+  callbacks.hand_over = nullptr;
+  const auto result = RunSteps(second, optimizer, options, callbacks, nullptr, &*gradients);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(got, want);
+  EXPECT_EQ(before_updates, 6);
+  EXPECT_THAT(saved, ElementsAre(3, 6));
 }
 
 TEST(StepLoopTest, TheTimeLimitEndsTheRunAtABoundary) {
