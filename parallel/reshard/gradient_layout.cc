@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "comm/data_type.h"
@@ -19,8 +20,14 @@ constexpr char kGradient[] = "/grad";
 Layout GradientLayout(const Layout& training) {
   const std::string master = absl::StrCat("/", runtime::kStateKinds[0]);
   Layout layout;
-  for (const std::vector<HeldPiece>& pieces : training.ranks) {
-    std::vector<HeldPiece>& gradients = layout.ranks.emplace_back();
+  absl::flat_hash_map<const void*, HeldPieces> made;
+  for (const HeldPieces& pieces : training.ranks) {
+    const auto [at, is_new] = made.try_emplace(pieces.identity());
+    if (!is_new) {
+      layout.ranks.push_back(at->second);
+      continue;
+    }
+    std::vector<HeldPiece> gradients;
     for (const HeldPiece& held : pieces) {
       absl::string_view parameter = held.piece.name;
       if (!absl::ConsumeSuffix(&parameter, master)) continue;
@@ -28,6 +35,8 @@ Layout GradientLayout(const Layout& training) {
       gradient.piece.name = absl::StrCat(parameter, kGradient);
       gradients.push_back(std::move(gradient));
     }
+    at->second = std::move(gradients);
+    layout.ranks.push_back(at->second);
   }
   return layout;
 }
