@@ -116,6 +116,7 @@ class Layouter {
       const runtime::DecoderOptions options = {
           .trainable = true,
           .allocate = false,
+          .computes = false,
           .experts = moe::MakeMoeFactory(std::make_shared<moe::ExpertGroup>(expert, shape.expert)),
           .part = plan_->PartOf(stage, deterministic_),
           .tensor = std::make_shared<TensorPlace>(tensor, shape.tensor)};

@@ -24,8 +24,7 @@ absl::Status DecoderImpl::Build() {
     embedding_ = AddEmbedding("embedding");
     if (config_.tie_word_embeddings) head_matrix_ = embedding_;
   }
-  // A model that is made to be looked at computes nothing.
-  const Tensor rope = options_.allocate ? MakeRopeTable(config_, device_) : Tensor();
+  const Tensor rope = options_.computes ? MakeRopeTable(config_, device_) : Tensor();
   for (int layer = part.first_block; layer < part.last_block; ++layer) {
     groups_.emplace_back(absl::StrCat("block.", layer));
     COHORT_ASSIGN_OR_RETURN(auto block, Block::Create(config_, layer, rope, device_, options_.compute,

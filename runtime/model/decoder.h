@@ -35,6 +35,8 @@ struct DecoderOptions {
   // false: the parameters' buckets stay without flat tensors, and memory_limit is not looked at. Who asked for it makes
   // them, and renews them around each use (ParameterHooks); Initialize is theirs too, group by group.
   bool allocate = true;
+  // false: made to be looked at. Without the tables of positions, nothing is computed with it.
+  bool computes = true;
   // Feed-forward of sparse blocks. Required where the config has experts.
   FeedForwardFactory experts = {};
   // Which layers are here.

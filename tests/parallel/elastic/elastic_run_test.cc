@@ -409,7 +409,7 @@ TEST(ElasticRun, ShardsThatNobodyHasACopyOf) {
                      .events = {{.process = 1, .step = 3, .what = Event::kDies},
                                 {.process = 2, .step = 3, .what = Event::kDies},
                                 {.process = 0, .step = 9, .what = Event::kDies}}},
-                    2, 3);
+                    2, /*entered=*/0, 3);
 }
 
 // Two of six hosts with their keepers: whatever they held comes back from the others.
