@@ -151,6 +151,20 @@ TEST_F(ClusterStateTest, MembersTellAnEmptyStateWhereTheyStand) {
   EXPECT_FALSE(RenewAs(newcomer).evicted());
 }
 
+// A member that renews the lease of an id of the lost state must not renew another's: in whatever order they join again.
+TEST_F(ClusterStateTest, IdsOfALostStateAreNobodysInTheNext) {
+  const int64_t a = JoinAs("a"), b = JoinAs("b");
+  now += absl::Milliseconds(20);
+  state = ClusterState(absl::Seconds(2));
+  Do(Begin());
+  for (const char* name : {"b", "a"}) {
+    const int64_t again = JoinAs(name, "", 2);
+    EXPECT_NE(again, a);
+    EXPECT_NE(again, b);
+  }
+  EXPECT_EQ(Do(Renew(a)).status.code(), absl::StatusCode::kNotFound);
+}
+
 TEST_F(ClusterStateTest, TheBoardShowsWhoWaits) {
   const int64_t a = JoinAs("a"), n = JoinAs("n");
   Do(Post("n 1", "card", n));
