@@ -214,8 +214,9 @@ class Engine : public TransportEvents, public std::enable_shared_from_this<Engin
   ucx::UcxTransport* ucx_ = nullptr;  // of transports_
   int agreeing_ = 0;                  // edits that wait for messages of any member
   int next_member_ = 0;
-  std::unordered_set<uint32_t> retired_;             // contexts of past epochs
-  std::map<uint32_t, std::string> decided_;          // by context of a past epoch: what came of it
+  std::unordered_set<uint32_t> retired_;  // contexts of past epochs
+  // By context of a past epoch: what came of it, and whether half of the members decided that.
+  std::map<uint32_t, std::pair<std::string, bool>> decided_;
   std::list<std::unique_ptr<MembershipMail>> mail_;  // messages about groups on their way
   // Of groups that this rank does not know yet.
   std::map<uint32_t, std::vector<std::pair<int, MembershipMessage>>> early_;

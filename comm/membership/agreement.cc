@@ -105,7 +105,7 @@ void Agreement::Advance() {
     if (!accepted_by_.contains(member) && !Suspected(member)) return;
   }
   if (HasQuorum(accepted_by_)) {
-    Decide(value_);
+    Decide(value_, options_.quorum && 2 * accepted_by_.size() == options_.members.size());
   } else {
     GiveUp();
   }
@@ -122,12 +122,19 @@ void Agreement::Propose() {
   Advance();
 }
 
-void Agreement::Decide(const std::string& value) {
+void Agreement::Decide(const std::string& value, bool tied) {
   if (decision_.has_value()) return;
   decision_ = value;
+  tied_ = tied;
   phase_ = Phase::kIdle;
   // Everyone passes it on: whoever decided may be dead already.
-  Broadcast(Carrying(Kind::kDecide, 0, value));
+  Broadcast(Deciding());
+}
+
+AgreementMessage Agreement::Deciding() const {
+  AgreementMessage message = Carrying(Kind::kDecide, 0, *decision_);
+  message.tied = tied_;
+  return message;
 }
 
 void Agreement::GiveUp() {
@@ -163,7 +170,7 @@ void Agreement::OnMessage(int from, const AgreementMessage& message) {
   }
   if (decision_.has_value()) {
     const bool asks = message.kind == Kind::kPrepare || message.kind == Kind::kPropose;
-    if (asks) Send(from, Carrying(Kind::kDecide, 0, *decision_));
+    if (asks) Send(from, Deciding());
     return;
   }
   if (no_quorum_ && message.kind != Kind::kDecide) {
@@ -216,7 +223,7 @@ void Agreement::OnMessage(int from, const AgreementMessage& message) {
       if (message.round > round_) Pause(message.round);
       return;
     case Kind::kDecide:
-      Decide(message.value);
+      Decide(message.value, message.tied);
       return;
     case Kind::kNoQuorum:
       // It takes no part any more, and whom it could not reach is not waited for again.

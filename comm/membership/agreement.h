@@ -20,6 +20,7 @@ struct AgreementMessage {
   std::string value;            // promise, propose, decide
   std::string vote;             // promise: what the member brings to the decision
   std::vector<int> suspects;    // promise: members that it has lost; no quorum: those that it suspects
+  bool tied = false;            // decide: half of the members have accepted it, and not more
 };
 
 // Single-decree Paxos (Lamport, "Paxos made simple") with another notion of a quorum: the members that the
@@ -62,6 +63,9 @@ class Agreement {
   // Messages to send, in order.
   std::vector<std::pair<int, AgreementMessage>> TakeOutbox() { return std::exchange(outbox_, {}); }
   const std::optional<std::string>& decision() const { return decision_; }
+  // Half of the members have decided, with Options::quorum: where the other half may decide as well, as `tie` says yes to
+  // it too, it can decide otherwise.
+  bool tied() const { return tied_; }
   // This side has too few members to go on. Only with Options::quorum.
   bool no_quorum() const { return no_quorum_; }
   std::vector<int> Suspects() const;
@@ -82,7 +86,8 @@ class Agreement {
   // Moves the leader on where all that count have answered.
   void Advance();
   void Propose();
-  void Decide(const std::string& value);
+  void Decide(const std::string& value, bool tied);
+  AgreementMessage Deciding() const;
   void GiveUp();
   void Pause(uint64_t seen);
   void LookForLate();
@@ -112,6 +117,7 @@ class Agreement {
   int leader_ = -1;
   int64_t leader_since_ = 0;
   std::optional<std::string> decision_;
+  bool tied_ = false;
   bool no_quorum_ = false;
   std::vector<std::pair<int, AgreementMessage>> outbox_;
 };

@@ -52,8 +52,10 @@ EditDecision ComposeDecision(const EditedGroup& before, const std::map<int, Agre
   std::erase_if(decision.cards, [&](const auto& entry) { return !kept.contains(entry.first); });
 
   std::vector<int> fresh;
+  // Half of the members may have to stop again (EditOptions::tie): who joins them would not know.
+  const bool half = options.quorum && 2 * votes.size() == before.members.size();
   for (const auto& [name, card] : newcomers) {
-    if (static_cast<int>(fresh.size()) >= options.at_most) break;
+    if (half || static_cast<int>(fresh.size()) >= options.at_most) break;
     const bool reached = std::all_of(decision.cards.begin(), decision.cards.end(), [&](const auto& entry) {
       return PathBetween(entry.second, card) != Path::kNone;
     });
@@ -79,10 +81,12 @@ EditDecision ComposeDecision(const EditedGroup& before, const std::map<int, Agre
 absl::Status RemovedStatus(int member, const EditDecision& decision) {
   const std::vector<int>& left = decision.left;
   if (std::find(left.begin(), left.end(), member) != left.end()) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "rank ", member, " has left the group, which is in epoch ", decision.epoch, " without it"));
+    return ExcludedStatus(Exclusion::kLeft,
+                          absl::StrCat("rank ", member, " has left the group, which is in epoch ",
+                                       decision.epoch, " without it"));
   }
-  return absl::FailedPreconditionError(
+  return ExcludedStatus(
+      Exclusion::kRemoved,
       absl::StrCat("rank ", member, " is not a member of the group any more: ranks ",
                    absl::StrJoin(decision.members, ", "), " went on without it in epoch ", decision.epoch,
                    ", as it did not come to the edit in time or could not reach them. Join again"));

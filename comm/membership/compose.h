@@ -20,7 +20,8 @@ struct EditedGroup {
 
 // Who has voted and does not leave stays, in the old order; of members that cannot reach each other, those with the
 // most such peers go first (of equals, the highest number), until all that stay are connected. Newcomers get
-// numbers that nobody has had; those that somebody who stays has no path to are not taken in.
+// numbers that nobody has had; those that somebody who stays has no path to are not taken in, nor anybody where half of
+// the members decide (with EditOptions::quorum).
 EditDecision ComposeDecision(const EditedGroup& before, const std::map<int, Agreement::Vote>& votes,
                              const std::vector<std::pair<std::string, MemberCard>>& newcomers,
                              const EditOptions& options);

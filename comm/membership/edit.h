@@ -4,8 +4,11 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "comm/membership/join_board.h"
 
@@ -22,7 +25,8 @@ struct EditOptions {
   bool quorum = false;
   // With `quorum`: where exactly half of the members are left, somebody outside says whether that half goes on, in place of
   // the lowest number. Called on the half's leader with its members; must say yes to one half only, however often both
-  // ask, and answer in well under `patience`. All or no ranks have one.
+  // ask, unless the members of the half that had it can be known to have stopped (MembershipChange::tied), and answer in
+  // well under `patience`. All or no ranks have one.
   std::function<bool(const std::vector<int>& half)> tie = nullptr;
   // This rank goes.
   bool leave = false;
@@ -45,6 +49,20 @@ struct MembershipChange {
   // Ranks before that are no longer there, ascending: gone without having come to the edit, and of their own will.
   std::vector<int> lost;
   std::vector<int> left;
+  // Half of the members have decided, so the others have a quorum too where somebody says yes to them: EditOptions::tie.
+  bool tied = false;
 };
+
+// Why a process has no group any more in which it could go on.
+enum class Exclusion : uint8_t {
+  kLeft = 1,      // it has left of its own will
+  kRemoved = 2,   // the others went on without it: it may join again
+  kNoQuorum = 3,  // it cannot reach enough of the others, which may go on: it may try again, or join again
+};
+// Of the FAILED_PRECONDITION of an edit or any other operation that ends for this reason, on this process; none: another
+// reason. Kept where a status is passed on or copied; a status made anew of its words has none.
+std::optional<Exclusion> ExclusionOf(const absl::Status& status);
+// FAILED_PRECONDITION of this kind.
+absl::Status ExcludedStatus(Exclusion exclusion, absl::string_view message);
 
 }  // namespace cohort::comm

@@ -61,12 +61,14 @@ absl::StatusOr<MembershipChange> GroupCommunicator::Edit(const EditOptions& want
   const std::vector<int> before = group_->members;
   const std::vector<int> none;
   std::vector<int> left;
+  bool tied = false;
   for (int attempt = 0; attempt < policy::kEditAttempts; ++attempt) {
     // Each silent member costs one patience.
     const absl::Time deadline = absl::Now() + options.patience * (static_cast<double>(size()) + 2);
     COHORT_ASSIGN_OR_RETURN(const EditDecision decision,
                             engine_->Agree(group_, options, std::move(newcomers), deadline));
     newcomers.clear();
+    tied = tied || decision.tied;
     left.insert(left.end(), decision.left.begin(), decision.left.end());
     const absl::Status adopted = engine_->Adopt(group_, decision);
     if (!adopted.ok()) {
@@ -84,7 +86,9 @@ absl::StatusOr<MembershipChange> GroupCommunicator::Edit(const EditOptions& want
     absl::Status met;
     if (!decision.newcomers.empty()) met = Barrier().Wait(absl::Now() + options.patience);
     if (met.ok() && !engine_->AnyGone(group_)) {
-      return Changed(before, group_->members, decision.epoch, left);
+      MembershipChange change = Changed(before, group_->members, decision.epoch, left);
+      change.tied = tied;
+      return change;
     }
     engine_->Revoke(group_,
                     absl::AbortedError("members were lost during the edit of the group: edit it again"));

@@ -76,7 +76,8 @@ void Engine::OnMembershipMessage(int peer, uint32_t context, absl::string_view b
   if (decision == decided_.end() || !asks) return;
   MembershipMessage answer;
   answer.agreement.kind = AgreementMessage::Kind::kDecide;
-  answer.agreement.value = decision->second;
+  answer.agreement.value = decision->second.first;
+  answer.agreement.tied = decision->second.second;
   SendMembership(peer, context, answer);
 }
 
@@ -118,7 +119,8 @@ void Engine::OnDismissed(int peer) {
   OnPeerGone(peer, /*left=*/false, absl::StrCat("rank ", peer, " has taken this rank out of its world"));
   for (const auto& [context, group] : groups_) {
     if (!group->world || !group->removed.ok()) continue;
-    group->removed = absl::FailedPreconditionError(
+    group->removed = ExcludedStatus(
+        Exclusion::kRemoved,
         absl::StrCat("rank ", topology_.rank(),
                      " is not a member of the group any more: the others went on without it. Join again"));
     FailGroup(*group, group->removed);
@@ -243,7 +245,8 @@ absl::StatusOr<EditDecision> Engine::Agree(const std::shared_ptr<Group>& group, 
     if (!group->removed.ok()) {
       failure = group->removed;
     } else if (agreement.no_quorum()) {
-      failure = absl::FailedPreconditionError(
+      failure = ExcludedStatus(
+          Exclusion::kNoQuorum,
           absl::StrCat("no quorum: of the ", group->members.size(), " members of the group, rank ",
                        topology_.rank(), " cannot reach ranks ", absl::StrJoin(agreement.Suspects(), ", "),
                        "; this side must not go on. Try again when they are back, or end"));
@@ -260,7 +263,9 @@ absl::StatusOr<EditDecision> Engine::Agree(const std::shared_ptr<Group>& group, 
   --agreeing_;
   waiters_.fetch_sub(1, std::memory_order_relaxed);
   if (!failure.ok()) return failure;
-  return DecodeEditDecision(*agreement.decision());
+  COHORT_ASSIGN_OR_RETURN(EditDecision decision, DecodeEditDecision(*agreement.decision()));
+  decision.tied = agreement.tied();
+  return decision;
 }
 
 // ---- The next form ----
@@ -270,7 +275,7 @@ absl::Status Engine::Adopt(const std::shared_ptr<Group>& group, const EditDecisi
   const int self = topology_.rank();
   const uint32_t past = group->context;
   COHORT_CHECK(decision.epoch == group->epoch + 1, "epoch %u after %u", decision.epoch, group->epoch);
-  decided_[past] = Encode(decision);
+  decided_[past] = {Encode(decision), decision.tied};
   if (decided_.size() > policy::kDecisionsKept) decided_.erase(decided_.begin());
   const auto place = std::find(decision.members.begin(), decision.members.end(), self);
   if (place == decision.members.end()) {

@@ -118,6 +118,7 @@ void Fields(Archive& archive, T& message) {
   archive(message.value);
   archive(message.vote);
   archive(message.suspects);
+  archive(message.tied);
 }
 
 template <typename T>

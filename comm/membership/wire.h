@@ -49,6 +49,8 @@ struct EditDecision {
   std::vector<Newcomer> newcomers;  // those of `members` that are new
   // Of all members, where there are newcomers.
   std::vector<std::pair<int, MemberCard>> cards;
+  // Of how it was decided, not of what: it travels beside it (AgreementMessage::tied).
+  bool tied = false;
 };
 
 // What a newcomer must know.

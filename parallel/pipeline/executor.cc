@@ -23,8 +23,12 @@ double SecondsSince(Clock::time_point begin) {
 
 absl::Status Where(const absl::Status& status, const Action& action) {
   if (status.ok()) return status;
-  return absl::Status(status.code(), absl::StrCat("pipeline action ", action.DebugString(), " (",
-                                                  Name(action.kind), "): ", std::string(status.message())));
+  absl::Status where(status.code(), absl::StrCat("pipeline action ", action.DebugString(), " (",
+                                                 Name(action.kind), "): ", std::string(status.message())));
+  // comm::ExclusionOf
+  status.ForEachPayload(
+      [&](absl::string_view type, const absl::Cord& payload) { where.SetPayload(type, payload); });
+  return where;
 }
 
 }  // namespace

@@ -251,6 +251,7 @@ TEST(Agreement, ATieIsWonByWhoIsToldSo) {
   for (int i = 0; i < 4; ++i) {
     EXPECT_EQ(members[i]->no_quorum(), i < 2) << i;
     EXPECT_EQ(members[i]->decision().value_or(""), i < 2 ? "" : "2") << i;
+    EXPECT_EQ(members[i]->tied(), i >= 2) << i;
   }
 }
 
@@ -277,6 +278,7 @@ TEST(Agreement, TheMinorityStops) {
   for (int i = 0; i < 5; ++i) {
     EXPECT_EQ(members[i]->no_quorum(), i < 2) << i;
     EXPECT_EQ(members[i]->decision().value_or(""), i < 2 ? "" : "3") << i;
+    EXPECT_FALSE(members[i]->tied()) << i;
   }
 }
 

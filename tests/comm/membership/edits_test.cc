@@ -233,7 +233,8 @@ TEST(Edits, AStoppedMemberIsTakenOutAndLearnsIt) {
                EXPECT_EQ(change.status().code(), absl::StatusCode::kFailedPrecondition) << change.status();
                EXPECT_THAT(std::string(change.status().message()),
                            HasSubstr("not a member of the group any more"));
-               EXPECT_EQ(comm.Barrier().Wait().code(), absl::StatusCode::kFailedPrecondition);
+               EXPECT_EQ(ExclusionOf(change.status()), Exclusion::kRemoved);
+               EXPECT_EQ(ExclusionOf(comm.Barrier().Wait()), Exclusion::kRemoved);
                return;
              }
              const absl::Status status = comm.Barrier().Wait();
@@ -258,6 +259,7 @@ TEST(Edits, AMinorityDoesNotGoOn) {
         const auto change = comm.Shrink({.quorum = true});
         EXPECT_EQ(change.status().code(), absl::StatusCode::kFailedPrecondition) << change.status();
         EXPECT_THAT(std::string(change.status().message()), HasSubstr("no quorum"));
+        EXPECT_EQ(ExclusionOf(change.status()), Exclusion::kNoQuorum);
       },
       options);
 }
