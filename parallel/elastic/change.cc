@@ -14,6 +14,7 @@
 #include "parallel/global_sums.h"
 #include "parallel/memory_share.h"
 #include "parallel/reshard/resharder.h"
+#include "parallel/share_values.h"
 #include "runtime/metrics/chrome_trace.h"
 
 namespace cohort::parallel {
@@ -34,14 +35,6 @@ absl::StatusOr<planner::Cluster> ClusterOf(comm::Communicator& world, const std:
   const double cores = static_cast<double>(sysconf(_SC_NPROCESSORS_ONLN));
   cluster.cores = std::min(1.0, cores / world.topology().local_size());
   return cluster;
-}
-
-// The text of one rank on all.
-absl::Status ShareText(comm::Communicator& world, std::string& text) {
-  auto size = static_cast<int64_t>(text.size());
-  COHORT_RETURN_IF_ERROR(world.Broadcast(&size, 1, DataType::kI64, 0).Wait());
-  text.resize(static_cast<size_t>(size));
-  return world.Broadcast(text.data(), text.size(), DataType::kU8, 0).Wait();
 }
 
 v1::ElasticOffer OfferWords(const v1::ElasticMesh& mesh, int mesh_rank, const ElasticCounts& counts) {
@@ -213,7 +206,7 @@ absl::StatusOr<Changed> Changer::Run(const std::string& cause, const Coming& com
     if (decision.ok()) text = decision->SerializeAsString();
   }
   COHORT_RETURN_IF_ERROR(AgreeOnSuccess(world_, status, "choosing a mesh"));
-  COHORT_RETURN_IF_ERROR(ShareText(world_, text));
+  COHORT_RETURN_IF_ERROR(ShareValues(world_, DataType::kU8, text));
   v1::ElasticDecision decision;
   if (!decision.ParseFromString(text)) return absl::InternalError("a decision that cannot be read");
   decision_ = std::move(decision);

@@ -11,6 +11,7 @@
 #include "parallel/global_sums.h"
 #include "parallel/memory_share.h"
 #include "parallel/planner/measure_layers.h"
+#include "parallel/share_values.h"
 #include "runtime/ops/machine_rates.h"
 
 namespace cohort::parallel::planner {
@@ -50,14 +51,6 @@ absl::StatusOr<Cluster> DescribedCluster(absl::string_view topology, absl::strin
 }
 
 namespace {
-
-// One rank's numbers on all.
-absl::Status ShareNumbers(comm::Communicator& world, std::vector<double>& numbers) {
-  auto size = static_cast<int64_t>(numbers.size());
-  COHORT_RETURN_IF_ERROR(world.Broadcast(&size, 1, DataType::kI64, 0).Wait());
-  numbers.resize(static_cast<size_t>(size));
-  return world.Broadcast(numbers.data(), numbers.size(), DataType::kF64, 0).Wait();
-}
 
 // By one rank, while the others wait.
 struct Alone {
@@ -102,7 +95,7 @@ absl::Status MeasureSharing(comm::Communicator& world, runtime::Device& device, 
     numbers[0] = first.value_or(1);
   }
   COHORT_RETURN_IF_ERROR(AgreeOnSuccess(world, status, "measuring what ranks take from each other"));
-  COHORT_RETURN_IF_ERROR(ShareNumbers(world, numbers));
+  COHORT_RETURN_IF_ERROR(ShareValues(world, DataType::kF64, numbers));
   const int runs = static_cast<int>(numbers[1]);
   COHORT_ASSIGN_OR_RETURN(const auto pair, world.Split(world.rank() / 2, world.rank()));
   COHORT_RETURN_IF_ERROR(world.Barrier().Wait());
@@ -162,9 +155,9 @@ absl::StatusOr<Cluster> RunningCluster(comm::Communicator& world, runtime::Devic
   }
   COHORT_RETURN_IF_ERROR(AgreeOnSuccess(world, status, "measuring what layers take"));
   std::vector<double> numbers = {alone.flops, alone.update};
-  COHORT_RETURN_IF_ERROR(ShareNumbers(world, numbers));
+  COHORT_RETURN_IF_ERROR(ShareValues(world, DataType::kF64, numbers));
   std::vector<double> points = alone.layers.Encode();
-  COHORT_RETURN_IF_ERROR(ShareNumbers(world, points));
+  COHORT_RETURN_IF_ERROR(ShareValues(world, DataType::kF64, points));
   COHORT_ASSIGN_OR_RETURN(Cluster cluster,
                           DescribedCluster(world.TopologyText(), "this job", numbers[0], memory));
   cluster.update_seconds = numbers[1];
