@@ -1,16 +1,13 @@
 #include "serving/metrics.h"
 
 #include <prometheus/counter.h>
-#include <prometheus/exposer.h>
 #include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
-#include <prometheus/text_serializer.h>
 
-#include <exception>
 #include <optional>
 
-#include "absl/strings/str_cat.h"
+#include "runtime/service/metrics_page.h"
 
 namespace cohort::serving {
 namespace {
@@ -42,19 +39,23 @@ struct Metrics::State {
   explicit State(const Labels& labels) : labels(labels) {}
 
   prometheus::Counter& Counter(const char* name, const char* help) {
-    return prometheus::BuildCounter().Name(name).Help(help).Labels(labels).Register(*registry).Add({});
+    return prometheus::BuildCounter().Name(name).Help(help).Labels(labels).Register(page.registry()).Add({});
   }
   prometheus::Gauge& Gauge(const char* name, const char* help) {
-    return prometheus::BuildGauge().Name(name).Help(help).Labels(labels).Register(*registry).Add({});
+    return prometheus::BuildGauge().Name(name).Help(help).Labels(labels).Register(page.registry()).Add({});
   }
   prometheus::Histogram& Histogram(const char* name, const char* help,
                                    const prometheus::Histogram::BucketBoundaries& buckets) {
-    return prometheus::BuildHistogram().Name(name).Help(help).Labels(labels).Register(*registry).Add({},
-                                                                                                     buckets);
+    return prometheus::BuildHistogram()
+        .Name(name)
+        .Help(help)
+        .Labels(labels)
+        .Register(page.registry())
+        .Add({}, buckets);
   }
 
   Labels labels;
-  std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
+  runtime::MetricsPage page;
   prometheus::Gauge& running = Gauge("cohort:num_requests_running", "Sequences in the running batch");
   prometheus::Gauge& waiting = Gauge("cohort:num_requests_waiting", "Sequences that wait for their turn");
   prometheus::Gauge& usage = Gauge("cohort:kv_cache_usage_perc", "Share of KV cache pages held, 1 is all");
@@ -71,12 +72,12 @@ struct Metrics::State {
                                                          .Name("cohort:request_success_total")
                                                          .Help("Completions by what ended them")
                                                          .Labels(labels)
-                                                         .Register(*registry);
+                                                         .Register(page.registry());
   prometheus::Family<prometheus::Counter>& rejections = prometheus::BuildCounter()
                                                             .Name("cohort:admission_rejections_total")
                                                             .Help("Requests turned away")
                                                             .Labels(labels)
-                                                            .Register(*registry);
+                                                            .Register(page.registry());
   prometheus::Histogram& step_tokens =
       Histogram("cohort:iteration_tokens_total", "Tokens computed in one step", kTokenCounts);
   prometheus::Histogram& queue_time =
@@ -87,31 +88,15 @@ struct Metrics::State {
       Histogram("cohort:inter_token_latency_seconds", "Between tokens of one request", kLatencySeconds);
   prometheus::Histogram& end_to_end =
       Histogram("cohort:e2e_request_latency_seconds", "From submission to the end", kLatencySeconds);
-  std::unique_ptr<prometheus::Exposer> exposer;
 };
 
 Metrics::Metrics(const std::string& model_name)
     : state_(std::make_unique<State>(Labels{{"model_name", model_name}, {"engine", "0"}})) {}
 Metrics::~Metrics() = default;
 
-absl::Status Metrics::Expose(const std::string& address) {
-  try {
-    state_->exposer = std::make_unique<prometheus::Exposer>(address);
-  } catch (const std::exception& error) {
-    return absl::InvalidArgumentError(absl::StrCat("metrics: cannot listen on '", address, "' (",
-                                                   error.what(), "); name a free host:port"));
-  }
-  state_->exposer->RegisterCollectable(state_->registry);
-  return absl::OkStatus();
-}
-
-int Metrics::port() const {
-  return state_->exposer == nullptr ? 0 : state_->exposer->GetListeningPorts().front();
-}
-
-std::string Metrics::Text() const {
-  return prometheus::TextSerializer().Serialize(state_->registry->Collect());
-}
+absl::Status Metrics::Expose(const std::string& address) { return state_->page.Expose(address); }
+int Metrics::port() const { return state_->page.port(); }
+std::string Metrics::Text() const { return state_->page.Text(); }
 
 void Metrics::SetGauges(const EngineGauges& gauges) {
   state_->running.Set(static_cast<double>(gauges.running));

@@ -5,6 +5,7 @@
 #include "absl/time/clock.h"
 #include "comm/check.h"
 #include "parallel/elastic/change.h"
+#include "parallel/elastic/edit_world.h"
 #include "parallel/elastic/elastic_mesh.h"
 #include "parallel/elastic/policy.h"
 #include "parallel/elastic/spares.h"
@@ -114,14 +115,7 @@ class ElasticRun {
   absl::Status EditAndChange(const std::string& cause, absl::Time since) {
     const runtime::TraceScope trace("edit");
     const std::vector<int> before = world_->members();
-    const bool several_hosts = world_->topology().num_hosts() > 1;
-    const comm::EditOptions edit = {.patience = options_.patience,
-                                    .quorum = several_hosts,
-                                    .tie = several_hosts ? host_.Tie(world_->epoch()) : nullptr};
-    absl::StatusOr<comm::MembershipChange> change = absl::UnavailableError("");
-    if (const auto board = host_.board(); board != nullptr) change = world_->Grow(board, edit);
-    // A board that cannot be reached keeps newcomers waiting, and nobody else.
-    if (!change.ok() && !absl::IsFailedPrecondition(change.status())) change = world_->Shrink(edit);
+    const auto change = EditWorld(*world_, host_, options_.patience);
     COHORT_RETURN_IF_ERROR(change.status());
     Coming coming;
     for (const int rank : change->lost) coming.lost.push_back(before[static_cast<size_t>(rank)]);

@@ -86,9 +86,17 @@ class ElasticHost {
   virtual std::string name() { return ""; }
   // Where newcomers wait; null: nobody joins.
   virtual std::shared_ptr<comm::JoinBoard> board() { return nullptr; }
-  // Which half of the members goes on in the epoch after `epoch`: comm::EditOptions::tie. Only asked where ranks are on
-  // several hosts. The lowest one's where nobody outside can say.
-  virtual std::function<bool(const std::vector<int>& half)> Tie(uint32_t /*epoch*/) { return nullptr; }
+  // Which half of the members (by rank of the world) goes on in the epoch after `epoch`: comm::EditOptions::tie. Only asked
+  // where ranks are on several hosts. The lowest one's where nobody outside can say.
+  virtual std::function<bool(const std::vector<int>& half)> Tie(uint32_t /*epoch*/,
+                                                                const std::vector<int>& /*members*/) {
+    return nullptr;
+  }
+  // There was no quorum after `epoch`: waits until it is known whether the half that was first is dead. True: this half is
+  // to edit again.
+  virtual bool AwaitTie(uint32_t /*epoch*/) { return false; }
+  // This half has decided: it goes on by the word of whoever Tie asks.
+  virtual void OnTied() {}
   // Asked at each boundary, answers at once.
   virtual bool NewcomersWait() { return false; }
   virtual bool AskedToLeave() { return false; }

@@ -14,6 +14,8 @@ inline constexpr size_t kNumbersTried = 4;
 inline constexpr double kSparesTried = 1.0 / 16;
 // Changes of the mesh that fail one after another, without anybody having come or gone, before the run ends.
 inline constexpr int kFailedChanges = 5;
+// Edits by a half to which the coordinator has given the word after the other half's death.
+inline constexpr int kTieAttempts = 5;
 
 // A rank's copy of its state into memory of the keeper: it has the whole of a step's gradients for it, so it is there.
 inline constexpr absl::Duration kSnapshotTimeout = absl::Seconds(60);

@@ -149,6 +149,9 @@ void ApplyDefaults(cohort::v1::TrainConfig& config, const ConfigFacts& facts) {
   COHORT_DEFAULT(*config.mutable_elastic(), lost_hosts, 0);
   COHORT_DEFAULT(*config.mutable_elastic(), parity_data, 4);
   COHORT_DEFAULT(*config.mutable_elastic(), check_every, 100);
+  COHORT_DEFAULT(*config.mutable_elastic(), stragglers, "name");
+  COHORT_DEFAULT(*config.mutable_elastic(), straggler_steps, 50);
+  COHORT_DEFAULT(*config.mutable_elastic(), straggler_return_seconds, 600);
   ApplySchedule(*config.mutable_schedule(), has_end, config.train().steps());
 
   cohort::v1::OptimizerSection& optimizer = *config.mutable_optimizer();

@@ -122,12 +122,15 @@ absl::Status CheckRanges(const cohort::v1::TrainConfig& config) {
       {"elastic.check_every", config.elastic().check_every(), 0},
       {"elastic.lost_hosts", config.elastic().lost_hosts(), 0, 64},
       {"elastic.parity_data", config.elastic().parity_data(), 1, 64},
+      {"elastic.straggler_steps", config.elastic().straggler_steps(), 1},
       {"metrics.log_every", config.metrics().log_every(), 1},
       {"metrics.trace_steps", config.metrics().trace_steps(), 0},
   }));
   return CheckReals({
       {"train.clip_grad_norm", train.clip_grad_norm(), 0, kInfinity, false, true},
       {"elastic.patience_seconds", config.elastic().patience_seconds(), 0, kInfinity, true, true},
+      {"elastic.straggler_return_seconds", config.elastic().straggler_return_seconds(), 0, kInfinity, false,
+       true},
       {"train.minutes", train.minutes(), 0, kInfinity, false, true},
       {"optimizer.lr", optimizer.lr(), 0, kInfinity, true, true},
       {"optimizer.beta1", optimizer.beta1(), 0, 1, false, true},
@@ -146,6 +149,7 @@ absl::Status CheckNames(const cohort::v1::TrainConfig& config) {
   COHORT_RETURN_IF_ERROR(CheckName("train.dtype", config.train().dtype(), {"bf16", "f32"}));
   COHORT_RETURN_IF_ERROR(CheckName("data.samples", config.data().samples(), {"windows", "documents"}));
   COHORT_RETURN_IF_ERROR(CheckName("optimizer.name", config.optimizer().name(), {"adamw"}));
+  COHORT_RETURN_IF_ERROR(CheckName("elastic.stragglers", config.elastic().stragglers(), {"name", "evict"}));
   if (config.parallel().has_mesh()) {
     COHORT_RETURN_IF_ERROR(CheckName("parallel.mesh", config.parallel().mesh(), {"auto"}));
   }

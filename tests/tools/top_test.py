@@ -211,26 +211,37 @@ class TopTest(TopCase):
 
 
 class StragglerTest(TopCase):
-    def test_a_rank_at_half_its_speed_is_named_within_ten_steps(self):
-        _, address = self.coordinate()
+    def train_four(self, address, **elastic):
+        """Steps of some tenths of a second, in which a rank is stopped many times."""
         self.prepare_data()
-        # Steps of some tenths of a second, in which a rank is stopped many times.
         (self.folder / "config.yaml").write_text(json.dumps({
             "output": "run",
             "model": {"model_type": "llama", "hidden_size": 128, "num_hidden_layers": 6, "num_attention_heads": 4},
             "data": {"train": ["data"], "sequence_length": 64},
             "train": {"steps": 100000, "global_batch": 64, "micro_batch": 4, "dtype": "f32", "threads": 1},
-            "parallel": {"sharding": "zero-1"}, "metrics": {"tensorboard": False}}))
+            "parallel": {"sharding": "zero-1"}, "metrics": {"tensorboard": False}, "elastic": elastic}))
         self.train(address, 4)
-        seen = self.training_at(address, 20, 4)
-        victim = seen["members"][2]
+        return self.training_at(address, 20, 4)
+
+    def slow(self, pid):
         # Where ranks share cores it has more of them while the others wait for it: half the speed takes more than half
         # the time.
-        slowed = Slowed(victim["pid"], 1 / 2 if (os.cpu_count() or 1) >= 4 else 2 / 3)
+        slowed = Slowed(pid, 1 / 2 if (os.cpu_count() or 1) >= 4 else 2 / 3)
         self.addCleanup(slowed.end)
+        return slowed
+
+    def of_kind(self, kind, subject):
+        return [e for e in self.events() if e["kind"] == kind and e.get("subject") == subject]
+
+    def test_a_rank_at_half_its_speed_is_named_within_ten_steps(self):
+        _, address = self.coordinate()
+        seen = self.train_four(address)
+        victim = seen["members"][2]
+        slowed = self.slow(victim["pid"])
         begun = max(self.losses())
         named = self.wait_for(lambda: [e for e in self.events() if e["kind"] == "straggler"])
         self.assertEqual(named[0]["subject"], victim["name"], named)
+        self.assertEqual((named[0]["rank"], named[0]["host"]), (victim["rank"], victim["host"]))
         self.assertLessEqual(named[0]["step"] - begun, 10, named)
         self.assertIn("times as long as the others", named[0]["words"])
         members = {m["name"]: m for m in self.top(address)["members"]}
@@ -239,7 +250,62 @@ class StragglerTest(TopCase):
         others = [m for name, m in members.items() if name != victim["name"]]
         self.assertTrue(all(m["wait_seconds"] > 0 for m in others), members)
         slowed.end()
-        self.wait_for(lambda: [e for e in self.events() if e["kind"] == "note" and e["subject"] == victim["name"]])
+        self.wait_for(lambda: self.of_kind("well", victim["name"]))
+        self.assertFalse(self.of_kind("eviction", victim["name"]))
+
+    def test_a_straggler_is_evicted_and_comes_back(self):
+        _, address = self.coordinate()
+        seen = self.train_four(address, stragglers="evict", straggler_steps=8, straggler_return_seconds=10)
+        victim = seen["members"][1]
+        slowed = self.slow(victim["pid"])
+        named = self.wait_for(lambda: self.of_kind("straggler", victim["name"]))
+        went = self.wait_for(lambda: self.of_kind("eviction", victim["name"]))
+        self.assertGreaterEqual(went[0]["step"] - named[0]["step"], 8)
+        self.assertIn("elastic.stragglers is evict; it asks to be taken in again in 10 s", went[0]["words"])
+        # As if it had been asked to: nobody is lost, and the others go on with all of the state.
+        self.wait_for(lambda: [e for e in self.events() if e["kind"] == "member_left" and e["member"] == victim["name"]])
+        self.wait_for(lambda: self.top(address)["epoch"]["members"] == 3)
+        self.assertNotIn("lost", (self.folder / "train.log").read_text())
+        slowed.end()
+        # The same process, as another member.
+        back = self.wait_for(lambda: [m for m in self.top(address)["members"]
+                                      if m["pid"] == victim["pid"] and m["rank"] >= 0 and m["state"] == "live"])
+        self.assertNotEqual(back[0]["name"], victim["name"])
+        self.assertEqual(self.top(address)["epoch"]["members"], 4)
+        steps = sorted(self.losses())
+        self.assertEqual(steps, list(range(1, len(steps) + 1)))
+
+
+class VerdictTest(TopCase):
+    """Who is dead and who is stopped, told apart by those on its host."""
+
+    def test_the_dead_and_the_stopped_are_told_apart(self):
+        _, address = self.coordinate("--metrics", "127.0.0.1:0")
+        self.prepare_data()
+        self.write_config(steps=100000)
+        self.train(address, 4)
+        members = self.training_at(address, 3, 4)["members"]
+        dead, stopped = members[3], members[1]
+        os.kill(dead["pid"], signal.SIGKILL)
+
+        def found(kind, member):
+            return [e for e in self.events() if e["kind"] == kind and e.get("subject") == member["name"]]
+        event = self.wait_for(lambda: found("dead", dead))[0]
+        self.assertEqual((event["rank"], event["host"]), (dead["rank"], dead["host"]))
+        self.assertIn("its process is gone", event["words"])
+        os.kill(stopped["pid"], signal.SIGSTOP)
+        try:
+            event = self.wait_for(lambda: found("stopped", stopped))[0]
+        finally:
+            os.kill(stopped["pid"], signal.SIGCONT)
+        self.assertIn("a signal has stopped its process", event["words"])
+        self.wait_for(lambda: found("well", stopped))
+        # It asks to be taken in again.
+        self.wait_for(lambda: self.top(address)["epoch"]["members"] == 3)
+        for kind in ("cut_off", "straggler"):
+            self.assertFalse([e for e in self.events() if e["kind"] == kind])
+        for member in (dead, stopped):
+            self.assertEqual(len(found("dead", member)) + len(found("stopped", member)), 1)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@
 #include "runtime/elastic/coordinator/coordinator.h"
 #include "runtime/elastic/coordinator/journal.h"
 #include "runtime/file.h"
-#include "runtime/listen_error.h"
+#include "runtime/service/listen_error.h"
 #include "tools/cohort/command.h"
 #include "tools/cohort/world.h"
 

@@ -34,6 +34,10 @@ constexpr absl::Duration kStart = absl::Seconds(30);   // for a coordinator to a
 constexpr absl::Duration kLast = absl::Seconds(3);     // for the other members to leave at the end
 constexpr absl::Duration kSilence = absl::Seconds(1);  // before the job's own is started again
 constexpr absl::Duration kAway = absl::Minutes(5);     // a coordinator that a newcomer waits for
+constexpr absl::Duration kUnsaid = absl::Seconds(10);  // nobody trains, as far as who has left can see
+constexpr absl::Duration kFormer =
+    absl::Seconds(15);  // the members of the job before, to be known to be gone
+constexpr absl::Duration kLook = absl::Milliseconds(500);
 
 // An environment variable as a number.
 int Number(const char* name, int otherwise) {
@@ -42,12 +46,23 @@ int Number(const char* name, int otherwise) {
   return value != nullptr && absl::SimpleAtoi(value, &number) ? number : otherwise;
 }
 
+std::string Text(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
 // What the processes of one launch have in common and no other launch has; empty: there was no launcher.
 std::string LaunchId() {
-  for (const char* name : {"PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "SLURM_JOB_ID", "PMI_JOBID"}) {
-    if (const char* value = std::getenv(name); value != nullptr) return absl::StrCat(value);
+  std::string id;
+  for (const char* name : {"PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "PMI_JOBID"}) {
+    if (id.empty()) id = Text(name);
   }
-  return "";
+  if (id.empty() && !Text("SLURM_JOB_ID").empty()) {
+    id = absl::StrCat("slurm-", Text("SLURM_JOB_ID"), ".", Text("SLURM_STEP_ID"));
+  }
+  // A job that was queued again has the same number, and its steps begin at 0 again.
+  const std::string again = Text("SLURM_RESTART_COUNT");
+  return id.empty() || again.empty() || again == "0" ? id : absl::StrCat(id, "-", again);
 }
 
 // A process of its own session: neither the launcher nor the death of this process ends it. Its pid and host are
@@ -95,6 +110,12 @@ pid_t CoordinatorHere(const std::string& address_file) {
   return pid;
 }
 
+bool AnyTrains(const v1::DescribeResponse& job) {
+  return std::any_of(job.members().begin(), job.members().end(), [](const v1::Member& member) {
+    return member.state() == v1::MEMBER_STATE_LIVE && member.rank() >= 0;
+  });
+}
+
 absl::StatusOr<std::string> WaitForAddress(const std::string& file, absl::Time deadline) {
   for (;;) {
     const auto text = runtime::ReadFile(file);
@@ -116,11 +137,15 @@ absl::StatusOr<std::unique_ptr<ElasticJob>> ElasticJob::Create(const ElasticJobF
   const std::string launch = LaunchId();
   job->folder_ = folder;
   job->rank_ = comm::LaunchedRank();
-  job->size_ = Number("OMPI_COMM_WORLD_SIZE", Number("PMI_SIZE", 1));
-  job->several_hosts_ = Number("OMPI_COMM_WORLD_LOCAL_SIZE", job->size_) < job->size_;
+  // PMIx tells the size only to who calls it; Slurm to all of a step.
+  const int of_step = std::getenv("PMIX_RANK") == nullptr ? 1 : Number("SLURM_STEP_NUM_TASKS", 1);
+  job->size_ = Number("OMPI_COMM_WORLD_SIZE", Number("PMI_SIZE", of_step));
+  job->several_hosts_ = Number("OMPI_COMM_WORLD_LOCAL_SIZE", job->size_) < job->size_ ||
+                        (job->size_ > 1 && Number("SLURM_STEP_NUM_NODES", 1) > 1);
   if (launch.empty() && job->size_ > 1) {
     return absl::FailedPreconditionError(
-        "the launcher gives its processes no common name: neither PMIX_NAMESPACE nor SLURM_JOB_ID is set");
+        "the launcher gives its processes no common name: none of PMIX_NAMESPACE, PMI_JOBID and SLURM_JOB_ID "
+        "is set");
   }
   job->address_ = flags.coordinator;
   job->own_ = flags.coordinator.empty();
@@ -159,9 +184,29 @@ absl::StatusOr<std::unique_ptr<ElasticJob>> ElasticJob::Create(const ElasticJobF
   COHORT_ASSIGN_OR_RETURN(auto client, cluster::Client::Create(options));
   job->client_ = std::move(client);
   job->client_->SetPhase(runtime::CurrentActivity);
-  COHORT_RETURN_IF_ERROR(job->client_->Join(absl::Now() + kStart));
+  absl::Status joined = job->client_->Join(absl::Now() + kStart);
+  // The job before this one at the same coordinator may have ended without a word: its leases run out.
+  for (const absl::Time until = absl::Now() + kFormer;
+       absl::IsFailedPrecondition(joined) && absl::Now() < until;) {
+    absl::SleepFor(kLook);
+    joined = job->client_->Join(absl::Now() + kStart);
+  }
+  COHORT_RETURN_IF_ERROR(joined);
   job->board_ = cluster::GrpcJoinBoard(job->client_, {.patience = absl::Seconds(1), .empty_when_away = true});
   return job;
+}
+
+absl::StatusOr<std::unique_ptr<ElasticJob>> ElasticJob::ComeBack(std::unique_ptr<ElasticJob> left,
+                                                                 absl::Time when, const std::string& folder,
+                                                                 const std::atomic<bool>& stop) {
+  for (absl::Time heard = absl::Now(); absl::Now() < when; absl::SleepFor(kLook)) {
+    const auto there = left->client_->Describe(0, absl::Now() + kLook);
+    if (there.ok() && AnyTrains(*there)) heard = absl::Now();
+    if (stop.load() || absl::Now() - heard > kUnsaid) return nullptr;
+  }
+  const std::string coordinator = left->address_;
+  left.reset();
+  return Create({.coordinator = coordinator, .joins = true}, folder);
 }
 
 absl::StatusOr<std::shared_ptr<comm::Communicator>> ElasticJob::Meet(absl::Duration timeout) {
@@ -200,11 +245,7 @@ void ElasticJob::End() {
   while (absl::Now() < deadline) {
     const auto there = client_->Describe(0, deadline);
     if (!there.ok()) break;
-    const bool any =
-        std::any_of(there->members().begin(), there->members().end(), [](const v1::Member& member) {
-          return member.state() == v1::MEMBER_STATE_LIVE && member.rank() >= 0;
-        });
-    if (!any) break;
+    if (!AnyTrains(*there)) break;
     absl::SleepFor(absl::Milliseconds(20));
   }
   if (const pid_t pid = CoordinatorHere(folder_); pid > 0) (void)kill(pid, SIGTERM);

@@ -1,6 +1,7 @@
 // How the processes of an elastic job find each other: a coordinator, one world, and newcomers.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 
@@ -23,6 +24,12 @@ class ElasticJob {
   // `folder` is seen by all processes: the state of a coordinator that the job starts, and where it is reached.
   static absl::StatusOr<std::unique_ptr<ElasticJob>> Create(const ElasticJobFlags& flags,
                                                             const std::string& folder);
+
+  // A member that has left, and is to come back as a newcomer then. Null: the job is over, or this process is asked to
+  // stop.
+  static absl::StatusOr<std::unique_ptr<ElasticJob>> ComeBack(std::unique_ptr<ElasticJob> left,
+                                                              absl::Time when, const std::string& folder,
+                                                              const std::atomic<bool>& stop);
 
   // All processes that were launched together. They do not call MPI_Init: a launcher would end them all with the first.
   absl::StatusOr<std::shared_ptr<comm::Communicator>> Meet(absl::Duration timeout);

@@ -14,7 +14,6 @@
 #include <vector>
 
 #include "absl/strings/escaping.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -26,6 +25,7 @@
 #include "parallel/elastic/part_snapshots.h"
 #include "runtime/config/yaml_message.h"
 #include "runtime/elastic/coordinator/policy.h"
+#include "runtime/elastic/coordinator/tie_bond.h"
 #include "runtime/file.h"
 #include "runtime/metrics/activity.h"
 #include "runtime/ops/machine_rates.h"
@@ -44,7 +44,6 @@ using parallel::ElasticCounts;
 using parallel::ElasticEnd;
 using parallel::ElasticPart;
 
-constexpr absl::Duration kTiePatience = absl::Seconds(1);
 constexpr absl::Duration kRejoin = absl::Minutes(5), kRejoinPause = absl::Seconds(1);
 
 absl::Duration TimeoutOf(const v1::TrainConfig& config) {
@@ -62,6 +61,7 @@ class TrainingHost final : public parallel::ElasticHost {
         data_(data),
         flops_(flops),
         job_(job),
+        tie_(job.client()),
         state_(config, model, data),
         snapshots_({.job = job.id(),
                     .command = {std::filesystem::read_symlink("/proc/self/exe").string(), "keeper"}},
@@ -70,15 +70,11 @@ class TrainingHost final : public parallel::ElasticHost {
 
   std::string name() override { return job_.client().name(); }
   std::shared_ptr<comm::JoinBoard> board() override { return job_.board(); }
-  std::function<bool(const std::vector<int>&)> Tie(uint32_t epoch) override {
-    // A key is written once: the half that is first with the coordinator has won, however often it asks again.
-    return [this, epoch](const std::vector<int>& half) {
-      return job_.client()
-          .Put(absl::StrCat(job_.id(), "/ties"), absl::StrCat("after epoch ", epoch),
-               absl::StrJoin(half, ","), absl::Now() + kTiePatience)
-          .ok();
-    };
+  std::function<bool(const std::vector<int>&)> Tie(uint32_t epoch, const std::vector<int>& members) override {
+    return tie_.Claim(epoch, members);
   }
+  bool AwaitTie(uint32_t epoch) override { return tie_.Await(epoch); }
+  void OnTied() override { tie_.Bind(); }
   bool NewcomersWait() override {
     if (!first_) return false;  // one of the ranks looks
     job_.KeepCoordinator();
@@ -87,7 +83,11 @@ class TrainingHost final : public parallel::ElasticHost {
     const auto waiting = job_.board()->Waiting();
     return waiting.ok() && !waiting->empty();
   }
-  bool AskedToLeave() override { return StopRequested()->load() || job_.client().standing().leave_requested; }
+  bool AskedToLeave() override {
+    return StopRequested()->load() || job_.client().standing().leave_requested || IsEvicted();
+  }
+  // This rank goes because it is a straggler.
+  bool evicted() const { return evicted_; }
 
   std::unique_ptr<parallel::BatchSource> MakeSource() override {
     return MakeLoaderSource(data_.training, data_.held_out, runtime::CpuDevice());
@@ -100,6 +100,7 @@ class TrainingHost final : public parallel::ElasticHost {
     return ElasticCounts{.step = part.optimizer.step, .tokens = state_.tokens(), .seconds = state_.seconds()};
   }
   absl::Status Save(ElasticPart& part, const ElasticCounts& counts) override {
+    COHORT_RETURN_IF_ERROR(tie_.Hold());
     state_.SetCounts(counts.tokens, counts.seconds);
     const absl::Time begin = absl::Now();
     COHORT_ASSIGN_OR_RETURN(const std::string path, state_.Save(*part.model, part.optimizer, counts.step));
@@ -118,7 +119,7 @@ class TrainingHost final : public parallel::ElasticHost {
   absl::Status AfterGradients() override { return snapshots_.AfterGradients(); }
   absl::Status BeforeUpdate() override {
     snapshots_.BeforeUpdate();
-    return absl::OkStatus();
+    return tie_.Hold();
   }
   absl::Status AfterUpdate(ElasticPart&, const ElasticCounts& counts) override {
     snapshots_.AfterUpdate(counts);
@@ -128,6 +129,7 @@ class TrainingHost final : public parallel::ElasticHost {
   absl::Status OnChange(ElasticPart& part, const ElasticChange& change) override {
     first_ = !part.spare() && part.group->rank() == 0;
     loaded_ = true;
+    tie_.SetGroup(change.epoch, change.names);
     COHORT_RETURN_IF_ERROR(snapshots_.Follow(part, change.member, change.counts));
     // Others have been compared on another mesh.
     computed_.clear();
@@ -163,6 +165,7 @@ class TrainingHost final : public parallel::ElasticHost {
     job_.client().Tell(v1::EVENT_KIND_REPAIR, step, words);
   }
   void OnLeft(uint32_t epoch, const std::vector<std::string>& names) override {
+    tie_.SetGroup(epoch, names);
     if (!first_) return;
     told_.from = told_.to;
     told_.to = epoch + 1;
@@ -183,6 +186,7 @@ class TrainingHost final : public parallel::ElasticHost {
     told.set_stage(stage_);
     told.set_tokens(first_ ? report.tokens : 0);
     job_.client().SetReport(told);
+    step_ = report.step;
   }
   void OnEvaluation(int64_t step, const runtime::Trainable::Evaluation& evaluation) override {
     if (log_ != nullptr) log_->Evaluation(step, evaluation);
@@ -205,12 +209,31 @@ class TrainingHost final : public parallel::ElasticHost {
     }
     std::fflush(stdout);
     (void)job_.client().Flush(absl::Now() + absl::Seconds(2));
-    (void)job_.client().Leave(end == ElasticEnd::kLeft ? "asked to leave" : "the training is over",
+    (void)job_.client().Leave(evicted_                   ? "a straggler, evicted"
+                              : end == ElasticEnd::kLeft ? "asked to leave"
+                                                         : "the training is over",
                               absl::Now() + absl::Seconds(2));
     if (end != ElasticEnd::kLeft && first_) job_.End();
   }
 
  private:
+  // As elastic.stragglers says. Who goes goes, though the coordinator judges nobody yet on the next mesh.
+  bool IsEvicted() {
+    const v1::ElasticSection& elastic = config_.elastic();
+    if (evicted_ || elastic.stragglers() != "evict") return evicted_;
+    const cluster::Standing standing = job_.client().standing();
+    const int64_t since = standing.straggler_since;
+    if (since == 0 || step_ - since < elastic.straggler_steps()) return false;
+    evicted_ = true;
+    std::string words = absl::StrCat(name(), " goes: since step ", since, " it ", standing.straggler_words,
+                                     ", and elastic.stragglers is evict");
+    if (elastic.straggler_return_seconds() > 0) {
+      absl::StrAppend(&words, "; it asks to be taken in again in ", elastic.straggler_return_seconds(), " s");
+    }
+    job_.client().Tell(v1::EVENT_KIND_EVICTION, step_, words, 0, name());
+    return true;
+  }
+
   absl::Status OpenLog(const ElasticPart& part, const ElasticChange& change) {
     COHORT_ASSIGN_OR_RETURN(
         log_, RunLog::Open(part.mesh.config(),
@@ -242,6 +265,7 @@ class TrainingHost final : public parallel::ElasticHost {
   const TrainingData& data_;
   const double flops_;
   ElasticJob& job_;
+  cluster::TieBond tie_;
   TrainingState state_;
   parallel::PartSnapshots snapshots_;
   std::unique_ptr<RunLog> log_;
@@ -249,6 +273,8 @@ class TrainingHost final : public parallel::ElasticHost {
   bool first_ = false, loaded_ = false;
   std::deque<float> computed_;  // seconds, of the newest steps on this mesh
   int stage_ = 0;
+  int64_t step_ = 0;  // done
+  bool evicted_ = false;
 };
 
 // The configuration of the mesh that trains now, as its members have told the coordinator.
@@ -272,9 +298,8 @@ absl::StatusOr<v1::TrainConfig> ConfigOfJob(ElasticJob& job, absl::Time deadline
 absl::Status TrainElastic(v1::TrainConfig config, const ElasticFlags& flags) {
   const bool joins = !flags.join.empty();
   COHORT_ASSIGN_OR_RETURN(
-      const auto job,
-      ElasticJob::Create({.coordinator = joins ? flags.join : flags.coordinator, .joins = joins},
-                         config.output() + "/elastic"));
+      auto job, ElasticJob::Create({.coordinator = joins ? flags.join : flags.coordinator, .joins = joins},
+                                   config.output() + "/elastic"));
   runtime::ResolvedConfig resolved;
   std::shared_ptr<comm::Communicator> world;
   if (joins) {
@@ -312,21 +337,31 @@ absl::Status TrainElastic(v1::TrainConfig config, const ElasticFlags& flags) {
     if (activity != nullptr && !std::exchange(published, true)) {
       COHORT_RETURN_IF_ERROR(runtime::PublishActivity(absl::StrCat(activity, "/", getpid())));
     }
-    TrainingHost host(resolved.config, resolved.model, data, options.flops, *job);
     trained = true;
-    const auto end = parallel::RunElastic(std::move(world), options, runtime::CpuDevice(), host);
-    world = nullptr;
+    absl::StatusOr<ElasticEnd> end = ElasticEnd::kDone;
+    bool evicted = false;
+    {
+      TrainingHost host(resolved.config, resolved.model, data, options.flops, *job);
+      end = parallel::RunElastic(std::move(world), options, runtime::CpuDevice(), host);
+      world = nullptr;
+      if (end.ok()) host.End(*end);
+      evicted = host.evicted();
+    }
     if (end.ok()) {
-      host.End(*end);
-      return absl::OkStatus();
+      const double seconds = resolved.config.elastic().straggler_return_seconds();
+      if (*end != ElasticEnd::kLeft || !evicted || seconds <= 0) return absl::OkStatus();
+      COHORT_ASSIGN_OR_RETURN(job,
+                              ElasticJob::ComeBack(std::move(job), absl::Now() + absl::Seconds(seconds),
+                                                   resolved.config.output() + "/elastic", *StopRequested()));
+      if (job == nullptr) return absl::OkStatus();
+      continue;
     }
     // The others went on without this rank, or may have: it was stopped or cut off, and comes back as a newcomer.
-    const absl::string_view why = end.status().message();
-    const bool taken_out = absl::IsFailedPrecondition(end.status()) &&
-                           (absl::StrContains(why, "Join again") || absl::StrContains(why, "no quorum"));
+    const auto exclusion = comm::ExclusionOf(end.status());
+    const bool taken_out = exclusion == comm::Exclusion::kRemoved || exclusion == comm::Exclusion::kNoQuorum;
     if (!taken_out || StopRequested()->load()) return end.status();
     std::fprintf(stderr, "cohort: rank %d trains no more: %s. It asks to be taken in again\n",
-                 comm::LaunchedRank(), std::string(why).c_str());
+                 comm::LaunchedRank(), std::string(end.status().message()).c_str());
   }
 }
 

@@ -9,6 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "comm/check.h"
+#include "comm/topology.h"
 #include "runtime/elastic/coordinator/caller.h"
 #include "runtime/elastic/coordinator/cluster_state.h"
 #include "runtime/elastic/coordinator/membership_thread.h"
@@ -67,6 +68,7 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Create(const ClientOptions& opti
                                        : options.name);
   member.set_session(RandomId());
   member.set_host(host);
+  member.set_host_id(comm::HostIdentity());
   member.set_pid(getpid());
   member.set_address(options.address);
   member.set_role(options.role);
@@ -115,6 +117,15 @@ void Client::Tell(v1::EventKind kind, int64_t step, const std::string& words, do
 
 absl::StatusOr<v1::Epoch> Client::AdvanceEpoch(const EpochAdvance& advance, absl::Time deadline) {
   return state_->membership->AdvanceEpoch(advance, deadline);
+}
+
+absl::StatusOr<v1::TieResponse> Client::Tie(uint64_t after, const std::vector<std::string>& half,
+                                            absl::Time deadline) {
+  v1::TieRequest request;
+  request.set_member_id(standing().member_id);
+  request.set_after(after);
+  request.mutable_half()->Add(half.begin(), half.end());
+  return state_->Call(&Stub::Tie, request, deadline);
 }
 
 absl::Status Client::BoardPost(const std::string& name, const std::string& text, absl::Time deadline) {

@@ -1,6 +1,7 @@
 // A process's side of the coordinator: calls with deadlines, and a thread that keeps its lease.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -38,7 +39,8 @@ struct Standing {
   uint64_t incarnation = 0;
   uint64_t epoch = 0;  // the present one's number; 0: none was told yet
   bool in_epoch = false;
-  // Stop and write nothing more: the group goes on without this member. `why` says who said so.
+  // Stop and write nothing more: the group goes on without this member, until it is in the epoch again. `why` says who
+  // said so.
   bool evicted = false;
   bool leave_requested = false;
   std::string leave_reason;
@@ -46,6 +48,13 @@ struct Standing {
   std::vector<std::string> gone;  // members of the present epoch whose leases have run out, or that have left
   absl::Time heard = absl::InfinitePast();
   std::string why;
+  // The step at which this member was found to compute slower than the others, for as long as it does; 0: it does not.
+  int64_t straggler_since = 0;
+  std::string straggler_words;
+  // This member's half goes on by the coordinator's word (Client::Tie): train on only until lease_until.
+  bool leased = false;
+  // When the newest renewal that was answered went off, and until when the lease holds by it whatever the coordinator sees.
+  std::chrono::steady_clock::time_point renewed = {}, lease_until = {};
 };
 
 struct EpochAdvance {
@@ -91,6 +100,10 @@ class Client {
   // The coordinator's consent: FAILED_PRECONDITION (PresentEpoch) where the present epoch is not `from`: this side is
   // behind and must stop, or another half was first.
   absl::StatusOr<v1::Epoch> AdvanceEpoch(const EpochAdvance& advance, absl::Time deadline);
+  // Which of two halves of the members of epoch `after` goes on. `half`: names, with this one's; empty: asks how it stands
+  // with the half that this member is in. Both number epochs as the members count.
+  absl::StatusOr<v1::TieResponse> Tie(uint64_t after, const std::vector<std::string>& half,
+                                      absl::Time deadline);
   // Of what the members have agreed by a majority: the thread tells it, now or when the coordinator is back, also where
   // that has missed epochs in between. Standing::evicted where a later epoch is without this member.
   void RecordEpoch(const EpochAdvance& advance);

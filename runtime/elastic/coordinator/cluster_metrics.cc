@@ -1,30 +1,26 @@
 #include "runtime/elastic/coordinator/cluster_metrics.h"
 
 #include <prometheus/counter.h>
-#include <prometheus/exposer.h>
 #include <prometheus/gauge.h>
 #include <prometheus/registry.h>
-#include <prometheus/text_serializer.h>
 
-#include <exception>
-
-#include "absl/strings/str_cat.h"
 #include "runtime/elastic/coordinator/event_log.h"
+#include "runtime/service/metrics_page.h"
 
 namespace cohort::cluster {
 
 struct ClusterMetrics::State {
   prometheus::Gauge& Gauge(const char* name, const char* help) {
-    return prometheus::BuildGauge().Name(name).Help(help).Register(*registry).Add({});
+    return prometheus::BuildGauge().Name(name).Help(help).Register(page.registry()).Add({});
   }
   // Counts that outlive this process, so they are told as they are.
   prometheus::Counter& Counter(const char* name, const char* help) {
-    return prometheus::BuildCounter().Name(name).Help(help).Register(*registry).Add({});
+    return prometheus::BuildCounter().Name(name).Help(help).Register(page.registry()).Add({});
   }
 
-  std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
+  runtime::MetricsPage page;
   prometheus::Family<prometheus::Gauge>& members =
-      prometheus::BuildGauge().Name("cohort:cluster_members").Help("Processes").Register(*registry);
+      prometheus::BuildGauge().Name("cohort:cluster_members").Help("Processes").Register(page.registry());
   prometheus::Gauge& live = members.Add({{"state", "live"}});
   prometheus::Gauge& expired = members.Add({{"state", "expired"}});
   prometheus::Gauge& left = members.Add({{"state", "left"}});
@@ -34,6 +30,13 @@ struct ClusterMetrics::State {
   prometheus::Gauge& rate = Gauge("cohort:cluster_tokens_per_second", "Of all members, in their last steps");
   prometheus::Gauge& stragglers =
       Gauge("cohort:cluster_stragglers", "Members that compute slower than the others, and stay so");
+  prometheus::Family<prometheus::Gauge>& found = prometheus::BuildGauge()
+                                                     .Name("cohort:cluster_found")
+                                                     .Help("Members by what they were found to be")
+                                                     .Register(page.registry());
+  prometheus::Gauge& dead = found.Add({{"verdict", "dead"}});
+  prometheus::Gauge& stopped = found.Add({{"verdict", "stopped"}});
+  prometheus::Gauge& cut_off = found.Add({{"verdict", "cut_off"}});
   prometheus::Gauge& waiting = Gauge("cohort:cluster_newcomers_waiting", "Posts that have no answer");
   prometheus::Gauge& incarnation = Gauge("cohort:cluster_incarnation", "Coordinators so far");
   prometheus::Counter& joined = Counter("cohort:cluster_members_joined_total", "Members that have joined");
@@ -46,31 +49,15 @@ struct ClusterMetrics::State {
   prometheus::Family<prometheus::Counter>& events = prometheus::BuildCounter()
                                                         .Name("cohort:cluster_events_total")
                                                         .Help("Events since this coordinator began")
-                                                        .Register(*registry);
-  std::unique_ptr<prometheus::Exposer> exposer;
+                                                        .Register(page.registry());
 };
 
 ClusterMetrics::ClusterMetrics() : state_(std::make_unique<State>()) {}
 ClusterMetrics::~ClusterMetrics() = default;
 
-absl::Status ClusterMetrics::Expose(const std::string& address) {
-  try {
-    state_->exposer = std::make_unique<prometheus::Exposer>(address);
-  } catch (const std::exception& error) {
-    return absl::InvalidArgumentError(absl::StrCat("metrics: cannot listen on '", address, "' (",
-                                                   error.what(), "); name a free host:port"));
-  }
-  state_->exposer->RegisterCollectable(state_->registry);
-  return absl::OkStatus();
-}
-
-int ClusterMetrics::port() const {
-  return state_->exposer == nullptr ? 0 : state_->exposer->GetListeningPorts().front();
-}
-
-std::string ClusterMetrics::Text() const {
-  return prometheus::TextSerializer().Serialize(state_->registry->Collect());
-}
+absl::Status ClusterMetrics::Expose(const std::string& address) { return state_->page.Expose(address); }
+int ClusterMetrics::port() const { return state_->page.port(); }
+std::string ClusterMetrics::Text() const { return state_->page.Text(); }
 
 void ClusterMetrics::Set(const ClusterState& state) {
   const ClusterState::Summary summary = state.Summarize();
@@ -86,6 +73,9 @@ void ClusterMetrics::Set(const ClusterState& state) {
   state_->step.Set(static_cast<double>(summary.step));
   state_->rate.Set(summary.tokens_per_second);
   state_->stragglers.Set(summary.stragglers);
+  state_->dead.Set(summary.dead);
+  state_->stopped.Set(summary.stopped);
+  state_->cut_off.Set(summary.cut_off);
   state_->waiting.Set(state.newcomers_waiting());
   state_->incarnation.Set(static_cast<double>(state.incarnation()));
   raise(state_->joined, static_cast<double>(totals.members_joined()));

@@ -228,6 +228,12 @@ Unary* ClusterService::GetEpoch(Context* context, const v1::GetEpochRequest*, v1
               [response](const ClusterState& state, absl::Time) { *response = state.epoch(); });
 }
 
+Unary* ClusterService::Tie(Context* context, const v1::TieRequest* request, v1::TieResponse* response) {
+  v1::ClusterCommand command;
+  *command.mutable_tie() = *request;
+  return Answer(context, ledger_, std::move(command), response);
+}
+
 Unary* ClusterService::BoardPost(Context* context, const v1::BoardPostRequest* request,
                                  v1::BoardPostResponse* response) {
   v1::ClusterCommand command;

@@ -22,6 +22,7 @@ class ClusterService final : public v1::Cluster::CallbackService {
   Unary* AdvanceEpoch(Context* context, const v1::AdvanceEpochRequest* request,
                       v1::AdvanceEpochResponse* response) override;
   Unary* GetEpoch(Context* context, const v1::GetEpochRequest* request, v1::Epoch* response) override;
+  Unary* Tie(Context* context, const v1::TieRequest* request, v1::TieResponse* response) override;
   Unary* BoardPost(Context* context, const v1::BoardPostRequest* request,
                    v1::BoardPostResponse* response) override;
   Unary* BoardWithdraw(Context* context, const v1::BoardWithdrawRequest* request,

@@ -70,6 +70,13 @@ Outcome ClusterState::Apply(const v1::ClusterCommand& command, absl::Time now) {
     case v1::ClusterCommand::kRendezvousPut:
       apply(command.rendezvous_put(), &ClusterState::RendezvousPut);
       break;
+    case v1::ClusterCommand::kTie:
+      turn.outcome.status = CheckRequest(command.tie());
+      if (turn.outcome.status.ok()) Tie(command.tie(), turn, instead.emplace());
+      break;
+    case v1::ClusterCommand::kSettle:
+      Settle(command.settle(), turn);
+      break;
     case v1::ClusterCommand::kReport:
       apply(command.report(), &ClusterState::Report);
       break;
@@ -107,14 +114,23 @@ void ClusterState::Emit(v1::EventKind kind, const v1::Member* member, const std:
 }
 
 void ClusterState::Begin(Turn& turn) {
-  // An id of a state that was lost must not be somebody else's in the next one: the first is a thousand times the time.
-  if (next_member_id_ == 1) next_member_id_ = 1000 * absl::ToUnixSeconds(turn.now) + 1;
+  // An id of a state that was lost must not be somebody else's in the next one, which may begin within the same second:
+  // members would renew each other's leases.
+  if (next_member_id_ == 1) next_member_id_ = absl::ToUnixMicros(turn.now);
   ++incarnation_;
   started_ = last_tick_ = turn.now;
   // What verdicts come from was in the memory of the coordinator before.
   detector_.Reset();
   // They could not renew while no coordinator was there.
-  for (auto& [id, member] : members_) member.lease_end = turn.now + lease_;
+  for (auto& [id, member] : members_) {
+    member.lease_end = turn.now + lease_;
+    member.live_since = turn.now;
+    member.heard = absl::InfinitePast();
+    member.report.reset();
+    member.process = v1::PROCESS_STATE_UNSPECIFIED;
+  }
+  looks_.clear();
+  tie_asked_.clear();
   Emit(v1::EVENT_KIND_COORDINATOR_STARTED, nullptr,
        absl::StrCat("coordinator ", incarnation_, " serves ", job_.empty() ? "any job" : job_), turn);
 }
@@ -136,19 +152,13 @@ void ClusterState::Tick(Turn& turn, v1::ClusterCommand& record) {
   }
   FindStragglers(expire);
   Expire(expire, turn);
-}
-
-void ClusterState::FindStragglers(v1::ClusterCommand::Expire& expire) {
-  for (const auto& change : detector_.Judge()) {
-    const MemberEntry* member = Find(change.straggler.member);
-    if (member == nullptr) continue;
-    v1::ClusterCommand::Finding& finding = *expire.add_findings();
-    finding.set_member_id(change.straggler.member);
-    finding.set_kind(change.ended ? v1::EVENT_KIND_NOTE : v1::EVENT_KIND_STRAGGLER);
-    finding.set_step(change.straggler.step);
-    finding.set_words(absl::StrCat(member->told.name(), " ",
-                                   change.ended ? "is slow no more" : DebugString(change.straggler)));
-  }
+  // Of what is so now: another look at the same moment finds nothing more.
+  AskHosts();
+  v1::ClusterCommand::Expire more;
+  FindUnwell(more, turn.now);
+  CloseTies(more);
+  Expire(more, turn);
+  expire.MergeFrom(more);
 }
 
 void ClusterState::Expire(const v1::ClusterCommand::Expire& request, Turn& turn) {
@@ -164,25 +174,21 @@ void ClusterState::Expire(const v1::ClusterCommand::Expire& request, Turn& turn)
     Emit(v1::EVENT_KIND_LEASE_EXPIRED, &member->told,
          absl::StrCat(member->told.name(), " was not heard for ", absl::FormatDuration(lease_)), turn);
   }
-  for (const v1::ClusterCommand::Finding& finding : request.findings()) {
-    const MemberEntry* member = Find(finding.member_id());
-    if (member == nullptr) continue;
-    v1::Event event;
-    event.set_kind(finding.kind());
-    event.set_member_id(finding.member_id());
-    event.set_member(member->told.name());
-    event.set_subject(member->told.name());
-    event.set_step(finding.step());
-    event.set_words(finding.words());
-    Emit(std::move(event), turn);
-  }
+  for (const v1::ClusterCommand::Finding& finding : request.findings()) TakeFinding(finding, turn);
+  for (const uint64_t after : request.closed_ties()) CloseTie(after, turn);
 }
 
 void ClusterState::Join(const v1::JoinRequest& request, Turn& turn) {
   if (!job_.empty() && request.job() != job_) {
-    turn.outcome.status = absl::FailedPreconditionError(
-        absl::StrCat("this coordinator serves the job ", job_, ", not ", request.job()));
-    return;
+    const bool lives = std::any_of(members_.begin(), members_.end(), [](const auto& member) {
+      return member.second.told.state() == v1::MEMBER_STATE_LIVE;
+    });
+    if (lives) {
+      turn.outcome.status = absl::FailedPreconditionError(absl::StrCat(
+          "this coordinator serves the job ", job_, ", not ", request.job(), ", while members of it live"));
+      return;
+    }
+    EndJob(turn);
   }
   MemberEntry* holder = Holder(request.name());
   if (holder != nullptr && holder->told.session() != request.session()) {
@@ -206,6 +212,7 @@ void ClusterState::Join(const v1::JoinRequest& request, Turn& turn) {
     told.set_host(request.host());
     told.set_pid(request.pid());
     told.set_address(request.address());
+    told.set_host_id(request.host_id());
     told.set_role(request.role());
     told.set_launch_id(request.launch_id());
     told.set_launch_rank(request.launch_rank());
@@ -216,8 +223,11 @@ void ClusterState::Join(const v1::JoinRequest& request, Turn& turn) {
     // Somebody new who bears the name of a member that is gone is not that member.
     if (rank_.contains(told.name()) && (request.last_epoch() != 0 || !gone_.contains(told.name()))) {
       told.set_last_epoch(epoch_.number());
+      if (const auto rank = rank_.find(told.name()); rank != rank_.end())
+        told.set_last_place(rank->second + 1);
       gone_.erase(told.name());
     }
+    holder->live_since = turn.now;
     holder_[told.name()] = id;
     totals_.set_members_joined(totals_.members_joined() + 1);
     ForgetBeyondLimit();
@@ -229,11 +239,30 @@ void ClusterState::Join(const v1::JoinRequest& request, Turn& turn) {
     Revive(*holder, turn);
   }
   holder->lease_end = turn.now + lease_;
+  holder->heard = turn.now;
   v1::JoinResponse& response = turn.outcome.reply.emplace<v1::JoinResponse>();
   response.set_member_id(holder->told.id());
   response.set_lease_seconds(absl::ToDoubleSeconds(lease_));
   *response.mutable_epoch() = epoch_;
   response.set_incarnation(incarnation_);
+}
+
+void ClusterState::EndJob(Turn& turn) {
+  for (auto& [id, member] : members_) {
+    if (member.told.state() != v1::MEMBER_STATE_LEFT)
+      GoAway(member, absl::StrCat("job ", job_, " is over"), turn);
+  }
+  posts_.clear();
+  post_.clear();
+  launches_.clear();
+  ties_.clear();
+  tie_asked_.clear();
+  // The next job counts from its own start; what is numbered here goes on.
+  v1::Epoch none;
+  none.set_number(epoch_.number());
+  epoch_ = std::move(none);
+  IndexEpoch();
+  detector_.Reset();
 }
 
 void ClusterState::Leave(const v1::LeaveRequest& request, Turn& turn) {
@@ -245,6 +274,7 @@ void ClusterState::Leave(const v1::LeaveRequest& request, Turn& turn) {
 void ClusterState::GoAway(MemberEntry& member, absl::string_view why, Turn& turn) {
   if (member.told.state() == v1::MEMBER_STATE_LIVE) ++not_live_;
   member.told.set_state(v1::MEMBER_STATE_LEFT);
+  member.told.clear_found();
   if (InEpoch(member.told)) gone_.insert(member.told.name());
   detector_.Forget(member.told.id());
   holder_.erase(member.told.name());
@@ -280,7 +310,9 @@ void ClusterState::Renew(const v1::RenewRequest& request, Turn& turn) {
   }
   if (member->told.state() == v1::MEMBER_STATE_EXPIRED) Revive(*member, turn);
   member->lease_end = turn.now + lease_;
+  member->heard = turn.now;
   if (request.has_report()) TakeReport(request.report(), *member, turn.now);
+  TakeSeen(request, member->told);
   auto& response = turn.outcome.reply.emplace<v1::RenewResponse>();
   response.set_incarnation(incarnation_);
   response.set_epoch(epoch_.number());
@@ -291,6 +323,12 @@ void ClusterState::Renew(const v1::RenewRequest& request, Turn& turn) {
   response.set_newcomers_waiting(newcomers_waiting());
   response.mutable_gone()->Add(gone_.begin(), gone_.end());
   response.set_lease_seconds(absl::ToDoubleSeconds(lease_));
+  response.set_leased(Leased(member->told));
+  AskToLook(member->told, response);
+  if (const runtime::elastic::Straggler* slow = detector_.Find(member->told.id())) {
+    response.set_straggler_since(slow->step);
+    response.set_straggler_words(DebugString(*slow));
+  }
 }
 
 void ClusterState::TakeReport(const v1::StepReport& report, MemberEntry& member, absl::Time now) {
@@ -308,6 +346,8 @@ void ClusterState::TakeReport(const v1::StepReport& report, MemberEntry& member,
 
 void ClusterState::Revive(MemberEntry& member, Turn& turn) {
   member.told.set_state(v1::MEMBER_STATE_LIVE);
+  member.live_since = turn.now;
+  member.process = v1::PROCESS_STATE_UNSPECIFIED;
   --not_live_;
   if (InEpoch(member.told)) gone_.erase(member.told.name());
   waiting_ = -1;

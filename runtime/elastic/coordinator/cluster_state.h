@@ -17,6 +17,7 @@
 #include "cohort/v1/cluster.pb.h"
 #include "cohort/v1/cluster_journal.pb.h"
 #include "runtime/elastic/detect/straggler.h"
+#include "runtime/elastic/detect/verdict.h"
 
 namespace cohort::cluster {
 
@@ -27,7 +28,7 @@ inline constexpr char kEpochPayload[] = "type.googleapis.com/cohort.v1.Epoch";
 struct Outcome {
   absl::Status status;
   std::variant<std::monostate, v1::JoinResponse, v1::RequestLeaveResponse, v1::RenewResponse,
-               v1::AdvanceEpochResponse>
+               v1::AdvanceEpochResponse, v1::TieResponse>
       reply;
   // New ones, with their revisions.
   std::vector<v1::Event> events;
@@ -68,7 +69,7 @@ class ClusterState {
     int live = 0, expired = 0, left = 0;  // members
     int64_t step = 0;                     // the greatest that a live member of the epoch has told
     double tokens_per_second = 0;         // of them all
-    int stragglers = 0;
+    int stragglers = 0, dead = 0, stopped = 0, cut_off = 0;  // members that were found to be so, and are
   };
   Summary Summarize() const;
   // Takes over what `former` has in memory only, of members that both have: for a state that was read again.
@@ -81,6 +82,9 @@ class ClusterState {
     std::optional<v1::StepReport> report;
     absl::Time report_time;
     absl::Time step_time;  // when the report first had its step
+    absl::Time live_since;
+    absl::Time heard = absl::InfinitePast();                   // by this incarnation
+    v1::ProcessState process = v1::PROCESS_STATE_UNSPECIFIED;  // as its host has seen it last
   };
   struct Post {
     std::string name, text;
@@ -104,8 +108,9 @@ class ClusterState {
   void Begin(Turn& turn);
   void Tick(Turn& turn, v1::ClusterCommand& record);
   void Expire(const v1::ClusterCommand::Expire& request, Turn& turn);
-  void FindStragglers(v1::ClusterCommand::Expire& expire);
   void Join(const v1::JoinRequest& request, Turn& turn);
+  // None of its members lives: another one begins.
+  void EndJob(Turn& turn);
   void Leave(const v1::LeaveRequest& request, Turn& turn);
   void RequestLeave(const v1::RequestLeaveRequest& request, Turn& turn);
   void Renew(const v1::RenewRequest& request, Turn& turn);
@@ -132,10 +137,37 @@ class ClusterState {
   void BoardAnswer(const v1::BoardAnswerRequest& request, Turn& turn);
   void RendezvousPut(const v1::RendezvousPutRequest& request, Turn& turn);
   void Report(const v1::ReportRequest& request, Turn& turn);
+  // Begins this epoch.
+  void Enter(v1::Epoch next, Turn& turn);
   void IndexEpoch();
-  std::vector<std::string> Verdicts(absl::Time now) const;  // by member, in words
   bool Shown(const Post& post) const;
   void RemovePosts(int64_t member_id, bool answered_only);
+
+  // cluster_state_ties.cc: which of two halves goes on
+  void Tie(const v1::TieRequest& request, Turn& turn, v1::ClusterCommand& record);
+  v1::TieResponse Weigh(const v1::TieRequest& request, const v1::Member& caller, absl::Time now,
+                        v1::ClusterCommand::Settle& settle);
+  void Settle(const v1::ClusterCommand::Settle& settle, Turn& turn);
+  void TakeOver(v1::ClusterSnapshot::Tie& tie, const google::protobuf::RepeatedPtrField<std::string>& half,
+                Turn& turn);
+  void CloseTie(uint64_t after, Turn& turn);
+  void CloseTies(v1::ClusterCommand::Expire& expire) const;
+  // Those that may train because of it: known, and not on the board.
+  std::vector<const MemberEntry*> Holding(const v1::ClusterSnapshot::Tie& tie) const;
+  bool Leased(const v1::Member& member) const;
+
+  // cluster_state_findings.cc: dead, stopped, cut off, slow
+  // The members have gone on without it, and it has not said that it goes.
+  bool Lost(const v1::Member& member) const;
+  std::vector<runtime::elastic::Sighting> Sightings(absl::Time now) const;  // by member
+  std::vector<runtime::elastic::Verdict> Judgement(absl::Time now) const;   // by member
+  std::vector<std::string> Verdicts(absl::Time now) const;                  // by member, in words
+  void FindStragglers(v1::ClusterCommand::Expire& expire);
+  void FindUnwell(v1::ClusterCommand::Expire& expire, absl::Time now);
+  void TakeFinding(const v1::ClusterCommand::Finding& finding, Turn& turn);
+  void AskHosts();
+  void TakeSeen(const v1::RenewRequest& request, const v1::Member& member);
+  void AskToLook(const v1::Member& member, v1::RenewResponse& response) const;
 
   absl::Duration lease_;
   std::string job_;
@@ -148,9 +180,16 @@ class ClusterState {
   std::deque<v1::Event> events_;    // the newest last
   uint64_t next_revision_ = 1;
   v1::ClusterTotals totals_;
+  std::deque<v1::ClusterSnapshot::Tie> ties_;  // the newest last
 
   // In memory only.
   runtime::elastic::StragglerDetector detector_;
+  struct Look {
+    std::vector<int64_t> members;  // of whom nobody knows what has become
+    bool answers = false;          // a member there can tell
+  };
+  std::map<uint64_t, absl::Time> tie_asked_;      // when the half that has not won has first asked, by epoch
+  absl::flat_hash_map<std::string, Look> looks_;  // by host_id, since the last Tick
   absl::Time started_ = absl::InfinitePast();
   absl::Time last_tick_ = absl::InfinitePast();
   // Derived.

@@ -20,7 +20,7 @@ std::string Names(const v1::Epoch& epoch) {
 }
 
 bool SameAdvance(const v1::AdvanceEpochRequest& request, const v1::Epoch& epoch) {
-  return request.to() == epoch.number() && request.arrangement() == epoch.arrangement() &&
+  return request.to() == epoch.counted() && request.arrangement() == epoch.arrangement() &&
          request.step() == epoch.step() &&
          std::equal(request.members().begin(), request.members().end(), epoch.members().begin(),
                     epoch.members().end());
@@ -51,7 +51,7 @@ void ClusterState::AdvanceEpoch(const v1::AdvanceEpochRequest& request, Turn& tu
   }
   const bool repeated = SameAdvance(request, epoch_);
   const bool evicted = Evicted(caller->told);
-  if (!repeated && (request.from() != epoch_.number() || evicted)) {
+  if (!repeated && (request.from() != epoch_.counted() || evicted)) {
     turn.outcome.status = Fenced(
         absl::StrCat("epoch ", epoch_.number(), " is the present one",
                      evicted ? absl::StrCat(", without ", caller->told.name()) : std::string(),
@@ -70,27 +70,39 @@ void ClusterState::AdvanceEpoch(const v1::AdvanceEpochRequest& request, Turn& tu
     return;
   }
   if (!repeated) {
-    epoch_.set_number(request.to());
-    *epoch_.mutable_members() = request.members();
-    epoch_.set_arrangement(request.arrangement());
-    epoch_.set_step(request.step());
-    epoch_.set_why(request.why());
-    epoch_.set_time(absl::ToDoubleSeconds(turn.now - absl::UnixEpoch()));
-    for (const std::string& name : request.members()) {
-      if (MemberEntry* member = Holder(name)) member->told.set_last_epoch(request.to());
-    }
-    IndexEpoch();
-    detector_.Reset();
-    ForgetOld(request.from());
-    totals_.set_epochs(totals_.epochs() + 1);
-    v1::Event event;
-    event.set_kind(v1::EVENT_KIND_EPOCH);
-    event.set_step(request.step());
-    event.set_words(absl::StrCat("epoch ", request.to(), " has ", request.members_size(), " members",
-                                 request.why().empty() ? "" : ": ", request.why()));
-    Emit(std::move(event), turn);
+    v1::Epoch next;
+    // The same unless a half has taken over from one that was further.
+    next.set_number(epoch_.number() + (request.to() - request.from()));
+    next.set_counted(request.to());
+    *next.mutable_members() = request.members();
+    next.set_arrangement(request.arrangement());
+    next.set_step(request.step());
+    next.set_why(request.why());
+    Enter(std::move(next), turn);
   }
   *turn.outcome.reply.emplace<v1::AdvanceEpochResponse>().mutable_epoch() = epoch_;
+}
+
+void ClusterState::Enter(v1::Epoch next, Turn& turn) {
+  const uint64_t former = epoch_.number();
+  next.set_time(absl::ToDoubleSeconds(turn.now - absl::UnixEpoch()));
+  epoch_ = std::move(next);
+  for (int rank = 0; rank < epoch_.members_size(); ++rank) {
+    MemberEntry* member = Holder(epoch_.members(rank));
+    if (member == nullptr) continue;
+    member->told.set_last_epoch(epoch_.number());
+    member->told.set_last_place(rank + 1);
+  }
+  IndexEpoch();
+  detector_.Reset();
+  ForgetOld(former);
+  totals_.set_epochs(totals_.epochs() + 1);
+  v1::Event event;
+  event.set_kind(v1::EVENT_KIND_EPOCH);
+  event.set_step(epoch_.step());
+  event.set_words(absl::StrCat("epoch ", epoch_.number(), " has ", epoch_.members_size(), " members",
+                               epoch_.why().empty() ? "" : ": ", epoch_.why()));
+  Emit(std::move(event), turn);
 }
 
 void ClusterState::IndexEpoch() {

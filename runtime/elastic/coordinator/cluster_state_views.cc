@@ -4,7 +4,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/elastic/coordinator/cluster_state.h"
-#include "runtime/elastic/detect/verdict.h"
 
 namespace cohort::cluster {
 namespace {
@@ -98,35 +97,6 @@ v1::DescribeResponse ClusterState::Describe(int events, absl::Time now) const {
   return response;
 }
 
-std::vector<std::string> ClusterState::Verdicts(absl::Time now) const {
-  namespace elastic = runtime::elastic;
-  std::vector<elastic::Sighting> sightings;
-  for (const auto& [id, entry] : members_) {
-    elastic::Sighting& seen = sightings.emplace_back();
-    // Nothing is expected of those that are not in the group.
-    seen.lease = InEpoch(entry.told) ? entry.told.state() : v1::MEMBER_STATE_LEFT;
-    seen.host = entry.told.host();
-    if (!entry.report.has_value()) continue;
-    seen.report = *entry.report;
-    seen.report_age_seconds = absl::ToDoubleSeconds(now - entry.report_time);
-    seen.step_age_seconds = absl::ToDoubleSeconds(now - entry.step_time);
-  }
-  std::vector<std::string> verdicts;
-  for (const elastic::Verdict& verdict : elastic::Judge(sightings)) {
-    verdicts.push_back(verdict.why.empty() ? ""
-                                           : absl::StrCat(elastic::Name(verdict.health), ": ", verdict.why));
-  }
-  const auto slow = detector_.Stragglers();
-  size_t place = 0;
-  for (const auto& [id, entry] : members_) {
-    std::string& verdict = verdicts[place++];
-    if (const auto found = slow.find(id); verdict.empty() && found != slow.end()) {
-      verdict = absl::StrCat("straggler: ", DebugString(found->second));
-    }
-  }
-  return verdicts;
-}
-
 ClusterState::Summary ClusterState::Summarize() const {
   Summary summary;
   summary.stragglers = static_cast<int>(detector_.Stragglers().size());
@@ -134,6 +104,9 @@ ClusterState::Summary ClusterState::Summarize() const {
     summary.live += entry.told.state() == v1::MEMBER_STATE_LIVE;
     summary.expired += entry.told.state() == v1::MEMBER_STATE_EXPIRED;
     summary.left += entry.told.state() == v1::MEMBER_STATE_LEFT;
+    summary.dead += entry.told.found() == v1::EVENT_KIND_DEAD;
+    summary.stopped += entry.told.found() == v1::EVENT_KIND_STOPPED;
+    summary.cut_off += entry.told.found() == v1::EVENT_KIND_CUT_OFF;
     if (!InEpoch(entry.told) || entry.told.state() != v1::MEMBER_STATE_LIVE || !entry.report) continue;
     summary.step = std::max(summary.step, entry.report->step());
     const double seconds = entry.report->compute_seconds() + entry.report->wait_seconds();
@@ -146,6 +119,8 @@ void ClusterState::AdoptMemory(const ClusterState& former) {
   started_ = former.started_;
   last_tick_ = former.last_tick_;
   detector_ = former.detector_;
+  looks_ = former.looks_;
+  tie_asked_ = former.tie_asked_;
   for (auto& [id, entry] : members_) {
     const auto found = former.members_.find(id);
     if (found == former.members_.end()) continue;
@@ -153,6 +128,9 @@ void ClusterState::AdoptMemory(const ClusterState& former) {
     entry.report = found->second.report;
     entry.report_time = found->second.report_time;
     entry.step_time = found->second.step_time;
+    entry.live_since = found->second.live_since;
+    entry.heard = found->second.heard;
+    entry.process = found->second.process;
   }
 }
 
@@ -183,6 +161,7 @@ v1::ClusterSnapshot ClusterState::Snapshot() const {
   snapshot.set_next_revision(next_revision_);
   for (const v1::Event& event : events_) *snapshot.add_events() = event;
   *snapshot.mutable_totals() = totals_;
+  for (const v1::ClusterSnapshot::Tie& tie : ties_) *snapshot.add_ties() = tie;
   return snapshot;
 }
 
@@ -195,6 +174,9 @@ absl::StatusOr<ClusterState> ClusterState::Restore(const v1::ClusterSnapshot& sn
   state.epoch_ = snapshot.epoch();
   state.next_revision_ = snapshot.next_revision();
   state.totals_ = snapshot.totals();
+  if (!state.epoch_.members().empty() && state.epoch_.counted() == 0) {
+    state.epoch_.set_counted(state.epoch_.number());  // a state of before there were two numbers
+  }
   if (state.next_member_id_ < 1 || state.next_revision_ < 1) return Broken("no counters");
   for (const v1::Member& member : snapshot.members()) {
     if (member.id() < 1 || member.id() >= state.next_member_id_) {
@@ -224,6 +206,7 @@ absl::StatusOr<ClusterState> ClusterState::Restore(const v1::ClusterSnapshot& sn
     for (const v1::RendezvousPutRequest& pair : launch.keys()) kept.values[pair.key()] = pair.value();
   }
   for (const v1::Event& event : snapshot.events()) state.events_.push_back(event);
+  for (const v1::ClusterSnapshot::Tie& tie : snapshot.ties()) state.ties_.push_back(tie);
   state.IndexEpoch();
   return state;
 }

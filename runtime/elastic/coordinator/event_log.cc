@@ -32,6 +32,8 @@ std::string ToJson(const v1::Event& event) {
   json["words"] = event.words();
   if (event.seconds() > 0) json["seconds"] = event.seconds();
   if (!event.subject().empty()) json["subject"] = event.subject();
+  if (event.has_rank()) json["rank"] = event.rank();
+  if (!event.host().empty()) json["host"] = event.host();
   return json.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
 }
 

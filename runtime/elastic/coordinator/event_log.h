@@ -14,7 +14,8 @@ namespace cohort::cluster {
 // "member_joined" of EVENT_KIND_MEMBER_JOINED.
 std::string KindName(v1::EventKind kind);
 // {"revision": 3, "time": "2026-01-31T12:00:00.000Z", "epoch": 1, "step": 7, "member": "a", "kind": "straggler",
-// "words": ..., "seconds": ..., "subject": ...}; member, seconds and subject only where they are known.
+// "words": ..., "seconds": ..., "subject": ..., "rank": ..., "host": ...}; all but the first four, kind and words only where
+// they are known.
 std::string ToJson(const v1::Event& event);
 
 // A file to which events are added. What the coordinator's state has and the file has not, because of a crash or a

@@ -9,6 +9,7 @@
 #include "absl/time/clock.h"
 #include "comm/check.h"
 #include "runtime/elastic/coordinator/cluster_state.h"
+#include "runtime/elastic/coordinator/process_look.h"
 
 namespace cohort::cluster {
 namespace {
@@ -146,7 +147,13 @@ bool MembershipThread::Renew() {
     }
     timeout = std::max(lease_ / 2, policy::kFirstPause);
   }
+  for (const int64_t pid : std::exchange(look_at_, {})) {
+    v1::ProcessSeen& seen = *request.add_seen();
+    seen.set_pid(pid);
+    seen.set_state(LookAtProcess(pid));
+  }
   v1::RenewResponse response;
+  auto sent = std::chrono::steady_clock::now();
   absl::Status status = caller_.Try(&Stub::Renew, request, &response, timeout);
   bool forgotten = absl::IsNotFound(status);
   if (status.ok()) {
@@ -156,11 +163,13 @@ bool MembershipThread::Renew() {
   if (forgotten) {
     // Another coordinator, or one that has lost its state: it is told again who this is.
     const absl::Status joined = JoinOnce(timeout);
-    if (absl::IsAlreadyExists(joined)) {
+    if (absl::IsAlreadyExists(joined) ||
+        absl::IsFailedPrecondition(joined)) {  // the name, or the job, is another's
       const std::lock_guard lock(mutex_);
       Evicted(std::string(joined.message()));
     } else if (joined.ok()) {
       request.set_member_id(id());
+      sent = std::chrono::steady_clock::now();
       status = caller_.Try(&Stub::Renew, request, &response, timeout);
     } else {
       status = joined;
@@ -176,6 +185,11 @@ bool MembershipThread::Renew() {
     if (absl::IsInvalidArgument(status)) report_.reset();  // one that makes no sense
     return standing_.reachable;
   }
+  Take(response, sent);
+  return true;
+}
+
+void MembershipThread::Take(const v1::RenewResponse& response, std::chrono::steady_clock::time_point sent) {
   standing_.incarnation = response.incarnation();
   standing_.epoch = response.epoch();
   standing_.in_epoch = response.in_epoch();
@@ -183,15 +197,23 @@ bool MembershipThread::Renew() {
   standing_.leave_reason = response.leave_reason();
   standing_.newcomers_waiting = response.newcomers_waiting();
   standing_.gone.assign(response.gone().begin(), response.gone().end());
+  standing_.straggler_since = response.straggler_since();
+  standing_.straggler_words = response.straggler_words();
+  standing_.leased = response.leased();
   standing_.heard = absl::Now();
   lease_ = absl::Seconds(response.lease_seconds());
-  if (response.in_epoch()) member_.set_last_epoch(std::max(member_.last_epoch(), response.epoch()));
+  standing_.renewed = sent;
+  standing_.lease_until = sent + absl::ToChronoNanoseconds(lease_);
+  look_at_.assign(response.look_at().begin(), response.look_at().end());
+  if (response.in_epoch()) {
+    member_.set_last_epoch(std::max(member_.last_epoch(), response.epoch()));
+    standing_.evicted = false;  // it was taken in again
+  }
   if (response.evicted()) Evicted(absl::StrCat("epoch ", response.epoch(), " is without this member"));
   // A coordinator that has lost its state has forgotten the epoch as well.
   if (last_advance_.has_value() && last_advance_->to > response.epoch() && epochs_.empty()) {
     epochs_.push_back(*last_advance_);
   }
-  return true;
 }
 
 void MembershipThread::Evicted(const std::string& why) {
@@ -264,11 +286,11 @@ void MembershipThread::SendEpochs() {
     const std::lock_guard lock(mutex_);
     if (epochs_.empty()) return;
     if (present.has_value()) {
-      if (present->number() < request.to() && present->number() != request.from()) {
-        epochs_.front().from = present->number();  // it has missed some in between
+      if (present->counted() < request.to() && present->counted() != request.from()) {
+        epochs_.front().from = present->counted();  // it has missed some in between
         continue;
       }
-      if (present->number() == request.from() || !whole.has_value() || !Has(*whole, member_.name())) {
+      if (present->counted() == request.from() || !whole.has_value() || !Has(*whole, member_.name())) {
         Evicted(std::string(status.message()));
         return;
       }

@@ -1,6 +1,7 @@
 // The part of a client that is a member: a thread that renews its lease and carries what it was told.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -42,6 +43,8 @@ class MembershipThread {
   bool Renew();
   // Whether what was sent is to be sent again with the next renewal.
   bool NotTaken(const absl::Status& status);
+  // What the coordinator has answered, to a renewal that went off then. Under the lock.
+  void Take(const v1::RenewResponse& response, std::chrono::steady_clock::time_point sent);
   // Both stop at the first that the coordinator has not taken.
   void SendTold();
   void SendEpochs();
@@ -61,6 +64,7 @@ class MembershipThread {
   Standing standing_;
   absl::Duration lease_ = policy::kLease;
   std::optional<v1::StepReport> report_;
+  std::vector<int64_t> look_at_;  // processes, asked for by the last answer; of the thread
   std::function<std::string()> phase_;
   uint64_t sequence_ = 0;
   std::deque<v1::ReportRequest> told_;

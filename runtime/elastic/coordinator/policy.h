@@ -33,6 +33,18 @@ inline constexpr int kNamesShown = 16;
 inline constexpr size_t kMaxDetailsBytes = 4 << 10;
 inline constexpr absl::Duration kLongestWait = absl::Seconds(10);
 
+// ---- ties
+// A half that goes on by the coordinator's word is bound to its leases for at most so long.
+inline constexpr absl::Duration kTieOpen = absl::Minutes(1);
+inline constexpr size_t kTiesKept = 8;
+// Of a member: asking once; between two looks at what has become of it; until the half's leader edits again, when the
+// others are ready; in all, until it is known whether the other half lives; for its lease to come back.
+inline constexpr absl::Duration kTiePatience = absl::Seconds(1);
+inline constexpr absl::Duration kTieLook = absl::Milliseconds(100);
+inline constexpr absl::Duration kTieLeaderPause = absl::Milliseconds(500);
+inline constexpr absl::Duration kTieWait = absl::Seconds(30);
+inline constexpr absl::Duration kHoldPatience = absl::Minutes(5);
+
 // ---- what is kept
 inline constexpr size_t kEventsKept = 4096;
 inline constexpr size_t kLaunchesKept = 8;

@@ -28,6 +28,23 @@ absl::Status CheckAmount(absl::string_view field, double value) {
   return absl::InvalidArgumentError(absl::StrCat(field, " is ", value, "; it must be 0 or more"));
 }
 
+absl::Status CheckNames(absl::string_view field,
+                        const google::protobuf::RepeatedPtrField<std::string>& members) {
+  if (static_cast<size_t>(members.size()) > policy::kMaxMembers) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(field, " has ", members.size(), " names; 1 to ", policy::kMaxMembers, " are allowed"));
+  }
+  absl::flat_hash_set<absl::string_view> names;
+  names.reserve(static_cast<size_t>(members.size()));
+  for (const std::string& name : members) {
+    COHORT_RETURN_IF_ERROR(CheckName(absl::StrCat("a name in ", field), name));
+    if (!names.insert(name).second) {
+      return absl::InvalidArgumentError(absl::StrCat(field, " has ", name, " twice"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status CheckRequest(const v1::JoinRequest& request) {
@@ -35,6 +52,7 @@ absl::Status CheckRequest(const v1::JoinRequest& request) {
   COHORT_RETURN_IF_ERROR(CheckName("name", request.name()));
   COHORT_RETURN_IF_ERROR(CheckName("session", request.session()));
   COHORT_RETURN_IF_ERROR(CheckSize("host", request.host(), policy::kMaxKeyBytes));
+  COHORT_RETURN_IF_ERROR(CheckSize("host_id", request.host_id(), policy::kMaxKeyBytes));
   COHORT_RETURN_IF_ERROR(CheckSize("address", request.address(), policy::kMaxKeyBytes));
   COHORT_RETURN_IF_ERROR(CheckSize("launch_id", request.launch_id(), policy::kMaxKeyBytes));
   if (request.role() != v1::MEMBER_ROLE_LAUNCHED && request.role() != v1::MEMBER_ROLE_NEWCOMER) {
@@ -71,6 +89,10 @@ absl::Status CheckRequest(const v1::RenewRequest& request) {
                                                    report.recent_compute_seconds_size(), " steps; ",
                                                    policy::kMaxRecentSteps, " are allowed"));
   }
+  if (static_cast<size_t>(request.seen_size()) > policy::kMaxMembers) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("seen has ", request.seen_size(), " processes; ", policy::kMaxMembers, " are allowed"));
+  }
   for (const float seconds : report.recent_compute_seconds()) {
     COHORT_RETURN_IF_ERROR(CheckAmount("report.recent_compute_seconds", seconds));
   }
@@ -84,22 +106,19 @@ absl::Status CheckRequest(const v1::AdvanceEpochRequest& request) {
     return absl::InvalidArgumentError(
         absl::StrCat("to is ", request.to(), "; it must be greater than from, which is ", request.from()));
   }
-  const size_t count = static_cast<size_t>(request.members_size());
-  if (count == 0 || count > policy::kMaxMembers) {
+  if (request.members().empty()) {
     return absl::InvalidArgumentError(
-        absl::StrCat("members has ", count, " names; 1 to ", policy::kMaxMembers, " are allowed"));
+        absl::StrCat("members has 0 names; 1 to ", policy::kMaxMembers, " are allowed"));
   }
-  absl::flat_hash_set<absl::string_view> names;
-  names.reserve(count);
-  for (const std::string& name : request.members()) {
-    COHORT_RETURN_IF_ERROR(CheckName("a name in members", name));
-    if (!names.insert(name).second) {
-      return absl::InvalidArgumentError(absl::StrCat("members has ", name, " twice"));
-    }
-  }
+  COHORT_RETURN_IF_ERROR(CheckNames("members", request.members()));
   COHORT_RETURN_IF_ERROR(CheckAmount("step", static_cast<double>(request.step())));
   COHORT_RETURN_IF_ERROR(CheckSize("why", request.why(), policy::kMaxWordsBytes));
   return CheckSize("arrangement", request.arrangement(), policy::kMaxValueBytes);
+}
+
+absl::Status CheckRequest(const v1::TieRequest& request) {
+  if (request.after() == 0) return absl::InvalidArgumentError("after is 0; epochs count from 1 on");
+  return CheckNames("half", request.half());
 }
 
 absl::Status CheckRequest(const v1::BoardPostRequest& request) {

@@ -12,6 +12,7 @@ absl::Status CheckRequest(const v1::LeaveRequest& request);
 absl::Status CheckRequest(const v1::RequestLeaveRequest& request);
 absl::Status CheckRequest(const v1::RenewRequest& request);
 absl::Status CheckRequest(const v1::AdvanceEpochRequest& request);
+absl::Status CheckRequest(const v1::TieRequest& request);
 absl::Status CheckRequest(const v1::BoardPostRequest& request);
 absl::Status CheckRequest(const v1::BoardWithdrawRequest& request);
 absl::Status CheckRequest(const v1::BoardAnswerRequest& request);

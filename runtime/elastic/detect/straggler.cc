@@ -183,6 +183,11 @@ void StragglerDetector::JudgeStep(int64_t step, std::vector<Change>& changes) {
   }
 }
 
+const Straggler* StragglerDetector::Find(int64_t id) const {
+  const auto found = members_.find(id);
+  return found != members_.end() && found->second.is_slow ? &found->second.verdict : nullptr;
+}
+
 std::map<int64_t, Straggler> StragglerDetector::Stragglers() const {
   std::map<int64_t, Straggler> slow;
   for (const auto& [id, member] : members_) {

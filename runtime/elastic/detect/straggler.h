@@ -50,6 +50,8 @@ class StragglerDetector {
   // Judges what can be judged by now: verdicts that have begun or ended, each once.
   std::vector<Change> Judge();
 
+  // Null: it is not slow. Stays until the next Judge, Forget or Reset.
+  const Straggler* Find(int64_t member) const;
   // Who is slow now, by member.
   std::map<int64_t, Straggler> Stragglers() const;
 

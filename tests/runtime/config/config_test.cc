@@ -67,7 +67,7 @@ TEST(DefaultsTest, AsTheSchemasCommentsSay) {
           "checkpoint: {every: 0, keep: 2, resume: true, shard_megabytes: 2048}\n"
           "metrics: {tensorboard: true, log_every: 10, trace_steps: 0}\n"
           "elastic: {snapshot_every: 1, patience_seconds: 5, lost_hosts: 0, parity_data: 4, check_every: "
-          "100}\n",
+          "100, stragglers: name, straggler_steps: 50, straggler_return_seconds: 600}\n",
           "f", expected)
           .ok());
   std::string difference;

@@ -22,13 +22,13 @@ class Commands {
   std::string Text() { return absl::StrCat("text ", Below(3)); }
 
   v1::ClusterCommand Next(const ClusterState& state) {
-    const uint64_t epoch = state.epoch().number();
+    const uint64_t epoch = state.epoch().counted();
     int64_t id = Below(3);  // nobody's
     const v1::DescribeResponse described = state.Describe(0, absl::UnixEpoch());
     if (described.members_size() > 0 && Below(8) > 0)
       id = described.members(Below(described.members_size())).id();
     ++turns_;
-    switch (Below(16)) {
+    switch (Below(17)) {
       case 0:
       case 1:
         return Join(Name(), absl::StrCat("session ", Below(4)), Below(3) == 0 ? Below(5) : 0);
@@ -60,6 +60,12 @@ class Commands {
       case 12:
       case 13:
         return Tick();
+      case 15: {
+        std::vector<std::string> half;
+        const int first = Below(2) * 3;
+        for (int i = first; i < first + 3 && Below(4) > 0; ++i) half.push_back(absl::StrCat("member ", i));
+        return AskTie(id, epoch + static_cast<uint64_t>(Below(2)) - (epoch > 1 ? 1 : 0), half);
+      }
       case 14: {
         // Of one who computes slower in some hundreds of turns, and is found.
         v1::ClusterCommand command = Renew(id);
@@ -92,8 +98,8 @@ TEST_P(PropertyTest, HoldsForRandomCommands) {
   std::vector<std::string> journal;
   v1::ClusterSnapshot base;  // what the journal begins from
   bool has_base = false;
-  uint64_t epoch = 0;
-  int changes = 0, refusals = 0;
+  uint64_t epoch = 0, counted = 0;
+  int changes = 0, refusals = 0, taken_over = 0;
   for (int turn = 0; turn < 3000; ++turn) {
     now += absl::Milliseconds(commands.Below(300));
     const v1::ClusterCommand command = commands.Next(state);
@@ -113,11 +119,19 @@ TEST_P(PropertyTest, HoldsForRandomCommands) {
     // Epochs never go back, and go on only from the present one.
     ASSERT_GE(state.epoch().number(), epoch);
     if (state.epoch().number() > epoch) {
-      ASSERT_TRUE(command.has_advance_epoch());
-      ASSERT_EQ(command.advance_epoch().from(), epoch);
-      ASSERT_EQ(command.advance_epoch().to(), state.epoch().number());
+      if (command.has_tie()) {  // the other half has taken over
+        ASSERT_EQ(state.epoch().number(), epoch + 1);
+        ASSERT_EQ(command.tie().after(), state.epoch().counted());
+        ++taken_over;
+      } else {
+        ASSERT_TRUE(command.has_advance_epoch());
+        ASSERT_EQ(command.advance_epoch().from(), counted);
+        ASSERT_EQ(command.advance_epoch().to(), state.epoch().counted());
+        ASSERT_EQ(state.epoch().number() - epoch, state.epoch().counted() - counted);
+      }
     }
     epoch = state.epoch().number();
+    counted = state.epoch().counted();
     // Again: the same answer, and nothing more happens. (A coordinator begins anew each time.)
     if (!command.has_begin()) {
       const Outcome again = state.Apply(command, now);
@@ -134,8 +148,8 @@ TEST_P(PropertyTest, HoldsForRandomCommands) {
     for (const v1::Member& member : described.members()) {
       if (turn % 10 != 0 || member.state() == v1::MEMBER_STATE_LEFT || epoch == 0) continue;
       ClusterState copy = state;
-      const Outcome stale =
-          copy.Apply(Advance(member.id(), epoch - 1, epoch + 5, {member.name(), "somebody"}, "stale"), now);
+      const Outcome stale = copy.Apply(
+          Advance(member.id(), counted - 1, counted + 5, {member.name(), "somebody"}, "stale"), now);
       ASSERT_EQ(stale.status.code(), absl::StatusCode::kFailedPrecondition);
       ASSERT_EQ(copy.epoch().SerializeAsString(), state.epoch().SerializeAsString());
       ASSERT_TRUE(stale.status.GetPayload(kEpochPayload).has_value());
@@ -180,6 +194,7 @@ TEST_P(PropertyTest, HoldsForRandomCommands) {
   EXPECT_GT(changes, 500);
   EXPECT_GT(refusals, 20);
   EXPECT_GT(epoch, 10u);
+  RecordProperty("taken_over", taken_over);
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, PropertyTest, ::testing::Range(1, 9));

@@ -7,49 +7,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "runtime/elastic/coordinator/policy.h"
-#include "tests/runtime/elastic/coordinator/commands.h"
+#include "tests/runtime/elastic/coordinator/cluster_state_fixture.h"
 
 namespace cohort::cluster {
 namespace {
 
-using ::testing::ContainsRegex;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-
-struct ClusterStateTest : ::testing::Test {
-  ClusterStateTest() { Do(Begin()); }
-
-  Outcome Do(const v1::ClusterCommand& command) { return state.Apply(command, now); }
-  int64_t JoinAs(const std::string& name, const std::string& session = "", uint64_t last_epoch = 0) {
-    Outcome outcome =
-        Do(Join(name, session.empty() ? absl::StrCat("session of ", name) : session, last_epoch));
-    EXPECT_TRUE(outcome.status.ok()) << outcome.status;
-    return outcome.status.ok() ? std::get<v1::JoinResponse>(outcome.reply).member_id() : 0;
-  }
-  v1::RenewResponse RenewAs(int64_t id) {
-    Outcome outcome = Do(Renew(id));
-    EXPECT_TRUE(outcome.status.ok()) << outcome.status;
-    return outcome.status.ok() ? std::get<v1::RenewResponse>(outcome.reply) : v1::RenewResponse();
-  }
-  // Time passes with looks at the leases, in which those of `renewing` are kept.
-  void Pass(absl::Duration time, const std::vector<int64_t>& renewing = {}) {
-    for (const absl::Time end = now + time; now < end;) {
-      now += absl::Milliseconds(100);
-      for (const int64_t id : renewing) Do(Renew(id));
-      Do(Tick());
-    }
-  }
-
-  absl::Time now = absl::FromUnixSeconds(1'800'000'000);
-  ClusterState state{absl::Seconds(2)};
-};
-
-std::vector<std::string> Kinds(const std::vector<v1::Event>& events) {
-  std::vector<std::string> kinds;
-  for (const v1::Event& event : events) kinds.push_back(v1::EventKind_Name(event.kind()).substr(11));
-  return kinds;
-}
 
 TEST_F(ClusterStateTest, LeasesRunOutAndComeBack) {
   const int64_t a = JoinAs("a"), b = JoinAs("b");
@@ -66,7 +31,7 @@ TEST_F(ClusterStateTest, LeasesRunOutAndComeBack) {
   EXPECT_FALSE(back.evicted());
   EXPECT_THAT(back.gone(), IsEmpty());
   EXPECT_THAT(Kinds(state.EventsFrom(0)), ElementsAre("COORDINATOR_STARTED", "MEMBER_JOINED", "MEMBER_JOINED",
-                                                      "EPOCH", "LEASE_EXPIRED", "LEASE_BACK"));
+                                                      "EPOCH", "LEASE_EXPIRED", "DEAD", "LEASE_BACK"));
 }
 
 // A coordinator that was stopped, or whose clock was set, does not take its own absence for the members'.
@@ -99,6 +64,33 @@ TEST_F(ClusterStateTest, NamesAreHeldWhileTheirHoldersLive) {
   const Outcome refused = Do(other);
   EXPECT_EQ(refused.status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(refused.status.message()), HasSubstr("serves the job job, not another"));
+}
+
+// A launcher that begins anew finds the coordinator of the launch before.
+TEST_F(ClusterStateTest, AnotherJobBeginsWhenNobodyOfTheFormerLives) {
+  const int64_t a = JoinAs("a"), b = JoinAs("b");
+  Do(Advance(a, 0, 7, {"a", "b"}, "arrangement"));
+  Do(Post("card", "text", b));
+  v1::ClusterCommand other = Join("c", "session of c");
+  other.mutable_join()->set_job("another");
+  Pass(absl::Seconds(3), {b});
+  EXPECT_EQ(Do(other).status.code(), absl::StatusCode::kFailedPrecondition);
+  Pass(absl::Seconds(3));
+  const Outcome joined = Do(other);
+  ASSERT_TRUE(joined.status.ok()) << joined.status;
+  const int64_t c = std::get<v1::JoinResponse>(joined.reply).member_id();
+  EXPECT_EQ(state.Describe(0, now).job(), "another");
+  EXPECT_EQ(state.newcomers_waiting(), 0);
+  EXPECT_EQ(Do(Renew(a)).status.code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(Do(Join("a", "session of a", 7)).status.code(), absl::StatusCode::kFailedPrecondition);
+  // Also after a restart.
+  state = *ClusterState::Restore(state.Snapshot(), absl::Seconds(2));
+  Do(Begin());
+  EXPECT_EQ(state.epoch().number(), 7u);
+  ASSERT_TRUE(Do(Advance(c, 0, 1, {"c"})).status.ok());
+  EXPECT_EQ(state.epoch().number(), 8u);
+  EXPECT_EQ(state.epoch().counted(), 1u);
+  EXPECT_TRUE(RenewAs(c).in_epoch());
 }
 
 TEST_F(ClusterStateTest, EpochsAreComparedAndSet) {
@@ -157,6 +149,20 @@ TEST_F(ClusterStateTest, MembersTellAnEmptyStateWhereTheyStand) {
   EXPECT_TRUE(RenewAs(b).in_epoch());
   EXPECT_TRUE(RenewAs(c).evicted());
   EXPECT_FALSE(RenewAs(newcomer).evicted());
+}
+
+// A member that renews the lease of an id of the lost state must not renew another's: in whatever order they join again.
+TEST_F(ClusterStateTest, IdsOfALostStateAreNobodysInTheNext) {
+  const int64_t a = JoinAs("a"), b = JoinAs("b");
+  now += absl::Milliseconds(20);
+  state = ClusterState(absl::Seconds(2));
+  Do(Begin());
+  for (const char* name : {"b", "a"}) {
+    const int64_t again = JoinAs(name, "", 2);
+    EXPECT_NE(again, a);
+    EXPECT_NE(again, b);
+  }
+  EXPECT_EQ(Do(Renew(a)).status.code(), absl::StatusCode::kNotFound);
 }
 
 TEST_F(ClusterStateTest, TheBoardShowsWhoWaits) {
@@ -297,100 +303,6 @@ TEST_F(ClusterStateTest, ASnapshotThatIsNoneIsRefused) {
   EXPECT_FALSE(ClusterState::Restore(snapshot, absl::Seconds(2)).ok());
   snapshot.mutable_members(1)->set_id(99);
   EXPECT_FALSE(ClusterState::Restore(snapshot, absl::Seconds(2)).ok());
-}
-
-TEST_F(ClusterStateTest, WhoComputesSlowerIsToldOnceAndWhenItIsOver) {
-  std::vector<int64_t> ids;
-  std::vector<std::string> names;
-  for (int i = 0; i < 4; ++i) {
-    names.push_back(absl::StrCat("rank ", i));
-    ids.push_back(JoinAs(names.back()));
-  }
-  Do(Advance(ids[0], 0, 1, names));
-  std::vector<v1::Event> told;
-  const auto steps = [&](int64_t first, int64_t last, double slow) {
-    for (int64_t step = first; step <= last; ++step) {
-      for (size_t i = 0; i < ids.size(); ++i) {
-        v1::ClusterCommand command = Renew(ids[i]);
-        v1::StepReport& report = *command.mutable_renew()->mutable_report();
-        report.set_step(step);
-        report.set_compute_seconds(0.3 + 0.01 * static_cast<double>((step + static_cast<int64_t>(i)) % 3));
-        if (i == 2) report.set_compute_seconds(report.compute_seconds() * slow);
-        EXPECT_FALSE(Do(command).record.has_value());
-      }
-      now += absl::Milliseconds(400);
-      Outcome outcome = Do(Tick());
-      EXPECT_EQ(outcome.record.has_value(), !outcome.events.empty());
-      told.insert(told.end(), outcome.events.begin(), outcome.events.end());
-    }
-  };
-  steps(1, 30, 1);
-  EXPECT_TRUE(told.empty());
-  const v1::ClusterSnapshot before = state.Snapshot();
-  steps(31, 60, 2);
-  ASSERT_THAT(Kinds(told), ElementsAre("STRAGGLER"));
-  EXPECT_EQ(told[0].subject(), "rank 2");
-  EXPECT_LE(told[0].step(), 40);
-  EXPECT_THAT(told[0].words(), ContainsRegex("rank 2 computes (1.9|2.0) times as long as the others"));
-  EXPECT_THAT(state.Describe(0, now).members(2).verdict(),
-              ContainsRegex("straggler: computes (1.9|2.0) times"));
-  EXPECT_EQ(state.Describe(0, now).members(1).verdict(), "");
-  EXPECT_EQ(state.Summarize().stragglers, 1);
-  // The journal tells it again in the same words.
-  absl::StatusOr<ClusterState> again = ClusterState::Restore(before, absl::Seconds(2));
-  v1::ClusterCommand record;
-  v1::ClusterCommand::Finding& finding = *record.mutable_expire()->add_findings();
-  finding.set_member_id(ids[2]);
-  finding.set_kind(told[0].kind());
-  finding.set_step(told[0].step());
-  finding.set_words(told[0].words());
-  const Outcome outcome = again->Apply(record, absl::UnixEpoch() + absl::Seconds(told[0].time()));
-  ASSERT_EQ(outcome.events.size(), 1u);
-  EXPECT_EQ(outcome.events[0].SerializeAsString(), told[0].SerializeAsString());
-  steps(61, 90, 1);
-  EXPECT_THAT(Kinds(told), ElementsAre("STRAGGLER", "NOTE"));
-  EXPECT_EQ(state.Summarize().stragglers, 0);
-  EXPECT_EQ(state.Describe(0, now).members(2).verdict(), "");
-}
-
-TEST_F(ClusterStateTest, ManyShortStepsComeInOneReport) {
-  const int64_t a = JoinAs("a"), b = JoinAs("b");
-  Do(Advance(a, 0, 1, {"a", "b"}));
-  for (const int64_t id : {a, b}) {
-    v1::ClusterCommand command = Renew(id);
-    v1::StepReport& report = *command.mutable_renew()->mutable_report();
-    report.set_step(40);
-    for (int i = 0; i < 40; ++i) report.add_recent_compute_seconds(id == b ? 0.02F : 0.01F);
-    Do(command);
-  }
-  const Outcome outcome = Do(Tick());
-  ASSERT_THAT(Kinds(outcome.events), ElementsAre("STRAGGLER"));
-  EXPECT_EQ(outcome.events[0].member(), "b");
-  v1::ClusterCommand command = Renew(a);
-  for (int i = 0; i < 65; ++i) command.mutable_renew()->mutable_report()->add_recent_compute_seconds(1);
-  EXPECT_THAT(Do(command).status.message(), HasSubstr("recent_compute_seconds"));
-}
-
-// All wait for one that is stuck in the middle of a step, whose lease holds.
-TEST_F(ClusterStateTest, WhoHangsIsSeen) {
-  const int64_t a = JoinAs("a"), b = JoinAs("b");
-  Do(Advance(a, 0, 1, {"a", "b"}));
-  for (int tenth = 0; tenth < 80; ++tenth) {
-    for (const int64_t id : {a, b}) {
-      v1::ClusterCommand command = Renew(id);
-      command.mutable_renew()->mutable_report()->set_step(7);
-      command.mutable_renew()->mutable_report()->set_phase(id == a ? "wait for gradients" : "block forward");
-      Do(command);
-    }
-    now += absl::Milliseconds(100);
-    Do(Tick());
-    if (tenth == 30) {
-      EXPECT_EQ(state.Describe(0, now).members(1).verdict(), "");
-    }
-  }
-  EXPECT_THAT(state.Describe(0, now).members(1).verdict(),
-              HasSubstr("stopped: no step since 8 s, in block forward"));
-  EXPECT_EQ(state.Describe(0, now).members(0).verdict(), "");
 }
 
 }  // namespace

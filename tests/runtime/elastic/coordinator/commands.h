@@ -97,6 +97,15 @@ inline v1::ClusterCommand Report(int64_t id, uint64_t sequence, v1::EventKind ki
   return command;
 }
 
+// Empty half: only asks.
+inline v1::ClusterCommand AskTie(int64_t id, uint64_t after, const std::vector<std::string>& half) {
+  v1::ClusterCommand command;
+  command.mutable_tie()->set_member_id(id);
+  command.mutable_tie()->set_after(after);
+  command.mutable_tie()->mutable_half()->Add(half.begin(), half.end());
+  return command;
+}
+
 inline v1::ClusterCommand AskToLeave(const std::string& name) {
   v1::ClusterCommand command;
   command.mutable_request_leave()->set_name(name);

@@ -1,4 +1,4 @@
-#include "runtime/listen_error.h"
+#include "runtime/service/listen_error.h"
 
 #include <netdb.h>
 #include <sys/socket.h>
