@@ -30,7 +30,7 @@ std::vector<runtime::WrittenState> WrittenFrom(const runtime::elastic::Image& im
                                                runtime::Trainable& trainable);
 
 // One rank's side: one checkpoint at a time. Two threads while it is written: one that says to the other ranks how it
-// goes, and one with the lowest priority that writes. One thread calls.
+// goes, and one with a low priority that writes. One thread calls.
 class BackgroundSave {
  public:
   struct Outcome {

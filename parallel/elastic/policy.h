@@ -22,8 +22,9 @@ inline constexpr absl::Duration kSnapshotTimeout = absl::Seconds(60);
 // Encoding a generation over hosts, and bringing one back.
 inline constexpr absl::Duration kParityTimeout = absl::Seconds(120);
 
-// Of the thread that writes checkpoints from snapshots: it takes what the training leaves.
-inline constexpr int kSaveNice = 19;
+// Of the thread that writes checkpoints from snapshots. It takes what the training leaves, and where that uses all cores
+// about a tenth of one: with 19, a seventieth, a checkpoint takes as long again as it is slower, and may be lost meanwhile.
+inline constexpr int kSaveNice = 10;
 // How often ranks that write a checkpoint in the background say that they still do; far below an operation's timeout.
 inline constexpr absl::Duration kSaveHeartbeat = absl::Seconds(1);
 

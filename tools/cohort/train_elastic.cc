@@ -152,6 +152,7 @@ class TrainingHost final : public parallel::ElasticHost {
     tie_.SetGroup(change.epoch, change.names);
     awaited_save_ = -1;
     COHORT_RETURN_IF_ERROR(snapshots_.Follow(part, change.member, change.counts));
+    const auto saved = snapshots_.Saved(/*wait=*/false);  // told by one rank
     // Others have been compared on another mesh.
     computed_.clear();
     stage_ = 0;
@@ -172,7 +173,7 @@ class TrainingHost final : public parallel::ElasticHost {
     job_.client().RecordEpoch(told_);
     const std::string words = Words(change);
     log_->Note(words);
-    TellSaved(snapshots_.Saved(/*wait=*/false));
+    TellSaved(saved);
     if (!snapshots_.problem().ok()) {
       log_->Note(absl::StrCat("no snapshots: ", snapshots_.problem().message()));
     }
