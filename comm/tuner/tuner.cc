@@ -55,9 +55,9 @@ Choice Preferred(const std::vector<PricedChoice>& all, double alike) {
   const auto order = [&](const PricedChoice& one) {
     return std::tuple(one.seconds > most, one.remote_messages, one.messages, one.seconds);
   };
-  return std::min_element(all.begin(), all.end(), [&](const PricedChoice& a, const PricedChoice& b) {
-           return order(a) < order(b);
-         })->choice;
+  return std::min_element(all.begin(), all.end(),
+                          [&](const PricedChoice& a, const PricedChoice& b) { return order(a) < order(b); })
+      ->choice;
 }
 
 const TuningRules& BuiltInRules() {

@@ -251,6 +251,9 @@ class ElasticRun {
     newcomers_.clear();
     if (!standing.has_value()) return Change(cause, coming, since);
     changer_.SetPlaces(standing->world_ranks, standing->waiting);
+    std::vector<std::string> names;
+    for (const v1::ElasticGreeting& greeting : greetings) names.push_back(greeting.name());
+    host_.OnEdit(world_->epoch(), names);
     if (standing->newcomers.empty()) return absl::OkStatus();  // they are gone again
 
     entered_.emplace();
@@ -260,7 +263,7 @@ class ElasticRun {
     entered_->lost = coming.lost;
     entered_->joined = coming.joined;
     entered_->beside = true;
-    for (const v1::ElasticGreeting& greeting : greetings) entered_->names.push_back(greeting.name());
+    entered_->names = std::move(names);
     for (const int rank : standing->newcomers) {
       newcomers_.push_back(world_->members()[static_cast<size_t>(rank)]);
     }
@@ -288,8 +291,7 @@ class ElasticRun {
   absl::Status Change(const std::string& cause, const Coming& coming, absl::Time since) {
     COHORT_ASSIGN_OR_RETURN(const Changed changed, changer_.Run(cause, coming, since));
     if (changed == Changed::kAllLeave) {
-      if (trains())
-        COHORT_RETURN_IF_ERROR(host_.Save(*changer_.part(), changer_.counts(), /*more=*/false));
+      if (trains()) COHORT_RETURN_IF_ERROR(host_.Save(*changer_.part(), changer_.counts(), /*more=*/false));
       end_ = ElasticEnd::kStopped;
     } else if (changed != Changed::kAllStay) {
       const bool leaves = changed == Changed::kThisLeaves;

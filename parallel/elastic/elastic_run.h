@@ -128,6 +128,8 @@ class ElasticHost {
   // Of a spare rank, in place of these: the others have made a step, or begin with the first on this mesh.
   virtual void AfterSpareStep() {}
 
+  // The world is another one, and the mesh that trains is the same: the names of all members, by rank.
+  virtual void OnEdit(uint32_t /*epoch*/, const std::vector<std::string>& /*names*/) {}
   // Those who wanted to leave are gone; the names of those who stay, by rank of the world. The part that runs stays.
   virtual void OnLeft(uint32_t /*epoch*/, const std::vector<std::string>& /*names*/) {}
   // The state begins to move to a mesh that was made beside this one, which goes on with one more step meanwhile. Said on

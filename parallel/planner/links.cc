@@ -74,7 +74,8 @@ comm::Machine LinkPrices::MachineOf(GroupShape group, int size) const {
 }
 
 double LinkPrices::Cheapest(comm::Operation operation, GroupShape group, int ranks, int size_index) {
-  double& best = cheapest_.try_emplace({operation, ranks, size_index, PlaceOf(group)}, HUGE_VAL).first->second;
+  double& best =
+      cheapest_.try_emplace({operation, ranks, size_index, PlaceOf(group)}, HUGE_VAL).first->second;
   if (best < HUGE_VAL) return best;
   const comm::Machine machine = MachineOf(group, ranks);
   const size_t count = static_cast<size_t>(kPricedBytes[size_index]) / kPricedElementBytes;

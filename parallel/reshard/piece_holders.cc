@@ -14,9 +14,7 @@ struct Listed {
   const Piece* piece;
   int list, index;
 
-  auto what() const {
-    return std::tie(piece->dim, piece->begin, piece->end, piece->first, piece->last);
-  }
+  auto what() const { return std::tie(piece->dim, piece->begin, piece->end, piece->first, piece->last); }
 };
 
 bool MayOverlap(const Holders& holders, const Piece& piece) {

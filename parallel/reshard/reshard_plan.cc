@@ -84,8 +84,7 @@ class SourceChooser {
       }
       if (best.rank < 0) take(afar, LeastSender(source.list), source);
     }
-    if (with_turn != nullptr &&
-        (!hosts || best.rank < 0 || HostOf(turn_.rank) == HostOf(destination))) {
+    if (with_turn != nullptr && (!hosts || best.rank < 0 || HostOf(turn_.rank) == HostOf(destination))) {
       return {turn_.rank, with_turn, 0};
     }
     return best.rank >= 0 ? best : afar;
@@ -137,8 +136,8 @@ class Planner {
       std::unique_ptr<Needs>& needs = needs_[key];
       if (needs == nullptr) {
         const HeldPieces& wanted = Wanted(rank);
-        needs = std::make_unique<Needs>(
-            NeedsOf(holders_, holders_.list_of(rank), wanted, bundles_.of(wanted)));
+        needs =
+            std::make_unique<Needs>(NeedsOf(holders_, holders_.list_of(rank), wanted, bundles_.of(wanted)));
       }
       if (needs->missing.has_value()) return Missing(rank, *needs->missing);
       Plan(rank, *needs);
@@ -190,8 +189,8 @@ class Planner {
   }
 
   void PlanStretch(int destination, const Stretch& stretch, int tensors) {
-    const auto element = static_cast<int64_t>(
-        SizeOf(Wanted(destination)[static_cast<size_t>(stretch.to_piece)].dtype));
+    const auto element =
+        static_cast<int64_t>(SizeOf(Wanted(destination)[static_cast<size_t>(stretch.to_piece)].dtype));
     int64_t block = 0, at = 0;  // the next element that is still to come
     while (block < stretch.blocks) {
       const bool whole = at == 0;
@@ -243,9 +242,11 @@ class Planner {
       }
     }
     return absl::NotFoundError(absl::StrCat(
-        "rank ", destination, " needs element ", missing.element, " of tensor '", name, "', which no rank has",
-        had.empty() ? ""
-                    : absl::StrCat(" that is left (of those lost, ", absl::StrJoin(had, ", "), " had some of it)"),
+        "rank ", destination, " needs element ", missing.element, " of tensor '", name,
+        "', which no rank has",
+        had.empty()
+            ? ""
+            : absl::StrCat(" that is left (of those lost, ", absl::StrJoin(had, ", "), " had some of it)"),
         "; it has to be read from a checkpoint"));
   }
 

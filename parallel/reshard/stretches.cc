@@ -103,7 +103,8 @@ void AddCopy(const PieceCopy& copy, std::vector<PieceCopy>& copies) {
   Fold(copies);
 }
 
-Needs NeedsOf(const PieceHolders& holders, int own, const HeldPieces& wanted, const std::vector<Bundle>& bundles) {
+Needs NeedsOf(const PieceHolders& holders, int own, const HeldPieces& wanted,
+              const std::vector<Bundle>& bundles) {
   Needs needs;
   std::map<int, std::vector<PieceCopy>> stays;  // of one new piece, by the old one
   std::vector<PieceRun> runs;

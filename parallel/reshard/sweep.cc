@@ -37,9 +37,9 @@ void Sweep::MoveTo(int64_t at) {
     const size_t which = changes_.back().second;
     changes_.pop_back();
     Cursor& cursor = cursors_[which];
-    const auto run = std::partition_point(cursor.runs.begin() + static_cast<std::ptrdiff_t>(cursor.run),
-                                          cursor.runs.end(),
-                                          [&](const PieceRun& r) { return r.full + r.count <= at; });
+    const auto run =
+        std::partition_point(cursor.runs.begin() + static_cast<std::ptrdiff_t>(cursor.run), cursor.runs.end(),
+                             [&](const PieceRun& r) { return r.full + r.count <= at; });
     cursor.run = static_cast<size_t>(run - cursor.runs.begin());
     const auto place = std::lower_bound(covering_.begin(), covering_.end(), which);
     const bool covered = place != covering_.end() && *place == which;

@@ -187,6 +187,7 @@ class TrainingHost final : public parallel::ElasticHost {
     log_->Note(absl::StrCat("step ", step, "  repaired: ", words));
     job_.client().Tell(v1::EVENT_KIND_REPAIR, step, words);
   }
+  void OnEdit(uint32_t epoch, const std::vector<std::string>& names) override { tie_.SetGroup(epoch, names); }
   void OnLeft(uint32_t epoch, const std::vector<std::string>& names) override {
     tie_.SetGroup(epoch, names);
     if (!first_) return;

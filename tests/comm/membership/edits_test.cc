@@ -268,8 +268,12 @@ TEST(Edits, AbortEndsWhatIsInFlightEverywhere) {
   RunRanks(3, [](Communicator& comm) {
     float value = 1;
     std::vector<float> data(10, 1.0f);
+    // The others have their parts.
+    char byte = 0;
+    if (comm.rank() > 0) ASSERT_TRUE(comm.Send(&byte, 1, DataType::kU8, 0).Wait().ok());
     if (comm.rank() == 0) {
-      absl::SleepFor(absl::Milliseconds(20));
+      for (int rank = 1; rank < 4; ++rank) ASSERT_TRUE(comm.Recv(&byte, 1, DataType::kU8, rank).Wait().ok());
+      absl::SleepFor(absl::Milliseconds(20));  // so that most of them wait by then
       comm.Abort(absl::CancelledError("the user has changed his mind"));
     }
     const Work work = comm.rank() == 0 ? Work() : comm.Recv(&value, 1, DataType::kF32, 0, 3);
@@ -296,8 +300,12 @@ TEST(Edits, AbortEndsTheParts) {
       ASSERT_TRUE(split.ok()) << split.status();
       two = *std::move(split);
     }
+    // The others have their parts.
+    char byte = 0;
+    if (comm.rank() > 0) ASSERT_TRUE(comm.Send(&byte, 1, DataType::kU8, 0).Wait().ok());
     if (comm.rank() == 0) {
-      absl::SleepFor(absl::Milliseconds(20));
+      for (int rank = 1; rank < 4; ++rank) ASSERT_TRUE(comm.Recv(&byte, 1, DataType::kU8, rank).Wait().ok());
+      absl::SleepFor(absl::Milliseconds(20));  // so that most of them wait by then
       comm.Abort(absl::CancelledError("the user has changed his mind"));
     } else if (comm.rank() < 3) {
       const absl::Status status = (comm.rank() == 1 ? **three : *two).Barrier().Wait();

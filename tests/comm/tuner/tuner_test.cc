@@ -158,7 +158,8 @@ TEST(Tuner, ChoosesOneOfTheCheapest) {
       ASSERT_NE(chosen, all.end());
       EXPECT_LE(chosen->seconds, (1 + policy::kAlike) * best->seconds)
           << Name(algorithm.operation) << " of " << bytes;
-      EXPECT_LE(chosen->remote_messages, best->remote_messages) << Name(algorithm.operation) << " of " << bytes;
+      EXPECT_LE(chosen->remote_messages, best->remote_messages)
+          << Name(algorithm.operation) << " of " << bytes;
     }
   }
 }
