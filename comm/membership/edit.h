@@ -58,6 +58,7 @@ enum class Exclusion : uint8_t {
   kLeft = 1,      // it has left of its own will
   kRemoved = 2,   // the others went on without it: it may join again
   kNoQuorum = 3,  // it cannot reach enough of the others, which may go on: it may try again, or join again
+  kRefused = 4,   // it was to join, and is not taken in (RefuseNewcomers)
 };
 // Of the FAILED_PRECONDITION of an edit or any other operation that ends for this reason, on this process; none: another
 // reason. Kept where a status is passed on or copied; a status made anew of its words has none.

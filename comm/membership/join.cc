@@ -14,6 +14,15 @@
 
 namespace cohort::comm {
 
+absl::Status RefuseNewcomers(JoinBoard& board, absl::string_view why) {
+  COHORT_ASSIGN_OR_RETURN(const auto waiting, board.Waiting());
+  for (const auto& [name, text] : waiting) {
+    COHORT_RETURN_IF_ERROR(
+        board.Answer(name, Encode(Invitation{.decision = {}, .tuning = "", .refusal = std::string(why)})));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::pair<std::shared_ptr<Engine>, std::shared_ptr<Group>>> Engine::Join(JoinBoard& board,
                                                                                         absl::Time deadline,
                                                                                         std::string* tuning) {
@@ -37,6 +46,7 @@ absl::StatusOr<std::pair<std::shared_ptr<Engine>, std::shared_ptr<Group>>> Engin
   }
   (void)board.Withdraw(name);
   COHORT_ASSIGN_OR_RETURN(const Invitation invitation, DecodeInvitation(*answer));
+  if (!invitation.refusal.empty()) return ExcludedStatus(Exclusion::kRefused, invitation.refusal);
   const EditDecision& decision = invitation.decision;
   *tuning = invitation.tuning;
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 namespace cohort::comm {
 
@@ -28,6 +29,10 @@ class JoinBoard {
   virtual absl::StatusOr<std::vector<std::pair<std::string, std::string>>> Waiting() = 0;
   virtual absl::Status Answer(const std::string& name, const std::string& text) = 0;
 };
+
+// For who ends a group, or wants nobody in it: all who wait now end their Communicator::Join with FAILED_PRECONDITION
+// (Exclusion::kRefused) and these words.
+absl::Status RefuseNewcomers(JoinBoard& board, absl::string_view why);
 
 // A folder that all see; made where it is not there.
 std::shared_ptr<JoinBoard> FolderJoinBoard(const std::string& folder);

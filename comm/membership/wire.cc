@@ -109,6 +109,7 @@ void Fields(Archive& archive, T& invitation) {
   archive(invitation.member);
   Fields(archive, invitation.decision);
   archive(invitation.tuning);
+  archive(invitation.refusal);
 }
 template <typename Archive, Like<AgreementMessage> T>
 void Fields(Archive& archive, T& message) {
@@ -211,7 +212,7 @@ absl::StatusOr<EditDecision> DecodeEditDecision(absl::string_view text) {
 
 absl::StatusOr<Invitation> DecodeInvitation(absl::string_view text) {
   auto invitation = DecodeFields<Invitation>("invitation", text);
-  if (!invitation.ok()) return invitation;
+  if (!invitation.ok() || !invitation->refusal.empty()) return invitation;
   bool invited = false;
   for (const int member : invitation->decision.members) invited |= member == invitation->member;
   if (!invited || !Sound(invitation->decision)) return Malformed("invitation");

@@ -57,7 +57,8 @@ struct EditDecision {
 struct Invitation {
   int member = -1;
   EditDecision decision;
-  std::string tuning;  // EncodeForNewcomer of comm/tuner/agreement.h
+  std::string tuning;   // EncodeForNewcomer of comm/tuner/agreement.h
+  std::string refusal;  // instead: why it is not taken in
 };
 
 // A message between members about their group.

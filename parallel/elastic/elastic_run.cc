@@ -61,6 +61,13 @@ class ElasticRun {
   }
 
  private:
+  // The time limit is one of the whole run.
+  runtime::StepLoopOptions Loop() const {
+    runtime::StepLoopOptions loop = options_.loop;
+    loop.limit = std::max(until_ - absl::Now(), absl::ZeroDuration());
+    return loop;
+  }
+
   bool trains() { return changer_.part() != nullptr && !changer_.part()->spare(); }
 
   // Steps until the end (end_) or a boundary at which something is to be done.
@@ -77,8 +84,8 @@ class ElasticRun {
     ElasticPart& part = *changer_.part();
     const std::optional<StepGradients> begun = std::exchange(begun_, std::nullopt);
     COHORT_ASSIGN_OR_RETURN(const runtime::StepLoopResult result,
-                            runtime::RunSteps(*part.model, part.optimizer, options_.loop, Callbacks(part),
-                                              nullptr, begun.has_value() ? &*begun : nullptr));
+                            runtime::RunSteps(*part.model, part.optimizer, Loop(), Callbacks(part), nullptr,
+                                              begun.has_value() ? &*begun : nullptr));
     if (!result.paused) end_ = ElasticEnd::kDone;
     return absl::OkStatus();
   }
@@ -135,8 +142,7 @@ class ElasticRun {
         gradients = std::move(step);
         return absl::OkStatus();
       };
-      COHORT_RETURN_IF_ERROR(
-          runtime::RunSteps(*part.model, part.optimizer, options_.loop, callbacks).status());
+      COHORT_RETURN_IF_ERROR(runtime::RunSteps(*part.model, part.optimizer, Loop(), callbacks).status());
       COHORT_CHECK(gradients.has_value(), "a loop was left at its last step to make another one");
     }
     since = absl::Now();
@@ -308,6 +314,7 @@ class ElasticRun {
 
   const std::shared_ptr<comm::Communicator> world_;
   const ElasticOptions& options_;
+  const absl::Time until_ = absl::Now() + options_.loop.limit;
   runtime::Device& device_;
   ElasticHost& host_;
   Changer changer_;

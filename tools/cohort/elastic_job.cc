@@ -239,6 +239,7 @@ void ElasticJob::KeepCoordinator() {
 }
 
 void ElasticJob::End() {
+  (void)comm::RefuseNewcomers(*board_, "the training that was to be joined is over");
   if (!own_) return;
   // The others leave too: the coordinator goes when nobody needs it any more.
   const absl::Time deadline = absl::Now() + kLast;

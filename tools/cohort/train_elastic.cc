@@ -361,9 +361,15 @@ absl::Status TrainElastic(v1::TrainConfig config, const ElasticFlags& flags) {
     if (world == nullptr) {
       auto joined = job->Join(TimeoutOf(resolved.config));
       // Who was taken out may be cut off still, although it reaches the coordinator: it opens its links anew.
-      for (const absl::Time until = absl::Now() + kRejoin; !joined.ok() && trained && absl::Now() < until;) {
+      const auto refused = [&] { return comm::ExclusionOf(joined.status()) == comm::Exclusion::kRefused; };
+      for (const absl::Time until = absl::Now() + kRejoin;
+           !joined.ok() && !refused() && trained && absl::Now() < until;) {
         absl::SleepFor(kRejoinPause);
         joined = job->Join(TimeoutOf(resolved.config));
+      }
+      if (refused()) {  // nobody is missing it
+        std::printf("%s\n", std::string(joined.status().message()).c_str());
+        return absl::OkStatus();
       }
       COHORT_RETURN_IF_ERROR(joined.status());
       world = *std::move(joined);

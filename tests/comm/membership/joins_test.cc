@@ -11,6 +11,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "comm/communicator.h"
 #include "comm/membership/compose.h"
 #include "comm/membership/join_board.h"
@@ -23,6 +25,7 @@ namespace {
 using cohort::testing::RankOptions;
 using cohort::testing::RunProcesses;
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
 constexpr CommunicatorOptions kOptions = {.timeout = absl::Seconds(20)};
 
@@ -93,6 +96,25 @@ Agreement::Vote VoteOf(const MemberCard& card, int next_member) {
   vote.next_member = next_member;
   vote.card = card;
   return {Encode(vote), {}};
+}
+
+TEST(Joins, WhoIsRefusedHearsWhy) {
+  RunProcesses(2, [](int process, int, const std::string& folder) {
+    const auto board = FolderJoinBoard(folder + "/board");
+    if (process == 1) {
+      const auto joined = Communicator::Join(board, {.timeout = absl::Seconds(20)});
+      EXPECT_EQ(ExclusionOf(joined.status()), Exclusion::kRefused) << joined.status();
+      EXPECT_THAT(std::string(joined.status().message()), HasSubstr("it is over"));
+      return;
+    }
+    for (const absl::Time until = absl::Now() + absl::Seconds(20); absl::Now() < until;) {
+      const auto waiting = board->Waiting();
+      ASSERT_TRUE(waiting.ok()) << waiting.status();
+      if (!waiting->empty()) break;
+      absl::SleepFor(absl::Milliseconds(5));
+    }
+    EXPECT_TRUE(RefuseNewcomers(*board, "it is over").ok());
+  });
 }
 
 TEST(Joins, OnlyNewcomersThatAllReachAreTakenIn) {
