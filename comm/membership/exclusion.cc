@@ -23,6 +23,7 @@ std::optional<Exclusion> ExclusionOf(const absl::Status& status) {
     case Exclusion::kLeft:
     case Exclusion::kRemoved:
     case Exclusion::kNoQuorum:
+    case Exclusion::kRefused:
       return exclusion;
   }
   return std::nullopt;

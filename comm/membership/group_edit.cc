@@ -80,7 +80,8 @@ absl::StatusOr<MembershipChange> GroupCommunicator::Edit(const EditOptions& want
       for (const Newcomer& newcomer : decision.newcomers) {
         // Where nobody can write, the newcomers do not come, and are taken out again below.
         (void)options.board->Answer(
-            newcomer.name, Encode(Invitation{newcomer.member, decision, EncodeForNewcomer(*tuning_)}));
+            newcomer.name,
+            Encode(Invitation{newcomer.member, decision, EncodeForNewcomer(*tuning_), /*refusal=*/""}));
       }
     }
     absl::Status met;

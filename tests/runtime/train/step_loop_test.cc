@@ -174,7 +174,7 @@ TEST(StepLoopTest, AStepIsHandedOverAndGoesOnElsewhere) {
   std::optional<StepGradients> gradients;
   StepCallbacks callbacks;
   callbacks.on_step = [&](const StepReport& report) { got.push_back(report.loss); };
-  callbacks.save = [&](int64_t step) { return saved.push_back(step), absl::OkStatus(); };
+  callbacks.save = [&](int64_t step, bool) { return saved.push_back(step), absl::OkStatus(); };
   callbacks.before_update = [&] { return ++before_updates, absl::OkStatus(); };
   callbacks.pause = [&] { return got.size() == 2; };
   ASSERT_TRUE(RunSteps(first, optimizer, options, callbacks)->paused);
