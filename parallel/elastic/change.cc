@@ -37,6 +37,15 @@ void Changer::SetPlaces(std::vector<int> world_ranks, std::vector<int> spares) {
   spares_ = std::move(spares);
 }
 
+void Changer::Renumber(const std::vector<int>& previous_rank) {
+  for (std::vector<int>* ranks : {&world_ranks_, &spares_}) {
+    for (int& rank : *ranks) {
+      rank = static_cast<int>(std::find(previous_rank.begin(), previous_rank.end(), rank) -
+                              previous_rank.begin());
+    }
+  }
+}
+
 void Changer::Adopt(std::unique_ptr<ElasticPart> next, const ElasticCounts& counts) {
   before_ = std::exchange(part_, std::move(next));
   counts_before_ = std::exchange(counts_, counts);

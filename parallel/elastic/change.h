@@ -45,6 +45,8 @@ class Changer {
   int world_rank(int mesh_rank) const { return world_ranks_[static_cast<size_t>(mesh_rank)]; }
   const std::vector<int>& spares() const { return spares_; }
   void SetPlaces(std::vector<int> world_ranks, std::vector<int> spares);
+  // The same ranks after an edit that took others out (comm::MembershipChange).
+  void Renumber(const std::vector<int>& previous_rank);
   // This is what the rank trains from now on, from these counts; the part before is kept, as after Run.
   void Adopt(std::unique_ptr<ElasticPart> next, const ElasticCounts& counts);
 

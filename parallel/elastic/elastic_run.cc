@@ -44,14 +44,18 @@ class ElasticRun {
     for (int failed = 0;;) {
       if (status.ok()) {
         failed = 0;
-        if (end_) return *end_;
+        if (end_) return End();
         status = Train();
-        if (status.ok() && end_) return *end_;
+        if (status.ok() && end_) return End();
         if (status.ok()) status = AtBoundary();
         if (status.ok()) continue;
       }
       const absl::Time since = absl::Now();
-      if (!MayBePeers(status) || ++failed > elastic_policy::kFailedChanges) return status;
+      recovers_ = true;
+      if (!MayBePeers(status) || ++failed > elastic_policy::kFailedChanges) {
+        if (next_ != nullptr) next_->Abort(status);
+        return status;
+      }
       world_->Abort(status);
       next_.reset();
       begun_.reset();
@@ -61,6 +65,12 @@ class ElasticRun {
   }
 
  private:
+  ElasticEnd End() {
+    // A mesh that nobody needs is not waited for.
+    if (next_ != nullptr) next_->Abort(absl::CancelledError("the training is over"));
+    return *end_;
+  }
+
   // The time limit is one of the whole run.
   runtime::StepLoopOptions Loop() const {
     runtime::StepLoopOptions loop = options_.loop;
@@ -83,10 +93,23 @@ class ElasticRun {
     }
     ElasticPart& part = *changer_.part();
     const std::optional<StepGradients> begun = std::exchange(begun_, std::nullopt);
+    const bool recovers = std::exchange(recovers_, false);
+    if (recovers && !begun.has_value() && part.optimizer.step >= options_.loop.steps) return Finish(part);
     COHORT_ASSIGN_OR_RETURN(const runtime::StepLoopResult result,
                             runtime::RunSteps(*part.model, part.optimizer, Loop(), Callbacks(part), nullptr,
                                               begun.has_value() ? &*begun : nullptr));
     if (!result.paused) end_ = ElasticEnd::kDone;
+    return absl::OkStatus();
+  }
+
+  // Ranks were lost after the last step: what follows it is done by those who are left.
+  absl::Status Finish(ElasticPart& part) {
+    COHORT_RETURN_IF_ERROR(host_.Save(part, changer_.counts(), /*more=*/false));
+    if (part.group->rank() == 0) {
+      COHORT_RETURN_IF_ERROR(SparesAsk(*world_, changer_.spares()).status());
+      COHORT_RETURN_IF_ERROR(TellSpares(*world_, changer_.spares(), StepCallbacks::Next::kEnd));
+    }
+    end_ = ElasticEnd::kDone;
     return absl::OkStatus();
   }
 
@@ -107,7 +130,11 @@ class ElasticRun {
 
   // What the ranks of the mesh know of it counts for all.
   absl::Status AgreeThatItIsMade(absl::Status& made) {
-    const absl::Status mine = next_->WaitUntilMade();
+    // Who wants to go does not wait for it.
+    const bool leaves = host_.AskedToLeave();
+    if (leaves) next_->Abort(absl::CancelledError("a rank leaves"));
+    absl::Status mine = next_->WaitUntilMade();
+    if (leaves) mine = absl::CancelledError("a rank leaves before the next mesh is made");
     const Standing& standing = next_->standing();
     int64_t failed = mine.ok() ? 0 : 1;
     if (trains()) {
@@ -197,12 +224,14 @@ class ElasticRun {
       return host_.AfterUpdate(part, changer_.counts());
     };
     callbacks.pause = [&] {
-      if (part.group->rank() > 0) return next_ == nullptr && (host_.NewcomersWait() || host_.AskedToLeave());
+      const bool leaves = host_.AskedToLeave();
+      if (part.group->rank() > 0) return leaves || (next_ == nullptr && host_.NewcomersWait());
       const absl::StatusOr<bool> spares = SparesAsk(*world_, changer_.spares());
       spares_ = spares.status();
-      // Until the next mesh is made, who comes or wants to go waits; those for whom it is made may be gone.
-      if (next_ != nullptr) return next_->made() || !spares_.ok();
-      return host_.NewcomersWait() || host_.AskedToLeave() || spares.value_or(false);
+      if (leaves || spares.value_or(false)) return true;
+      // Until the next mesh is made, who comes waits; those for whom it is made may be gone.
+      if (next_ != nullptr) return !spares_.ok() || (next_->made() && host_.MayEnter());
+      return host_.NewcomersWait();
     };
     callbacks.on_boundary = [&](int64_t, StepCallbacks::Next next) {
       if (part.group->rank() > 0) return absl::OkStatus();
@@ -253,13 +282,13 @@ class ElasticRun {
             absl::StrCat("rank ", rank, " says what this program does not understand"));
       }
     }
+    std::vector<std::string> names;
+    for (const v1::ElasticGreeting& greeting : greetings) names.push_back(greeting.name());
+    host_.OnEdit(world_->epoch(), names);
     std::optional<Standing> standing = StandingOf(greetings);
     newcomers_.clear();
     if (!standing.has_value()) return Change(cause, coming, since);
     changer_.SetPlaces(standing->world_ranks, standing->waiting);
-    std::vector<std::string> names;
-    for (const v1::ElasticGreeting& greeting : greetings) names.push_back(greeting.name());
-    host_.OnEdit(world_->epoch(), names);
     if (standing->newcomers.empty()) return absl::OkStatus();  // they are gone again
 
     entered_.emplace();
@@ -267,12 +296,12 @@ class ElasticRun {
     entered_->member = world_->members()[static_cast<size_t>(world_->rank())];
     entered_->cause = cause;
     entered_->lost = coming.lost;
-    entered_->joined = coming.joined;
     entered_->beside = true;
     entered_->names = std::move(names);
     for (const int rank : standing->newcomers) {
       newcomers_.push_back(world_->members()[static_cast<size_t>(rank)]);
     }
+    entered_->joined = newcomers_;
     COHORT_ASSIGN_OR_RETURN(next_, Preparation::Begin(*world_, *std::move(standing),
                                                       changer_.part() == nullptr, options_, device_, host_));
     entered_->seconds = absl::ToDoubleSeconds(absl::Now() - since);
@@ -304,6 +333,7 @@ class ElasticRun {
       const auto gone = world_->Shrink({.patience = options_.patience, .leave = leaves});
       if (!leaves) {
         COHORT_RETURN_IF_ERROR(gone.status());
+        changer_.Renumber(gone->previous_rank);
         host_.OnLeft(gone->epoch, changer_.staying());
         return absl::OkStatus();
       }
@@ -325,7 +355,8 @@ class ElasticRun {
   std::optional<ElasticChange> entered_;
   std::optional<StepGradients> begun_;
   std::vector<int> newcomers_;
-  bool unmade_ = false;  // it could not be made
+  bool unmade_ = false;    // it could not be made
+  bool recovers_ = false;  // something has failed since the last step loop began
   std::optional<ElasticEnd> end_;
 };
 

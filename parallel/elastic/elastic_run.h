@@ -104,6 +104,9 @@ class ElasticHost {
   // Asked at each boundary, answers at once.
   virtual bool NewcomersWait() { return false; }
   virtual bool AskedToLeave() { return false; }
+  // Asked at each boundary where a mesh for newcomers is made: whether it may be entered now, which ends what follows the
+  // mesh that trains (a checkpoint that is being written).
+  virtual bool MayEnter() { return true; }
 
   // May be called by another thread than the others, at any time.
   virtual std::unique_ptr<BatchSource> MakeSource() = 0;
@@ -128,7 +131,7 @@ class ElasticHost {
   // Of a spare rank, in place of these: the others have made a step, or begin with the first on this mesh.
   virtual void AfterSpareStep() {}
 
-  // The world is another one, and the mesh that trains is the same: the names of all members, by rank.
+  // The world is another one: the names of all members, by rank. The mesh that trains may stay.
   virtual void OnEdit(uint32_t /*epoch*/, const std::vector<std::string>& /*names*/) {}
   // Those who wanted to leave are gone; the names of those who stay, by rank of the world. The part that runs stays.
   virtual void OnLeft(uint32_t /*epoch*/, const std::vector<std::string>& /*names*/) {}

@@ -70,9 +70,11 @@ class StepLoop {
 
  private:
   Reason OwnReason(absl::Time end) const {
+    // Asked at each boundary, whatever else ends the loop there: others may wait for the question.
+    const bool pause = callbacks_.pause && callbacks_.pause();
     if (stop_ != nullptr && stop_->load(std::memory_order_relaxed)) return kToldToStop;
     if (absl::Now() >= end) return kTimeIsUp;
-    return callbacks_.pause && callbacks_.pause() ? kPause : kGoOn;
+    return pause ? kPause : kGoOn;
   }
 
   bool Due(int64_t every) const { return every > 0 && result_.step % every == 0; }

@@ -54,8 +54,9 @@ absl::Duration TimeoutOf(const v1::TrainConfig& config) {
 // One process: what the run asks of it.
 class TrainingHost final : public parallel::ElasticHost {
  public:
+  // `begun`: the training has begun before this process came to it.
   TrainingHost(const v1::TrainConfig& config, const runtime::ModelConfig& model, const TrainingData& data,
-               double flops, ElasticJob& job)
+               double flops, ElasticJob& job, bool begun)
       : config_(config),
         model_(model),
         data_(data),
@@ -68,7 +69,8 @@ class TrainingHost final : public parallel::ElasticHost {
              .command = {std::filesystem::read_symlink("/proc/self/exe").string(), "keeper"}},
             {.every = config.elastic().snapshot_every(),
              .parity = {.data = config.elastic().parity_data(), .lost_hosts = config.elastic().lost_hosts()},
-             .saves = config.checkpoint().every() > 0}) {}
+             .saves = config.checkpoint().every() > 0}),
+        loaded_(begun) {}
 
   std::string name() override { return job_.client().name(); }
   std::shared_ptr<comm::JoinBoard> board() override { return job_.board(); }
@@ -83,7 +85,9 @@ class TrainingHost final : public parallel::ElasticHost {
     // What the lease's thread has last heard may be old: those may be in already.
     if (job_.client().standing().newcomers_waiting == 0) return false;
     const auto waiting = job_.board()->Waiting();
-    if (!waiting.ok() || waiting->empty()) return false;
+    return waiting.ok() && !waiting->empty();
+  }
+  bool MayEnter() override {
     // A checkpoint that is being written would be given up: they wait for that one, and for no other.
     if (snapshots_.saving() < 0) return true;
     if (awaited_save_ < 0) awaited_save_ = snapshots_.saving();
@@ -142,7 +146,7 @@ class TrainingHost final : public parallel::ElasticHost {
 
   void OnMove(const ElasticChange& change) override {
     if (!first_) return;
-    job_.client().Tell(v1::EVENT_KIND_RECONFIGURATION_BEGUN, told_.step,
+    job_.client().Tell(v1::EVENT_KIND_RECONFIGURATION_BEGUN, step_,
                        absl::StrCat("members ", absl::StrJoin(change.joined, ", "),
                                     " enter: the state moves while a step is made"));
   }
@@ -267,7 +271,10 @@ class TrainingHost final : public parallel::ElasticHost {
                             .resumed_step = change.counts.step,
                             .peak_flops = flops_ * part.group->size(),
                             .flops_per_token = model_.TrainFlopsPerToken(config_.data().sequence_length())}));
-    return runtime::WriteFileDurably(config_.output() + "/config.yaml", runtime::ToYaml(part.mesh.config()));
+    const absl::Status written =
+        runtime::WriteFileDurably(config_.output() + "/config.yaml", runtime::ToYaml(part.mesh.config()));
+    if (!written.ok()) log_->Note(absl::StrCat("config.yaml is of another mesh: ", written.message()));
+    return absl::OkStatus();
   }
 
   void TellSaved(const std::optional<parallel::BackgroundSave::Outcome>& saved) {
@@ -304,7 +311,8 @@ class TrainingHost final : public parallel::ElasticHost {
   parallel::PartSnapshots snapshots_;
   std::unique_ptr<RunLog> log_;
   cluster::EpochAdvance told_;
-  bool first_ = false, loaded_ = false;
+  bool first_ = false;
+  bool loaded_;  // some state of this training has been: where it is lost, the newest checkpoint counts
   int64_t awaited_save_ = -1;   // by newcomers
   std::deque<float> computed_;  // seconds, of the newest steps on this mesh
   int stage_ = 0;
@@ -378,11 +386,11 @@ absl::Status TrainElastic(v1::TrainConfig config, const ElasticFlags& flags) {
     if (activity != nullptr && !std::exchange(published, true)) {
       COHORT_RETURN_IF_ERROR(runtime::PublishActivity(absl::StrCat(activity, "/", getpid())));
     }
-    trained = true;
+    const bool began = std::exchange(trained, true);
     absl::StatusOr<ElasticEnd> end = ElasticEnd::kDone;
     bool evicted = false;
     {
-      TrainingHost host(resolved.config, resolved.model, data, options.flops, *job);
+      TrainingHost host(resolved.config, resolved.model, data, options.flops, *job, joins || began);
       end = parallel::RunElastic(std::move(world), options, runtime::CpuDevice(), host);
       world = nullptr;
       if (end.ok()) host.End(*end);

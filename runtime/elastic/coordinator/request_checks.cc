@@ -1,6 +1,8 @@
 #include "runtime/elastic/coordinator/request_checks.h"
 
+#include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
@@ -142,7 +144,16 @@ absl::Status CheckRequest(const v1::RendezvousPutRequest& request) {
 }
 
 absl::Status CheckRequest(const v1::ReportRequest& request) {
-  if (!v1::EventKind_IsValid(request.kind()) || request.kind() < v1::EVENT_KIND_FAULT_FOUND) {
+  constexpr v1::EventKind kToldByMembers[] = {v1::EVENT_KIND_FAULT_FOUND,
+                                              v1::EVENT_KIND_RECONFIGURATION_BEGUN,
+                                              v1::EVENT_KIND_RECONFIGURATION_ENDED,
+                                              v1::EVENT_KIND_SNAPSHOT,
+                                              v1::EVENT_KIND_REPAIR,
+                                              v1::EVENT_KIND_CHECKPOINT,
+                                              v1::EVENT_KIND_NOTE,
+                                              v1::EVENT_KIND_EVICTION};
+  if (std::find(std::begin(kToldByMembers), std::end(kToldByMembers), request.kind()) ==
+      std::end(kToldByMembers)) {
     return absl::InvalidArgumentError(
         absl::StrCat("kind is ", request.kind(), ", which is none that members tell"));
   }

@@ -45,6 +45,7 @@ struct Event {
     kDiesComputing,  // the gradients of the step beside which it moves
     kDiesHandingOver,
     kDiesEntering,  // when it has made its first update on that mesh
+    kDiesSaving,    // what the last step has left
   };
   int process;
   int64_t step;
@@ -99,7 +100,7 @@ runtime::ModelConfig ModelOf(const std::string& family) {
 // What processes tell the test: the loss of each step, and how often it was made; what the first one saw of changes.
 struct Told {
   SharedDoubles losses{kSteps}, times{kSteps}, ends{16}, changes{1}, entered{1}, loads{1}, longest{1},
-      repairs{1};
+      repairs{1}, saves{1};
 };
 
 class TestHost final : public ElasticHost {
@@ -133,7 +134,12 @@ class TestHost final : public ElasticHost {
     if (part.group->rank() == 0) told_.loads[0] += 1;
     return ElasticCounts();
   }
-  absl::Status Save(ElasticPart&, const ElasticCounts&, bool) override { return absl::OkStatus(); }
+  absl::Status Save(ElasticPart& part, const ElasticCounts&, bool) override {
+    At(Event::kDiesSaving);
+    COHORT_RETURN_IF_ERROR(part.group->Barrier().Wait());
+    if (part.group->rank() == 0) told_.saves[0] += 1;
+    return absl::OkStatus();
+  }
   void OnMove(const ElasticChange& change) override {
     EXPECT_TRUE(change.beside);
     moving_ = true;
@@ -306,6 +312,7 @@ void ExpectUndisturbed(const Scenario& scenario, int changes, int entered = 0, i
     }
   }
   EXPECT_EQ(told.loads[0], 1) << "the state came from the disk";
+  EXPECT_EQ(told.saves[0], 1) << "at the end";
   EXPECT_THAT(told.changes[0], AllOf(Ge(1 + changes), Le(1 + std::max(changes, most_changes))));
   EXPECT_EQ(told.entered[0], entered);
   std::cout << "longest change " << told.longest[0] << " s\n";
@@ -334,6 +341,19 @@ TEST(ElasticRun, ARankLeavesAndAnotherJoins) {
 }
 
 // Newcomers enter a mesh that was made beside the one that trained.
+// Three ranks make no mesh of tensor pairs: one stays over, and its number in the world becomes another.
+TEST(ElasticRun, ARankLeavesAndAnotherIsSpare) {
+  v1::ParallelSection mesh;
+  mesh.set_tensor(2);
+  ExpectUndisturbed({.parallel = mesh, .events = {{.process = 1, .step = 5, .what = Event::kLeaves}}}, 1);
+}
+
+TEST(ElasticRun, ARankDiesWhenTheLastStepIsDone) {
+  v1::ParallelSection zero;
+  zero.set_sharding("zero-3");
+  ExpectUndisturbed({.parallel = zero, .events = {{.process = 2, .step = 0, .what = Event::kDiesSaving}}}, 1);
+}
+
 Scenario Joins(v1::ParallelSection mesh, int founders, int newcomers, std::vector<Event> events = {}) {
   events.push_back({.process = 0, .step = 2, .what = Event::kWaitsForNewcomers});
   return {.parallel = std::move(mesh), .founders = founders, .newcomers = newcomers, .events = events};

@@ -31,7 +31,7 @@ TEST_F(CoordinatorTest, EventsAreStreamedOverARestart) {
     });
     EXPECT_TRUE(status.ok()) << status;
   });
-  a->Tell(v1::EVENT_KIND_STRAGGLER, 1, "first", 0, "b");
+  a->Tell(v1::EVENT_KIND_NOTE, 1, "first", 0, "b");
   EXPECT_TRUE(a->Flush(Soon()));
   Restart();
   a->Tell(v1::EVENT_KIND_NOTE, 2, "last");
