@@ -58,7 +58,10 @@ void ClusterState::AdvanceEpoch(const v1::AdvanceEpochRequest& request, Turn& tu
                      ", refused is one from ", request.from(), " to ", request.to(), ": its members are ",
                      Names(epoch_), ". Whoever is not among them must stop, and may join as a newcomer"),
         epoch_);
-    if (caller->told.last_refused() != request.to()) {
+    // Who is ahead has had epochs that nobody told of (newcomers came and went), hears which one is known here, and says it
+    // again: nothing to report.
+    const bool ahead = !evicted && request.from() > epoch_.counted();
+    if (!ahead && caller->told.last_refused() != request.to()) {
       caller->told.set_last_refused(request.to());
       totals_.set_fenced(totals_.fenced() + 1);
       Emit(v1::EVENT_KIND_FENCED, &caller->told,
