@@ -88,7 +88,7 @@ void ClusterState::AdvanceEpoch(const v1::AdvanceEpochRequest& request, Turn& tu
 
 void ClusterState::Enter(v1::Epoch next, Turn& turn) {
   const uint64_t former = epoch_.number();
-  next.set_time(absl::ToDoubleSeconds(turn.now - absl::UnixEpoch()));
+  next.set_time(UnixSeconds(turn.now));
   epoch_ = std::move(next);
   for (int rank = 0; rank < epoch_.members_size(); ++rank) {
     MemberEntry* member = Holder(epoch_.members(rank));
