@@ -14,6 +14,7 @@
 #include "comm/check.h"
 #include "parallel/arrangement.h"
 #include "parallel/elastic/policy.h"
+#include "parallel/planner/legal_plans.h"
 #include "parallel/planner/plan_config.h"
 #include "parallel/planner/planner.h"
 
@@ -64,24 +65,19 @@ absl::StatusOr<NextMesh> SameAxes(const v1::TrainConfig& config, const runtime::
 }
 
 // Numbers of ranks, the largest first: those that are tried before all others.
-absl::StatusOr<std::vector<int>> NumbersToTry(const planner::ModelCost& costs, const planner::Work& work,
-                                              const planner::Cluster& cluster,
-                                              const planner::Choices& choices) {
-  const int all = cluster.ranks();
+std::vector<int> NumbersToTry(const planner::ModelCost& costs, const planner::Work& work, int all,
+                              const planner::Choices& choices) {
   std::vector<int> numbers;
   if (all <= elastic_policy::kEveryNumberUpTo) {
     numbers.resize(static_cast<size_t>(all));
     std::iota(numbers.rbegin(), numbers.rend(), 1);
     return numbers;
   }
-  // Ranking the meshes of one number takes up to some tenths of a second, counting them a thousandth.
+  // Ranking the meshes of one number takes up to some tenths of a second, counting them some microseconds.
   size_t most = 0;
   const int least = all - static_cast<int>(all * elastic_policy::kSparesTried);
   for (int ranks = all; ranks >= least && numbers.size() < elastic_policy::kNumbersTried; --ranks) {
-    COHORT_ASSIGN_OR_RETURN(const planner::Cluster part, cluster.First(ranks));
-    planner::Refusals refused;
-    const size_t meshes =
-        planner::LegalShapes(costs, planner::MeshPricer(costs, work, part), choices, &refused).size();
+    const size_t meshes = planner::CountLegalShapes(costs, work, ranks, choices);
     if (meshes == 0 || meshes < 2 * most) continue;
     most = meshes;
     numbers.push_back(ranks);
@@ -109,7 +105,7 @@ absl::StatusOr<NextMesh> PlanNextMesh(const v1::TrainConfig& config, const runti
   };
   std::vector<Found> found;
   absl::Status why;
-  COHORT_ASSIGN_OR_RETURN(std::vector<int> numbers, NumbersToTry(costs, work, cluster, *choices));
+  std::vector<int> numbers = NumbersToTry(costs, work, all, *choices);
   const size_t preferred = numbers.size();
   bool lacks_memory = false;  // fewer ranks have less
   // Where no mesh of those is legal after all, the largest number with one.

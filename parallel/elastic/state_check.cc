@@ -27,7 +27,7 @@ std::string Words(const Layout& layout, const std::vector<WrongPiece>& wrong) {
   std::map<int, std::vector<const WrongPiece*>> by_rank;
   for (const WrongPiece& one : wrong) by_rank[one.rank].push_back(&one);
   for (const auto& [rank, pieces] : by_rank) {
-    const auto& held = layout.ranks[static_cast<size_t>(rank)][static_cast<size_t>(pieces[0]->piece)];
+    const HeldPiece held = layout.ranks[static_cast<size_t>(rank)][static_cast<size_t>(pieces[0]->piece)];
     absl::StrAppend(&words, words.empty() ? "" : "; ", "rank ", rank, " had other bits than its peers in ",
                     held.piece.name,
                     pieces.size() > 1 ? absl::StrCat(" and ", pieces.size() - 1, " more pieces") : "",
@@ -45,7 +45,7 @@ std::vector<WrongPiece> FindWrongPieces(const Layout& layout, absl::Span<const P
   };
   std::map<std::string, std::vector<Holder>> sets;  // holders by rank
   for (int rank = 0; rank < layout.world(); ++rank) {
-    const auto& pieces = layout.ranks[static_cast<size_t>(rank)];
+    const std::vector<HeldPiece> pieces = layout.ranks[static_cast<size_t>(rank)];
     for (size_t i = 0; i < pieces.size(); ++i) {
       if (pieces[i].piece.size() == 0) continue;
       sets[KeyOf(pieces[i])].push_back({rank, static_cast<int>(i), sums[static_cast<size_t>(rank)][i]});
@@ -105,10 +105,12 @@ absl::StatusOr<StateCheck> CheckState(comm::Communicator& group, const Layout& l
   PieceMemory memory;
   memory.before.assign(held.memory.begin(), held.memory.end());
   for (auto wrong = check.wrong.rbegin(); wrong != check.wrong.rend(); ++wrong) {  // the last ones go first
-    std::vector<HeldPiece>& has = before.ranks[static_cast<size_t>(wrong->rank)].Edit();
+    HeldPieces& held_before = before.ranks[static_cast<size_t>(wrong->rank)];
+    std::vector<HeldPiece> has = held_before;
     const HeldPiece piece = has[static_cast<size_t>(wrong->piece)];
     has.erase(has.begin() + wrong->piece);
-    after.ranks[static_cast<size_t>(wrong->rank)].Edit().push_back(piece);
+    held_before = has;
+    after.ranks[static_cast<size_t>(wrong->rank)].push_back(piece);
     check.repaired_bytes += piece.bytes();
     if (wrong->rank == group.rank()) {
       memory.before.erase(memory.before.begin() + wrong->piece);

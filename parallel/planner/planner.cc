@@ -10,12 +10,13 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "comm/check.h"
+#include "parallel/planner/legal_plans.h"
 #include "parallel/planner/policy.h"
 
 namespace cohort::parallel::planner {
 namespace {
 
-constexpr char kMeshes[] = "meshes", kShardings[] = "shardings of a mesh", kPlans[] = "plans";
+constexpr char kShardings[] = "shardings of a mesh", kPlans[] = "plans";
 
 struct NamedSharding {
   std::string name;
@@ -32,17 +33,6 @@ std::vector<NamedSharding> ShardingsToTry(const Choices& choices) {
     if (!row.sharding.gather_codec && !row.sharding.reduce_codec) rows.push_back({row.name, row.sharding});
   }
   return rows;
-}
-
-std::vector<int> DivisorsOf(int number) {
-  std::vector<int> divisors, large;
-  for (int i = 1; i * i <= number; ++i) {
-    if (number % i != 0) continue;
-    divisors.push_back(i);
-    if (i != number / i) large.push_back(number / i);
-  }
-  divisors.insert(divisors.end(), large.rbegin(), large.rend());
-  return divisors;
 }
 
 std::vector<int64_t> MicroBatchesToTry(const Choices& choices, int64_t local) {
@@ -67,7 +57,12 @@ class Search {
  public:
   Search(const ModelCost& model, const Work& work, const Cluster& cluster, const Choices& choices,
          size_t keep)
-      : cluster_(cluster), choices_(choices), keep_(keep), model_(model), pricer_(model, work, cluster) {}
+      : cluster_(cluster),
+        choices_(choices),
+        keep_(keep),
+        model_(model),
+        work_(work),
+        pricer_(model, work, cluster) {}
 
   absl::StatusOr<MeshRanking> Run() {
     struct Bounded {
@@ -75,7 +70,7 @@ class Search {
       double least;
     };
     std::vector<Bounded> shapes;
-    for (const MeshShape& shape : LegalShapes(model_, pricer_, choices_, &ranking_.refused)) {
+    for (const MeshShape& shape : LegalShapes(model_, work_, pricer_.ranks(), choices_, ranking_.refused)) {
       shapes.push_back({shape, pricer_.LeastSeconds(shape)});
     }
     ranking_.meshes = static_cast<int64_t>(shapes.size());
@@ -274,6 +269,7 @@ class Search {
   const Choices& choices_;
   const size_t keep_;
   const ModelCost& model_;
+  const Work& work_;
   MeshPricer pricer_;
   MeshRanking ranking_;
   std::vector<PlannedMesh> found_;  // fastest first
@@ -292,37 +288,6 @@ std::string Difference(const StepTime& a, const StepTime& b) {
 }
 
 }  // namespace
-
-std::vector<MeshShape> LegalShapes(const ModelCost& model, const MeshPricer& pricer, const Choices& choices,
-                                   Refusals* refused) {
-  std::vector<MeshShape> shapes;
-  MeshPlan plan;
-  MeshShape& shape = plan.shape;
-  const int ranks = pricer.ranks();
-  const std::vector<int> one = {1};
-  for (const int pipeline : DivisorsOf(ranks)) {
-    const int stage = ranks / pipeline;
-    const std::vector<int> experts =
-        model.config().num_experts == 0 && !choices.expert ? one : DivisorsOf(stage);
-    for (const int tensor : DivisorsOf(stage)) {
-      for (const int context : DivisorsOf(stage / tensor)) {
-        for (const int shard : DivisorsOf(stage / tensor / context)) {
-          for (const int expert : experts) {
-            shape = {pipeline, shard, context, tensor, expert};
-            if (!choices.Allow(shape)) continue;
-            const absl::Status legal = pricer.Check(plan);
-            if (legal.ok()) {
-              shapes.push_back(shape);
-            } else {
-              refused->Add(kMeshes, legal);
-            }
-          }
-        }
-      }
-    }
-  }
-  return shapes;
-}
 
 int MeshRanking::Indistinguishable() const {
   int number = 0;

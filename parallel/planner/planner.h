@@ -59,9 +59,4 @@ struct MeshRanking {
 absl::StatusOr<MeshRanking> RankMeshes(const ModelCost& model, const Work& work, const Cluster& cluster,
                                        const Choices& choices = {}, size_t keep = policy::kKeptPlans);
 
-// Every shape whose axes divide the ranks and the model, the slowest axis varying slowest; others are counted in
-// `refused`.
-std::vector<MeshShape> LegalShapes(const ModelCost& model, const MeshPricer& pricer, const Choices& choices,
-                                   Refusals* refused);
-
 }  // namespace cohort::parallel::planner

@@ -8,6 +8,7 @@
 #include "comm/check.h"
 #include "parallel/pipeline/balance.h"
 #include "parallel/pipeline/schedules/schedules.h"
+#include "parallel/planner/legal_plans.h"
 
 namespace cohort::parallel::planner {
 namespace {
@@ -19,8 +20,6 @@ constexpr StepPart kStepParts[] = {
 };
 
 bool IsV(const MeshPlan& plan) { return plan.schedule == "zb-v"; }
-
-absl::Status Illegal(auto&&... parts) { return absl::InvalidArgumentError(absl::StrCat(parts...)); }
 
 }  // namespace
 
@@ -39,49 +38,10 @@ MeshPricer::MeshPricer(const ModelCost& model, const Work& work, const Cluster& 
 }
 
 int64_t MeshPricer::LocalBatch(const MeshShape& shape) const {
-  const int64_t data = ranks() / shape.pipeline / shape.tensor / shape.context;
-  return (work_.global_batch + data - 1) / data;
+  return planner::LocalBatch(work_, ranks(), shape);
 }
 
-absl::Status MeshPricer::Check(const MeshPlan& plan) const {
-  const MeshShape& shape = plan.shape;
-  const runtime::ModelConfig& config = model_.config();
-  const int64_t used = static_cast<int64_t>(shape.pipeline) * shape.shard * shape.context * shape.tensor;
-  if (ranks() % used != 0) {
-    return Illegal("axes that do not divide the ranks: ", shape.DebugString(), " are ", used, " of ",
-                   ranks());
-  }
-  const int stage = ranks() / shape.pipeline;
-  if (stage % shape.expert != 0) {
-    return Illegal("experts that do not divide a stage: expert ", shape.expert, " of ", stage, " ranks");
-  }
-  if (shape.expert > 1 && (config.num_experts == 0 || config.num_experts % shape.expert != 0)) {
-    return Illegal("experts that do not divide: ", config.num_experts, " over ", shape.expert, " ranks");
-  }
-  if (config.num_attention_heads % shape.tensor != 0 || config.num_key_value_heads % shape.tensor != 0) {
-    return Illegal("heads that do not divide: ", config.num_attention_heads, " and ",
-                   config.num_key_value_heads, " key/value heads over ", shape.tensor, " tensor ranks");
-  }
-  if (shape.pipeline * plan.chunks > model_.blocks()) {
-    return Illegal("more stages than blocks: ", shape.pipeline * plan.chunks, " of ", model_.blocks());
-  }
-  if (shape.tensor * shape.context > 1 && config.num_experts > 0 && config.router.capacity_factor > 0) {
-    return Illegal("a capacity of experts, which is of whole sequences: context ", shape.context, ", tensor ",
-                   shape.tensor);
-  }
-  // Zigzag: two pieces of a sequence a rank.
-  if (shape.context > 1 && work_.sequence_length < int64_t{2} * shape.context) {
-    return Illegal("sequences too short for the context axis: ", work_.sequence_length, " tokens over ",
-                   shape.context, " ranks");
-  }
-  if (plan.micro_batch < 1 || plan.micro_batch > LocalBatch(shape)) {
-    return Illegal("micro-batches larger than a rank's share: ", plan.micro_batch, " of ", LocalBatch(shape),
-                   " sequences");
-  }
-  const absl::Status levels =
-      parallel::Resolve(plan.sharding, shape.shard * shape.context * shape.tensor, stage).status();
-  return levels.ok() ? levels : Illegal("shardings that are not legal: ", levels.message());
-}
+absl::Status MeshPricer::Check(const MeshPlan& plan) const { return CheckPlan(model_, work_, ranks(), plan); }
 
 const MeshPricer::PipelineLoads& MeshPricer::LoadsOf(int pipeline, int chunks, bool v) {
   const auto [at, added] = loads_.try_emplace({pipeline, chunks, v});

@@ -1,78 +1,97 @@
 #include "parallel/reshard/bundles.h"
 
+#include <deque>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/string_view.h"
 
 namespace cohort::parallel {
 namespace {
 
-using runtime::Piece;
-
-absl::string_view BaseOf(const Piece& piece) {
-  const absl::string_view name = piece.name;
-  return name.substr(0, name.rfind('/'));
-}
-
-bool Alike(const HeldPiece& a, const HeldPiece& b) {
-  const Piece &p = a.piece, &q = b.piece;
-  return a.dtype == b.dtype && p.dim == q.dim && p.begin == q.begin && p.end == q.end && p.first == q.first &&
-         p.last == q.last && p.full == q.full && p.name.size() > BaseOf(p).size() && BaseOf(p) == BaseOf(q);
+// Every list of both layouts once.
+std::vector<const HeldPieces*> ListsOf(const Layout& before, const Layout& after) {
+  std::vector<const HeldPieces*> lists;
+  absl::flat_hash_set<const void*> seen;
+  for (const Layout* layout : {&before, &after}) {
+    for (const HeldPieces& pieces : layout->ranks) {
+      if (seen.insert(pieces.identity()).second) lists.push_back(&pieces);
+    }
+  }
+  return lists;
 }
 
 // By tensor: the first one of its bundle, which place it has there, and of how many.
 struct Place {
   absl::string_view first;
-  int place = 0, size = 1;
+  size_t place = 0, size = 1;
   bool operator==(const Place&) const = default;
 };
 using Places = absl::flat_hash_map<absl::string_view, Place>;
 
 // False where a tensor has another place than before.
-bool Remember(const HeldPieces& pieces, const std::vector<Bundle>& bundles, Places& places) {
-  for (const Bundle& bundle : bundles) {
-    const absl::string_view first = pieces[static_cast<size_t>(bundle.first)].piece.name;
-    for (int i = 0; i < bundle.size; ++i) {
-      const Place place = {first, i, bundle.size};
-      const auto [known, is_new] =
-          places.try_emplace(pieces[static_cast<size_t>(bundle.first + i)].piece.name, place);
-      if (!is_new && known->second != place) return false;
-    }
+bool Remember(const TensorBundle& tensors, Places& places) {
+  for (size_t i = 0; i < tensors.names.size(); ++i) {
+    const Place place = {tensors.names[0], i, tensors.names.size()};
+    if (places.try_emplace(tensors.names[i], place).first->second != place) return false;
   }
   return true;
 }
 
-std::vector<Bundle> BundlesOf(const HeldPieces& pieces) {
-  std::vector<Bundle> bundles;
-  for (size_t i = 0; i < pieces.size(); ++i) {
-    if (i > 0 && Alike(pieces[i - 1], pieces[i])) {
-      ++bundles.back().size;
-    } else {
-      bundles.push_back({static_cast<int>(i), 1});
+// Every tensor as a bundle of its own, made once for all lists.
+class Apart {
+ public:
+  HeldPieces List(const HeldPieces& pieces) {
+    std::vector<HeldBundle> bundles;
+    for (const HeldBundle& bundle : pieces.bundles()) {
+      std::vector<const TensorBundle*>& single = single_[bundle.tensors];
+      if (single.empty()) {
+        for (const std::string& name : bundle.tensors->names) {
+          single.push_back(
+              &tensors_->emplace_back(TensorBundle{{name}, bundle.tensors->full, bundle.tensors->dtype}));
+        }
+      }
+      for (const TensorBundle* tensors : single) {
+        bundles.push_back(bundle);
+        bundles.back().tensors = tensors;
+      }
     }
+    return HeldPieces(tensors_, std::move(bundles));
   }
-  return bundles;
-}
+
+ private:
+  std::shared_ptr<std::deque<TensorBundle>> tensors_ = std::make_shared<std::deque<TensorBundle>>();
+  absl::flat_hash_map<const TensorBundle*, std::vector<const TensorBundle*>> single_;
+};
 
 }  // namespace
 
 Bundles::Bundles(const Layout& before, const Layout& after) {
+  const std::vector<const HeldPieces*> lists = ListsOf(before, after);
   Places places;
-  bool consistent = true;
-  for (const Layout* layout : {&before, &after}) {
-    for (const HeldPieces& pieces : layout->ranks) {
-      const auto [at, is_new] = of_.try_emplace(pieces.identity());
-      if (!is_new) continue;
-      at->second = BundlesOf(pieces);
-      consistent = consistent && Remember(pieces, at->second, places);
+  bool agree = true;
+  for (const HeldPieces* pieces : lists) {
+    for (const HeldBundle& bundle : pieces->bundles()) {
+      if (Number(*bundle.tensors)) agree = agree && Remember(*bundle.tensors, places);
     }
   }
-  if (consistent) return;
-  for (const Layout* layout : {&before, &after}) {
-    for (const HeldPieces& pieces : layout->ranks) {
-      std::vector<Bundle>& bundles = of_[pieces.identity()];
-      bundles.clear();
-      for (size_t i = 0; i < pieces.size(); ++i) bundles.push_back({static_cast<int>(i), 1});
-    }
+  if (agree) return;
+  number_of_.clear();
+  by_name_.clear();
+  Apart apart;
+  for (const HeldPieces* pieces : lists) {
+    const HeldPieces& alone = alone_[pieces->identity()] = apart.List(*pieces);
+    for (const HeldBundle& bundle : alone.bundles()) Number(*bundle.tensors);
   }
+}
+
+bool Bundles::Number(const TensorBundle& tensors) {
+  const auto [at, is_new] = number_of_.try_emplace(&tensors, 0);
+  // Of the first one alone: the others follow from it.
+  if (is_new) at->second = by_name_.try_emplace(tensors.names[0], count()).first->second;
+  return is_new;
 }
 
 }  // namespace cohort::parallel

@@ -5,25 +5,32 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/strings/string_view.h"
 #include "parallel/reshard/layout.h"
 
 namespace cohort::parallel {
 
-// `size` pieces of a list from `first` on: the same part of tensors of one shape and type, "<name>/<kind>".
-struct Bundle {
-  int first = 0, size = 1;
-};
-
+// What two layouts have as one, and by which number a plan knows it.
 class Bundles {
  public:
   // Of all lists of both layouts, which outlive it. A tensor is everywhere at the same place of the same bundle: where
   // layouts differ in that, every piece is a bundle of its own.
   Bundles(const Layout& before, const Layout& after);
 
-  const std::vector<Bundle>& of(const HeldPieces& pieces) const { return of_.at(pieces.identity()); }
+  const std::vector<HeldBundle>& of(const HeldPieces& pieces) const {
+    return alone_.empty() ? pieces.bundles() : alone_.at(pieces.identity()).bundles();
+  }
+  // Bundles of tensors are numbered from 0 on: equal for those of the same names.
+  int number_of(const HeldBundle& bundle) const { return number_of_.at(bundle.tensors); }
+  int count() const { return static_cast<int>(by_name_.size()); }
 
  private:
-  absl::flat_hash_map<const void*, std::vector<Bundle>> of_;
+  // False where they have a number already.
+  bool Number(const TensorBundle& tensors);
+
+  absl::flat_hash_map<const TensorBundle*, int> number_of_;
+  absl::flat_hash_map<absl::string_view, int> by_name_;
+  absl::flat_hash_map<const void*, HeldPieces> alone_;  // by list; empty where layouts agree
 };
 
 }  // namespace cohort::parallel

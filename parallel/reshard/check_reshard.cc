@@ -1,5 +1,6 @@
 // The checker of reshard plans. It shares no code with the planner but what pieces are.
 #include <algorithm>
+#include <map>
 #include <set>
 #include <utility>
 #include <vector>
@@ -13,11 +14,26 @@ namespace {
 
 using runtime::Piece;
 
-const HeldPiece* Find(const Layout& layout, int rank, int piece) {
-  if (rank < 0 || rank >= layout.world() || piece < 0) return nullptr;
-  const auto& pieces = layout.ranks[static_cast<size_t>(rank)];
-  return static_cast<size_t>(piece) < pieces.size() ? &pieces[static_cast<size_t>(piece)] : nullptr;
-}
+// A layout piece by piece: lists once for all ranks that share them.
+class Pieces {
+ public:
+  explicit Pieces(const Layout& layout) {
+    for (const HeldPieces& pieces : layout.ranks) {
+      const auto [at, is_new] = lists_.try_emplace(pieces.identity());
+      if (is_new) at->second = pieces;
+      ranks_.push_back(&at->second);
+    }
+  }
+  const std::vector<HeldPiece>& of(int rank) const { return *ranks_[static_cast<size_t>(rank)]; }
+  const HeldPiece* Find(int rank, int piece) const {
+    if (rank < 0 || static_cast<size_t>(rank) >= ranks_.size() || piece < 0) return nullptr;
+    return static_cast<size_t>(piece) < of(rank).size() ? &of(rank)[static_cast<size_t>(piece)] : nullptr;
+  }
+
+ private:
+  std::map<const void*, std::vector<HeldPiece>> lists_;
+  std::vector<const std::vector<HeldPiece>*> ranks_;
+};
 
 int64_t Common(const Piece& a, const Piece& b) {
   int64_t common = 0;
@@ -34,6 +50,7 @@ absl::Status CheckReshard(const Layout& before, const Layout& after, const Resha
   // What arrives in each new piece: [begin, end).
   std::vector<std::vector<std::vector<std::pair<int64_t, int64_t>>>> arrived;
   for (const auto& pieces : after.ranks) arrived.emplace_back(pieces.size());
+  const Pieces old_pieces(before), new_pieces(after);
 
   for (size_t i = 0; i < plan.copies.size(); ++i) {
     const PieceCopy& copy = plan.copies[i];
@@ -41,8 +58,8 @@ absl::Status CheckReshard(const Layout& before, const Layout& after, const Resha
       return absl::InternalError(absl::StrCat("copy ", i, ", from rank ", copy.source, " to rank ",
                                               copy.destination, ": ", parts...));
     };
-    const HeldPiece* from = Find(before, copy.source, copy.from_piece);
-    const HeldPiece* to = Find(after, copy.destination, copy.to_piece);
+    const HeldPiece* from = old_pieces.Find(copy.source, copy.from_piece);
+    const HeldPiece* to = new_pieces.Find(copy.destination, copy.to_piece);
     if (from == nullptr) return error("there is no old piece ", copy.from_piece);
     if (to == nullptr) return error("there is no new piece ", copy.to_piece);
     if (lost.contains(copy.source)) return error("the source is lost");
@@ -65,7 +82,7 @@ absl::Status CheckReshard(const Layout& before, const Layout& after, const Resha
       arrived[static_cast<size_t>(copy.destination)][static_cast<size_t>(copy.to_piece)].emplace_back(
           b, b + copy.count);
       if (copy.stays()) continue;
-      for (const HeldPiece& own : before.ranks[static_cast<size_t>(copy.destination)]) {
+      for (const HeldPiece& own : old_pieces.of(copy.destination)) {
         if (own.piece.name == target.name && Common(own.piece, target) > 0) {
           return error("block ", block, " brings ", target.DebugString(), ", of which ",
                        own.piece.DebugString(), " is there already");
@@ -76,7 +93,7 @@ absl::Status CheckReshard(const Layout& before, const Layout& after, const Resha
   for (size_t rank = 0; rank < arrived.size(); ++rank) {
     for (size_t piece = 0; piece < arrived[rank].size(); ++piece) {
       auto& ranges = arrived[rank][piece];
-      const Piece& wanted = after.ranks[rank][piece].piece;
+      const Piece& wanted = new_pieces.of(static_cast<int>(rank))[piece].piece;
       std::sort(ranges.begin(), ranges.end());
       int64_t at = 0;
       for (const auto& [begin, end] : ranges) {

@@ -1,5 +1,7 @@
 #include "parallel/reshard/gradient_layout.h"
 
+#include <deque>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,23 +21,33 @@ constexpr char kGradient[] = "/grad";
 
 Layout GradientLayout(const Layout& training) {
   const std::string master = absl::StrCat("/", runtime::kStateKinds[0]);
+  const auto tensors = std::make_shared<std::deque<TensorBundle>>();
+  absl::flat_hash_map<const TensorBundle*, std::vector<const TensorBundle*>> gradients_of;
+  // Of the masters in a bundle, each alone.
+  const auto gradients = [&](const TensorBundle& bundle) -> const std::vector<const TensorBundle*>& {
+    const auto [at, is_new] = gradients_of.try_emplace(&bundle);
+    for (const std::string& name : bundle.names) {
+      absl::string_view parameter = name;
+      if (!is_new || !absl::ConsumeSuffix(&parameter, master)) continue;
+      at->second.push_back(&tensors->emplace_back(
+          TensorBundle{{absl::StrCat(parameter, kGradient)}, bundle.full, bundle.dtype}));
+    }
+    return at->second;
+  };
   Layout layout;
   absl::flat_hash_map<const void*, HeldPieces> made;
   for (const HeldPieces& pieces : training.ranks) {
     const auto [at, is_new] = made.try_emplace(pieces.identity());
-    if (!is_new) {
-      layout.ranks.push_back(at->second);
-      continue;
+    if (is_new) {
+      std::vector<HeldBundle> bundles;
+      for (HeldBundle bundle : pieces.bundles()) {
+        for (const TensorBundle* gradient : gradients(*bundle.tensors)) {
+          bundle.tensors = gradient;
+          bundles.push_back(bundle);
+        }
+      }
+      at->second = HeldPieces(tensors, std::move(bundles));
     }
-    std::vector<HeldPiece> gradients;
-    for (const HeldPiece& held : pieces) {
-      absl::string_view parameter = held.piece.name;
-      if (!absl::ConsumeSuffix(&parameter, master)) continue;
-      HeldPiece gradient = held;
-      gradient.piece.name = absl::StrCat(parameter, kGradient);
-      gradients.push_back(std::move(gradient));
-    }
-    at->second = std::move(gradients);
     layout.ranks.push_back(at->second);
   }
   return layout;

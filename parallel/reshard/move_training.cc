@@ -31,7 +31,7 @@ absl::StatusOr<Layout> Renumber(const Layout& layout, const std::vector<std::vec
       if (numbers[r].size() == 1) {
         pieces = held;
       } else {
-        pieces.Edit().insert(pieces.end(), held.begin(), held.end());
+        pieces.Append(held);
       }
     }
   }

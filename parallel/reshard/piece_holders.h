@@ -5,21 +5,27 @@
 #include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/container/inlined_vector.h"
-#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "parallel/reshard/bundles.h"
 #include "parallel/reshard/layout.h"
 
 namespace cohort::parallel {
 
-// A piece that is not empty, and the lists in which it is.
-struct Holders {
-  const runtime::Piece* piece = nullptr;  // in the layout
-  absl::InlinedVector<runtime::PieceRun, 1> runs;
-  absl::InlinedVector<std::pair<int, int>, 1> lists;  // (list, index in it)
+// A part of a bundle of tensors in a list.
+struct ListedBundle {
+  const HeldBundle* bundle = nullptr;  // in the layout
+  int list = 0;
 
+  int index() const { return bundle->first_piece; }
+};
+
+// A part that is not empty, and the lists in which it is.
+struct Holders {
+  absl::Span<const ListedBundle> lists;
+  absl::InlinedVector<runtime::PieceRun, 1> runs;
+
+  const HeldBundle& part() const { return *lists.front().bundle; }
   // In the whole tensor.
   int64_t begin() const { return runs.front().full; }
   int64_t end() const { return runs.back().full + runs.back().count; }
@@ -27,7 +33,7 @@ struct Holders {
 
 class PieceHolders {
  public:
-  // Without the ranks that are lost; of each bundle the first piece. `layout` outlives it.
+  // Without the ranks that are lost. `layout` outlives it.
   PieceHolders(const Layout& layout, const std::vector<bool>& lost, const Bundles& bundles);
 
   // The list of a rank, from 0 on; -1: it holds nothing, or is lost.
@@ -36,19 +42,21 @@ class PieceHolders {
   // Who has that list, ascending.
   absl::Span<const int> ranks_of(int list) const { return ranks_[static_cast<size_t>(list)]; }
 
-  // Replaces `near` by those that may have some of a piece that is not empty, in the order of where they begin.
-  void FindNear(const runtime::Piece& piece, std::vector<const Holders*>& near) const;
+  // Replaces `near` by those that may have some of a piece, which is not empty, of the tensors of that number: in the order
+  // of where they begin.
+  void FindNear(int number, const runtime::Piece& piece, std::vector<const Holders*>& near) const;
 
  private:
-  // Of a tensor, by where they begin: of many ranks each has a little of every tensor, and few have some of a piece.
-  struct Tensor {
-    std::vector<Holders> holders;
-    std::vector<int64_t> furthest;  // the end of these and of all before them
-  };
+  // Equal parts of one bundle of tensors together, and in the order of where they begin.
+  void Gather(absl::Span<ListedBundle> listed);
 
   std::vector<int> list_of_;
   std::vector<std::vector<int>> ranks_;
-  absl::flat_hash_map<absl::string_view, Tensor> tensors_;
+  std::vector<ListedBundle> listed_;  // by tensors, then as Gather orders them
+  // By tensors, by where they begin: of many ranks each has a little of every tensor, and few have some of a piece.
+  std::vector<Holders> holders_;
+  std::vector<int64_t> furthest_;     // the end of these and of all before them of the same tensors
+  std::vector<size_t> first_holder_;  // by number of the tensors, and the end
 };
 
 }  // namespace cohort::parallel

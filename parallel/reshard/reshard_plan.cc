@@ -1,6 +1,7 @@
 #include "parallel/reshard/reshard_plan.h"
 
 #include <algorithm>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <numeric>
@@ -12,6 +13,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/types/span.h"
 #include "comm/check.h"
 #include "parallel/reshard/bundles.h"
 #include "parallel/reshard/piece_holders.h"
@@ -116,6 +118,55 @@ class SourceChooser {
   } turn_;
 };
 
+// The copies of a plan as they are made, in the order of (destination, to_piece): those of a bundle of tensors once. In
+// blocks of memory, because a plan may have millions.
+class MadeCopies {
+ public:
+  // From one source to one destination, of the first of so many tensors alike.
+  void Add(absl::Span<const PieceCopy> copies, int tensors) {
+    if (blocks_.empty() || blocks_.back().size() + copies.size() > blocks_.back().capacity()) {
+      blocks_.emplace_back().reserve(std::max(kBlock, copies.size()));
+    }
+    std::vector<PieceCopy>& block = blocks_.back();
+    runs_.push_back({block.data() + block.size(), static_cast<int>(copies.size()), tensors});
+    block.insert(block.end(), copies.begin(), copies.end());
+  }
+
+  // By source, tensor by tensor; they are in order otherwise.
+  ReshardPlan InOrder(int world) const {
+    std::vector<size_t> ends(static_cast<size_t>(world) + 1, 0);  // by source
+    size_t total = 0;
+    for (const Run& run : runs_) {
+      ++ends[static_cast<size_t>(run.first->source) + 1];
+      total += static_cast<size_t>(run.copies) * static_cast<size_t>(run.tensors);
+    }
+    std::partial_sum(ends.begin(), ends.end(), ends.begin());
+    std::vector<const Run*> runs(runs_.size());
+    for (const Run& run : runs_) runs[ends[static_cast<size_t>(run.first->source)]++] = &run;
+    ReshardPlan plan;
+    plan.copies.reserve(total);
+    for (const Run* run : runs) {
+      for (int tensor = 0; tensor < run->tensors; ++tensor) {
+        for (int i = 0; i < run->copies; ++i) {
+          PieceCopy& copy = plan.copies.emplace_back(run->first[i]);
+          copy.from_piece += tensor;
+          copy.to_piece += tensor;
+        }
+      }
+    }
+    return plan;
+  }
+
+ private:
+  static constexpr size_t kBlock = size_t{1} << 14;
+  struct Run {
+    const PieceCopy* first;
+    int copies, tensors;
+  };
+  std::deque<std::vector<PieceCopy>> blocks_;
+  std::vector<Run> runs_;
+};
+
 class Planner {
  public:
   Planner(const Layout& before, const Layout& after, const ReshardOptions& options)
@@ -136,14 +187,13 @@ class Planner {
       std::unique_ptr<Needs>& needs = needs_[key];
       if (needs == nullptr) {
         const HeldPieces& wanted = Wanted(rank);
-        needs =
-            std::make_unique<Needs>(NeedsOf(holders_, holders_.list_of(rank), wanted, bundles_.of(wanted)));
+        needs = std::make_unique<Needs>(NeedsOf(holders_, holders_.list_of(rank), wanted, bundles_));
       }
       if (needs->missing.has_value()) return Missing(rank, *needs->missing);
       Plan(rank, *needs);
       if (--left_[key] == 0) needs_.erase(key);
     }
-    return InOrder();
+    return made_.InOrder(before_.world());
   }
 
  private:
@@ -160,43 +210,34 @@ class Planner {
   void Plan(int destination, const Needs& needs) {
     auto stays = needs.stays.begin();
     auto comes = needs.comes.begin();
-    for (const Bundle& bundle : bundles_.of(Wanted(destination))) {
-      const auto first_stay = stays;
-      while (stays != needs.stays.end() && stays->to_piece == bundle.first) ++stays;
+    for (const HeldBundle& bundle : bundles_.of(Wanted(destination))) {
+      copies_.clear();
+      for (; stays != needs.stays.end() && stays->to_piece == bundle.first_piece; ++stays) {
+        copies_.push_back(*stays);
+        copies_.back().source = copies_.back().destination = destination;
+      }
       chooser_.EndTurn();
-      for (; comes != needs.comes.end() && comes->to_piece == bundle.first; ++comes)
-        PlanStretch(destination, *comes, bundle.size);
+      for (; comes != needs.comes.end() && comes->to_piece == bundle.first_piece; ++comes)
+        PlanStretch(destination, *comes, bundle);
       std::sort(pending_.begin(), pending_.end(),
                 [](const auto& a, const auto& b) { return a.first < b.first; });
-      for (int tensor = 0; tensor < bundle.size; ++tensor) {
-        for (auto stay = first_stay; stay != stays; ++stay) {
-          Emit(*stay, tensor);
-          copies_.back().source = copies_.back().destination = destination;
-        }
-        for (const auto& [from, copies] : pending_) {
-          for (const PieceCopy& copy : copies) Emit(copy, tensor);
-        }
-      }
+      for (const auto& [from, copies] : pending_) copies_.insert(copies_.end(), copies.begin(), copies.end());
       pending_.clear();
+      for (size_t i = 0, end; i < copies_.size(); i = end) {
+        for (end = i + 1; end < copies_.size() && copies_[end].source == copies_[i].source;) ++end;
+        made_.Add(absl::MakeConstSpan(copies_).subspan(i, end - i), bundle.count());
+      }
     }
   }
 
-  // Of that tensor of a bundle.
-  void Emit(const PieceCopy& copy, int tensor) {
-    copies_.push_back(copy);
-    copies_.back().from_piece += tensor;
-    copies_.back().to_piece += tensor;
-  }
-
-  void PlanStretch(int destination, const Stretch& stretch, int tensors) {
-    const auto element =
-        static_cast<int64_t>(SizeOf(Wanted(destination)[static_cast<size_t>(stretch.to_piece)].dtype));
+  void PlanStretch(int destination, const Stretch& stretch, const HeldBundle& bundle) {
+    const auto element = static_cast<int64_t>(SizeOf(bundle.tensors->dtype));
     int64_t block = 0, at = 0;  // the next element that is still to come
     while (block < stretch.blocks) {
       const bool whole = at == 0;
       const int64_t count = stretch.count - at;
-      const auto chosen =
-          chooser_.Choose(stretch, count, whole ? stretch.blocks - block : 1, destination, element, tensors);
+      const auto chosen = chooser_.Choose(stretch, count, whole ? stretch.blocks - block : 1, destination,
+                                          element, bundle.count());
       const int64_t blocks = std::max<int64_t>(1, chosen.elements / count);
       PieceCopy copy{.source = chosen.rank,
                      .destination = destination,
@@ -220,25 +261,16 @@ class Planner {
     return pending_.emplace_back(from, std::vector<PieceCopy>()).second;
   }
 
-  // By source; they are in order otherwise.
-  ReshardPlan InOrder() const {
-    std::vector<size_t> place(static_cast<size_t>(before_.world()) + 1, 0);
-    for (const PieceCopy& copy : copies_) ++place[static_cast<size_t>(copy.source) + 1];
-    std::partial_sum(place.begin(), place.end(), place.begin());
-    ReshardPlan plan;
-    plan.copies.resize(copies_.size());
-    for (const PieceCopy& copy : copies_) plan.copies[place[static_cast<size_t>(copy.source)]++] = copy;
-    return plan;
-  }
-
   absl::Status Missing(int destination, const Needs::Missing& missing) const {
-    const std::string& name = Wanted(destination)[static_cast<size_t>(missing.to_piece)].piece.name;
+    const std::string name = Wanted(destination)[static_cast<size_t>(missing.to_piece)].piece.name;
     std::vector<int> had;
     for (size_t i = 0; i < options_.lost.size(); ++i) {
-      for (const HeldPiece& held : before_.ranks[static_cast<size_t>(options_.lost[i])]) {
-        if (held.piece.name != name) continue;
+      const std::vector<HeldBundle>& held = before_.ranks[static_cast<size_t>(options_.lost[i])].bundles();
+      if (std::any_of(held.begin(), held.end(), [&](const HeldBundle& bundle) {
+            const std::vector<std::string>& names = bundle.tensors->names;
+            return std::find(names.begin(), names.end(), name) != names.end();
+          })) {
         had.push_back(options_.lost_names.empty() ? options_.lost[i] : options_.lost_names[i]);
-        break;
       }
     }
     return absl::NotFoundError(absl::StrCat(
@@ -260,7 +292,8 @@ class Planner {
   absl::flat_hash_map<Key, int> left_;  // ranks that are still to be planned
   // Of one bundle of new pieces: by (source, its piece).
   std::vector<std::pair<std::pair<int, int>, std::vector<PieceCopy>>> pending_;
-  std::vector<PieceCopy> copies_;  // in the order of (destination, to_piece)
+  std::vector<PieceCopy> copies_;  // of one bundle, by source
+  MadeCopies made_;
 };
 
 }  // namespace

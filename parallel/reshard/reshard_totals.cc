@@ -26,7 +26,9 @@ ReshardTotals TotalsOf(const Layout& after, const ReshardOptions& options, const
   for (const HeldPieces& pieces : after.ranks) {
     const auto [at, is_new] = bytes_of_list.try_emplace(pieces.identity(), 0);
     if (is_new) {
-      for (const HeldPiece& held : pieces) at->second += held.bytes();
+      for (const HeldBundle& bundle : pieces.bundles()) {
+        at->second += bundle.count() * bundle.size() * static_cast<int64_t>(SizeOf(bundle.tensors->dtype));
+      }
     }
     totals.total += at->second;
   }
@@ -36,9 +38,9 @@ ReshardTotals TotalsOf(const Layout& after, const ReshardOptions& options, const
   std::vector<int64_t> sent(world), received(world);
   std::vector<int64_t> host_sent(static_cast<size_t>(hosts)), host_received(static_cast<size_t>(hosts));
   for (const PieceCopy& copy : plan.copies) {
-    const HeldPiece& to =
-        after.ranks[static_cast<size_t>(copy.destination)][static_cast<size_t>(copy.to_piece)];
-    const int64_t bytes = copy.elements() * static_cast<int64_t>(SizeOf(to.dtype));
+    const DataType dtype =
+        after.ranks[static_cast<size_t>(copy.destination)].dtype(static_cast<size_t>(copy.to_piece));
+    const int64_t bytes = copy.elements() * static_cast<int64_t>(SizeOf(dtype));
     if (copy.stays()) {
       totals.stay += bytes;
       continue;

@@ -56,8 +56,8 @@ absl::Status Resharder::Run(const Layout& before, const Layout& after, const Res
   const int rank = world_.rank();
   COHORT_CHECK(before.world() >= world_.size() && after.world() == before.world(),
                "layouts of %d and %d ranks on %d", before.world(), after.world(), world_.size());
-  const auto& old_pieces = before.ranks[static_cast<size_t>(rank)];
-  const auto& new_pieces = after.ranks[static_cast<size_t>(rank)];
+  const std::vector<HeldPiece> old_pieces = before.ranks[static_cast<size_t>(rank)];
+  const std::vector<HeldPiece> new_pieces = after.ranks[static_cast<size_t>(rank)];
   COHORT_CHECK(memory.before.size() == old_pieces.size() && memory.after.size() == new_pieces.size(),
                "memory of %zu and %zu pieces for %zu and %zu", memory.before.size(), memory.after.size(),
                old_pieces.size(), new_pieces.size());
@@ -150,7 +150,7 @@ absl::Status Resharder::Exchange(const Layout& before, const ReshardPlan& plan, 
   for (const PieceCopy& copy : plan.copies) {
     if (copy.source != rank || copy.stays()) continue;
     const size_t element =
-        SizeOf(before.ranks[static_cast<size_t>(rank)][static_cast<size_t>(copy.from_piece)].dtype);
+        SizeOf(before.ranks[static_cast<size_t>(rank)].dtype(static_cast<size_t>(copy.from_piece)));
     const auto bytes = [&](int64_t elements) { return static_cast<uint64_t>(elements) * element; };
     comm::transfer::StridedWriteRequest request;
     request.peer = peers_.at(copy.destination);

@@ -1,7 +1,6 @@
 #include "parallel/reshard/stretches.h"
 
 #include <algorithm>
-#include <map>
 #include <utility>
 #include <vector>
 
@@ -103,17 +102,17 @@ void AddCopy(const PieceCopy& copy, std::vector<PieceCopy>& copies) {
   Fold(copies);
 }
 
-Needs NeedsOf(const PieceHolders& holders, int own, const HeldPieces& wanted,
-              const std::vector<Bundle>& bundles) {
+Needs NeedsOf(const PieceHolders& holders, int own, const HeldPieces& wanted, const Bundles& bundles) {
   Needs needs;
-  std::map<int, std::vector<PieceCopy>> stays;  // of one new piece, by the old one
+  std::vector<std::pair<int, std::vector<PieceCopy>>>
+      stays;  // of one new piece, by old ones, of which there are few
   std::vector<PieceRun> runs;
   std::vector<const Holders*> near;
   Sweep sweep;
-  for (const Bundle& bundle : bundles) {
-    const Piece& piece = wanted[static_cast<size_t>(bundle.first)].piece;
-    if (piece.empty()) continue;
-    holders.FindNear(piece, near);
+  for (const HeldBundle& bundle : bundles.of(wanted)) {
+    if (bundle.empty()) continue;
+    const Piece piece = bundle.Nameless();
+    holders.FindNear(bundles.number_of(bundle), piece, near);
     const Rows rows = RowsOf(piece, near);
     sweep.Begin(near, own, rows.elements);
     runs.clear();
@@ -136,24 +135,29 @@ Needs NeedsOf(const PieceHolders& holders, int own, const HeldPieces& wanted,
         if (mine != nullptr) {
           stop = std::min(stop, mine->end());
           PieceCopy copy{.from_piece = mine->own,
-                         .to_piece = bundle.first,
+                         .to_piece = bundle.first_piece,
                          .from = mine->OffsetOf(at),
                          .to = to,
                          .count = stop - at};
           if (rows.count > 1) Repeat(rows.count, copy, mine->stride, row);
-          AddCopy(copy, stays[mine->own]);
+          auto from = std::find_if(stays.begin(), stays.end(),
+                                   [&](const auto& one) { return one.first == mine->own; });
+          if (from == stays.end()) from = stays.insert(from, {mine->own, {}});
+          AddCopy(copy, from->second);
           continue;
         }
         stop = sweep.NextChange(stop);
-        Stretch stretch{.to_piece = bundle.first, .to = to, .count = stop - at, .sources = {}};
+        Stretch stretch{.to_piece = bundle.first_piece, .to = to, .count = stop - at, .sources = {}};
         sweep.ForCovering([&](const Sweep::Cursor& cursor) {
-          for (const auto& [list, index] : cursor.holders->lists) {
-            stretch.sources.push_back(
-                {.list = list, .index = index, .from = cursor.OffsetOf(at), .stride = cursor.stride});
+          for (const ListedBundle& has : cursor.holders->lists) {
+            stretch.sources.push_back({.list = has.list,
+                                       .index = has.index(),
+                                       .from = cursor.OffsetOf(at),
+                                       .stride = cursor.stride});
           }
         });
         if (stretch.sources.empty()) {
-          needs.missing = {bundle.first, at};
+          needs.missing = {bundle.first_piece, at};
           return needs;
         }
         if (rows.count > 1) {
@@ -164,7 +168,8 @@ Needs NeedsOf(const PieceHolders& holders, int own, const HeldPieces& wanted,
         }
       }
     }
-    for (auto& [from_piece, copies] : stays)
+    std::sort(stays.begin(), stays.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    for (const auto& [from_piece, copies] : stays)
       needs.stays.insert(needs.stays.end(), copies.begin(), copies.end());
     stays.clear();
   }

@@ -38,9 +38,8 @@ struct Needs {
   std::optional<Missing> missing;
 };
 
-// Of a rank that has list `own` (-1: none) and is to have `wanted`, whose bundles these are: of the first piece of each.
-Needs NeedsOf(const PieceHolders& holders, int own, const HeldPieces& wanted,
-              const std::vector<Bundle>& bundles);
+// Of a rank that has list `own` (-1: none) and is to have `wanted`: of the first piece of each bundle.
+Needs NeedsOf(const PieceHolders& holders, int own, const HeldPieces& wanted, const Bundles& bundles);
 
 // Adds a copy to those of the same pieces and ranks: joined with the last one where they lie together, or repeat at an
 // equal distance.

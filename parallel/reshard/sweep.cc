@@ -22,8 +22,8 @@ void Sweep::Begin(absl::Span<const Holders* const> near, int own, int64_t row) {
       cursor.runs = absl::MakeSpan(&first_rows_.back(), 1);
       cursor.stride = run.count;
     }
-    for (const auto& [list, index] : holders->lists) {
-      if (list == own) cursor.own = index;
+    for (const ListedBundle& has : holders->lists) {
+      if (has.list == own) cursor.own = has.index();
     }
     changes_.emplace_back(holders->begin(), cursors_.size());
     cursors_.push_back(cursor);
@@ -58,7 +58,7 @@ Rows RowsOf(const Piece& piece, absl::Span<const Holders* const> near) {
   for (size_t i = 0; i < dim; ++i) rows.count *= piece.full[i];
   if (rows.count == 1 || piece.size() != piece.box_size()) return {};
   for (const Holders* holders : near) {
-    const Piece& other = *holders->piece;
+    const Piece other = holders->part().Nameless();
     if (!other.whole() && (other.dim != piece.dim || other.size() != other.box_size())) return {};
   }
   rows.elements = piece.full_size() / rows.count;

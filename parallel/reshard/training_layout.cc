@@ -1,5 +1,7 @@
 #include "parallel/reshard/training_layout.h"
 
+#include <algorithm>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -7,6 +9,8 @@
 #include <tuple>
 #include <utility>
 
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
@@ -55,17 +59,33 @@ class TensorPlace final : public runtime::TensorGroup {
   const int rank_, size_;
 };
 
-// The parameters of a rank's stages, without their values, and what is held of them, in the order in which ParallelModel
-// lists it: what is optimised of all parts of a kind before the buffers of the part.
+// What there is of a rank's stages, in the order in which ParallelModel lists it: what is optimised of all parts of a kind
+// before the buffers of the part.
 struct Parts {
-  struct Entry {
-    size_t row = 0;  // of Placements(): a flat tensor, of which replicas hold shards
-    FlatTensor flat;
-    int64_t elements = 0;
-    const runtime::Parameter* buffer = nullptr;  // instead: a buffer, which all hold
+  struct Parameter {
+    int64_t begin = 0;  // in the flat tensor
+    HeldBundle whole;   // what of it is in this rank's model
   };
-  std::vector<std::unique_ptr<Decoder>> decoders;
+  struct Entry {
+    size_t row = 0;      // of Placements(): a flat tensor, of which replicas hold shards
+    bool whole = false;  // instead: a buffer, which all hold
+    int64_t elements = 0;
+    std::vector<Parameter> parameters;  // one after another; none is empty
+  };
+  std::shared_ptr<std::deque<TensorBundle>> tensors = std::make_shared<std::deque<TensorBundle>>();
   std::vector<Entry> entries;
+
+  void Add(const Piece& piece, std::vector<std::string> names, DataType dtype, Entry& entry) {
+    const TensorBundle& made = tensors->emplace_back(TensorBundle{std::move(names), piece.full, dtype});
+    const HeldBundle whole = {.tensors = &made,
+                              .dim = piece.dim,
+                              .begin = piece.begin,
+                              .end = piece.end,
+                              .first = piece.first,
+                              .last = piece.last};
+    entry.parameters.push_back({entry.elements, whole});
+    entry.elements += piece.size();
+  }
 };
 
 class Layouter {
@@ -88,15 +108,16 @@ class Layouter {
       trees_.emplace_back(OfEvery(row.stride(shape), splits_));
     }
     Layout layout;
+    layout.ranks.reserve(static_cast<size_t>(mesh_.world()));
     for (int rank = 0; rank < mesh_.world(); ++rank) {
       COHORT_ASSIGN_OR_RETURN(const Parts* parts, PartsOf(rank));
       // Which shards a rank has of each placement: with the parameters that is all that tells what ranks hold apart.
-      std::vector<int> replicas, shards;
+      ByRow replicas, shards;
       for (size_t row = 0; row < trees_.size(); ++row) {
         replicas.push_back(mesh_.Coordinate(Placements()[row].axes, rank));
         shards.push_back(trees_[row].tree.Piece(trees_[row].optimizer, replicas.back()));
       }
-      const auto [known, is_new] = lists_.try_emplace({parts, std::move(shards)});
+      const auto [known, is_new] = lists_.try_emplace({parts, shards});
       if (is_new) known->second = HeldOf(*parts, replicas);
       layout.ranks.push_back(known->second);
     }
@@ -104,6 +125,8 @@ class Layouter {
   }
 
  private:
+  using ByRow = absl::InlinedVector<int, 4>;  // of Placements()
+
   // The same for all ranks that hold the same parameters.
   absl::StatusOr<const Parts*> PartsOf(int rank) {
     const int stage_rank = mesh_.Coordinate(Axis::kPipeline, rank);
@@ -123,44 +146,60 @@ class Layouter {
       COHORT_ASSIGN_OR_RETURN(auto decoder, Decoder::Create(config_, runtime::CpuDevice(), options));
       for (ParameterGroup& group : decoder->groups()) {
         for (size_t row = 0; row < trees_.size(); ++row) {
-          for (FlatTensor& flat : FlatTensorsOf(group, Placements()[row].placement, arrangement_.sharding)) {
-            const int64_t elements = flat.elements();
-            parts.entries.push_back({row, std::move(flat), elements, nullptr});
+          for (const FlatTensor& flat :
+               FlatTensorsOf(group, Placements()[row].placement, arrangement_.sharding)) {
+            AddFlat(flat, row, parts);
           }
         }
       }
       for (ParameterGroup& group : decoder->groups()) {
         for (const auto& parameter : group.parameters()) {
-          if (parameter->buffer) parts.entries.push_back({0, {}, 0, parameter.get()});
+          if (!parameter->buffer) continue;
+          Parts::Entry& entry = parts.entries.emplace_back();
+          entry.whole = true;
+          parts.Add(parameter->piece(), {parameter->name}, state_, entry);
         }
       }
-      parts.decoders.push_back(std::move(decoder));
     }
     return &parts;
   }
 
-  HeldPieces HeldOf(const Parts& parts, const std::vector<int>& replicas) const {
-    std::vector<HeldPiece> pieces;
+  void AddFlat(const FlatTensor& flat, size_t row, Parts& parts) const {
+    Parts::Entry& entry = parts.entries.emplace_back();
+    entry.row = row;
+    for (const runtime::ParameterBucket* bucket : flat.parts) {
+      for (const runtime::Parameter* parameter : bucket->parameters) {
+        if (parameter->elements() == 0) continue;
+        std::vector<std::string> names;
+        for (const char* kind : runtime::kStateKinds)
+          names.push_back(absl::StrCat(parameter->name, "/", kind));
+        parts.Add(parameter->piece(), std::move(names), state_, entry);
+      }
+    }
+  }
+
+  HeldPieces HeldOf(const Parts& parts, const ByRow& replicas) const {
+    std::vector<HeldBundle> bundles;
+    bundles.reserve(parts.entries.size());
     for (const Parts::Entry& entry : parts.entries) {
-      if (entry.buffer != nullptr) {
-        pieces.push_back({entry.buffer->piece(), state_});
+      if (entry.whole) {
+        bundles.push_back(entry.parameters[0].whole);
         continue;
       }
       const Tree& row = trees_[entry.row];
       const ElementRange held = row.tree.RangeOf(row.optimizer, replicas[entry.row], entry.elements);
-      for (const FlatRun& run : RunsIn(entry.flat.parts, held)) {
-        AddKinds(run.parameter->piece().Range(run.first, run.first + run.count), pieces);
+      if (held.size() == 0) continue;
+      // The runs of RunsIn, from the parameter on in which the range begins.
+      auto at = std::upper_bound(entry.parameters.begin(), entry.parameters.end(), held.begin,
+                                 [](int64_t element, const auto& other) { return element < other.begin; });
+      if (at != entry.parameters.begin()) --at;
+      for (; at != entry.parameters.end() && at->begin < held.end; ++at) {
+        HeldBundle& bundle = bundles.emplace_back(at->whole);
+        bundle.first = at->whole.first + std::max<int64_t>(0, held.begin - at->begin);
+        bundle.last = at->whole.first + std::min(at->whole.size(), held.end - at->begin);
       }
     }
-    return pieces;
-  }
-
-  void AddKinds(Piece piece, std::vector<HeldPiece>& pieces) const {
-    const std::string name = piece.name;
-    for (const char* kind : runtime::kStateKinds) {
-      piece.name = absl::StrCat(name, "/", kind);
-      pieces.push_back({piece, state_});
-    }
+    return HeldPieces(parts.tensors, std::move(bundles));
   }
 
   const runtime::ModelConfig& config_;
@@ -177,7 +216,7 @@ class Layouter {
   std::vector<Tree> trees_;  // by row of Placements()
   std::optional<PipelinePlan> plan_;
   std::map<std::tuple<int, int, int>, Parts> parts_;
-  std::map<std::pair<const Parts*, std::vector<int>>, HeldPieces> lists_;
+  absl::flat_hash_map<std::pair<const Parts*, ByRow>, HeldPieces> lists_;
 };
 
 }  // namespace

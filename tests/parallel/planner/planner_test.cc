@@ -14,6 +14,7 @@
 #include "moe/expert_group.h"
 #include "moe/moe_layer.h"
 #include "parallel/planner/calibration.h"
+#include "parallel/planner/legal_plans.h"
 #include "tests/support/tiny_model.h"
 
 namespace cohort::parallel::planner {
@@ -22,6 +23,7 @@ namespace {
 using ::testing::AnyOf;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 
 constexpr char kTwoHosts[] =
     "cohort-topology 1\nhosts 2 ranks 4\nrails 1\ninside_host 1 100\nbetween_hosts 30 1\nmemory_gbit_per_s "
@@ -192,11 +194,16 @@ TEST(PlannerTest, EveryLegalMeshOfEightRanksIsThere) {
   const Cluster cluster = ClusterOf(kTwoHosts);
   // Three factors of two, dealt to five axes.
   const ModelCost dense(DenseConfig(), 64);
-  EXPECT_EQ(LegalShapes(dense, MeshPricer(dense, WorkOf(64, 8), cluster), {}, &refused).size(), 35u);
+  EXPECT_EQ(LegalShapes(dense, WorkOf(64, 8), cluster.ranks(), {}, refused).size(), 35u);
   // For each pipeline, the rest dealt to four axes, and any power of two of the stage to experts: 1 + 8 + 30 + 80.
   const ModelCost sparse(SparseConfig(), 64);
-  EXPECT_EQ(LegalShapes(sparse, MeshPricer(sparse, WorkOf(64, 8), cluster), {}, &refused).size(), 119u);
+  EXPECT_EQ(LegalShapes(sparse, WorkOf(64, 8), cluster.ranks(), {}, refused).size(), 119u);
   EXPECT_THAT(refused.rows(), IsEmpty());
+  EXPECT_EQ(CountLegalShapes(sparse, WorkOf(64, 8), cluster.ranks(), {}), 119u);
+  // Four tokens are too few for a context axis of four.
+  EXPECT_EQ(CountLegalShapes(sparse, WorkOf(4, 8), cluster.ranks(), {}),
+            LegalShapes(sparse, WorkOf(4, 8), cluster.ranks(), {}, refused).size());
+  EXPECT_THAT(refused.rows(), Not(IsEmpty()));
 }
 
 // The head's stage has the embedding too, and both send its gradients to each other.

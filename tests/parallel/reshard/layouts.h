@@ -35,7 +35,7 @@ inline Layout FlatShards(int holders, int world) {
       const int64_t size = held.piece.size();
       const int64_t from = std::clamp<int64_t>(range.begin - at, 0, size);
       held.piece = held.piece.Range(from, std::clamp<int64_t>(range.end - at, from, size));
-      layout.ranks[static_cast<size_t>(rank)].Edit().push_back(std::move(held));
+      layout.ranks[static_cast<size_t>(rank)].push_back(held);
       at += size;
     }
   }
@@ -52,7 +52,7 @@ inline Layout Boxes(int holders, int world, int dim) {
         const runtime::RowRange range = runtime::RowsOf(piece.full[static_cast<size_t>(dim)], rank, holders);
         held.piece = runtime::Piece::Box(piece.name, piece.full, dim, range.begin, range.end);
       }
-      layout.ranks[static_cast<size_t>(rank)].Edit().push_back(std::move(held));
+      layout.ranks[static_cast<size_t>(rank)].push_back(held);
     }
   }
   return layout;
@@ -63,7 +63,7 @@ inline Layout Boxes(int holders, int world, int dim) {
 inline Layout Mixed(int holders, int world) {
   Layout layout = Empty(world);
   for (int rank = 0; rank < holders; ++rank) {
-    std::vector<HeldPiece>& mine = layout.ranks[static_cast<size_t>(rank)].Edit();
+    HeldPieces& mine = layout.ranks[static_cast<size_t>(rank)];
     for (const HeldPiece& held : Tensors()) {
       if (held.piece.full.size() == 1) {
         if (rank == holders - 1) mine.push_back(held);

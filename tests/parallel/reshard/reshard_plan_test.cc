@@ -46,7 +46,7 @@ Layout Of(std::vector<std::vector<Piece>> ranks) {
   Layout layout;
   for (const auto& pieces : ranks) {
     layout.ranks.emplace_back();
-    for (const Piece& piece : pieces) layout.ranks.back().Edit().push_back({piece, DataType::kF32});
+    for (const Piece& piece : pieces) layout.ranks.back().push_back({piece, DataType::kF32});
   }
   return layout;
 }
@@ -112,9 +112,9 @@ TEST(ReshardPlanTest, SeveralHoldersShareTheWork) {
   Layout before = Empty(8), after = Empty(8);
   const Piece big = Piece::Whole("big", {1000, 1000});
   for (int rank = 0; rank < 4; ++rank)
-    before.ranks[static_cast<size_t>(rank)].Edit().push_back({big, DataType::kF32});
+    before.ranks[static_cast<size_t>(rank)].push_back({big, DataType::kF32});
   for (int rank = 4; rank < 6; ++rank)
-    after.ranks[static_cast<size_t>(rank)].Edit().push_back({big, DataType::kF32});
+    after.ranks[static_cast<size_t>(rank)].push_back({big, DataType::kF32});
   ReshardOptions options;
   options.turn_bytes = 100'000;
   const auto plan = PlanReshard(before, after, options);
@@ -159,11 +159,14 @@ TEST(ReshardPlanTest, BrokenLayoutsAreRefused) {
   EXPECT_THAT(std::string(PlanReshard(good, Of({{Rows(0, 4)}}), {}).status().message()),
               HasSubstr("one layout numbers 2 ranks, the other 1"));
   Layout other = good;
-  other.ranks[0].Edit()[0].dtype = DataType::kBF16;
+  HeldPiece piece = good.ranks[0][0];
+  piece.dtype = DataType::kBF16;
+  other.ranks[0] = {piece};
   EXPECT_THAT(std::string(PlanReshard(good, other, {}).status().message()),
               HasSubstr("of f32 and, on rank 0,"));
-  other = good;
-  other.ranks[0].Edit()[0].piece.end = 5;
+  piece = good.ranks[0][0];
+  piece.piece.end = 5;
+  other.ranks[0] = {piece};
   EXPECT_THAT(std::string(PlanReshard(good, other, {}).status().message()),
               HasSubstr("outside of dimension 0"));
   EXPECT_THAT(std::string(PlanReshard(good, good, {.host_of = {0}}).status().message()),
@@ -200,10 +203,10 @@ TEST(ReshardPlanTest, RandomPieces) {
       return HeldPiece{box.Range(first, first + below(box.size() - first)), DataType::kF32};
     };
     Layout before = Empty(5), after = Empty(5);
-    before.ranks[0].Edit().push_back({Piece::Whole("t", full), DataType::kF32});
+    before.ranks[0].push_back({Piece::Whole("t", full), DataType::kF32});
     for (size_t rank = 0; rank < 5; ++rank) {
-      for (size_t i = 0; i < random() % 4; ++i) before.ranks[rank].Edit().push_back(any());
-      for (size_t i = 0; i < random() % 4; ++i) after.ranks[rank].Edit().push_back(any());
+      for (size_t i = 0; i < random() % 4; ++i) before.ranks[rank].push_back(any());
+      for (size_t i = 0; i < random() % 4; ++i) after.ranks[rank].push_back(any());
     }
     if (round % 3 == 0) before.ranks[4] = before.ranks[2];
     if (round % 5 == 0) after.ranks[4] = after.ranks[2];
