@@ -40,6 +40,17 @@ absl::Status PartSnapshots::Connect() {
   return absl::OkStatus();
 }
 
+// The images are this process's memory, and those of the living ranks of the host come together again at another keeper.
+// What it held of dead ones is gone with it.
+void PartSnapshots::KeepKeeper() {
+  if (keeper_ == nullptr || keeper_->Alive() || absl::Now() < keeper_again_) return;
+  const absl::Status back = keeper_->Reconnect();
+  if (!back.ok()) keeper_again_ = absl::Now() + elastic_policy::kKeeperRetry;
+  if (!cleans_) return;
+  keeper_news_ = absl::StrCat("the keeper of this host's snapshots was lost: ",
+                              back.ok() ? "another one has them" : std::string(back.message()));
+}
+
 absl::Status PartSnapshots::Follow(ElasticPart& part, int member, const ElasticCounts& counts) {
   mapped_.clear();
   recovered_.clear();
@@ -126,6 +137,7 @@ void PartSnapshots::BeforeUpdate() {
 
 void PartSnapshots::AfterUpdate(const ElasticCounts& counts) {
   if (snapshotter_ == nullptr) return;
+  KeepKeeper();
   // What they read may be free now.
   if (save_ != nullptr) {
     if (auto outcome = save_->Take(/*wait=*/false)) FinishSave(*std::move(outcome));

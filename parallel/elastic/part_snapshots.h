@@ -63,12 +63,16 @@ class PartSnapshots {
   std::vector<KeptState> Kept(const comm::Communicator& world);
 
   const absl::Status& problem() const { return problem_; }
+  // Where the keeper of this host was lost since the last call: in words, on one of its ranks.
+  std::optional<std::string> TakeKeeperNews() { return std::exchange(keeper_news_, std::nullopt); }
+  int keeper_pid() const { return keeper_ == nullptr ? 0 : keeper_->pid(); }
   runtime::elastic::SnapshotCosts costs() const;
   // The job is over: nothing is kept any more.
   void End();
 
  private:
   absl::Status Connect();
+  void KeepKeeper();
   absl::Status Start(ElasticPart& part, int member, const ElasticCounts& counts);
   absl::StatusOr<KeptState> StateOf(const runtime::elastic::Image& image, int mesh_rank) const;
   void ForgetSuperseded();
@@ -108,6 +112,8 @@ class PartSnapshots {
   std::shared_ptr<runtime::elastic::Snapshotter> read_;
   std::unique_ptr<BackgroundSave> given_up_;
   absl::Status problem_;
+  absl::Time keeper_again_ = absl::InfinitePast();  // when one that could not be replaced is tried again
+  std::optional<std::string> keeper_news_;
 };
 
 }  // namespace cohort::parallel

@@ -22,6 +22,8 @@ inline constexpr int kTieAttempts = 5;
 
 // A rank's copy of its state into memory of the keeper: it has the whole of a step's gradients for it, so it is there.
 inline constexpr absl::Duration kSnapshotTimeout = absl::Seconds(60);
+// A keeper that was lost and could not be replaced is tried again after so long.
+inline constexpr absl::Duration kKeeperRetry = absl::Seconds(5);
 // Encoding a generation over hosts, and bringing one back.
 inline constexpr absl::Duration kParityTimeout = absl::Seconds(120);
 

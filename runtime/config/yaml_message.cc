@@ -49,7 +49,9 @@ std::string UnknownKey(const std::string& name, const Descriptor& here, const st
                    section.empty() ? "at the top level" : absl::StrCat("in section ", section));
   std::string meant = NearestName(name, known);
   if (meant.empty()) meant = FindElsewhere(root, "", name);
-  if (!meant.empty()) return absl::StrCat(message, "; did you mean '", meant, "'?");
+  if (!meant.empty()) {
+    return absl::StrCat(message, "; did you mean '", meant, meant == name ? "' at the top level?" : "'?");
+  }
   return absl::StrCat(message, "; known keys: ", absl::StrJoin(known, ", "));
 }
 

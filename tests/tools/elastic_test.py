@@ -1,4 +1,5 @@
 """Elastic trainings as users run them: ranks are killed, stopped, asked to leave; others join; the coordinator dies."""
+import json
 import os
 import pathlib
 import shutil
@@ -9,7 +10,7 @@ import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tools"))
-from elastic_jobs import ElasticJob, prepare, wait_for
+from elastic_jobs import ENVIRONMENT, ElasticJob, prepare, wait_for
 
 COHORT = os.environ.get("COHORT_BINARY") or sys.exit("COHORT_BINARY is not set")
 STEPS = 120
@@ -62,6 +63,30 @@ class ElasticTest(unittest.TestCase):
         os.kill(job.pids()[1], signal.SIGKILL)
         self.expect_undisturbed(job)
         self.assertEqual(job.words().count("lost"), 2, job.words())
+
+    def test_ranks_that_joined_look_after_the_coordinator(self):
+        job = self.start(2)
+        launched = job.pids()
+        job.add(2)
+        self.assertTrue(wait_for(lambda: "joined" in job.words()), job.words())
+        self.assertTrue(wait_for(lambda: len(job.pids()) == 4))
+        for pid in launched:
+            os.kill(pid, signal.SIGKILL)
+        self.assertTrue(wait_for(lambda: "lost" in job.words()), job.words())
+        former = job.coordinators()[-1]
+        os.kill(former, signal.SIGKILL)
+        self.assertTrue(wait_for(lambda: job.coordinators()[-1] != former, 30), job.words())
+        self.expect_undisturbed(job)  # which ends it, too
+
+    def test_a_configuration_that_is_refused_leaves_nothing(self):
+        folder = self.folder / "refused"
+        folder.mkdir()
+        config = folder / "config.yaml"
+        config.write_text(json.dumps({**self.config, "output": str(folder / "run"), "elastic": {"lost_hosts": -2}}))
+        job = subprocess.run(["mpirun", "--enable-recovery", "-np", "2", COHORT, "train", "--elastic", "--config", config],
+                             capture_output=True, text=True, timeout=60, env=ENVIRONMENT)
+        self.assertIn("lost_hosts", job.stdout + job.stderr)
+        self.assertTrue(wait_for(lambda: subprocess.run(["pgrep", "-f", str(folder)], stdout=subprocess.DEVNULL).returncode == 1, 10))
 
     def test_a_rank_leaves_when_it_is_told_to(self):
         job = self.start()

@@ -1,6 +1,7 @@
 // cohort coordinator: members, epochs and events of an elastic job, whose state outlives this process.
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <filesystem>
@@ -24,7 +25,7 @@ namespace {
 
 struct CoordinatorFlags {
   cluster::CoordinatorOptions options;
-  std::string lease = "2s", address_file;
+  std::string lease = "2s", idle_life = "0", address_file;
 };
 
 std::string HostOf(const std::string& address) { return address.substr(0, address.rfind(':')); }
@@ -67,13 +68,35 @@ absl::Status WriteAddress(const std::string& file, const std::string& address) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<absl::Duration> DurationOf(const char* flag, const std::string& text) {
+  absl::Duration duration;
+  if (absl::ParseDuration(text, &duration) && duration >= absl::ZeroDuration()) return duration;
+  return absl::InvalidArgumentError(absl::StrCat(flag, ": '", text, "' is no duration; write 2s or 500ms"));
+}
+
+// Until it is told to stop, or nobody has needed it for so long (0: for ever).
+absl::Status Serve(const cluster::Coordinator& coordinator, absl::Duration idle_life,
+                   const std::atomic<bool>& stop) {
+  absl::Duration idle;  // while this process ran: it may be stopped as well
+  for (absl::Time before = absl::Now(); !stop.load(); absl::SleepFor(cluster::policy::kSupervisionInterval)) {
+    COHORT_RETURN_IF_ERROR(coordinator.health());
+    const absl::Time now = absl::Now();
+    idle += std::clamp(now - before, absl::ZeroDuration(), absl::Seconds(1));
+    before = now;
+    if (coordinator.live_members() > 0) idle = absl::ZeroDuration();
+    if (idle_life > absl::ZeroDuration() && idle > idle_life) {
+      std::printf("no member for %s: ending\n", absl::FormatDuration(idle_life).c_str());
+      return absl::OkStatus();
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Coordinate(CoordinatorFlags flags) {
   const std::atomic<bool>* stop = StopRequested();  // before the first thread
   cluster::CoordinatorOptions& options = flags.options;
-  if (!absl::ParseDuration(flags.lease, &options.lease)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--lease: '", flags.lease, "' is no duration; write 2s or 500ms"));
-  }
+  COHORT_ASSIGN_OR_RETURN(options.lease, DurationOf("--lease", flags.lease));
+  COHORT_ASSIGN_OR_RETURN(const absl::Duration idle_life, DurationOf("--idle-life", flags.idle_life));
   if (options.listen.rfind(':') == std::string::npos) {
     return absl::InvalidArgumentError(
         absl::StrCat("--listen: '", options.listen, "' has no port; write HOST:PORT"));
@@ -90,11 +113,7 @@ absl::Status Coordinate(CoordinatorFlags flags) {
                 ReachedAt(options.metrics, coordinator->metrics_port()).c_str());
   }
   std::fflush(stdout);
-  while (!stop->load()) {
-    COHORT_RETURN_IF_ERROR(coordinator->health());
-    absl::SleepFor(cluster::policy::kSupervisionInterval);
-  }
-  return absl::OkStatus();
+  return Serve(*coordinator, idle_life, *stop);
 }
 
 }  // namespace
@@ -116,6 +135,9 @@ void AddCoordinator(CLI::App& app, const Selected& selected) {
   coordinator->add_option("--metrics", flags->options.metrics,
                           "Address and port of the Prometheus endpoint. Default: none");
   coordinator->add_option("--lease", flags->lease, "A member that is not heard for so long counts as expired")
+      ->capture_default_str();
+  coordinator
+      ->add_option("--idle-life", flags->idle_life, "End when no member has lived for so long; 0: never")
       ->capture_default_str();
   coordinator->add_option("--events", flags->options.events,
                           "Events as lines of JSON. Default: events.jsonl in the folder, none with etcd");

@@ -1,17 +1,18 @@
 #include "tools/cohort/elastic_job.h"
 
 #include <signal.h>
-#include <sys/wait.h>
 
 #include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "comm/check.h"
 #include "comm/rendezvous.h"
 #include "runtime/elastic/coordinator/board.h"
 #include "runtime/elastic/coordinator/rendezvous.h"
+#include "runtime/file.h"
 #include "runtime/metrics/activity.h"
 #include "tools/cohort/own_coordinator.h"
 #include "tools/cohort/policy.h"
@@ -110,18 +111,23 @@ absl::StatusOr<std::shared_ptr<comm::Communicator>> ElasticJob::Join(absl::Durat
                                   {.timeout = timeout});
 }
 
+void ElasticJob::LookAfterCoordinator(const std::string& folder) {
+  const std::string address_file = absl::StrCat(folder, "/address-", id_);
+  const absl::StatusOr<std::string> address = runtime::ReadFile(address_file);
+  if (!address.ok() || absl::StripSuffix(*address, "\n") != address_) return;
+  own_ = true;
+  own_folder_ = absl::StrCat(folder, "/", id_);
+  address_file_ = address_file;
+}
+
 void ElasticJob::KeepCoordinator() {
   if (!own_) return;
   const cluster::Standing standing = client_->standing();
   if (standing.reachable || absl::Now() - standing.heard < policy::kCoordinatorSilence ||
       absl::Now() - started_ < 5 * policy::kCoordinatorSilence)
     return;
-  const pid_t pid = CoordinatorHere(address_file_);
-  // Where it was this process's child, it stays a zombie until it is looked at.
-  if (pid > 0) (void)waitpid(pid, nullptr, WNOHANG);
-  if (pid == 0 || kill(pid, 0) == 0) return;  // of another host, or it lives and is only slow
   started_ = absl::Now();
-  (void)StartCoordinator(own_folder_, address_file_, launch_.several_hosts);
+  (void)RestartCoordinator(own_folder_, address_file_, launch_.several_hosts);
 }
 
 void ElasticJob::End() {

@@ -44,9 +44,14 @@ class ElasticJob {
   const std::string& id() const { return id_; }
   const std::string& coordinator() const { return address_; }
 
-  // Where the job's own coordinator was started on this host and has not answered for a while: starts it again.
+  // Of who joins: `folder` is the job's (Create). Where the job has started its coordinator there, this process looks after
+  // it as those do that were launched with it, who may all be gone one day.
+  void LookAfterCoordinator(const std::string& folder);
+  // Where the job's own coordinator was started on this host, has not answered for a while and has died: starts it again.
+  // Of the processes of its host one does it.
   void KeepCoordinator();
-  // The job is over: its own coordinator ends.
+  // The job is over, or has not begun: its own coordinator ends, where it is on this host; elsewhere it does by itself when
+  // nobody has needed it for a while.
   void End();
 
  private:

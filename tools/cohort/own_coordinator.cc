@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/file.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -16,6 +18,7 @@
 #include "comm/check.h"
 #include "comm/topology.h"
 #include "runtime/file.h"
+#include "tools/cohort/policy.h"
 
 extern char** environ;
 
@@ -37,9 +40,11 @@ absl::Status StartCoordinator(const std::string& folder, const std::string& addr
   sigemptyset(&none);
   posix_spawnattr_setsigmask(&attributes, &none);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK);
-  std::vector<std::string> words = {
-      "/proc/self/exe", "coordinator", "--listen",       several_hosts ? "0.0.0.0:0" : "127.0.0.1:0",
-      "--state",        folder,        "--address-file", address_file};
+  std::vector<std::string> words = {"/proc/self/exe", "coordinator",
+                                    "--listen",       several_hosts ? "0.0.0.0:0" : "127.0.0.1:0",
+                                    "--state",        folder,
+                                    "--address-file", address_file,
+                                    "--idle-life",    absl::FormatDuration(policy::kCoordinatorIdleLife)};
   std::error_code error;
   words[0] = std::filesystem::read_symlink("/proc/self/exe", error).string();
   std::vector<char*> argv;
@@ -61,6 +66,23 @@ pid_t CoordinatorHere(const std::string& address_file) {
   int pid = 0;
   if (words.size() != 2 || words[1] != comm::HostIdentity() || !absl::SimpleAtoi(words[0], &pid)) return 0;
   return pid;
+}
+
+absl::Status RestartCoordinator(const std::string& folder, const std::string& address_file,
+                                bool several_hosts) {
+  // Of the ranks of its host one does it.
+  const int lock = open((address_file + ".pid").c_str(), O_RDONLY | O_CLOEXEC);
+  if (lock < 0) return absl::OkStatus();
+  absl::Status status;
+  if (flock(lock, LOCK_EX | LOCK_NB) == 0) {
+    const pid_t pid = CoordinatorHere(address_file);
+    // Where it was this process's child, it stays a zombie until it is looked at.
+    if (pid > 0) (void)waitpid(pid, nullptr, WNOHANG);
+    // One of another host is not ours to judge; one that lives is only slow.
+    if (pid > 0 && kill(pid, 0) != 0) status = StartCoordinator(folder, address_file, several_hosts);
+  }
+  close(lock);
+  return status;
 }
 
 absl::StatusOr<std::string> WaitForAddress(const std::string& address_file, absl::Time deadline) {

@@ -18,6 +18,10 @@ absl::Status StartCoordinator(const std::string& folder, const std::string& addr
 // Its pid where it is on this host; 0 elsewhere.
 pid_t CoordinatorHere(const std::string& address_file);
 
+// Where it was on this host and has died: starts it again with its state. Any process of the host may, and one does.
+absl::Status RestartCoordinator(const std::string& folder, const std::string& address_file,
+                                bool several_hosts);
+
 absl::StatusOr<std::string> WaitForAddress(const std::string& address_file, absl::Time deadline);
 
 }  // namespace cohort::tools

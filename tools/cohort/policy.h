@@ -10,6 +10,8 @@ namespace cohort::tools::policy {
 inline constexpr absl::Duration kCoordinatorStart = absl::Seconds(30);
 // A job's own coordinator that does not answer for so long is looked at, and started again where it has died.
 inline constexpr absl::Duration kCoordinatorSilence = absl::Seconds(1);
+// One that no member has needed for so long ends: its job was killed, or never began.
+inline constexpr absl::Duration kCoordinatorIdleLife = absl::Minutes(2);
 // A newcomer waits so long for a coordinator that is away.
 inline constexpr absl::Duration kCoordinatorAway = absl::Minutes(5);
 // For the members of the job before, at the same coordinator, to be known to be gone.

@@ -123,10 +123,12 @@ void RunLog::Trace(int64_t step) {
 }
 
 void RunLog::Report(const absl::Status& status) {
-  if (status.ok() || reported_) return;
-  reported_ = true;
+  if (status.ok() && lost_ > 0) {
+    Note(absl::StrCat("metrics are written again; ", std::exchange(lost_, 0), " entries are missing"));
+  }
+  if (status.ok() || lost_++ > 0) return;
   if (progress_ != nullptr) progress_->Clear();
-  std::fprintf(stderr, "cohort train: metrics are incomplete from now on: %s\n",
+  std::fprintf(stderr, "cohort train: metrics cannot be written, training goes on: %s\n",
                std::string(status.message()).c_str());
 }
 

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -34,15 +35,29 @@ absl::Duration TimeoutOf(const v1::TrainConfig& config) {
                                                  : comm::policy::kTimeout;
 }
 
+// A member that trains, or was launched to.
+bool AnyLives(const v1::DescribeResponse& job) {
+  return std::any_of(job.members().begin(), job.members().end(), [](const v1::Member& member) {
+    return member.state() == v1::MEMBER_STATE_LIVE &&
+           (member.rank() >= 0 || member.role() == v1::MEMBER_ROLE_LAUNCHED);
+  });
+}
+
 // The configuration of the mesh that trains now, as its members have told the coordinator.
 absl::StatusOr<v1::TrainConfig> ConfigOfJob(ElasticJob& job, absl::Time deadline) {
-  for (;;) {
+  for (absl::Time heard = absl::Now();;) {
     COHORT_ASSIGN_OR_RETURN(const v1::DescribeResponse there, job.client().Describe(0, deadline));
+    const bool lives = AnyLives(there);
+    if (lives) heard = absl::Now();
     v1::ElasticMesh mesh;
     std::string bytes;
-    if (there.epoch().number() > 0 && absl::Base64Unescape(there.epoch().arrangement(), &bytes) &&
+    if (lives && there.epoch().number() > 0 && absl::Base64Unescape(there.epoch().arrangement(), &bytes) &&
         mesh.ParseFromString(bytes)) {
       return mesh.config();
+    }
+    if (absl::Now() - heard > policy::kNobodyTrains) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "the training of ", job.id(), " that was to be joined is over: none of its members lives"));
     }
     if (absl::Now() >= deadline)
       return absl::DeadlineExceededError("the job that is to be joined does not train");
@@ -63,9 +78,15 @@ absl::Status TrainElastic(v1::TrainConfig config, const ElasticFlags& flags) {
     COHORT_ASSIGN_OR_RETURN(config, ConfigOfJob(*job, absl::Now() + absl::Minutes(1)));
     COHORT_ASSIGN_OR_RETURN(resolved.model, runtime::ModelConfigFrom(config));
     resolved.config = config;
+    job->LookAfterCoordinator(config.output() + "/elastic");
   } else {
     COHORT_ASSIGN_OR_RETURN(world, job->Meet(TimeoutOf(config)));
-    COHORT_ASSIGN_OR_RETURN(resolved, Resolve(std::move(config), *world));
+    auto checked = Resolve(std::move(config), *world);
+    if (!checked.ok()) {
+      if (world->rank() == 0) job->End();
+      return checked.status();
+    }
+    resolved = *std::move(checked);
   }
   runtime::SetCpuThreads(resolved.config.train().threads());
   if (std::getenv("COHORT_ACTIVITY") == nullptr)
@@ -123,8 +144,8 @@ absl::Status TrainElastic(v1::TrainConfig config, const ElasticFlags& flags) {
     const auto exclusion = comm::ExclusionOf(end.status());
     const bool taken_out = exclusion == comm::Exclusion::kRemoved || exclusion == comm::Exclusion::kNoQuorum;
     if (!taken_out || StopRequested()->load()) return end.status();
-    std::fprintf(stderr, "cohort: rank %d trains no more: %s. It asks to be taken in again\n",
-                 comm::LaunchedRank(), std::string(end.status().message()).c_str());
+    std::fprintf(stderr, "cohort: %s trains no more: %s. It asks to be taken in again\n",
+                 job->client().name().c_str(), std::string(end.status().message()).c_str());
   }
 }
 

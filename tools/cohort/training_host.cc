@@ -120,6 +120,9 @@ absl::Status TrainingHost::BeforeUpdate() {
 
 absl::Status TrainingHost::AfterUpdate(ElasticPart&, const ElasticCounts& counts) {
   snapshots_.AfterUpdate(counts);
+  if (const auto news = snapshots_.TakeKeeperNews()) {
+    job_.client().Tell(v1::EVENT_KIND_NOTE, counts.step, absl::StrCat(name(), ": ", *news));
+  }
   TellSaved(snapshots_.Saved(/*wait=*/false));
   return absl::OkStatus();
 }
@@ -215,7 +218,7 @@ void TrainingHost::OnSaveFailed(int64_t step, const absl::Status& status) {
 void TrainingHost::End(parallel::ElasticEnd end) {
   if (log_ != nullptr) log_->End();
   if (end == ElasticEnd::kLeft) {
-    std::printf("rank %d has left; the others go on\n", comm::LaunchedRank());
+    std::printf("%s has left; the others go on\n", name().c_str());
   } else if (first_) {
     std::printf("%s; the model is in %s/checkpoints/latest\n", end == ElasticEnd::kDone ? "done" : "stopped",
                 config_.output().c_str());

@@ -57,6 +57,7 @@ ClusterMetrics::~ClusterMetrics() = default;
 
 absl::Status ClusterMetrics::Expose(const std::string& address) { return state_->page.Expose(address); }
 int ClusterMetrics::port() const { return state_->page.port(); }
+int ClusterMetrics::live_members() const { return static_cast<int>(state_->live.Value()); }
 std::string ClusterMetrics::Text() const { return state_->page.Text(); }
 
 void ClusterMetrics::Set(const ClusterState& state) {

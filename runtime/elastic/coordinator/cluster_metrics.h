@@ -21,6 +21,7 @@ class ClusterMetrics {
   absl::Status Expose(const std::string& address);
   // The port that Expose has bound; 0: none.
   int port() const;
+  int live_members() const;
   // The exposition text.
   std::string Text() const;
 

@@ -63,6 +63,7 @@ Coordinator::~Coordinator() {
 }
 
 int Coordinator::port() const { return state_->server->port(); }
+int Coordinator::live_members() const { return state_->metrics.live_members(); }
 int Coordinator::metrics_port() const { return state_->metrics.port(); }
 absl::Status Coordinator::health() const { return state_->ledger->health(); }
 std::string Coordinator::metrics() const { return state_->metrics.Text(); }

@@ -27,6 +27,7 @@ class Coordinator {
   ~Coordinator();
 
   int port() const;
+  int live_members() const;
   int metrics_port() const;  // 0: none
   // Not OK: it can go on no longer and refuses everything.
   absl::Status health() const;

@@ -82,7 +82,7 @@ absl::StatusOr<std::string> Etcd::Call(const std::string& path, const std::strin
       why.emplace_back(status.message());
     } else {
       why.push_back(
-          absl::StrCat("etcd at ", endpoint, " does not answer: ", httplib::to_string(result.error())));
+          absl::StrCat("etcd at ", endpoint, " does not answer (", httplib::to_string(result.error()), ")"));
     }
     std::rotate(endpoints_.begin(), endpoints_.begin() + 1, endpoints_.end());
   }

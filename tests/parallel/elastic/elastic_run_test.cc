@@ -66,6 +66,16 @@ TEST(ElasticRun, ARankDiesWhenTheLastStepIsDone) {
   ExpectUndisturbed({.parallel = zero, .events = {{.process = 2, .step = 0, .what = Event::kDiesSaving}}}, 1);
 }
 
+// The ranks bring what they keep to another one, so a rank that dies some steps later loses nothing.
+TEST(ElasticRun, TheKeeperDiesThenARank) {
+  v1::ParallelSection zero;
+  zero.set_sharding("zero-3");
+  ExpectUndisturbed({.parallel = zero,
+                     .events = {{.process = 2, .step = 3, .what = Event::kKillsKeeper},
+                                {.process = 1, .step = 8, .what = Event::kDies}}},
+                    1);
+}
+
 TEST(ElasticRun, ShardsThatNobodyHasACopyOf) {
   v1::ParallelSection zero;
   zero.set_sharding("zero-3");

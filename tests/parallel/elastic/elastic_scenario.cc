@@ -112,6 +112,11 @@ class TestHost final : public ElasticHost {
     return absl::OkStatus();
   }
   absl::Status AfterUpdate(ElasticPart&, const ElasticCounts& counts) override {
+    for (const Event& event : scenario_.events) {
+      if (event.what == Event::kKillsKeeper && event.process == process_ && event.step == counts.step) {
+        kill(snapshots_.keeper_pid(), SIGKILL);
+      }
+    }
     snapshots_.AfterUpdate(counts);
     done_ = counts.step;
     return snapshots_.problem();

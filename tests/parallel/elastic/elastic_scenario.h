@@ -28,6 +28,7 @@ struct Event {
     kDiesEntering,  // when it has made its first update on that mesh
     kDiesSaving,    // what the last step has left
     kStopsMaking,   // SIGSTOP, where kDiesMaking dies; killed much later
+    kKillsKeeper,   // of its host, after that step
     kSavesSlowly,   // all ranks: for longer than an operation waits
   };
   int process;
@@ -35,7 +36,8 @@ struct Event {
   What what;
 
   bool dies() const {
-    return what != kLeaves && what != kWaitsForNewcomers && what != kFlipsABit && what != kSavesSlowly;
+    return what != kLeaves && what != kWaitsForNewcomers && what != kFlipsABit && what != kSavesSlowly &&
+           what != kKillsKeeper;
   }
 };
 
