@@ -5,7 +5,6 @@
 #include <spawn.h>
 #include <unistd.h>
 
-#include <filesystem>
 #include <vector>
 
 #include "absl/strings/numbers.h"
@@ -16,6 +15,7 @@
 #include "comm/check.h"
 #include "comm/topology.h"
 #include "runtime/file.h"
+#include "tools/cohort/own_command.h"
 
 extern char** environ;
 
@@ -38,10 +38,8 @@ absl::Status StartCoordinator(const std::string& folder, const std::string& addr
   posix_spawnattr_setsigmask(&attributes, &none);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK);
   std::vector<std::string> words = {
-      "/proc/self/exe", "coordinator", "--listen",       several_hosts ? "0.0.0.0:0" : "127.0.0.1:0",
-      "--state",        folder,        "--address-file", address_file};
-  std::error_code error;
-  words[0] = std::filesystem::read_symlink("/proc/self/exe", error).string();
+      OwnCommand(), "coordinator", "--listen",       several_hosts ? "0.0.0.0:0" : "127.0.0.1:0",
+      "--state",    folder,        "--address-file", address_file};
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);
