@@ -23,6 +23,8 @@ packages=(
   etcd-server
   # the testbed: namespaces, bridges, shaped links
   iproute2 iputils-ping util-linux
+  # the bundle's test: a shell that needs no libraries
+  busybox-static
   # the quickstart's text
   fortunes fortunes-min
 )

@@ -25,6 +25,7 @@
 #include "runtime/elastic/snapshot/sum.h"
 #include "tools/cohort/bench.h"
 #include "tools/cohort/bench_model.h"
+#include "tools/cohort/own_command.h"
 #include "tools/cohort/world.h"
 
 namespace cohort::tools {
@@ -249,7 +250,7 @@ absl::Status BenchSnapshot(const SnapshotFlags& flags) {
   // Every host has its own; ranks on hosts that are names on one machine, too.
   COHORT_ASSIGN_OR_RETURN(const auto keeper,
                           elastic::Keeper::Connect({.job = absl::StrCat("bench-", getppid()),
-                                                    .command = {"/proc/self/exe", "keeper"}}));
+                                                    .command = {OwnCommand(), "keeper"}}));
   std::vector<std::byte> state(static_cast<size_t>(flags.megabytes) << 20);
   for (size_t i = 0; i < state.size(); ++i) state[i] = static_cast<std::byte>(i * 2654435761u >> 13);
   ordered_json rows = ordered_json::array();

@@ -25,5 +25,6 @@ void AddCoordinator(CLI::App& app, const Selected& selected);
 void AddKeeper(CLI::App& app, const Selected& selected);
 void AddRecorder(CLI::App& app, const Selected& selected);
 void AddTop(CLI::App& app, const Selected& selected);
+void AddHealth(CLI::App& app, const Selected& selected);
 
 }  // namespace cohort::tools

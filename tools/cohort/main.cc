@@ -9,6 +9,7 @@
 
 #include "comm/rendezvous.h"
 #include "tools/cohort/command.h"
+#include "tools/cohort/own_command.h"
 #include "tools/cohort/world.h"
 
 namespace {
@@ -18,7 +19,7 @@ constexpr Add kCommands[] = {
     cohort::tools::AddData,     cohort::tools::AddTrain,       cohort::tools::AddGenerate,
     cohort::tools::AddServe,    cohort::tools::AddBench,       cohort::tools::AddPlan,
     cohort::tools::AddConvert,  cohort::tools::AddCoordinator, cohort::tools::AddKeeper,
-    cohort::tools::AddRecorder, cohort::tools::AddTop};
+    cohort::tools::AddRecorder, cohort::tools::AddTop,         cohort::tools::AddHealth};
 
 int Run(int argc, char** argv) {
   CLI::App app("Trains and serves dense and mixture-of-experts language models on any number of ranks.",
@@ -53,6 +54,7 @@ int Run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  cohort::tools::NameOwnProcess();
   try {
     return Run(argc, argv);
   } catch (const std::exception& error) {  // none is ours: memory that the system refused, above all

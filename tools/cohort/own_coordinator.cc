@@ -7,7 +7,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <filesystem>
 #include <vector>
 
 #include "absl/strings/numbers.h"
@@ -18,6 +17,7 @@
 #include "comm/check.h"
 #include "comm/topology.h"
 #include "runtime/file.h"
+#include "tools/cohort/own_command.h"
 #include "tools/cohort/policy.h"
 
 extern char** environ;
@@ -40,13 +40,11 @@ absl::Status StartCoordinator(const std::string& folder, const std::string& addr
   sigemptyset(&none);
   posix_spawnattr_setsigmask(&attributes, &none);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK);
-  std::vector<std::string> words = {"/proc/self/exe", "coordinator",
+  std::vector<std::string> words = {OwnCommand(),     "coordinator",
                                     "--listen",       several_hosts ? "0.0.0.0:0" : "127.0.0.1:0",
                                     "--state",        folder,
                                     "--address-file", address_file,
                                     "--idle-life",    absl::FormatDuration(policy::kCoordinatorIdleLife)};
-  std::error_code error;
-  words[0] = std::filesystem::read_symlink("/proc/self/exe", error).string();
   std::vector<char*> argv;
   for (std::string& word : words) argv.push_back(word.data());
   argv.push_back(nullptr);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -16,6 +15,7 @@
 #include "runtime/elastic/coordinator/policy.h"
 #include "runtime/file.h"
 #include "tools/cohort/loader_source.h"
+#include "tools/cohort/own_command.h"
 #include "tools/cohort/world.h"
 
 namespace cohort::tools {
@@ -56,7 +56,7 @@ TrainingHost::TrainingHost(const v1::TrainConfig& config, const runtime::ModelCo
       tie_(job.client()),
       state_(config, model, data),
       snapshots_(
-          {.job = job.id(), .command = {std::filesystem::read_symlink("/proc/self/exe").string(), "keeper"}},
+          {.job = job.id(), .command = {OwnCommand(), "keeper"}},
           {.every = config.elastic().snapshot_every(),
            .parity = {.data = config.elastic().parity_data(), .lost_hosts = config.elastic().lost_hosts()},
            .saves = config.checkpoint().every() > 0}),
