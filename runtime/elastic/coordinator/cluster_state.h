@@ -107,10 +107,15 @@ class ClusterState {
     bool changed = false;
   };
 
-  // cluster_state.cc: members and leases
+  // cluster_state.cc: commands, events, leases
   void Begin(Turn& turn);
   void Tick(Turn& turn, v1::ClusterCommand& record);
   void Expire(const v1::ClusterCommand::Expire& request, Turn& turn);
+  // An event has happened: nothing durable changes without one, but for the board and the rendezvous.
+  void Emit(v1::EventKind kind, const v1::Member* member, const std::string& words, Turn& turn);
+  void Emit(v1::Event event, Turn& turn);
+
+  // cluster_state_members.cc: who comes, is heard, goes and is forgotten
   void Join(const v1::JoinRequest& request, Turn& turn);
   // None of its members lives: another one begins.
   void EndJob(Turn& turn);
@@ -129,9 +134,6 @@ class ClusterState {
   MemberEntry* Holder(const std::string& name);  // of a name: live or expired
   bool InEpoch(const v1::Member& member) const;
   bool Evicted(const v1::Member& member) const;
-  // An event has happened: nothing durable changes without one, but for the board and the rendezvous.
-  void Emit(v1::EventKind kind, const v1::Member* member, const std::string& words, Turn& turn);
-  void Emit(v1::Event event, Turn& turn);
 
   // cluster_state_epochs.cc: epochs, board, rendezvous, reports
   void AdvanceEpoch(const v1::AdvanceEpochRequest& request, Turn& turn);
