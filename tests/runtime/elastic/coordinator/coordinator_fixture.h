@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -35,7 +36,7 @@ struct CoordinatorTest : ::testing::Test {
   void Start() {
     CoordinatorOptions options;
     options.state = state;
-    options.listen = absl::StrCat("127.0.0.1:", port);
+    options.listen = absl::StrCat("127.0.0.1:", port.load());
     options.metrics = metrics;
     options.lease = lease;
     options.events = events;
@@ -50,7 +51,7 @@ struct CoordinatorTest : ::testing::Test {
   }
   std::shared_ptr<Client> NewClient(const std::string& name, v1::MemberRole role = v1::MEMBER_ROLE_LAUNCHED) {
     ClientOptions options;
-    options.coordinator = absl::StrCat("127.0.0.1:", port);
+    options.coordinator = absl::StrCat("127.0.0.1:", port.load());
     options.job = "job";
     options.name = name;
     options.role = role;
@@ -79,7 +80,7 @@ struct CoordinatorTest : ::testing::Test {
   TempFolder folder;
   std::string state, events, metrics;
   absl::Duration lease = absl::Milliseconds(600);
-  int port = 0;
+  std::atomic<int> port = 0;  // threads of a test make clients while it restarts
   std::unique_ptr<Coordinator> coordinator;
 };
 

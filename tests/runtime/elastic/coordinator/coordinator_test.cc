@@ -117,14 +117,15 @@ TEST_F(CoordinatorTest, OptionsThatCannotBeAreNamed) {
   };
   const std::string other = folder.Path("other");
   EXPECT_THAT(start(state, "127.0.0.1:0", lease), HasSubstr("another coordinator holds"));
-  EXPECT_THAT(start(other, absl::StrCat("127.0.0.1:", port), lease), HasSubstr("Address already in use"));
+  EXPECT_THAT(start(other, absl::StrCat("127.0.0.1:", port.load()), lease),
+              HasSubstr("Address already in use"));
   EXPECT_THAT(start(other, "nonsense", lease), HasSubstr("no port"));
   EXPECT_THAT(start(other, "127.0.0.1:0", absl::ZeroDuration()), HasSubstr("lease"));
   EXPECT_THAT(start(other, "127.0.0.1:0", lease, "nonsense"), HasSubstr("metrics"));
   EXPECT_FALSE(std::filesystem::exists(other));
   EXPECT_EQ(Client::Create({.coordinator = "nonsense"}).status().code(), absl::StatusCode::kInvalidArgument);
   const auto stranger =
-      *Client::Create({.coordinator = absl::StrCat("127.0.0.1:", port), .job = "another job"});
+      *Client::Create({.coordinator = absl::StrCat("127.0.0.1:", port.load()), .job = "another job"});
   Joined("a");
   EXPECT_EQ(stranger->Join(Soon()).code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(NewClient("x")->AdvanceEpoch({0, 1, {"x"}, "", 0, ""}, Soon()).status().code(),

@@ -104,7 +104,7 @@ TEST_F(TieBondTest, WhoWasAwayIsStopped) {
   std::vector<std::shared_ptr<Client>> others;
   for (const char* name : {"c", "d"}) {
     ClientOptions options;
-    options.coordinator = absl::StrCat("127.0.0.1:", port);
+    options.coordinator = absl::StrCat("127.0.0.1:", port.load());
     options.job = "job";
     options.name = name;
     others.push_back(*Client::Create(options));
