@@ -22,6 +22,7 @@ pkg_check_modules(ISAL REQUIRED IMPORTED_TARGET libisal)
 pkg_check_modules(HTTPLIB REQUIRED IMPORTED_TARGET cpp-httplib)
 
 include(Cuda)  # cmake/Cuda.cmake
+include(Nccl)  # cmake/Nccl.cmake
 
 if(COHORT_BUILD_TESTS)
   find_package(GTest REQUIRED)
