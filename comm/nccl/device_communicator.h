@@ -44,7 +44,8 @@ class DeviceCommunicator : public Communicator {
   // Collective over `base`, which carries what NCCL needs to begin, watches the peers' life, and can be used on. Its timeout
   // is the operations'. `api`: OpenNccl(), and must outlive the communicator.
   static absl::StatusOr<std::unique_ptr<DeviceCommunicator>> Create(std::shared_ptr<Communicator> base,
-                                                                    const DeviceOptions& options, NcclApi& api);
+                                                                    const DeviceOptions& options,
+                                                                    NcclApi& api);
 
   // Sends and receives between the two are one operation: they move side by side, in any order. Each returns the group's
   // Work. No other operation may be called in between.

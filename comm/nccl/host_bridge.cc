@@ -24,7 +24,9 @@ void Raise(uint32_t* flag, uint32_t value) {
 }  // namespace
 
 const std::byte* Buffers::from(Place place) const {
-  const std::byte* const base = place.buffer == Buffer::kSend ? send : place.buffer == Buffer::kRecv ? recv : scratch;
+  const std::byte* const base = place.buffer == Buffer::kSend   ? send
+                                : place.buffer == Buffer::kRecv ? recv
+                                                                : scratch;
   return base == nullptr ? nullptr : base + place.at * SizeOf(dtype);
 }
 
@@ -33,7 +35,8 @@ std::byte* Buffers::to(Place place) const {
   return const_cast<std::byte*>(from(place));
 }
 
-absl::StatusOr<std::unique_ptr<HostBridge>> HostBridge::Create(NcclApi& api, std::unique_ptr<Communicator> lanes,
+absl::StatusOr<std::unique_ptr<HostBridge>> HostBridge::Create(NcclApi& api,
+                                                               std::unique_ptr<Communicator> lanes,
                                                                size_t piece_bytes) {
   std::unique_ptr<HostBridge> bridge(new HostBridge(api, std::move(lanes), piece_bytes));
   COHORT_RETURN_IF_ERROR(bridge->Open());
@@ -109,8 +112,9 @@ absl::Status HostBridge::CopyOut(Crossing& crossing, size_t piece) {
   const Piece& what = crossing.pieces[piece];
   const size_t element = SizeOf(crossing.buffers.dtype);
   const int host = lanes_->rank();
-  COHORT_CHECK(what.call.input(host) * element <= piece_bytes_ && what.call.output(host) * element <= piece_bytes_,
-               "a piece larger than its place");
+  COHORT_CHECK(
+      what.call.input(host) * element <= piece_bytes_ && what.call.output(host) * element <= piece_bytes_,
+      "a piece larger than its place");
   std::byte* const base = what.call.operation == Operation::kBroadcast ? slot.output : slot.input;
   for (const Segment& segment : what.out) {
     COHORT_RETURN_IF_ERROR(api_.Copy(base + segment.at * element, crossing.buffers.from(segment.place),

@@ -48,7 +48,9 @@ class HostBridge {
   ~HostBridge();
 
   // Makes `stream` wait until the crossing of this number is over.
-  absl::Status MakeWait(Stream stream, uint32_t number) { return api_.StreamWaitsForFlag(stream, flag_, number); }
+  absl::Status MakeWait(Stream stream, uint32_t number) {
+    return api_.StreamWaitsForFlag(stream, flag_, number);
+  }
   // Moves on what can be, without waiting; true when all is back and the flag is raised. Crossings are run one after the
   // other.
   absl::StatusOr<bool> Advance(Crossing& crossing);

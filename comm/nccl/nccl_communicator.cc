@@ -10,18 +10,20 @@
 
 namespace cohort::comm::nccl {
 
-absl::StatusOr<std::unique_ptr<DeviceCommunicator>> DeviceCommunicator::Create(std::shared_ptr<Communicator> base,
-                                                                               const DeviceOptions& options, NcclApi& api) {
+absl::StatusOr<std::unique_ptr<DeviceCommunicator>> DeviceCommunicator::Create(
+    std::shared_ptr<Communicator> base, const DeviceOptions& options, NcclApi& api) {
   if (base == nullptr) return absl::InvalidArgumentError("a device communicator needs one over host memory");
   if (options.piece_bytes < sizeof(double)) {
-    return absl::InvalidArgumentError(absl::StrCat("pieces of ", options.piece_bytes, " bytes hold no element"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("pieces of ", options.piece_bytes, " bytes hold no element"));
   }
   auto communicator = std::make_unique<NcclCommunicator>(std::move(base), options, api);
   COHORT_RETURN_IF_ERROR(communicator->Renew());
   return communicator;
 }
 
-NcclCommunicator::NcclCommunicator(std::shared_ptr<Communicator> base, const DeviceOptions& options, NcclApi& api)
+NcclCommunicator::NcclCommunicator(std::shared_ptr<Communicator> base, const DeviceOptions& options,
+                                   NcclApi& api)
     : base_(std::move(base)), options_(options), api_(api) {}
 
 NcclCommunicator::~NcclCommunicator() {
@@ -33,7 +35,8 @@ absl::Status NcclCommunicator::Renew() {
   {
     const std::lock_guard lock(mutex_);
     before = std::exchange(session_, nullptr);
-    unusable_ = absl::FailedPreconditionError("the device communicator was not made anew after the group changed");
+    unusable_ =
+        absl::FailedPreconditionError("the device communicator was not made anew after the group changed");
   }
   if (before != nullptr) before->Close();
   before.reset();
@@ -46,7 +49,8 @@ absl::Status NcclCommunicator::Renew() {
     group_ = nullptr;
     prices_ = options_.prices.value_or(WayPrices{});
   }
-  if (topology().num_hosts() < 2 || options_.way.has_value() || options_.prices.has_value()) return absl::OkStatus();
+  if (topology().num_hosts() < 2 || options_.way.has_value() || options_.prices.has_value())
+    return absl::OkStatus();
   return MeasurePrices();
 }
 
@@ -62,9 +66,11 @@ absl::Status NcclCommunicator::MeasurePrices() {
       const auto timed = TimeAllReduce(way, memory, policy::kTimedBytes[size]);
       status = timed.status();
       if (timed.ok()) seconds[size] = *timed;
-      crossing[size] = CrossingBytes(Operation::kAllReduce, policy::kTimedBytes[size], topology().num_hosts());
+      crossing[size] =
+          CrossingBytes(Operation::kAllReduce, policy::kTimedBytes[size], topology().num_hosts());
     }
-    (way == Way::kNccl ? prices.nccl : prices.hosts) = PriceOf(crossing[0], seconds[0], crossing[1], seconds[1]);
+    (way == Way::kNccl ? prices.nccl : prices.hosts) =
+        PriceOf(crossing[0], seconds[0], crossing[1], seconds[1]);
   }
   status.Update(api_.Free(memory, options_.stream));
   const std::lock_guard lock(mutex_);
@@ -73,18 +79,22 @@ absl::Status NcclCommunicator::MeasurePrices() {
 }
 
 absl::StatusOr<double> NcclCommunicator::TimeAllReduce(Way way, void* memory, size_t bytes) {
+  absl::Status status;
   double best = absl::ToDoubleSeconds(absl::InfiniteDuration());
-  for (int turn = 0; turn < policy::kTimedTurns; ++turn) {
+  for (int turn = 0; status.ok() && turn < policy::kTimedTurns; ++turn) {
     const absl::Time began = absl::Now();
     Collective call = Describe(Operation::kAllReduce);
     call.count = bytes / SizeOf(DataType::kF32);
     call.in_place = true;
-    COHORT_RETURN_IF_ERROR(Collect(std::move(call), DataType::kF32, ReduceOp::kMax, memory, memory, way).Wait());
-    best = std::min(best, absl::ToDoubleSeconds(absl::Now() - began));
+    status = Collect(std::move(call), DataType::kF32, ReduceOp::kMax, memory, memory, way).Wait();
+    if (status.ok()) best = std::min(best, absl::ToDoubleSeconds(absl::Now() - began));
   }
-  // All ranks choose by the same numbers.
-  COHORT_RETURN_IF_ERROR(base_->AllReduce(&best, &best, 1, DataType::kF64, ReduceOp::kMax).Wait());
-  return best;
+  // All ranks choose by the same numbers, or have none: also who has failed says so.
+  double seconds[2] = {best, status.ok() ? 0.0 : 1.0};
+  COHORT_RETURN_IF_ERROR(base_->AllReduce(seconds, seconds, 2, DataType::kF64, ReduceOp::kMax).Wait());
+  COHORT_RETURN_IF_ERROR(status);
+  if (seconds[1] > 0) return absl::UnavailableError("another rank's collectives could not be timed");
+  return seconds[0];
 }
 
 absl::StatusOr<std::unique_ptr<Communicator>> NcclCommunicator::Split(int color, int key) {
@@ -103,7 +113,8 @@ absl::StatusOr<MembershipChange> NcclCommunicator::Shrink(EditOptions options) {
   return AfterEdit(base_->Shrink(std::move(options)));
 }
 
-absl::StatusOr<MembershipChange> NcclCommunicator::Grow(std::shared_ptr<JoinBoard> board, EditOptions options) {
+absl::StatusOr<MembershipChange> NcclCommunicator::Grow(std::shared_ptr<JoinBoard> board,
+                                                        EditOptions options) {
   std::shared_ptr<Session> session;
   {
     const std::lock_guard lock(mutex_);
@@ -120,7 +131,8 @@ absl::StatusOr<MembershipChange> NcclCommunicator::AfterEdit(absl::StatusOr<Memb
   }
   const std::lock_guard lock(mutex_);
   session_ = nullptr;
-  unusable_ = change.ok() ? ExcludedStatus(Exclusion::kLeft, "this rank has left the group") : change.status();
+  unusable_ =
+      change.ok() ? ExcludedStatus(Exclusion::kLeft, "this rank has left the group") : change.status();
   return change;
 }
 
@@ -150,11 +162,13 @@ absl::StatusOr<std::shared_ptr<Session>> NcclCommunicator::Usable() const {
   const std::lock_guard lock(mutex_);
   if (session_ == nullptr) return unusable_;
   if (group_ != nullptr) {
-    return absl::FailedPreconditionError("a group of sends and receives is open: nothing else can be called in it");
+    return absl::FailedPreconditionError(
+        "a group of sends and receives is open: nothing else can be called in it");
   }
   if (session_->epoch() == base_->epoch()) return session_;
-  return absl::FailedPreconditionError(absl::StrCat("the base was edited (epoch ", base_->epoch(), ", this one is of epoch ",
-                                                    session_->epoch(), "): call Renew on all its members"));
+  return absl::FailedPreconditionError(absl::StrCat("the base was edited (epoch ", base_->epoch(),
+                                                    ", this one is of epoch ", session_->epoch(),
+                                                    "): call Renew on all its members"));
 }
 
 }  // namespace cohort::comm::nccl

@@ -26,15 +26,18 @@ class NcclCommunicator final : public DeviceCommunicator {
   absl::StatusOr<std::unique_ptr<Communicator>> Split(int color, int key) override;
 
   Work AllReduce(const void* send, void* recv, size_t count, DataType dtype, ReduceOp op) override;
-  Work ReduceScatter(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype, ReduceOp op) override;
+  Work ReduceScatter(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype,
+                     ReduceOp op) override;
   Work AllGather(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype) override;
   Work Broadcast(void* buffer, size_t count, DataType dtype, int root) override;
   Work Reduce(const void* send, void* recv, size_t count, DataType dtype, int root, ReduceOp op) override;
-  Work Gather(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype, int root) override;
-  Work Scatter(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype, int root) override;
+  Work Gather(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype,
+              int root) override;
+  Work Scatter(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype,
+               int root) override;
   Work AllToAll(const void* send, void* recv, size_t count, DataType dtype) override;
-  Work AllToAllV(const void* send, absl::Span<const size_t> send_counts, void* recv, absl::Span<const size_t> recv_counts,
-                 DataType dtype) override;
+  Work AllToAllV(const void* send, absl::Span<const size_t> send_counts, void* recv,
+                 absl::Span<const size_t> recv_counts, DataType dtype) override;
   Work AllToAllMatrix(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype) override;
   Work Send(const void* buffer, size_t count, DataType dtype, int peer, int tag) override;
   Work Recv(void* buffer, size_t count, DataType dtype, int peer, int tag) override;
@@ -47,7 +50,9 @@ class NcclCommunicator final : public DeviceCommunicator {
   Work EndGroup() override;
 
   // What the base is asked: algorithms between hosts are its own.
-  absl::Status SetCollectives(absl::string_view collectives) override { return base_->SetCollectives(collectives); }
+  absl::Status SetCollectives(absl::string_view collectives) override {
+    return base_->SetCollectives(collectives);
+  }
   std::string TopologyText() override { return base_->TopologyText(); }
   std::string AlgorithmOf(Operation operation, size_t bytes) override;
 

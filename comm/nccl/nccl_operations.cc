@@ -10,7 +10,9 @@
 namespace cohort::comm::nccl {
 namespace {
 
-size_t Sum(absl::Span<const size_t> counts) { return std::accumulate(counts.begin(), counts.end(), size_t{0}); }
+size_t Sum(absl::Span<const size_t> counts) {
+  return std::accumulate(counts.begin(), counts.end(), size_t{0});
+}
 
 absl::Status CheckBuffer(const char* what, const void* buffer, size_t count) {
   if (buffer != nullptr || count == 0) return absl::OkStatus();
@@ -24,7 +26,8 @@ absl::Status CheckCounts(const char* what, absl::Span<const size_t> counts, int 
   }
   size_t room = SIZE_MAX / SizeOf(dtype);
   for (const size_t count : counts) {
-    if (count > room) return absl::InvalidArgumentError(absl::StrCat("the sum of the ", what, " is too large"));
+    if (count > room)
+      return absl::InvalidArgumentError(absl::StrCat("the sum of the ", what, " is too large"));
     room -= count;
   }
   return absl::OkStatus();
@@ -52,11 +55,14 @@ absl::Status First(std::initializer_list<absl::Status> all) {
 uint32_t Digest(const Collective& call) {
   uint32_t digest = 2166136261u;
   const auto add = [&](uint64_t value) {
-    for (int byte = 0; byte < 8; ++byte) digest = (digest ^ static_cast<uint8_t>(value >> 8 * byte)) * 16777619u;
+    for (int byte = 0; byte < 8; ++byte)
+      digest = (digest ^ static_cast<uint8_t>(value >> 8 * byte)) * 16777619u;
   };
   add(static_cast<uint64_t>(call.root));
   const bool own_counts = call.operation == Operation::kAllToAllV;
-  for (const size_t count : call.matrix != nullptr ? *call.matrix : own_counts ? std::vector<size_t>() : call.counts) {
+  for (const size_t count : call.matrix != nullptr ? *call.matrix
+                            : own_counts           ? std::vector<size_t>()
+                                                   : call.counts) {
     add(count);
   }
   return digest;
@@ -89,26 +95,34 @@ Work NcclCommunicator::Collect(Collective call, DataType dtype, ReduceOp op, con
   return Collect(std::move(call), dtype, op, send, recv, way);
 }
 
-Work NcclCommunicator::Collect(Collective call, DataType dtype, ReduceOp op, const void* send, void* recv, Way way) {
+Work NcclCommunicator::Collect(Collective call, DataType dtype, ReduceOp op, const void* send, void* recv,
+                               Way way) {
   auto session = Usable();
   if (!session.ok()) return Work(session.status());
   Request request;
-  request.plan = way == Way::kNccl ? FlatPlan(call) : HierarchicalPlan(call, (*session)->piece_bytes() / SizeOf(dtype));
-  request.signature = {call.operation, dtype, op, 0, Digest(call), call.operation == Operation::kAllToAllV ? 0 : TotalCount(call)};
+  request.plan =
+      way == Way::kNccl ? FlatPlan(call) : HierarchicalPlan(call, (*session)->piece_bytes() / SizeOf(dtype));
+  request.signature = {call.operation,
+                       dtype,
+                       op,
+                       0,
+                       Digest(call),
+                       call.operation == Operation::kAllToAllV ? 0 : TotalCount(call)};
   request.buffers = {static_cast<const std::byte*>(send), static_cast<std::byte*>(recv), nullptr, dtype, op};
   return (*session)->Start(std::move(request), timeout());
 }
 
 Work NcclCommunicator::AllReduce(const void* send, void* recv, size_t count, DataType dtype, ReduceOp op) {
-  if (auto bad = First({CheckBuffer("send", send, count), CheckBuffer("recv", recv, count)}); !bad.ok()) return Work(bad);
+  if (auto bad = First({CheckBuffer("send", send, count), CheckBuffer("recv", recv, count)}); !bad.ok())
+    return Work(bad);
   Collective call = Describe(Operation::kAllReduce);
   call.count = count;
   call.in_place = send == recv;
   return Collect(std::move(call), dtype, op, send, recv);
 }
 
-Work NcclCommunicator::ReduceScatter(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype,
-                                     ReduceOp op) {
+Work NcclCommunicator::ReduceScatter(const void* send, void* recv, absl::Span<const size_t> counts,
+                                     DataType dtype, ReduceOp op) {
   if (auto bad = CheckCounts("counts", counts, size(), dtype); !bad.ok()) return Work(bad);
   if (auto bad = First({CheckBuffer("send", send, Sum(counts)), CheckBuffer("recv", recv, counts[rank()]),
                         CheckApart("reduce-scatter", send, recv)});
@@ -120,9 +134,11 @@ Work NcclCommunicator::ReduceScatter(const void* send, void* recv, absl::Span<co
   return Collect(std::move(call), dtype, op, send, recv);
 }
 
-Work NcclCommunicator::AllGather(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype) {
+Work NcclCommunicator::AllGather(const void* send, void* recv, absl::Span<const size_t> counts,
+                                 DataType dtype) {
   if (auto bad = CheckCounts("counts", counts, size(), dtype); !bad.ok()) return Work(bad);
-  if (auto bad = First({CheckBuffer("send", send, counts[rank()]), CheckBuffer("recv", recv, Sum(counts))}); !bad.ok()) {
+  if (auto bad = First({CheckBuffer("send", send, counts[rank()]), CheckBuffer("recv", recv, Sum(counts))});
+      !bad.ok()) {
     return Work(bad);
   }
   Collective call = Describe(Operation::kAllGather);
@@ -132,14 +148,16 @@ Work NcclCommunicator::AllGather(const void* send, void* recv, absl::Span<const 
 }
 
 Work NcclCommunicator::Broadcast(void* buffer, size_t count, DataType dtype, int root) {
-  if (auto bad = First({CheckRank("root", root, size()), CheckBuffer("broadcast", buffer, count)}); !bad.ok()) return Work(bad);
+  if (auto bad = First({CheckRank("root", root, size()), CheckBuffer("broadcast", buffer, count)}); !bad.ok())
+    return Work(bad);
   Collective call = Describe(Operation::kBroadcast);
   call.count = count;
   call.root = root;
   return Collect(std::move(call), dtype, ReduceOp::kSum, nullptr, buffer);
 }
 
-Work NcclCommunicator::Reduce(const void* send, void* recv, size_t count, DataType dtype, int root, ReduceOp op) {
+Work NcclCommunicator::Reduce(const void* send, void* recv, size_t count, DataType dtype, int root,
+                              ReduceOp op) {
   if (auto bad = First({CheckRank("root", root, size()), CheckBuffer("send", send, count),
                         CheckBuffer("recv", recv, rank() == root ? count : 0)});
       !bad.ok()) {
@@ -152,12 +170,15 @@ Work NcclCommunicator::Reduce(const void* send, void* recv, size_t count, DataTy
   return Collect(std::move(call), dtype, op, send, rank() == root ? recv : nullptr);
 }
 
-Work NcclCommunicator::Gather(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype, int root) {
-  if (auto bad = First({CheckRank("root", root, size()), CheckCounts("counts", counts, size(), dtype)}); !bad.ok()) {
+Work NcclCommunicator::Gather(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype,
+                              int root) {
+  if (auto bad = First({CheckRank("root", root, size()), CheckCounts("counts", counts, size(), dtype)});
+      !bad.ok()) {
     return Work(bad);
   }
   const bool is_root = rank() == root;
-  if (auto bad = First({CheckBuffer("send", send, counts[rank()]), CheckBuffer("recv", recv, is_root ? Sum(counts) : 0)});
+  if (auto bad = First(
+          {CheckBuffer("send", send, counts[rank()]), CheckBuffer("recv", recv, is_root ? Sum(counts) : 0)});
       !bad.ok()) {
     return Work(bad);
   }
@@ -168,12 +189,15 @@ Work NcclCommunicator::Gather(const void* send, void* recv, absl::Span<const siz
   return Collect(std::move(call), dtype, ReduceOp::kSum, send, recv);
 }
 
-Work NcclCommunicator::Scatter(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype, int root) {
-  if (auto bad = First({CheckRank("root", root, size()), CheckCounts("counts", counts, size(), dtype)}); !bad.ok()) {
+Work NcclCommunicator::Scatter(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype,
+                               int root) {
+  if (auto bad = First({CheckRank("root", root, size()), CheckCounts("counts", counts, size(), dtype)});
+      !bad.ok()) {
     return Work(bad);
   }
   const bool is_root = rank() == root;
-  if (auto bad = First({CheckBuffer("send", send, is_root ? Sum(counts) : 0), CheckBuffer("recv", recv, counts[rank()])});
+  if (auto bad = First(
+          {CheckBuffer("send", send, is_root ? Sum(counts) : 0), CheckBuffer("recv", recv, counts[rank()])});
       !bad.ok()) {
     return Work(bad);
   }
@@ -203,14 +227,15 @@ Work NcclCommunicator::AllToAllV(const void* send, absl::Span<const size_t> send
       !bad.ok()) {
     return Work(bad);
   }
-  if (auto bad = First({CheckBuffer("send", send, Sum(send_counts)), CheckBuffer("recv", recv, Sum(recv_counts)),
-                        CheckApart("all-to-all-v", send, recv)});
+  if (auto bad = First({CheckBuffer("send", send, Sum(send_counts)),
+                        CheckBuffer("recv", recv, Sum(recv_counts)), CheckApart("all-to-all-v", send, recv)});
       !bad.ok()) {
     return Work(bad);
   }
   if (send_counts[rank()] != recv_counts[rank()]) {
-    return Work(absl::InvalidArgumentError(absl::StrFormat("rank %d would send itself %d elements and receive %d", rank(),
-                                                           send_counts[rank()], recv_counts[rank()])));
+    return Work(
+        absl::InvalidArgumentError(absl::StrFormat("rank %d would send itself %d elements and receive %d",
+                                                   rank(), send_counts[rank()], recv_counts[rank()])));
   }
   Collective call = Describe(Operation::kAllToAllV);
   call.counts = Vector(send_counts);
@@ -218,12 +243,13 @@ Work NcclCommunicator::AllToAllV(const void* send, absl::Span<const size_t> send
   return Collect(std::move(call), dtype, ReduceOp::kSum, send, recv);
 }
 
-Work NcclCommunicator::AllToAllMatrix(const void* send, void* recv, absl::Span<const size_t> counts, DataType dtype) {
+Work NcclCommunicator::AllToAllMatrix(const void* send, void* recv, absl::Span<const size_t> counts,
+                                      DataType dtype) {
   const size_t ranks = static_cast<size_t>(size());
   if (counts.size() != ranks * ranks) {
     return Work(absl::InvalidArgumentError(
-        absl::StrFormat("%d counts for a group of %d ranks: one for each pair is needed, %d", counts.size(), size(),
-                        ranks * ranks)));
+        absl::StrFormat("%d counts for a group of %d ranks: one for each pair is needed, %d", counts.size(),
+                        size(), ranks * ranks)));
   }
   Collective call = Describe(Operation::kAllToAllV);
   call.counts = Vector(counts.subspan(rank() * ranks, ranks));
@@ -233,8 +259,9 @@ Work NcclCommunicator::AllToAllMatrix(const void* send, void* recv, absl::Span<c
       !bad.ok()) {
     return Work(bad);
   }
-  if (auto bad = First({CheckBuffer("send", send, Sum(call.counts)), CheckBuffer("recv", recv, Sum(call.recv_counts)),
-                        CheckApart("all-to-all-v", send, recv)});
+  if (auto bad =
+          First({CheckBuffer("send", send, Sum(call.counts)),
+                 CheckBuffer("recv", recv, Sum(call.recv_counts)), CheckApart("all-to-all-v", send, recv)});
       !bad.ok()) {
     return Work(bad);
   }
@@ -256,16 +283,19 @@ Work NcclCommunicator::Recv(void* buffer, size_t count, DataType dtype, int peer
   return Message(false, nullptr, buffer, count, dtype, peer, tag);
 }
 
-Work NcclCommunicator::Message(bool sends, const void* send, void* recv, size_t count, DataType dtype, int peer, int tag) {
-  if (auto bad = First({CheckRank("peer", peer, size()), CheckBuffer(sends ? "send" : "recv", sends ? send : recv, count)});
+Work NcclCommunicator::Message(bool sends, const void* send, void* recv, size_t count, DataType dtype,
+                               int peer, int tag) {
+  if (auto bad = First({CheckRank("peer", peer, size()),
+                        CheckBuffer(sends ? "send" : "recv", sends ? send : recv, count)});
       !bad.ok()) {
     return Work(bad);
   }
   if (tag != 0) {
-    return Work(absl::InvalidArgumentError(
-        absl::StrCat("tag ", tag, ": messages between devices match in the order of the calls, so their tag is 0")));
+    return Work(absl::InvalidArgumentError(absl::StrCat(
+        "tag ", tag, ": messages between devices match in the order of the calls, so their tag is 0")));
   }
-  const Call message{sends ? CallKind::kSend : CallKind::kRecv, send, recv, count, dtype, ReduceOp::kSum, peer};
+  const Call message{
+      sends ? CallKind::kSend : CallKind::kRecv, send, recv, count, dtype, ReduceOp::kSum, peer};
   {
     const std::lock_guard lock(mutex_);
     if (group_ != nullptr) {
@@ -302,7 +332,8 @@ Work NcclCommunicator::EndGroup() {
   Request request;
   {
     const std::lock_guard lock(mutex_);
-    if (group_ == nullptr) return Work(absl::FailedPreconditionError("no group of sends and receives is open"));
+    if (group_ == nullptr)
+      return Work(absl::FailedPreconditionError("no group of sends and receives is open"));
     session = session_;
     run = std::exchange(group_, nullptr);
     request = std::exchange(group_request_, {});

@@ -28,9 +28,9 @@ Outcome NcclOutcome(ncclResult_t result, const char* call, ncclComm_t handle = n
   if (result == ncclSuccess) return Progress::kDone;
   if (result == ncclInProgress) return Progress::kPending;
   const char* const more = ncclGetLastError(handle);
-  const std::string text =
-      absl::StrCat("NCCL: ", call, ": ", ncclGetErrorString(result), more != nullptr && *more != '\0' ? ": " : "",
-                   more != nullptr ? more : "", "; NCCL_DEBUG=WARN says more");
+  const std::string text = absl::StrCat("NCCL: ", call, ": ", ncclGetErrorString(result),
+                                        more != nullptr && *more != '\0' ? ": " : "",
+                                        more != nullptr ? more : "", "; NCCL_DEBUG=WARN says more");
   if (result == ncclInvalidArgument) return absl::InvalidArgumentError(text);
   return absl::UnavailableError(text);
 }
@@ -83,14 +83,17 @@ absl::StatusOr<WaitValue> FindWaitValue() {
     void* entry = nullptr;
     cudaDriverEntryPointQueryResult result = cudaDriverEntryPointSymbolNotFound;
 #if CUDART_VERSION >= 12050
-    const cudaError_t error = cudaGetDriverEntryPointByVersion("cuStreamWaitValue32", &entry, 12000, cudaEnableDefault, &result);
+    const cudaError_t error =
+        cudaGetDriverEntryPointByVersion("cuStreamWaitValue32", &entry, 12000, cudaEnableDefault, &result);
 #else
-    const cudaError_t error = cudaGetDriverEntryPoint("cuStreamWaitValue32", &entry, cudaEnableDefault, &result);
+    const cudaError_t error =
+        cudaGetDriverEntryPoint("cuStreamWaitValue32", &entry, cudaEnableDefault, &result);
 #endif
     return error == cudaSuccess && result == cudaDriverEntryPointSuccess ? entry : nullptr;
   }();
   if (found == nullptr) {
-    return absl::UnimplementedError("the CUDA driver has no cuStreamWaitValue32: install one for CUDA 12 or newer");
+    return absl::UnimplementedError(
+        "the CUDA driver has no cuStreamWaitValue32: install one for CUDA 12 or newer");
   }
   return reinterpret_cast<WaitValue>(found);
 }
@@ -109,8 +112,8 @@ class RealNccl final : public NcclApi {
   }
   absl::StatusOr<void*> AllocatePinned(size_t bytes) override {
     void* memory = nullptr;
-    COHORT_RETURN_IF_ERROR(
-        CudaStatus(cudaHostAlloc(&memory, bytes, cudaHostAllocPortable | cudaHostAllocMapped), "cudaHostAlloc"));
+    COHORT_RETURN_IF_ERROR(CudaStatus(
+        cudaHostAlloc(&memory, bytes, cudaHostAllocPortable | cudaHostAllocMapped), "cudaHostAlloc"));
     return memory;
   }
   void FreePinned(void* memory) override { (void)cudaFreeHost(memory); }
@@ -145,11 +148,13 @@ class RealNccl final : public NcclApi {
   absl::Status StreamWaitsForFlag(Stream stream, uint32_t* flag, uint32_t value) override {
     COHORT_ASSIGN_OR_RETURN(const WaitValue wait, FindWaitValue());
     void* address = nullptr;
-    COHORT_RETURN_IF_ERROR(CudaStatus(cudaHostGetDevicePointer(&address, flag, 0), "cudaHostGetDevicePointer"));
+    COHORT_RETURN_IF_ERROR(
+        CudaStatus(cudaHostGetDevicePointer(&address, flag, 0), "cudaHostGetDevicePointer"));
     const CUresult result =
         wait(Queue(stream), reinterpret_cast<CUdeviceptr>(address), value, CU_STREAM_WAIT_VALUE_GEQ);
     if (result == CUDA_SUCCESS) return absl::OkStatus();
-    return absl::InternalError(absl::StrCat("cuStreamWaitValue32: error ", static_cast<int>(result), " of the CUDA driver"));
+    return absl::InternalError(
+        absl::StrCat("cuStreamWaitValue32: error ", static_cast<int>(result), " of the CUDA driver"));
   }
   absl::Status Copy(void* to, const void* from, size_t bytes, Stream stream) override {
     return CudaStatus(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, Queue(stream)), "cudaMemcpyAsync");
@@ -187,17 +192,21 @@ class RealNccl final : public NcclApi {
     const ncclDataType_t type = TypeOf(call.dtype);
     switch (call.kind) {
       case CallKind::kAllReduce:
-        return NcclStatus(ncclAllReduce(call.from, call.to, call.count, type, OpOf(call.op), comm, queue), "ncclAllReduce", comm);
+        return NcclStatus(ncclAllReduce(call.from, call.to, call.count, type, OpOf(call.op), comm, queue),
+                          "ncclAllReduce", comm);
       case CallKind::kReduceScatter:
-        return NcclStatus(ncclReduceScatter(call.from, call.to, call.count, type, OpOf(call.op), comm, queue), "ncclReduceScatter",
-                          comm);
+        return NcclStatus(ncclReduceScatter(call.from, call.to, call.count, type, OpOf(call.op), comm, queue),
+                          "ncclReduceScatter", comm);
       case CallKind::kAllGather:
-        return NcclStatus(ncclAllGather(call.from, call.to, call.count, type, comm, queue), "ncclAllGather", comm);
-      case CallKind::kBroadcast:
-        return NcclStatus(ncclBroadcast(call.from, call.to, call.count, type, call.peer, comm, queue), "ncclBroadcast", comm);
-      case CallKind::kReduce:
-        return NcclStatus(ncclReduce(call.from, call.to, call.count, type, OpOf(call.op), call.peer, comm, queue), "ncclReduce",
+        return NcclStatus(ncclAllGather(call.from, call.to, call.count, type, comm, queue), "ncclAllGather",
                           comm);
+      case CallKind::kBroadcast:
+        return NcclStatus(ncclBroadcast(call.from, call.to, call.count, type, call.peer, comm, queue),
+                          "ncclBroadcast", comm);
+      case CallKind::kReduce:
+        return NcclStatus(
+            ncclReduce(call.from, call.to, call.count, type, OpOf(call.op), call.peer, comm, queue),
+            "ncclReduce", comm);
       case CallKind::kSend:
         return NcclStatus(ncclSend(call.from, call.count, type, call.peer, comm, queue), "ncclSend", comm);
       case CallKind::kRecv:
@@ -209,8 +218,12 @@ class RealNccl final : public NcclApi {
   Outcome Finalize(Handle handle) override {
     return NcclOutcome(ncclCommFinalize(Group(handle)), "ncclCommFinalize", Group(handle));
   }
-  absl::Status Destroy(Handle handle) override { return NcclStatus(ncclCommDestroy(Group(handle)), "ncclCommDestroy"); }
-  absl::Status Abort(Handle handle) override { return NcclStatus(ncclCommAbort(Group(handle)), "ncclCommAbort"); }
+  absl::Status Destroy(Handle handle) override {
+    return NcclStatus(ncclCommDestroy(Group(handle)), "ncclCommDestroy");
+  }
+  absl::Status Abort(Handle handle) override {
+    return NcclStatus(ncclCommAbort(Group(handle)), "ncclCommAbort");
+  }
 
  private:
   static cudaStream_t Queue(Stream stream) { return static_cast<cudaStream_t>(stream); }

@@ -5,7 +5,8 @@ namespace cohort::comm::nccl {
 
 absl::StatusOr<NcclApi*> OpenNccl() {
   return absl::UnimplementedError(
-      "Cohort was built without NCCL: install it and the CUDA toolkit, and configure again with -DCOHORT_NCCL=ON");
+      "Cohort was built without NCCL: install it and the CUDA toolkit, and configure again with "
+      "-DCOHORT_NCCL=ON");
 }
 
 }  // namespace cohort::comm::nccl

@@ -33,7 +33,8 @@ absl::Status PeerWatch::Step(const Pulse& own, bool busy) {
   const absl::Time now = absl::Now();
   if (!in_flight_) {
     // What has begun while this rank was idle is told soon.
-    if (now < next_ && !(busy && now + policy::kPulse < next_) && own.closing == told_.closing) return absl::OkStatus();
+    if (now < next_ && !(busy && now + policy::kPulse < next_) && own.closing == told_.closing)
+      return absl::OkStatus();
     told_ = own;
     const std::vector<size_t> counts(known_.size(), sizeof(Pulse));
     round_ = group_->AllGather(&told_, arriving_.data(), counts, DataType::kU8);
@@ -48,7 +49,8 @@ absl::Status PeerWatch::Step(const Pulse& own, bool busy) {
   }
   known_ = arriving_;
   next_ = now + (busy ? policy::kPulse : policy::kIdlePulse);
-  if (std::any_of(known_.begin(), known_.end(), [](const Pulse& pulse) { return pulse.closing != 0; })) over_ = true;
+  if (std::any_of(known_.begin(), known_.end(), [](const Pulse& pulse) { return pulse.closing != 0; }))
+    over_ = true;
   return Judge();
 }
 
@@ -62,7 +64,8 @@ absl::Status PeerWatch::Judge() const {
     for (uint64_t number = first; number <= last; ++number) {
       const size_t at = number % policy::kTold;
       if (theirs.called[at] == told_.called[at]) continue;
-      return Mismatch(group_->members()[rank], theirs.called[at], group_->members()[group_->rank()], told_.called[at]);
+      return Mismatch(group_->members()[rank], theirs.called[at], group_->members()[group_->rank()],
+                      told_.called[at]);
     }
   }
   return absl::OkStatus();
@@ -79,8 +82,10 @@ absl::Status PeerWatch::Late(uint64_t number, const std::vector<int>& peers, con
     if (known_[rank].started < number) absent.push_back(group_->members()[rank]);
     if (known_[rank].finished < number) unfinished.push_back(group_->members()[rank]);
   }
-  if (!absent.empty()) return late("late ", Ranks(absent), absent.size() > 1 ? " have" : " has", " not called it");
-  if (unfinished.empty()) return late("NCCL does not end it on this rank (", group_->members()[group_->rank()], ")");
+  if (!absent.empty())
+    return late("late ", Ranks(absent), absent.size() > 1 ? " have" : " has", " not called it");
+  if (unfinished.empty())
+    return late("NCCL does not end it on this rank (", group_->members()[group_->rank()], ")");
   return late("all ranks have called it, but NCCL does not end it, neither here nor on ", Ranks(unfinished));
 }
 

@@ -19,9 +19,9 @@ namespace cohort::comm::nccl {
 
 // How far a rank is. Collectives are numbered from 1 on, the same on all ranks.
 struct Pulse {
-  uint64_t started = 0;   // collectives that it has called
-  uint64_t finished = 0;  // of those, that are over
-  uint64_t closing = 0;   // 1: nothing comes after
+  uint64_t started = 0;                           // collectives that it has called
+  uint64_t finished = 0;                          // of those, that are over
+  uint64_t closing = 0;                           // 1: nothing comes after
   std::array<Signature, policy::kTold> called{};  // the latest ones; number n is at n % kTold
 };
 

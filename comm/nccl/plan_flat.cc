@@ -18,18 +18,22 @@ std::vector<size_t> Offsets(const std::vector<size_t>& counts) {
   return offsets;
 }
 
-Step Copy(Place from, Place to, size_t count) { return {.from = from, .to = to, .count = count, .copy = true}; }
+Step Copy(Place from, Place to, size_t count) {
+  return {.from = from, .to = to, .count = count, .copy = true};
+}
 
 void AddReduceScatter(const Collective& call, Plan* plan) {
   if (AllEqual(call.counts)) {
     if (call.counts[0] == 0) return;
-    plan->before.push_back({CallKind::kReduceScatter, {Buffer::kSend, 0}, {Buffer::kRecv, 0}, call.counts[0]});
+    plan->before.push_back(
+        {CallKind::kReduceScatter, {Buffer::kSend, 0}, {Buffer::kRecv, 0}, call.counts[0]});
     return;
   }
   const std::vector<size_t> at = Offsets(call.counts);
   for (int rank = 0; rank < call.size; ++rank) {
     if (call.counts[rank] == 0) continue;
-    plan->before.push_back({CallKind::kReduce, {Buffer::kSend, at[rank]}, {Buffer::kRecv, 0}, call.counts[rank], rank});
+    plan->before.push_back(
+        {CallKind::kReduce, {Buffer::kSend, at[rank]}, {Buffer::kRecv, 0}, call.counts[rank], rank});
   }
 }
 
@@ -89,7 +93,8 @@ void AddAllToAll(const Collective& call, Plan* plan) {
   for (int rank = 0; rank < call.size; ++rank) {
     if (rank == call.rank) {
       if (call.counts[rank] > 0) {
-        plan->before.push_back(Copy({Buffer::kSend, from[rank]}, {Buffer::kRecv, to[rank]}, call.counts[rank]));
+        plan->before.push_back(
+            Copy({Buffer::kSend, from[rank]}, {Buffer::kRecv, to[rank]}, call.counts[rank]));
       }
       continue;
     }

@@ -42,7 +42,8 @@ constexpr Place kSendAt0{Buffer::kSend, 0};
 // A call as it looks from its rank's host.
 class Builder {
  public:
-  Builder(const Collective& call, size_t piece) : call_(call), hosts_(*call.hosts), piece_(std::max<size_t>(piece, 1)) {
+  Builder(const Collective& call, size_t piece)
+      : call_(call), hosts_(*call.hosts), piece_(std::max<size_t>(piece, 1)) {
     host_ = hosts_.host_of(call.rank);
     local_ = hosts_.local_rank(call.rank);
     local_size_ = static_cast<int>(hosts_.ranks_on(host_).size());
@@ -78,7 +79,9 @@ class Builder {
   bool is_lane() const { return local_ < lanes_; }
   int lane_of(int rank) const { return hosts_.local_rank(rank) % lanes_; }
   // Where lane `lane`'s part of `count` elements begins.
-  size_t Begin(int lane) const { return call_.count / lanes_ * lane + std::min<size_t>(lane, call_.count % lanes_); }
+  size_t Begin(int lane) const {
+    return call_.count / lanes_ * lane + std::min<size_t>(lane, call_.count % lanes_);
+  }
   size_t Share(int lane) const { return Begin(lane + 1) - Begin(lane); }
   // Every rank of the host is a lane, with the same share: NCCL's own reduce-scatter and all-gather do.
   bool even() const { return local_size_ == lanes_ && call_.count % lanes_ == 0; }
@@ -99,7 +102,8 @@ class Builder {
   void GatherFromLanes() {
     if (local_size_ == 1) return;
     if (even()) {
-      if (call_.count > 0) After({CallKind::kAllGather, {Buffer::kRecv, Begin(local_)}, {Buffer::kRecv, 0}, Share(0)});
+      if (call_.count > 0)
+        After({CallKind::kAllGather, {Buffer::kRecv, Begin(local_)}, {Buffer::kRecv, 0}, Share(0)});
       return;
     }
     for (int lane = 0; lane < lanes_; ++lane) {
@@ -125,7 +129,9 @@ class Builder {
     ForPieces([&](size_t at, size_t count) {
       // A lane of the root's host passes on what comes in its scratch, whose own part has left it by then.
       const Place to = is_root ? Place{Buffer::kRecv, Begin(local_) + at} : Place{Buffer::kScratch, at};
-      Piece piece{.out = {{{Buffer::kScratch, at}, count}}, .call = {Operation::kReduce, count, {}, root_host}, .in = {}};
+      Piece piece{.out = {{{Buffer::kScratch, at}, count}},
+                  .call = {Operation::kReduce, count, {}, root_host},
+                  .in = {}};
       if (here) piece.in.push_back({to, count});
       plan_.pieces.push_back(std::move(piece));
     });
@@ -205,7 +211,11 @@ class Builder {
       plan_.scratch += call_.counts[rank];
     }
     for (int rank = 0; rank < call_.size; ++rank) {
-      Before({CallKind::kReduce, {Buffer::kSend, at[rank]}, {Buffer::kScratch, sums[rank]}, call_.counts[rank], lane_of(rank)});
+      Before({CallKind::kReduce,
+              {Buffer::kSend, at[rank]},
+              {Buffer::kScratch, sums[rank]},
+              call_.counts[rank],
+              lane_of(rank)});
     }
     ForSlices([&](const std::vector<Slice>& slices, const std::vector<size_t>& counts) {
       Piece piece{.out = {}, .call = {Operation::kReduceScatter, 0, counts, 0}, .in = {}};
@@ -224,7 +234,8 @@ class Builder {
     for (const int rank : hosts_.ranks_on(host_)) {
       const int lane = lane_of(rank), local = hosts_.local_rank(rank);
       if (local == lane) continue;
-      if (local_ == lane) After({CallKind::kSend, {Buffer::kScratch, passed[rank]}, {}, call_.counts[rank], local});
+      if (local_ == lane)
+        After({CallKind::kSend, {Buffer::kScratch, passed[rank]}, {}, call_.counts[rank], local});
       if (rank == call_.rank) After({CallKind::kRecv, {}, {Buffer::kRecv, 0}, call_.counts[rank], lane});
     }
   }
@@ -294,8 +305,9 @@ class Builder {
 }  // namespace
 
 bool HasHierarchicalPlan(Operation operation) {
-  return operation == Operation::kAllReduce || operation == Operation::kReduce || operation == Operation::kBroadcast ||
-         operation == Operation::kAllGather || operation == Operation::kReduceScatter;
+  return operation == Operation::kAllReduce || operation == Operation::kReduce ||
+         operation == Operation::kBroadcast || operation == Operation::kAllGather ||
+         operation == Operation::kReduceScatter;
 }
 
 Plan HierarchicalPlan(const Collective& call, size_t piece_elements) {

@@ -63,7 +63,8 @@ struct Request {
 class Session : public std::enable_shared_from_this<Session> {
  public:
   // Collective over `base`. On an error nobody has a session.
-  static absl::StatusOr<std::shared_ptr<Session>> Create(NcclApi& api, Communicator& base, const DeviceOptions& options);
+  static absl::StatusOr<std::shared_ptr<Session>> Create(NcclApi& api, Communicator& base,
+                                                         const DeviceOptions& options);
   ~Session();
 
   // Enqueues it in the stream; returns when NCCL has it, or the session has failed.

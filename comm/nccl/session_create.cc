@@ -29,7 +29,8 @@ struct State {
     State state;
     state.ready = ready ? 1 : 0;
     state.code = static_cast<uint8_t>(status.code());
-    std::memcpy(state.why.data(), status.message().data(), std::min(status.message().size(), state.why.size() - 1));
+    std::memcpy(state.why.data(), status.message().data(),
+                std::min(status.message().size(), state.why.size() - 1));
     return state;
   }
 };
@@ -43,11 +44,13 @@ absl::StatusOr<std::vector<T>> AllSay(Communicator& group, const T& own) {
 }
 
 // Rounds until all are ready or one has failed; `step` says whether this rank is ready.
-absl::Status Together(Communicator& group, absl::Time deadline, const std::function<absl::StatusOr<bool>()>& step) {
+absl::Status Together(Communicator& group, absl::Time deadline,
+                      const std::function<absl::StatusOr<bool>()>& step) {
   for (;;) {
     absl::StatusOr<bool> own = step();
     if (own.ok() && !*own && absl::Now() > deadline) {
-      own = absl::DeadlineExceededError(absl::StrCat("NCCL has not connected rank ", group.members()[group.rank()]));
+      own = absl::DeadlineExceededError(
+          absl::StrCat("NCCL has not connected rank ", group.members()[group.rank()]));
     }
     COHORT_ASSIGN_OR_RETURN(const std::vector<State> all,
                             AllSay(group, State::Of(own.status(), own.ok() && *own)));
@@ -55,8 +58,9 @@ absl::Status Together(Communicator& group, absl::Time deadline, const std::funct
     for (int rank = 0; rank < group.size(); ++rank) {
       if (rank == group.rank() && !own.ok()) return own.status();
       if (all[rank].code != 0) {
-        return absl::Status(static_cast<absl::StatusCode>(all[rank].code),
-                            absl::StrCat(all[rank].why.data(), " [said by rank ", group.members()[rank], "]"));
+        return absl::Status(
+            static_cast<absl::StatusCode>(all[rank].code),
+            absl::StrCat(all[rank].why.data(), " [said by rank ", group.members()[rank], "]"));
       }
       ready = ready && all[rank].ready != 0;
     }
@@ -78,7 +82,8 @@ Session::Session(NcclApi& api, const Communicator& base, const DeviceOptions& op
       hosts_(base.topology().map()),
       piece_bytes_(options.piece_bytes) {}
 
-absl::StatusOr<std::shared_ptr<Session>> Session::Create(NcclApi& api, Communicator& base, const DeviceOptions& options) {
+absl::StatusOr<std::shared_ptr<Session>> Session::Create(NcclApi& api, Communicator& base,
+                                                         const DeviceOptions& options) {
   std::shared_ptr<Session> session(new Session(api, base, options));
   COHORT_ASSIGN_OR_RETURN(std::unique_ptr<Communicator> group, base.Split(0, base.rank()));
   group->SetTimeout(base.timeout());

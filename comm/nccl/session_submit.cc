@@ -46,7 +46,8 @@ absl::Status Session::RefusalLocked() const {
   if (!failed_.ok()) return failed_;
   if (closing_) return absl::FailedPreconditionError("the device communicator is closed");
   if (!watch_->over()) return absl::OkStatus();
-  return absl::UnavailableError("a rank has closed its device communicator: nothing can be started in this group");
+  return absl::UnavailableError(
+      "a rank has closed its device communicator: nothing can be started in this group");
 }
 
 absl::Status Session::Submit(DeviceRun& run, Request& request) {
@@ -91,8 +92,8 @@ absl::Status Session::Steps(const std::vector<Step>& steps, Team team, const Buf
   std::vector<Call> calls;
   for (const Step& step : steps) {
     if (step.copy) {
-      COHORT_RETURN_IF_ERROR(
-          api_.Copy(buffers.to(step.to), buffers.from(step.from), step.count * SizeOf(buffers.dtype), stream_));
+      COHORT_RETURN_IF_ERROR(api_.Copy(buffers.to(step.to), buffers.from(step.from),
+                                       step.count * SizeOf(buffers.dtype), stream_));
       continue;
     }
     const bool reads = step.kind != CallKind::kRecv;
@@ -114,7 +115,8 @@ absl::Status Session::Group(const std::vector<Call>& calls, Team team) {
   Outcome outcome = Progress::kDone;
   {
     const std::lock_guard using_nccl(nccl_mutex_);
-    if (handle(team) == nullptr) return absl::AbortedError("NCCL's communicator was aborted");  // failed_ says why
+    if (handle(team) == nullptr)
+      return absl::AbortedError("NCCL's communicator was aborted");  // failed_ says why
     COHORT_RETURN_IF_ERROR(api_.GroupStart());
     absl::Status status;
     for (const Call& call : calls) status.Update(api_.Enqueue(call, handle(team), stream_));

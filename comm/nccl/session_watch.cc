@@ -63,7 +63,7 @@ void Session::Fail(const absl::Status& why) {
   Lock lock(mutex_);
   FailLocked(why, /*tell=*/true);
   changed_.wait_for(lock, absl::ToChronoNanoseconds(policy::kLockPatience + 2 * policy::kAbortPatience),
-                    [&] { return ended_; });
+                    [&] { return ended_ || closing_; });
 }
 
 void Session::Close() {
@@ -74,8 +74,14 @@ void Session::Close() {
   }
   if (!watcher_.joinable()) return;
   watcher_.join();
-  watch_->End(absl::AbortedError(absl::StrCat("rank ", members_[rank_], " has closed its device communicator")));
-  if (failed_.ok()) FinalizeNccl();
+  watch_->End(
+      absl::AbortedError(absl::StrCat("rank ", members_[rank_], " has closed its device communicator")));
+  bool failed;
+  {
+    const Lock lock(mutex_);
+    failed = !failed_.ok();
+  }
+  if (!failed) FinalizeNccl();
   const Lock lock(mutex_);
   Free();
 }
@@ -161,7 +167,8 @@ void Session::CheckNcclLocked() {
     if (handle == nullptr) continue;
     const Outcome outcome = api_.AsyncError(handle);
     if (outcome.ok()) continue;
-    FailLocked(absl::Status(outcome.status().code(), absl::StrCat(outcome.status().message(), " (on rank ", members_[rank_], ")")),
+    FailLocked(absl::Status(outcome.status().code(),
+                            absl::StrCat(outcome.status().message(), " (on rank ", members_[rank_], ")")),
                /*tell=*/true);
     return;
   }

@@ -49,7 +49,8 @@ inline void RunDeviceRanks(int size, const RigOptions& wanted, const std::functi
           how.topology = absl::StrCat(folder, "/topology-", rank);
           std::ofstream file(how.topology);
           file << "cohort-topology 1\n";
-          for (int peer = 0; peer < ranks; ++peer) file << "rank " << peer << " host " << wanted.hosts[peer] << "\n";
+          for (int peer = 0; peer < ranks; ++peer)
+            file << "rank " << peer << " host " << wanted.hosts[peer] << "\n";
         }
         Rig rig;
         rig.folder = folder;

@@ -27,7 +27,8 @@ absl::Status Reduce(Rig& rig, std::vector<float>& data) {
 
 // In one host, and through the lanes of several.
 TEST(DeviceFailures, AKilledPeerIsNamedAndTheOthersGoOn) {
-  for (const auto& [hosts, way] : {std::pair{std::vector<int>{0, 0, 0, 0}, Way::kNccl}, {{0, 0, 1, 1}, Way::kHosts}}) {
+  for (const auto& [hosts, way] :
+       {std::pair{std::vector<int>{0, 0, 0, 0}, Way::kNccl}, {{0, 0, 1, 1}, Way::kHosts}}) {
     RunDeviceRanks(4, {.hosts = hosts, .way = way, .victims = {2}}, [](Rig& rig) {
       std::vector<float> data(1000, 1);
       for (int round = 0; round < 3; ++round) ASSERT_EQ(Reduce(rig, data), absl::OkStatus());
@@ -91,7 +92,8 @@ TEST(DeviceFailures, ANcclThatHangsIsEndedAtTheDeadline) {
       rig.device->SetTimeout(absl::Milliseconds(500));
       rig.fake->Set({.hangs = rig.rank() == 3});
       std::vector<float> data(10, 1);
-      ExpectNames(Reduce(rig, data), absl::StatusCode::kDeadlineExceeded, "all ranks have called it, but NCCL does not end it");
+      ExpectNames(Reduce(rig, data), absl::StatusCode::kDeadlineExceeded,
+                  "all ranks have called it, but NCCL does not end it");
       // Nothing is left in the stream: what is enqueued now runs.
       const Event event = *rig.fake->CreateEvent();
       ASSERT_EQ(rig.fake->Record(event, rig.options.stream), absl::OkStatus());
@@ -183,7 +185,8 @@ TEST(DeviceFailures, RanksThatCallDifferentThingsHearIt) {
     rig.fake->Set({.hangs = true});  // as NCCL would, at best
     const absl::Time began = absl::Now();
     const absl::Status status =
-        rig.rank() == 1 ? rig.device->AllReduce(data.data(), data.data(), 11, DataType::kF32).Wait() : Reduce(rig, data);
+        rig.rank() == 1 ? rig.device->AllReduce(data.data(), data.data(), 11, DataType::kF32).Wait()
+                        : Reduce(rig, data);
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr("all-reduce of 11 f32"));
     EXPECT_LT(absl::Now() - began, absl::Seconds(5));

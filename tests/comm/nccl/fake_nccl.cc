@@ -191,7 +191,8 @@ Outcome FakeNccl::Init(Handle* handle, int size, const UniqueId& id, int rank) {
   if (faults.init_hangs) return Progress::kPending;
   std::thread([group, folder = std::string(id.data()), rank, size] {
     auto host = Communicator::Create(FileRendezvous(folder, rank, size), {.timeout = absl::Seconds(60)});
-    if (!host.ok()) return group->Fail(absl::UnavailableError(absl::StrCat("NCCL: ", host.status().message())));
+    if (!host.ok())
+      return group->Fail(absl::UnavailableError(absl::StrCat("NCCL: ", host.status().message())));
     group->host = *std::move(host);
     group->made = true;
   }).detach();
@@ -243,10 +244,12 @@ Outcome FakeNccl::GroupEnd() {
   return Progress::kPending;
 }
 
-void FakeNccl::Kernel(const std::shared_ptr<Group>& group, const std::vector<Call>& calls, const Faults& faults) {
+void FakeNccl::Kernel(const std::shared_ptr<Group>& group, const std::vector<Call>& calls,
+                      const Faults& faults) {
   const absl::Time begin = absl::Now() + faults.late_by;
   while (absl::Now() < begin && !group->aborted) absl::SleepFor(kPause);
-  if (faults.fails) group->Fail(absl::UnavailableError("NCCL: remote process exited or there was a network error"));
+  if (faults.fails)
+    group->Fail(absl::UnavailableError("NCCL: remote process exited or there was a network error"));
   std::vector<Work> works;
   if (!faults.hangs && !faults.fails && !group->aborted) {
     for (const Call& call : calls) works.push_back(Begin(*group->host, call));
@@ -293,7 +296,8 @@ Outcome FakeNccl::Finalize(Handle handle) {
   COHORT_CHECK(!group->Pending() && group->running == 0, "something was in flight");
   group->finalized = true;
   const std::lock_guard lock(group->mutex);
-  group->pending_until = faults().finalize_hangs ? absl::InfiniteFuture() : absl::Now() + absl::Milliseconds(2);
+  group->pending_until =
+      faults().finalize_hangs ? absl::InfiniteFuture() : absl::Now() + absl::Milliseconds(2);
   return Progress::kPending;
 }
 

@@ -25,13 +25,13 @@ class FakeNccl final : public NcclApi {
   struct Faults {
     absl::Duration late_by = {};      // every kernel begins so late
     absl::Duration pending_for = {};  // a group that has ended is pending so long
-    bool hangs = false;           // kernels never end by themselves,
-    bool fails = false;           // nor without an asynchronous error
-    bool refuses_init = false;    // Init fails
-    bool init_hangs = false;      // Init stays pending
-    bool refuses_calls = false;   // Enqueue fails
-    bool abort_hangs = false;     // Abort takes half a minute, and ends nothing
-    bool finalize_hangs = false;  // Finalize stays pending
+    bool hangs = false;               // kernels never end by themselves,
+    bool fails = false;               // nor without an asynchronous error
+    bool refuses_init = false;        // Init fails
+    bool init_hangs = false;          // Init stays pending
+    bool refuses_calls = false;       // Enqueue fails
+    bool abort_hangs = false;         // Abort takes half a minute, and ends nothing
+    bool finalize_hangs = false;      // Finalize stays pending
   };
 
   // `folder`: all ranks see it.
@@ -83,7 +83,8 @@ class FakeNccl final : public NcclApi {
     return faults_;
   }
   std::shared_ptr<Group> Find(Handle handle) const;
-  static void Kernel(const std::shared_ptr<Group>& group, const std::vector<Call>& calls, const Faults& faults);
+  static void Kernel(const std::shared_ptr<Group>& group, const std::vector<Call>& calls,
+                     const Faults& faults);
   static Work Begin(Communicator& host, const Call& call);
 
   const std::string folder_;

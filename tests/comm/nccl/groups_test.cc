@@ -93,7 +93,8 @@ TEST(DeviceGroups, TakeInNewcomers) {
       EXPECT_EQ(SumOfOnes(**device), 3);
       return;
     }
-    auto base = Communicator::Create(FileRendezvous(folder + "/meet", rank, 2), {.timeout = absl::Seconds(20)});
+    auto base =
+        Communicator::Create(FileRendezvous(folder + "/meet", rank, 2), {.timeout = absl::Seconds(20)});
     ASSERT_TRUE(base.ok()) << base.status();
     auto device = DeviceCommunicator::Create(*std::move(base), options, fake);
     ASSERT_TRUE(device.ok()) << device.status();
@@ -113,17 +114,20 @@ TEST(DeviceGroups, OverTheNetwork) {
     FakeNccl fake(folder);
     DeviceOptions options;
     options.stream = *fake.CreateStream();
-    auto base = Communicator::Create(FileRendezvous(folder + "/meet", rank, size), {.timeout = absl::Seconds(30)});
+    auto base =
+        Communicator::Create(FileRendezvous(folder + "/meet", rank, size), {.timeout = absl::Seconds(30)});
     ASSERT_TRUE(base.ok()) << base.status();
     ASSERT_EQ((*base)->topology().num_hosts(), 2);
     const std::shared_ptr<Communicator> shared = *std::move(base);
     // As measured, and each way.
-    for (const std::optional<Way> way : {std::optional<Way>(), std::optional(Way::kNccl), std::optional(Way::kHosts)}) {
+    for (const std::optional<Way> way :
+         {std::optional<Way>(), std::optional(Way::kNccl), std::optional(Way::kHosts)}) {
       options.way = way;
       auto device = DeviceCommunicator::Create(shared, options, fake);
       ASSERT_TRUE(device.ok()) << device.status();
       std::vector<float> data((1 << 20) + 1, static_cast<float>(rank));
-      ASSERT_EQ((*device)->AllReduce(data.data(), data.data(), data.size(), DataType::kF32).Wait(), absl::OkStatus());
+      ASSERT_EQ((*device)->AllReduce(data.data(), data.data(), data.size(), DataType::kF32).Wait(),
+                absl::OkStatus());
       EXPECT_THAT(data, ::testing::Each(6));
     }
   });
