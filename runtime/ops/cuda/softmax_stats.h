@@ -1,0 +1,39 @@
+// The maximum and the sum of exponentials of a row of logits in one pass, by a block.
+#pragma once
+
+#include "runtime/ops/cuda/element.h"
+#include "runtime/ops/cuda/reduce.h"
+
+namespace cohort::runtime::COHORT_CUDA {
+
+inline constexpr int kRowThreads = 512;
+// What a maximum begins with: exp(x - kLowest) is 0 for x = -inf, which a maximum of -inf would make NaN of.
+inline constexpr float kLowest = -3.0e38f;
+
+struct RowStats {
+  float max, sum;  // sum = sum_i exp(x_i - max), 0 where nothing is above -inf
+};
+
+// Each thread has a maximum of its own that rarely grows (Milakov & Gimelshein, 2018). All threads get the result.
+template <typename T>
+__device__ __forceinline__ RowStats SoftmaxStats(const T* row, int64_t v, bool wide, float* room) {
+  float top = kLowest, sum = 0;
+  for (int64_t i = threadIdx.x * kGroup; i < v; i += static_cast<int64_t>(kRowThreads) * kGroup) {
+    const int count = static_cast<int>(v - i < kGroup ? v - i : kGroup);
+    float x[kGroup];
+    Load8(row + i, wide, count, x);
+    float here = kLowest;
+#pragma unroll
+    for (int j = 0; j < kGroup; ++j) here = j < count ? fmaxf(here, x[j]) : here;
+    if (here > top) {
+      sum *= expf(top - here);
+      top = here;
+    }
+#pragma unroll
+    for (int j = 0; j < kGroup; ++j) sum += j < count ? expf(x[j] - top) : 0.0f;
+  }
+  const float max = BlockMax(top, room);
+  return {max, BlockSum(sum * expf(top - max), room)};
+}
+
+}  // namespace cohort::runtime::COHORT_CUDA
