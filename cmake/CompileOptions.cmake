@@ -18,14 +18,16 @@ if(CCACHE_PROGRAM)
 endif()
 
 add_library(cohort_options INTERFACE)
-target_compile_options(cohort_options INTERFACE -Wall -Wextra -Werror -Wno-unused-parameter
-  $<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor -Woverloaded-virtual>)
+target_compile_options(cohort_options INTERFACE
+  "$<$<COMPILE_LANGUAGE:C,CXX>:-Wall;-Wextra;-Werror;-Wno-unused-parameter>"
+  "$<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor;-Woverloaded-virtual>"
+  "$<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings;-Xcompiler=-Wall,-Wextra,-Werror,-Wno-unused-parameter>")
 if(COHORT_SANITIZE)
   add_compile_options(-fsanitize=${COHORT_SANITIZE} -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${COHORT_SANITIZE})
   # The checks that sanitizers add lead the warnings of GCC 12 astray (its manual, on -fsanitize: "We recommend against
   # combining -Werror and the use of sanitizers"); the other builds stop at every warning.
-  target_compile_options(cohort_options INTERFACE -Wno-error)
+  target_compile_options(cohort_options INTERFACE $<$<COMPILE_LANGUAGE:C,CXX>:-Wno-error>)
 endif()
 
 # Parsing the headers of the standard library, Abseil and gRPC is most of compiling a file. ON compiles neighbouring files

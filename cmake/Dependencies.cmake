@@ -1,5 +1,5 @@
-# What the project builds with: Debian 12 packages that tools/setup.sh installs. MPI is used where it is found.
-# CUDA and NCCL are looked for, never required; no source uses them yet, and the status line says so.
+# What the project builds with: Debian 12 packages that tools/setup.sh installs. MPI and CUDA are used where
+# they are found.
 find_package(Threads REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(absl REQUIRED)
@@ -21,18 +21,7 @@ pkg_check_modules(ICU REQUIRED IMPORTED_TARGET icu-uc)
 pkg_check_modules(ISAL REQUIRED IMPORTED_TARGET libisal)
 pkg_check_modules(HTTPLIB REQUIRED IMPORTED_TARGET cpp-httplib)
 
-find_package(CUDAToolkit QUIET)
-find_library(NCCL_LIBRARY nccl)
-set(accelerators "CUDA toolkit not found")
-if(CUDAToolkit_FOUND)
-  set(accelerators "CUDA toolkit ${CUDAToolkit_VERSION} found")
-endif()
-if(NCCL_LIBRARY)
-  string(APPEND accelerators ", NCCL found")
-else()
-  string(APPEND accelerators ", NCCL not found")
-endif()
-message(STATUS "${accelerators}: either way this is a CPU build, nothing uses them yet")
+include(Cuda)  # cmake/Cuda.cmake
 
 if(COHORT_BUILD_TESTS)
   find_package(GTest REQUIRED)

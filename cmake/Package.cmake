@@ -3,11 +3,11 @@
 include(CMakePackageConfigHelpers)
 
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/cohort)
-foreach(room proto comm runtime service cluster moe parallel serving)
+foreach(room proto comm runtime cuda service cluster moe parallel serving)
   install(TARGETS cohort_${room} EXPORT cohort-${room}-targets
     ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT ${room})
   install(EXPORT cohort-${room}-targets NAMESPACE cohort:: DESTINATION ${package_dir} COMPONENT ${room})
-  if(NOT room MATCHES "^(proto|service|cluster)$")  # the headers of the two come with runtime
+  if(NOT room MATCHES "^(proto|cuda|service|cluster)$")  # the headers of the three come with runtime
     install(DIRECTORY ${PROJECT_SOURCE_DIR}/${room}/ DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/cohort/${room}
       COMPONENT ${room} FILES_MATCHING PATTERN "*.h")
   endif()
@@ -19,7 +19,7 @@ configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/cohort-config.cmake.in
   ${PROJECT_BINARY_DIR}/cohort-config.cmake INSTALL_DESTINATION ${package_dir})
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/cohort-config-version.cmake COMPATIBILITY SameMinorVersion)
 # Part of every component: each can be installed alone.
-foreach(room proto comm runtime service cluster moe parallel serving)
+foreach(room proto comm runtime cuda service cluster moe parallel serving)
   install(FILES ${PROJECT_BINARY_DIR}/cohort-config.cmake ${PROJECT_BINARY_DIR}/cohort-config-version.cmake
     ${CMAKE_CURRENT_LIST_DIR}/FindOneDnn.cmake
     DESTINATION ${package_dir} COMPONENT ${room})

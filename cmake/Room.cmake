@@ -1,16 +1,19 @@
 # One room is one folder, one library target cohort_<room> (exported as cohort::<room>), and the test
 # executable test_<room> made of tests/<room>/**/*_test.cc.
 
-# cohort_room(<room> [FOLDER folder] [WITHOUT folders...] [PUBLIC targets...] [PRIVATE targets...])
-# FOLDER: a part of a room that is a library of its own, with dependencies that the room itself must not have;
+# cohort_room(<room> [FOLDER folders...] [WITHOUT folders...] [PUBLIC targets...] [PRIVATE targets...])
+# FOLDER: a part of a room (one folder or more) that is a library of its own, with dependencies that the room itself must not have;
 # WITHOUT: the parts that the room leaves out.
 function(cohort_room room)
-  cmake_parse_arguments(ARG "" "FOLDER" "WITHOUT;PUBLIC;PRIVATE" ${ARGN})
-  set(root ${CMAKE_CURRENT_SOURCE_DIR})
-  if(ARG_FOLDER)
-    string(APPEND root /${ARG_FOLDER})
+  cmake_parse_arguments(ARG "" "" "FOLDER;WITHOUT;PUBLIC;PRIVATE" ${ARGN})
+  set(patterns)
+  foreach(folder IN LISTS ARG_FOLDER)
+    list(APPEND patterns ${CMAKE_CURRENT_SOURCE_DIR}/${folder}/*.cc ${CMAKE_CURRENT_SOURCE_DIR}/${folder}/*.cu)
+  endforeach()
+  if(NOT ARG_FOLDER)
+    set(patterns ${CMAKE_CURRENT_SOURCE_DIR}/*.cc)
   endif()
-  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${root}/*.cc)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${patterns})
   foreach(part IN LISTS ARG_WITHOUT)
     list(FILTER sources EXCLUDE REGEX "^${CMAKE_CURRENT_SOURCE_DIR}/${part}/")
   endforeach()

@@ -19,7 +19,7 @@ git rev-parse --is-inside-work-tree >/dev/null 2>&1 || {
   echo "lint: this is not a git checkout, and the files to check are those that git lists" >&2
   exit 2
 }
-mapfile -t sources < <(git ls-files -- '*.h' '*.cc' '*.c' | while read -r f; do [ -f "$f" ] && echo "$f"; done)
+mapfile -t sources < <(git ls-files -- '*.h' '*.cc' '*.c' '*.cu' '*.cuh' | while read -r f; do [ -f "$f" ] && echo "$f"; done)
 report=$(mktemp)
 trap 'rm -f "$report"' EXIT
 if ! clang-format --dry-run -Werror "${sources[@]}" 2>"$report"; then

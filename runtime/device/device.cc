@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "runtime/device/host_memory.h"
 #include "runtime/ops/cpu/cpu_ops.h"
 #include "runtime/ops/reference/reference_ops.h"
+#include "runtime/tensor.h"
 
 namespace cohort::runtime {
 namespace {
@@ -37,6 +39,16 @@ class HostDevice final : public Device {
   size_t peak_bytes() const override { return memory_.peak_bytes(); }
   void ResetPeak() override { memory_.ResetPeak(); }
   int64_t free_bytes() const override { return FreeHostMemory(); }
+  bool in_host_memory() const override { return true; }
+  void CopyFromHost(const void* from, const Tensor& to) override {
+    if (to.bytes() > 0) std::memcpy(to.raw(), from, to.bytes());
+  }
+  void CopyToHost(const Tensor& from, void* to) override {
+    if (from.bytes() > 0) std::memcpy(to, from.raw(), from.bytes());
+  }
+  void CopyFromDevice(const Tensor& from, const Tensor& to) override {
+    from.device().CopyToHost(from, to.raw());
+  }
   Ops& ops() override { return ops_; }
   void Synchronize() override {}
   absl::Span<const DataType> compute_dtypes() const override { return compute_dtypes_; }
@@ -67,6 +79,13 @@ std::atomic<int>& Threads() {
 }
 
 }  // namespace
+
+void Device::CopyFromDevice(const Tensor& from, const Tensor& to) {
+  if (from.device().in_host_memory()) return CopyFromHost(from.raw(), to);
+  const std::shared_ptr<void> host = CpuDevice().Allocate(from.bytes());
+  from.device().CopyToHost(from, host.get());
+  CopyFromHost(host.get(), to);
+}
 
 // Never destroyed: tensors in static storage may be freed after everything else.
 Device& ReferenceDevice() {

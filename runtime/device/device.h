@@ -13,13 +13,15 @@
 namespace cohort::runtime {
 
 class Ops;
+class Tensor;
 
-// kReference computes everything in f64 with plain loops: the judge of the others. kCpu is what runs.
-enum class DeviceKind : uint8_t { kReference, kCpu };
+// kReference computes everything in f64 with plain loops: the judge of the others. kCpu is what runs where there is no
+// kCuda.
+enum class DeviceKind : uint8_t { kReference, kCpu, kCuda };
 
 // One device of this process. Thread-safe. Operations of one device run in the order they are enqueued; on
 // the CPU the queue runs inline, so an operation is over when its call returns, but callers must not rely on
-// it: they call Synchronize before they look at results on the host.
+// it: results reach the host through OnHost and ToHost of runtime/tensor.h, which wait for them.
 class Device {
  public:
   virtual ~Device() = default;
@@ -36,7 +38,18 @@ class Device {
   // Bytes that Allocate could still hand out, as far as can be known: others use the same memory.
   virtual int64_t free_bytes() const = 0;
 
-  // The operations of this device (see runtime/ops/ops.h).
+  // Whether the host reads and writes this memory by its addresses, once Synchronize has returned. Where it does not,
+  // an address is a number, good for arithmetic and for this device only.
+  virtual bool in_host_memory() const = 0;
+  // The bytes of a tensor of this device, from and to memory of the host, after all that was enqueued before. `from`
+  // may be changed or freed as soon as CopyFromHost returns; `to` holds the bytes when CopyToHost returns.
+  virtual void CopyFromHost(const void* from, const Tensor& to) = 0;
+  virtual void CopyToHost(const Tensor& from, void* to) = 0;
+  // The bytes of a tensor of another device (whose Synchronize has returned) in a tensor of this one; `from` may be
+  // freed, but not changed, before this device's Synchronize. By way of the host, where a device knows no shorter one.
+  virtual void CopyFromDevice(const Tensor& from, const Tensor& to);
+
+  // The operations of this device (see runtime/ops/ops.h). Their tensors are all of this device.
   virtual Ops& ops() = 0;
   // Waits until everything enqueued is done.
   virtual void Synchronize() = 0;

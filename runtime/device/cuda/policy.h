@@ -1,0 +1,25 @@
+// The limits of CUDA devices, in one place.
+#pragma once
+
+#include <cstddef>
+
+namespace cohort::runtime::cuda_policy {
+
+// Of the memory that is free when a device is opened, what this process takes at most, unless COHORT_CUDA_MEMORY_GB says
+// otherwise: the rest is for CUDA's own (contexts, modules, NCCL's buffers).
+inline constexpr double kMemoryShare = 0.92;
+// The pool keeps freed memory for later up to the limit: a step allocates what the last one did, and giving back to the
+// driver costs milliseconds. A process that wants to leave some to others states a lower limit.
+// Blocks are rounded up to this, which is more than a vector load or a tensor map of Hopper (16 bytes) asks for.
+inline constexpr size_t kAlignment = 256;
+// Copies go through two buffers of this size: large enough that starting a copy (some microseconds) is small beside
+// moving it (4 MB at 25 to 50 GB/s: 80 to 160 microseconds), small enough that one that is smaller than a buffer has
+// little to wait for.
+inline constexpr size_t kStagingBuffers = 2;
+inline constexpr size_t kStagingBytes = size_t{4} << 20;
+// What NVIDIA's documentation of cuBLAS recommends for Hopper.
+inline constexpr size_t kBlasWorkspaceBytes = size_t{32} << 20;
+// Processors older than this have no bf16.
+inline constexpr int kLeastComputeCapability = 80;
+
+}  // namespace cohort::runtime::cuda_policy
