@@ -42,7 +42,9 @@ void AdamWElements(const Queue& queue, float* master, const float* grad, float* 
                    const AdamWStep& step, int64_t n) {
   LaunchGroups(queue, AdamWGroups<T>{master, grad, m, v, value, step}, n, master, grad, m, v, value);
 }
-template void AdamWElements(const Queue&, float*, const float*, float*, float*, float*, const AdamWStep&, int64_t);
-template void AdamWElements(const Queue&, float*, const float*, float*, float*, Bf16*, const AdamWStep&, int64_t);
+template void AdamWElements(const Queue&, float*, const float*, float*, float*, float*, const AdamWStep&,
+                            int64_t);
+template void AdamWElements(const Queue&, float*, const float*, float*, float*, Bf16*, const AdamWStep&,
+                            int64_t);
 
 }  // namespace cohort::runtime::COHORT_CUDA

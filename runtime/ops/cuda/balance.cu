@@ -11,8 +11,8 @@ constexpr int kWarps = kThreads / kWarp;
 // A block for a sequence (blockIdx.x) and 32 experts (blockIdx.y), a lane each. Warps share the tokens; their sums are
 // added in the order of warps.
 __global__ void __launch_bounds__(kThreads)
-    CountsKernel(const float* probs, const int32_t* indices, const int32_t* offsets, float* counts, float* sums,
-                 int64_t experts, int64_t k) {
+    CountsKernel(const float* probs, const int32_t* indices, const int32_t* offsets, float* counts,
+                 float* sums, int64_t experts, int64_t k) {
   __shared__ int32_t warp_counts[kWarps][kWarp];
   __shared__ double warp_sums[kWarps][kWarp];
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
@@ -45,8 +45,8 @@ __device__ __forceinline__ double LengthOf(const int32_t* lengths, const int32_t
 
 // A warp a sequence.
 __global__ void __launch_bounds__(kWarp)
-    LossKernel(const float* counts, const float* sums, const int32_t* lengths, double choices, const int32_t* offsets,
-               float* losses, int64_t experts) {
+    LossKernel(const float* counts, const float* sums, const int32_t* lengths, double choices,
+               const int32_t* offsets, float* losses, int64_t experts) {
   const int64_t s = blockIdx.x;
   const double length = LengthOf(lengths, offsets, s);
   CheckOnDevice(offsets[s + 1] - offsets[s] <= length);
@@ -62,12 +62,13 @@ __global__ void __launch_bounds__(kWarp)
 
 // dprobs[t, e] += grad_scale experts share / length, for the tokens of sequence blockIdx.x.
 __global__ void __launch_bounds__(kThreads)
-    GradKernel(const float* counts, const int32_t* lengths, double choices, double grad_scale, const int32_t* offsets,
-               float* dprobs, int64_t experts) {
+    GradKernel(const float* counts, const int32_t* lengths, double choices, double grad_scale,
+               const int32_t* offsets, float* dprobs, int64_t experts) {
   const int64_t s = blockIdx.x;
   const double length = LengthOf(lengths, offsets, s);
   const int64_t end = offsets[s + 1] * experts, step = static_cast<int64_t>(gridDim.y) * kThreads;
-  for (int64_t i = offsets[s] * experts + static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x; i < end; i += step) {
+  for (int64_t i = offsets[s] * experts + static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x; i < end;
+       i += step) {
     const double share = counts[s * experts + i % experts] / (length * choices);
     dprobs[i] += static_cast<float>(grad_scale * static_cast<double>(experts) * share / length);
   }
@@ -81,15 +82,16 @@ void BalanceCountsOf(const Queue& queue, const float* probs, const int32_t* indi
   Launch(queue, CountsKernel, grid, kThreads, 0, probs, indices, offsets, counts, sums, experts, k);
 }
 
-void BalanceLossOf(const Queue& queue, const float* counts, const float* sums, const int32_t* lengths, int64_t choices,
-                   float grad_scale, const int32_t* offsets, float* losses, float* dprobs, int64_t sequences,
-                   int64_t experts) {
+void BalanceLossOf(const Queue& queue, const float* counts, const float* sums, const int32_t* lengths,
+                   int64_t choices, float grad_scale, const int32_t* offsets, float* losses, float* dprobs,
+                   int64_t sequences, int64_t experts) {
   const unsigned blocks = static_cast<unsigned>(sequences);
   Launch(queue, LossKernel, blocks, kWarp, 0, counts, sums, lengths, choices, offsets, losses, experts);
   if (dprobs == nullptr || experts == 0) return;
-  const unsigned share = static_cast<unsigned>(CeilDiv(queue.multiprocessors * 2, Most<int64_t>(1, sequences)));
-  Launch(queue, GradKernel, dim3(blocks, share), kThreads, 0, counts, lengths, choices, grad_scale, offsets, dprobs,
-         experts);
+  const unsigned share =
+      static_cast<unsigned>(CeilDiv(queue.multiprocessors * 2, Most<int64_t>(1, sequences)));
+  Launch(queue, GradKernel, dim3(blocks, share), kThreads, 0, counts, lengths, choices, grad_scale, offsets,
+         dprobs, experts);
 }
 
 }  // namespace cohort::runtime::COHORT_CUDA

@@ -10,8 +10,8 @@ constexpr int kThreads = 128;
 // A block a token (and 1024 columns: blockIdx.y): y[t] = sum_j weights[t, j] x[places[t, j]] in the order of j.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    CombineKernel(const T* x, int64_t rows, const int32_t* places, const float* weights, T* y, int64_t k, int64_t width,
-                  bool wide) {
+    CombineKernel(const T* x, int64_t rows, const int32_t* places, const float* weights, T* y, int64_t k,
+                  int64_t width, bool wide) {
   const int64_t t = blockIdx.x, i = (static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x) * kGroup;
   if (i >= width) return;
   const int count = static_cast<int>(width - i < kGroup ? width - i : kGroup);
@@ -32,8 +32,8 @@ __global__ void __launch_bounds__(kThreads)
 // A warp a choice: its row of dx, and dy . x.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    CombineGradKernel(const T* dy, const T* x, const int32_t* places, const float* weights, T* dx, int64_t rows,
-                      float* dweights, int64_t choices, int64_t k, int64_t width, bool wide) {
+    CombineGradKernel(const T* dy, const T* x, const int32_t* places, const float* weights, T* dx,
+                      int64_t rows, float* dweights, int64_t choices, int64_t k, int64_t width, bool wide) {
   const int64_t j = static_cast<int64_t>(blockIdx.x) * (kThreads / kWarp) + threadIdx.x / kWarp;
   const int lane = threadIdx.x % kWarp;
   if (j >= choices) return;
@@ -67,26 +67,27 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 template <typename T>
-void CombineTokenRows(const Queue& queue, const T* x, int64_t rows, const int32_t* places, const float* weights, T* y,
-                      int64_t tokens, int64_t k, int64_t width) {
+void CombineTokenRows(const Queue& queue, const T* x, int64_t rows, const int32_t* places,
+                      const float* weights, T* y, int64_t tokens, int64_t k, int64_t width) {
   const dim3 grid(static_cast<unsigned>(tokens), static_cast<unsigned>(CeilDiv(width, kThreads * kGroup)));
-  Launch(queue, CombineKernel<T>, grid, kThreads, 0, x, rows, places, weights, y, k, width, WideGroups(width, x, y));
+  Launch(queue, CombineKernel<T>, grid, kThreads, 0, x, rows, places, weights, y, k, width,
+         WideGroups(width, x, y));
 }
-template void CombineTokenRows(const Queue&, const float*, int64_t, const int32_t*, const float*, float*, int64_t,
-                               int64_t, int64_t);
-template void CombineTokenRows(const Queue&, const Bf16*, int64_t, const int32_t*, const float*, Bf16*, int64_t, int64_t,
-                               int64_t);
+template void CombineTokenRows(const Queue&, const float*, int64_t, const int32_t*, const float*, float*,
+                               int64_t, int64_t, int64_t);
+template void CombineTokenRows(const Queue&, const Bf16*, int64_t, const int32_t*, const float*, Bf16*,
+                               int64_t, int64_t, int64_t);
 
 template <typename T>
-void CombineGradRows(const Queue& queue, const T* dy, const T* x, const int32_t* places, const float* weights, T* dx,
-                     int64_t rows, float* dweights, int64_t tokens, int64_t k, int64_t width) {
+void CombineGradRows(const Queue& queue, const T* dy, const T* x, const int32_t* places, const float* weights,
+                     T* dx, int64_t rows, float* dweights, int64_t tokens, int64_t k, int64_t width) {
   const int64_t choices = tokens * k;
-  Launch(queue, CombineGradKernel<T>, static_cast<unsigned>(CeilDiv(choices, kThreads / kWarp)), kThreads, 0, dy, x,
-         places, weights, dx, rows, dweights, choices, k, width, WideGroups(width, dy, x, dx));
+  Launch(queue, CombineGradKernel<T>, static_cast<unsigned>(CeilDiv(choices, kThreads / kWarp)), kThreads, 0,
+         dy, x, places, weights, dx, rows, dweights, choices, k, width, WideGroups(width, dy, x, dx));
 }
-template void CombineGradRows(const Queue&, const float*, const float*, const int32_t*, const float*, float*, int64_t,
-                              float*, int64_t, int64_t, int64_t);
-template void CombineGradRows(const Queue&, const Bf16*, const Bf16*, const int32_t*, const float*, Bf16*, int64_t,
-                              float*, int64_t, int64_t, int64_t);
+template void CombineGradRows(const Queue&, const float*, const float*, const int32_t*, const float*, float*,
+                              int64_t, float*, int64_t, int64_t, int64_t);
+template void CombineGradRows(const Queue&, const Bf16*, const Bf16*, const int32_t*, const float*, Bf16*,
+                              int64_t, float*, int64_t, int64_t, int64_t);
 
 }  // namespace cohort::runtime::COHORT_CUDA

@@ -9,8 +9,8 @@ namespace {
 
 template <typename T>
 __global__ void __launch_bounds__(kRowThreads)
-    CrossEntropyKernel(const T* logits, const int32_t* targets, float grad_scale, float* losses, T* dlogits, int64_t v,
-                       bool wide) {
+    CrossEntropyKernel(const T* logits, const int32_t* targets, float grad_scale, float* losses, T* dlogits,
+                       int64_t v, bool wide) {
   __shared__ float room[kWarp];
   const int64_t row = blockIdx.x, begin = row * v;
   const int32_t target = targets[row];
@@ -43,12 +43,14 @@ __global__ void __launch_bounds__(kRowThreads)
 }  // namespace
 
 template <typename T>
-void CrossEntropyRows(const Queue& queue, const T* logits, const int32_t* targets, float grad_scale, float* losses,
-                      T* dlogits, int64_t rows, int64_t v) {
-  Launch(queue, CrossEntropyKernel<T>, static_cast<unsigned>(rows), kRowThreads, 0, logits, targets, grad_scale, losses,
-         dlogits, v, WideGroups(v, logits, dlogits));
+void CrossEntropyRows(const Queue& queue, const T* logits, const int32_t* targets, float grad_scale,
+                      float* losses, T* dlogits, int64_t rows, int64_t v) {
+  Launch(queue, CrossEntropyKernel<T>, static_cast<unsigned>(rows), kRowThreads, 0, logits, targets,
+         grad_scale, losses, dlogits, v, WideGroups(v, logits, dlogits));
 }
-template void CrossEntropyRows(const Queue&, const float*, const int32_t*, float, float*, float*, int64_t, int64_t);
-template void CrossEntropyRows(const Queue&, const Bf16*, const int32_t*, float, float*, Bf16*, int64_t, int64_t);
+template void CrossEntropyRows(const Queue&, const float*, const int32_t*, float, float*, float*, int64_t,
+                               int64_t);
+template void CrossEntropyRows(const Queue&, const Bf16*, const int32_t*, float, float*, Bf16*, int64_t,
+                               int64_t);
 
 }  // namespace cohort::runtime::COHORT_CUDA

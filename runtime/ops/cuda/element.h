@@ -14,9 +14,13 @@ struct F16 {
 };
 static_assert(sizeof(Bf16) == 2 && sizeof(F16) == 2);
 
+// Elements that elementwise and row kernels take at a time.
+inline constexpr int kGroup = 8;
+
 // The float types of comm/data_type.h, which costs .cu files more to include than it gives.
 enum class FloatType : uint8_t { kF32, kBF16, kF16, kF64 };
 
+#if defined(COHORT_DEVICE_CODE)
 __device__ __forceinline__ float BitsToFloat(uint32_t bits) { return __uint_as_float(bits); }
 __device__ __forceinline__ uint32_t FloatToBits(float value) { return __float_as_uint(value); }
 
@@ -24,7 +28,8 @@ __device__ __forceinline__ uint32_t FloatToBits(float value) { return __float_as
 __device__ __forceinline__ float ToFloat(float x) { return x; }
 __device__ __forceinline__ float ToFloat(Bf16 x) { return BitsToFloat(static_cast<uint32_t>(x.bits) << 16); }
 __device__ __forceinline__ float ToFloat(F16 x) {
-  const uint32_t sign = (x.bits & 0x8000u) << 16, exponent = (x.bits >> 10) & 0x1fu, mantissa = x.bits & 0x3ffu;
+  const uint32_t sign = (x.bits & 0x8000u) << 16, exponent = (x.bits >> 10) & 0x1fu,
+                 mantissa = x.bits & 0x3ffu;
   if (exponent == 0) return BitsToFloat(sign | FloatToBits(static_cast<float>(mantissa) * 0x1p-24f));
   return BitsToFloat(sign | (exponent == 31 ? 255u : exponent + 112u) << 23 | mantissa << 13);
 }
@@ -44,7 +49,8 @@ __device__ __forceinline__ float FromFloat<float>(float x) {
 template <>
 __device__ __forceinline__ Bf16 FromFloat<Bf16>(float x) {
   const uint32_t u = FloatToBits(x);
-  const uint32_t rounded = (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  const uint32_t rounded =
+      (u & 0x7fffffffu) > 0x7f800000u ? (u >> 16) | 0x40u : (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
   return {static_cast<uint16_t>(rounded)};
 }
 template <>
@@ -119,7 +125,6 @@ __device__ __forceinline__ void StoreAny(void* x, FloatType type, int64_t i, dou
 // ---- eight at a time ----
 // Threads take groups of eight neighbours, whatever the alignment, so that sums are made in the same order; `wide` says
 // that the group is whole and 16-byte aligned. Elements from `count` on are read as zero and not written.
-inline constexpr int kGroup = 8;
 
 __device__ __forceinline__ void Load8(const float* p, bool wide, int count, float (&x)[kGroup]) {
   if (wide) {
@@ -160,7 +165,8 @@ __device__ __forceinline__ void Store8(Bf16* p, bool wide, int count, const floa
     uint32_t words[4];
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
-      words[j] = FromFloat<Bf16>(x[2 * j]).bits | static_cast<uint32_t>(FromFloat<Bf16>(x[2 * j + 1]).bits) << 16;
+      words[j] = FromFloat<Bf16>(x[2 * j]).bits | static_cast<uint32_t>(FromFloat<Bf16>(x[2 * j + 1]).bits)
+                                                      << 16;
     }
     *reinterpret_cast<uint4*>(p) = make_uint4(words[0], words[1], words[2], words[3]);
   } else {
@@ -170,6 +176,8 @@ __device__ __forceinline__ void Store8(Bf16* p, bool wide, int count, const floa
     }
   }
 }
+
+#endif  // COHORT_DEVICE_CODE
 
 // Whether p may be read and written sixteen bytes at a time, every group of eight elements of rows of `width` included.
 inline bool Aligned16(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }

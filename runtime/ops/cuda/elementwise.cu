@@ -112,6 +112,15 @@ void FillBits(const Queue& queue, void* x, int64_t n, size_t element_bytes, uint
   }
 }
 
+void CopyBytes(const Queue& queue, const void* x, void* y, size_t bytes) {
+#if defined(COHORT_CUDA_EMULATED)
+  emulator::CopyBytes(x, y, bytes);
+#else
+  const cudaError_t error = cudaMemcpyAsync(y, x, bytes, cudaMemcpyDeviceToDevice, queue.stream);
+  if (error != cudaSuccess) LaunchFailed(1, 1, bytes, cudaGetErrorString(error));
+#endif
+}
+
 void ConvertElements(const Queue& queue, const void* x, FloatType from, void* y, FloatType to, int64_t n) {
   if (!Computes(from) || !Computes(to)) return LaunchEach(queue, ConvertAny{x, y, from, to}, n);
   WithComputeTypes(from, to, [&](auto source, auto target) {
@@ -121,8 +130,8 @@ void ConvertElements(const Queue& queue, const void* x, FloatType from, void* y,
   });
 }
 
-void AccumulateElements(const Queue& queue, const void* x, FloatType from, double scale, void* y, FloatType to,
-                        int64_t n) {
+void AccumulateElements(const Queue& queue, const void* x, FloatType from, double scale, void* y,
+                        FloatType to, int64_t n) {
   if (!Computes(from) || !Computes(to)) return LaunchEach(queue, AccumulateAny{x, y, from, to, scale}, n);
   WithComputeTypes(from, to, [&](auto source, auto target) {
     using From = decltype(source);

@@ -8,10 +8,12 @@ namespace cohort::runtime::COHORT_CUDA {
 
 // n elements of 1, 2, 4 or 8 bytes, each the low bytes of `bits`.
 void FillBits(const Queue& queue, void* x, int64_t n, size_t element_bytes, uint64_t bits);
+// The same bytes elsewhere.
+void CopyBytes(const Queue& queue, const void* x, void* y, size_t bytes);
 // y = x, and y += scale x, between any float types. In place where the types are equal.
 void ConvertElements(const Queue& queue, const void* x, FloatType from, void* y, FloatType to, int64_t n);
-void AccumulateElements(const Queue& queue, const void* x, FloatType from, double scale, void* y, FloatType to,
-                        int64_t n);
+void AccumulateElements(const Queue& queue, const void* x, FloatType from, double scale, void* y,
+                        FloatType to, int64_t n);
 // c = a + b, x *= factor; T float or Bf16.
 template <typename T>
 void AddElements(const Queue& queue, const T* a, const T* b, T* c, int64_t n);
@@ -22,7 +24,8 @@ void ScaleElements(const Queue& queue, T* x, float factor, int64_t n);
 template <typename T>
 void SwiGluElements(const Queue& queue, const T* gate, const T* up, T* y, int64_t n);
 template <typename T>
-void SwiGluGradElements(const Queue& queue, const T* dy, const T* gate, const T* up, T* dgate, T* dup, int64_t n);
+void SwiGluGradElements(const Queue& queue, const T* dy, const T* gate, const T* up, T* dgate, T* dup,
+                        int64_t n);
 
 // What a step of AdamW multiplies by (see adamw of runtime/ops/cuda/adamw.cc).
 struct AdamWStep {

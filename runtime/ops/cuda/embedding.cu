@@ -20,8 +20,8 @@ __global__ void __launch_bounds__(kThreads)
 
 template <typename U>
 __global__ void __launch_bounds__(kThreads)
-    StoreKernel(const U* k, const U* v, const int32_t* slots, U* keys, U* values, int64_t groups, int64_t page_size,
-                int64_t pages, int64_t units) {
+    StoreKernel(const U* k, const U* v, const int32_t* slots, U* keys, U* values, int64_t groups,
+                int64_t page_size, int64_t pages, int64_t units) {
   const int64_t slot = slots[blockIdx.x];
   CheckOnDevice(slot >= 0 && slot < pages * page_size);
   const int64_t page = slot / page_size, place = slot % page_size;
@@ -52,8 +52,8 @@ constexpr int kChunk = kScanThreads * kScanTokens;
 // those after: T^2 / 2 numbers in all at most, from the second-level cache. blockIdx.y: which 2048 columns.
 template <typename T>
 __global__ void __launch_bounds__(kScanThreads)
-    EmbeddingGradKernel(const T* dy, const int32_t* tokens, float* dtable, int64_t count, int64_t vocabulary, int64_t d,
-                        bool wide) {
+    EmbeddingGradKernel(const T* dy, const int32_t* tokens, float* dtable, int64_t count, int64_t vocabulary,
+                        int64_t d, bool wide) {
   __shared__ uint8_t matches[kScanThreads];  // a bit a token of the chunk
   const int64_t t = blockIdx.x;
   const int32_t row = tokens[t];
@@ -103,19 +103,20 @@ void GatherRowBytes(const Queue& queue, const void* table, int64_t table_rows, c
   if (row_bytes == 0) return;
   WithUnit(Bits(table) | Bits(y) | static_cast<uint64_t>(row_bytes), [&](auto unit) {
     using U = decltype(unit);
-    Launch(queue, GatherKernel<U>, static_cast<unsigned>(count), kThreads, 0, static_cast<const U*>(table), table_rows,
-           rows, static_cast<U*>(y), row_bytes / static_cast<int64_t>(sizeof(U)));
+    Launch(queue, GatherKernel<U>, static_cast<unsigned>(count), kThreads, 0, static_cast<const U*>(table),
+           table_rows, rows, static_cast<U*>(y), row_bytes / static_cast<int64_t>(sizeof(U)));
   });
 }
 
-void StoreKvBytes(const Queue& queue, const void* k, const void* v, const int32_t* slots, void* keys, void* values,
-                  int64_t tokens, int64_t groups, int64_t page_size, int64_t pages, int64_t row_bytes) {
+void StoreKvBytes(const Queue& queue, const void* k, const void* v, const int32_t* slots, void* keys,
+                  void* values, int64_t tokens, int64_t groups, int64_t page_size, int64_t pages,
+                  int64_t row_bytes) {
   if (groups == 0 || row_bytes == 0) return;
   WithUnit(Bits(k) | Bits(v) | Bits(keys) | Bits(values) | static_cast<uint64_t>(row_bytes), [&](auto unit) {
     using U = decltype(unit);
     Launch(queue, StoreKernel<U>, static_cast<unsigned>(tokens), kThreads, 0, static_cast<const U*>(k),
-           static_cast<const U*>(v), slots, static_cast<U*>(keys), static_cast<U*>(values), groups, page_size, pages,
-           row_bytes / static_cast<int64_t>(sizeof(U)));
+           static_cast<const U*>(v), slots, static_cast<U*>(keys), static_cast<U*>(values), groups, page_size,
+           pages, row_bytes / static_cast<int64_t>(sizeof(U)));
   });
 }
 
@@ -126,7 +127,8 @@ void EmbeddingGradRows(const Queue& queue, const T* dy, const int32_t* tokens, f
   Launch(queue, EmbeddingGradKernel<T>, grid, kScanThreads, 0, dy, tokens, dtable, count, vocabulary, d,
          WideGroups(d, dy, dtable));
 }
-template void EmbeddingGradRows(const Queue&, const float*, const int32_t*, float*, int64_t, int64_t, int64_t);
+template void EmbeddingGradRows(const Queue&, const float*, const int32_t*, float*, int64_t, int64_t,
+                                int64_t);
 template void EmbeddingGradRows(const Queue&, const Bf16*, const int32_t*, float*, int64_t, int64_t, int64_t);
 
 }  // namespace cohort::runtime::COHORT_CUDA

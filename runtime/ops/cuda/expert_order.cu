@@ -76,8 +76,8 @@ __global__ void __launch_bounds__(kScanThreads)
 }
 
 __global__ void __launch_bounds__(kWarp)
-    PlaceKernel(const int32_t* indices, const int32_t* counts, int32_t* order, int32_t* places, int64_t choices,
-                int64_t chunk, int64_t experts) {
+    PlaceKernel(const int32_t* indices, const int32_t* counts, int32_t* order, int32_t* places,
+                int64_t choices, int64_t chunk, int64_t experts) {
   int32_t* taken = reinterpret_cast<int32_t*>(SharedMemory());
   for (int64_t e = threadIdx.x; e < experts; e += kWarp) taken[e] = counts[blockIdx.x * experts + e];
   __syncwarp();
@@ -103,7 +103,8 @@ struct TailBody {
 // One warp a sequence: an expert takes its first ceil(factor length k / experts) choices (capacity.h, where the margin
 // is explained).
 __global__ void __launch_bounds__(kWarp)
-    DropKernel(const int32_t* indices, const int32_t* offsets, int32_t* kept, int64_t k, int64_t experts, double factor) {
+    DropKernel(const int32_t* indices, const int32_t* offsets, int32_t* kept, int64_t k, int64_t experts,
+               double factor) {
   int32_t* taken = reinterpret_cast<int32_t*>(SharedMemory());
   const int64_t length = offsets[blockIdx.x + 1] - offsets[blockIdx.x];
   const double exact = factor * static_cast<double>(length * k) / static_cast<double>(experts);
@@ -122,8 +123,8 @@ __global__ void __launch_bounds__(kWarp)
 
 }  // namespace
 
-void SortChoices(const Queue& queue, const int32_t* indices, int32_t* counts, int32_t* offsets, int32_t* order,
-                 int32_t* places, int64_t choices, int64_t experts) {
+void SortChoices(const Queue& queue, const int32_t* indices, int32_t* counts, int32_t* offsets,
+                 int32_t* order, int32_t* places, int64_t choices, int64_t experts) {
   const int64_t chunk = SortChunk(choices), chunks = SortChunks(choices);
   const size_t shared = static_cast<size_t>(experts) * sizeof(int32_t);
   const unsigned blocks = static_cast<unsigned>(chunks);
@@ -133,10 +134,10 @@ void SortChoices(const Queue& queue, const int32_t* indices, int32_t* counts, in
   LaunchEach(queue, TailBody{order, offsets + experts}, choices);
 }
 
-void DropChoices(const Queue& queue, const int32_t* indices, const int32_t* offsets, int32_t* kept, int64_t sequences,
-                 int64_t k, int64_t experts, double factor) {
-  Launch(queue, DropKernel, static_cast<unsigned>(sequences), kWarp, static_cast<size_t>(experts) * sizeof(int32_t),
-         indices, offsets, kept, k, experts, factor);
+void DropChoices(const Queue& queue, const int32_t* indices, const int32_t* offsets, int32_t* kept,
+                 int64_t sequences, int64_t k, int64_t experts, double factor) {
+  Launch(queue, DropKernel, static_cast<unsigned>(sequences), kWarp,
+         static_cast<size_t>(experts) * sizeof(int32_t), indices, offsets, kept, k, experts, factor);
 }
 
 }  // namespace cohort::runtime::COHORT_CUDA

@@ -22,15 +22,16 @@ __global__ void __launch_bounds__(kElementThreads) ForGroups(Body body, int64_t 
 // wide where all `pointers` are 16-byte aligned.
 template <typename Body, typename... P>
 void LaunchGroups(const Queue& queue, const Body& body, int64_t n, const P*... pointers) {
-  Launch(queue, ForGroups<Body>, GridFor(queue, CeilDiv(n, kGroup), kElementThreads), kElementThreads, 0, body, n,
-         (Aligned16(pointers) && ...));
+  Launch(queue, ForGroups<Body>, GridFor(queue, CeilDiv(n, kGroup), kElementThreads), kElementThreads, 0,
+         body, n, (Aligned16(pointers) && ...));
 }
 
 // body(i): what is rare, or not made of floats.
 template <typename Body>
 __global__ void __launch_bounds__(kElementThreads) ForEach(Body body, int64_t n) {
   const int64_t step = static_cast<int64_t>(gridDim.x) * kElementThreads;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kElementThreads + threadIdx.x; i < n; i += step) body(i);
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kElementThreads + threadIdx.x; i < n; i += step)
+    body(i);
 }
 
 template <typename Body>

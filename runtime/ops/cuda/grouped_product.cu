@@ -10,10 +10,10 @@
 namespace cohort::runtime::COHORT_CUDA {
 namespace {
 
-constexpr int kTile = 128;             // rows and columns of a tile of c
-constexpr int kDepth = 32;             // of a stage
+constexpr int kTile = 128;  // rows and columns of a tile of c
+constexpr int kDepth = 32;  // of a stage
 constexpr int kStages = 4;
-constexpr int kThreads = 256;          // 8 warps: 2 along rows x 4 along columns, 64 x 32 each
+constexpr int kThreads = 256;  // 8 warps: 2 along rows x 4 along columns, 64 x 32 each
 constexpr int kOperandBytes = kTile * kDepth * 2;
 constexpr int kStageBytes = 2 * kOperandBytes;
 constexpr int kWarpRows = 64, kWarpColumns = 32;
@@ -26,8 +26,8 @@ constexpr int kChunksOf = kAlong ? kDepth / 8 : kTile / 8;
 // Copies [outer, inner] of a matrix into a stage: outer rows from `outer` on, `inner_begin` on, zeros from the ends on.
 // All counts are multiples of 8 along the contiguous dimension, so that a piece is whole or not there.
 template <bool kAlong>
-__device__ __forceinline__ void CopyTile(const Bf16* x, int64_t stride, int64_t outer, int64_t outer_end, int64_t inner,
-                                         int64_t inner_end, char* to) {
+__device__ __forceinline__ void CopyTile(const Bf16* x, int64_t stride, int64_t outer, int64_t outer_end,
+                                         int64_t inner, int64_t inner_end, char* to) {
   constexpr int kChunks = kChunksOf<kAlong>, kRows = kAlong ? kTile : kDepth;
   // Rows of the tile are outer (kAlong) or inner indices; pieces the others.
   const int64_t row0 = kAlong ? outer : inner, row_end = kAlong ? outer_end : inner_end;
@@ -71,7 +71,8 @@ __device__ __forceinline__ void MultiplyStage(const char* a, const char* b, int 
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
 #pragma unroll
-      for (int j = 0; j < 4; ++j) Multiply16x8x16(c[i][j], as[i], bs[j / 2][j % 2 * 2], bs[j / 2][j % 2 * 2 + 1]);
+      for (int j = 0; j < 4; ++j)
+        Multiply16x8x16(c[i][j], as[i], bs[j / 2][j % 2 * 2], bs[j / 2][j % 2 * 2 + 1]);
     }
   }
 }
@@ -88,7 +89,8 @@ __device__ __forceinline__ void AddPair(float* to, float x, float y) {
 
 // kRows groups: kAAlong, c bf16. kSums: neither along, c f32 and added to.
 template <bool kAAlong, bool kBAlong>
-__global__ void __launch_bounds__(kThreads, 2) GroupedKernel(Product p, const Bf16* a, const Bf16* b, void* c) {
+__global__ void __launch_bounds__(kThreads, 2)
+    GroupedKernel(Product p, const Bf16* a, const Bf16* b, void* c) {
   char* stages = SharedMemory();
   int32_t* ends = reinterpret_cast<int32_t*>(stages + kStages * kStageBytes);
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
@@ -181,8 +183,8 @@ bool GroupedProductTakes(const Product& p, const void* a, const void* b, const v
   // What runs along the contiguous dimension must be whole pieces: k of a, k or n of b; for sums m and n.
   const bool whole = (rows ? p.k % 8 == 0 : p.m % 8 == 0) && p.n % 8 == 0 && p.b_group % 8 == 0;
   const size_t shared = kStages * kStageBytes + static_cast<size_t>(p.groups) * sizeof(int32_t);
-  return whole && Aligned16(a) && Aligned16(b) && Aligned16(c) && shared <= size_t{96} << 10 && p.m > 0 && p.n > 0 &&
-         p.groups > 0 && (rows ? output_bytes == 2 : output_bytes == 4 && p.accumulate);
+  return whole && Aligned16(a) && Aligned16(b) && Aligned16(c) && shared <= size_t{96} << 10 && p.m > 0 &&
+         p.n > 0 && p.groups > 0 && (rows ? output_bytes == 2 : output_bytes == 4 && p.accumulate);
 }
 
 void GroupedRows(const Queue& queue, const Product& p, const Bf16* a, const Bf16* b, Bf16* c) {

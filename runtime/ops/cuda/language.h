@@ -13,6 +13,11 @@
 #include <cstddef>
 #include <cstdint>
 
+// Device code is for nvcc and the stand-ins; .cc files see the declarations around it.
+#if defined(__CUDACC__) || defined(COHORT_CUDA_EMULATED)
+#define COHORT_DEVICE_CODE 1
+#endif
+
 namespace cohort::runtime::COHORT_CUDA {
 
 inline constexpr int kWarp = 32;
@@ -29,10 +34,12 @@ __host__ __device__ constexpr T Most(T a, T b) {
   return a < b ? b : a;
 }
 
+#if defined(COHORT_DEVICE_CODE)
 // For what a caller must not do, found on the device (an index out of range): the kernel ends with an error, and so
 // does the next Synchronize. On the host a message could be given; here there is none to wait for.
 __device__ __forceinline__ void CheckOnDevice(bool condition) {
   if (!condition) __trap();
 }
+#endif
 
 }  // namespace cohort::runtime::COHORT_CUDA

@@ -11,21 +11,22 @@ struct Queue {
   cudaStream_t stream = nullptr;
   int multiprocessors = 1;
   int shared_limit = 48 << 10;  // bytes of shared memory that a block may ask for (the opt-in limit)
+  int compute_capability = 80;
 };
 
 // Aborts with what was to be launched and what is wrong (launch.cc: the headers of an abort take longer to compile than
 // most kernels, and .cu files are compiled once an architecture).
 [[noreturn]] void LaunchFailed(dim3 grid, dim3 block, size_t shared, const char* why);
 
-#if !defined(COHORT_CUDA_EMULATED)
+#if defined(__CUDACC__)
 // kernel<<<grid, block, shared, stream>>>(arguments...); nothing where the grid is empty.
 template <typename... P, typename... A>
 void Launch(const Queue& queue, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, A... arguments) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return;
   cudaError_t error = cudaSuccess;
   if (shared > 48 << 10) {  // beyond what every device gives unasked
-    error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 static_cast<int>(shared));
+    error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                 cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
   }
   if (error == cudaSuccess) {
     kernel<<<grid, block, shared, queue.stream>>>(static_cast<P>(arguments)...);
@@ -33,10 +34,11 @@ void Launch(const Queue& queue, void (*kernel)(P...), dim3 grid, dim3 block, siz
   }
   if (error != cudaSuccess) LaunchFailed(grid, block, shared, cudaGetErrorString(error));
 }
-#else
+#elif defined(COHORT_CUDA_EMULATED)
 template <typename... P, typename... A>
 void Launch(const Queue& queue, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, A... arguments) {
-  if (shared > static_cast<size_t>(queue.shared_limit)) LaunchFailed(grid, block, shared, "too much shared memory");
+  if (shared > static_cast<size_t>(queue.shared_limit))
+    LaunchFailed(grid, block, shared, "too much shared memory");
   emulator::Run(grid, block, shared, [=] { kernel(static_cast<P>(arguments)...); });
 }
 #endif

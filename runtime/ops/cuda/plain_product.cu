@@ -23,7 +23,8 @@ __device__ __forceinline__ void LoadTile(const T* x, int64_t row_stride, int64_t
 }
 
 template <typename T, typename O>
-__global__ void __launch_bounds__(kThreads) PlainKernel(Product p, const T* a, const T* b, O* c, int64_t column_tiles) {
+__global__ void __launch_bounds__(kThreads)
+    PlainKernel(Product p, const T* a, const T* b, O* c, int64_t column_tiles) {
   __shared__ float as[kDepth][kTile + 4];
   __shared__ float bs[kDepth][kTile + 4];
   const int64_t row_tile = blockIdx.x / column_tiles, column = blockIdx.x % column_tiles * kTile;
@@ -75,7 +76,8 @@ __global__ void __launch_bounds__(kThreads) PlainKernel(Product p, const T* a, c
 template <typename T, typename O>
 void PlainProduct(const Queue& queue, const Product& p, const T* a, const T* b, O* c) {
   if (p.m == 0 || p.n == 0 || p.groups == 0) return;
-  const int64_t row_tiles = p.grouping == Product::Groups::kRows ? MostGroupTiles(p.m, p.groups, kTile) : CeilDiv(p.m, kTile);
+  const int64_t row_tiles =
+      p.grouping == Product::Groups::kRows ? MostGroupTiles(p.m, p.groups, kTile) : CeilDiv(p.m, kTile);
   const int64_t column_tiles = CeilDiv(p.n, kTile);
   const dim3 grid(static_cast<unsigned>(row_tiles * column_tiles),
                   static_cast<unsigned>(p.grouping == Product::Groups::kSums ? p.groups : 1));

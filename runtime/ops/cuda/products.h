@@ -33,7 +33,8 @@ template <typename T, typename O>
 void PlainProduct(const Queue& queue, const Product& product, const T* a, const T* b, O* c);
 
 // Groups of bf16 on tensor cores. `where b is [n, k]` (row-major) or [k, n]; sums of rows: a is [k, m], b [k, n].
-bool GroupedProductTakes(const Product& product, const void* a, const void* b, const void* c, size_t output_bytes);
+bool GroupedProductTakes(const Product& product, const void* a, const void* b, const void* c,
+                         size_t output_bytes);
 void GroupedRows(const Queue& queue, const Product& product, const Bf16* a, const Bf16* b, Bf16* c);
 void GroupedSums(const Queue& queue, const Product& product, const Bf16* a, const Bf16* b, float* c);
 

@@ -15,7 +15,8 @@ __device__ __forceinline__ uint32_t SharedAddress(const void* p) {
 // cp.async ("Data movement and conversion instructions: cp.async"): sixteen bytes from global to shared memory, past
 // the first-level cache; those from `bytes` on become zero. Both addresses are 16-byte aligned.
 __device__ __forceinline__ void CopyAsync16(void* shared, const void* global, int bytes) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(SharedAddress(shared)), "l"(global), "r"(bytes)
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(SharedAddress(shared)), "l"(global),
+               "r"(bytes)
                : "memory");
 }
 __device__ __forceinline__ void CommitCopies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
@@ -44,9 +45,11 @@ __device__ __forceinline__ void LoadMatricesTransposed(const void* row, uint32_t
 // mma.m16n8k16 ("Matrix fragments for mma.m16n8k16 with floating point type"): c[16, 8] += a[16, 16] b[16, 8]. With g =
 // lane / 4 and t = lane % 4: a[0], a[1] have rows g, g + 8 at columns 2t, 2t + 1, a[2], a[3] the same rows 8 columns
 // on; b0, b1 column g at rows 2t, 2t + 1 and 8 rows on; c[0], c[1] row g, c[2], c[3] row g + 8 at columns 2t, 2t + 1.
-__device__ __forceinline__ void Multiply16x8x16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+__device__ __forceinline__ void Multiply16x8x16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                                uint32_t b1) {
   asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, "
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, "
       "%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
@@ -71,8 +74,8 @@ __device__ __forceinline__ float Exp2(float x) {
 __device__ __forceinline__ uint4 LoadOnce(const void* p) {
   uint4 v;
   asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-               : "l"(p));
+      : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+      : "l"(p));
   return v;
 }
 

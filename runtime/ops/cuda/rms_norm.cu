@@ -19,7 +19,8 @@ __device__ __forceinline__ int CountAt(int64_t i, int64_t d) {
 
 template <typename T>
 __global__ void __launch_bounds__(kMostThreads)
-    RmsNormKernel(const T* x, const T* residual, const T* w, float eps, T* sum, T* y, float* rstd, int64_t d, bool wide) {
+    RmsNormKernel(const T* x, const T* residual, const T* w, float eps, T* sum, T* y, float* rstd, int64_t d,
+                  bool wide) {
   __shared__ float room[kWarp];
   const int64_t row = static_cast<int64_t>(blockIdx.x) * d, step = static_cast<int64_t>(blockDim.x) * kGroup;
   float squares = 0;
@@ -56,7 +57,8 @@ __global__ void __launch_bounds__(kMostThreads)
 // With g = dy w and n = x rstd: dx = rstd (g - n mean(g n)).
 template <typename T>
 __global__ void __launch_bounds__(kMostThreads)
-    RmsNormGradKernel(const T* dy, const T* x, const T* w, const float* rstd, const T* add, T* dx, int64_t d, bool wide) {
+    RmsNormGradKernel(const T* dy, const T* x, const T* w, const float* rstd, const T* add, T* dx, int64_t d,
+                      bool wide) {
   __shared__ float room[kWarp];
   const int64_t row = static_cast<int64_t>(blockIdx.x) * d, step = static_cast<int64_t>(blockDim.x) * kGroup;
   float products = 0;
@@ -80,7 +82,8 @@ __global__ void __launch_bounds__(kMostThreads)
     Load8(w + i, wide, count, weight);
     if (add != nullptr) Load8(add + row + i, wide, count, other);
 #pragma unroll
-    for (int j = 0; j < kGroup; ++j) g[j] = __fmaf_rn(g[j] * weight[j], r, __fmaf_rn(a[j], coefficient, other[j]));
+    for (int j = 0; j < kGroup; ++j)
+      g[j] = __fmaf_rn(g[j] * weight[j], r, __fmaf_rn(a[j], coefficient, other[j]));
     Store8(dx + row + i, wide, count, g);
   }
 }
@@ -90,7 +93,8 @@ constexpr int kColumnThreads = 128;
 // partial[chunk, i] = the sum of the chunk's rows, in order.
 template <typename T>
 __global__ void __launch_bounds__(kColumnThreads)
-    WeightGradPartial(const T* dy, const T* x, const float* rstd, float* partial, int64_t rows, int64_t d, bool wide) {
+    WeightGradPartial(const T* dy, const T* x, const float* rstd, float* partial, int64_t rows, int64_t d,
+                      bool wide) {
   const int64_t i = (static_cast<int64_t>(blockIdx.x) * kColumnThreads + threadIdx.x) * kGroup;
   if (i >= d) return;
   const int64_t chunk = NormChunkRows(rows), begin = blockIdx.y * chunk, end = Least(rows, begin + chunk);
@@ -109,7 +113,8 @@ __global__ void __launch_bounds__(kColumnThreads)
 }
 
 // dw[i] += the partial sums, in order.
-__global__ void __launch_bounds__(kColumnThreads) WeightGradTotal(const float* partial, float* dw, int64_t chunks, int64_t d) {
+__global__ void __launch_bounds__(kColumnThreads)
+    WeightGradTotal(const float* partial, float* dw, int64_t chunks, int64_t d) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kColumnThreads + threadIdx.x;
   if (i >= d) return;
   float total = 0;
@@ -121,40 +126,41 @@ __global__ void __launch_bounds__(kColumnThreads) WeightGradTotal(const float* p
 }  // namespace
 
 template <typename T>
-void RmsNormRows(const Queue& queue, const T* x, const T* residual, const T* w, float eps, T* sum, T* y, float* rstd,
-                 int64_t rows, int64_t d) {
-  Launch(queue, RmsNormKernel<T>, static_cast<unsigned>(rows), ThreadsFor(d), 0, x, residual, w, eps, sum, y, rstd, d,
-         WideGroups(d, x, residual, w, sum, y));
+void RmsNormRows(const Queue& queue, const T* x, const T* residual, const T* w, float eps, T* sum, T* y,
+                 float* rstd, int64_t rows, int64_t d) {
+  Launch(queue, RmsNormKernel<T>, static_cast<unsigned>(rows), ThreadsFor(d), 0, x, residual, w, eps, sum, y,
+         rstd, d, WideGroups(d, x, residual, w, sum, y));
 }
-template void RmsNormRows(const Queue&, const float*, const float*, const float*, float, float*, float*, float*, int64_t,
-                          int64_t);
-template void RmsNormRows(const Queue&, const Bf16*, const Bf16*, const Bf16*, float, Bf16*, Bf16*, float*, int64_t,
-                          int64_t);
+template void RmsNormRows(const Queue&, const float*, const float*, const float*, float, float*, float*,
+                          float*, int64_t, int64_t);
+template void RmsNormRows(const Queue&, const Bf16*, const Bf16*, const Bf16*, float, Bf16*, Bf16*, float*,
+                          int64_t, int64_t);
 
 template <typename T>
-void RmsNormGradRows(const Queue& queue, const T* dy, const T* x, const T* w, const float* rstd, const T* add, T* dx,
-                     int64_t rows, int64_t d) {
+void RmsNormGradRows(const Queue& queue, const T* dy, const T* x, const T* w, const float* rstd, const T* add,
+                     T* dx, int64_t rows, int64_t d) {
   if (d == 0) return;
-  Launch(queue, RmsNormGradKernel<T>, static_cast<unsigned>(rows), ThreadsFor(d), 0, dy, x, w, rstd, add, dx, d,
-         WideGroups(d, dy, x, w, add, dx));
+  Launch(queue, RmsNormGradKernel<T>, static_cast<unsigned>(rows), ThreadsFor(d), 0, dy, x, w, rstd, add, dx,
+         d, WideGroups(d, dy, x, w, add, dx));
 }
-template void RmsNormGradRows(const Queue&, const float*, const float*, const float*, const float*, const float*, float*,
-                              int64_t, int64_t);
-template void RmsNormGradRows(const Queue&, const Bf16*, const Bf16*, const Bf16*, const float*, const Bf16*, Bf16*,
-                              int64_t, int64_t);
+template void RmsNormGradRows(const Queue&, const float*, const float*, const float*, const float*,
+                              const float*, float*, int64_t, int64_t);
+template void RmsNormGradRows(const Queue&, const Bf16*, const Bf16*, const Bf16*, const float*, const Bf16*,
+                              Bf16*, int64_t, int64_t);
 
 template <typename T>
-void RmsNormWeightGradRows(const Queue& queue, const T* dy, const T* x, const float* rstd, float* partial, float* dw,
-                           int64_t rows, int64_t d) {
+void RmsNormWeightGradRows(const Queue& queue, const T* dy, const T* x, const float* rstd, float* partial,
+                           float* dw, int64_t rows, int64_t d) {
   const dim3 grid(static_cast<unsigned>(CeilDiv(CeilDiv(d, kGroup), kColumnThreads)),
                   static_cast<unsigned>(NormChunks(rows)));
-  Launch(queue, WeightGradPartial<T>, grid, kColumnThreads, 0, dy, x, rstd, partial, rows, d, WideGroups(d, dy, x));
-  Launch(queue, WeightGradTotal, static_cast<unsigned>(CeilDiv(d, kColumnThreads)), kColumnThreads, 0, partial, dw,
-         NormChunks(rows), d);
+  Launch(queue, WeightGradPartial<T>, grid, kColumnThreads, 0, dy, x, rstd, partial, rows, d,
+         WideGroups(d, dy, x));
+  Launch(queue, WeightGradTotal, static_cast<unsigned>(CeilDiv(d, kColumnThreads)), kColumnThreads, 0,
+         partial, dw, NormChunks(rows), d);
 }
-template void RmsNormWeightGradRows(const Queue&, const float*, const float*, const float*, float*, float*, int64_t,
-                                    int64_t);
-template void RmsNormWeightGradRows(const Queue&, const Bf16*, const Bf16*, const float*, float*, float*, int64_t,
-                                    int64_t);
+template void RmsNormWeightGradRows(const Queue&, const float*, const float*, const float*, float*, float*,
+                                    int64_t, int64_t);
+template void RmsNormWeightGradRows(const Queue&, const Bf16*, const Bf16*, const float*, float*, float*,
+                                    int64_t, int64_t);
 
 }  // namespace cohort::runtime::COHORT_CUDA

@@ -41,15 +41,18 @@ struct RopeBody {
 }  // namespace
 
 template <typename T>
-void RopeRows(const Queue& queue, T* x, const int32_t* positions, const float* table, int64_t max_position, float sign,
-              int64_t tokens, int64_t heads, int64_t width) {
+void RopeRows(const Queue& queue, T* x, const int32_t* positions, const float* table, int64_t max_position,
+              float sign, int64_t tokens, int64_t heads, int64_t width) {
   const int64_t half = width / 2, groups = CeilDiv(half, kGroup);
   if (tokens == 0 || heads == 0 || half == 0) return;
-  LaunchEach(queue,
-             RopeBody<T>{x, positions, table, max_position, heads, half, groups, sign, WideGroups(half, x, table)},
-             tokens * heads * groups);
+  LaunchEach(
+      queue,
+      RopeBody<T>{x, positions, table, max_position, heads, half, groups, sign, WideGroups(half, x, table)},
+      tokens * heads * groups);
 }
-template void RopeRows(const Queue&, float*, const int32_t*, const float*, int64_t, float, int64_t, int64_t, int64_t);
-template void RopeRows(const Queue&, Bf16*, const int32_t*, const float*, int64_t, float, int64_t, int64_t, int64_t);
+template void RopeRows(const Queue&, float*, const int32_t*, const float*, int64_t, float, int64_t, int64_t,
+                       int64_t);
+template void RopeRows(const Queue&, Bf16*, const int32_t*, const float*, int64_t, float, int64_t, int64_t,
+                       int64_t);
 
 }  // namespace cohort::runtime::COHORT_CUDA

@@ -44,14 +44,16 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t i = t * n + LaneOfWarp(); i < (t + 1) * n; i += kWarp) dx[i] = y[i] * (dy[i] - dot);
 }
 
-__global__ void __launch_bounds__(kThreads) LogSumExpKernel(const float* x, float* lse, int64_t rows, int64_t n) {
+__global__ void __launch_bounds__(kThreads)
+    LogSumExpKernel(const float* x, float* lse, int64_t rows, int64_t n) {
   const int64_t t = RowOfWarp();
   if (t >= rows) return;
   const float top = RowMax(x + t * n, n), sum = RowSumExp(x + t * n, n, top);
   if (LaneOfWarp() == 0) lse[t] = top + logf(sum);
 }
 
-__global__ void __launch_bounds__(kThreads) NormalizeKernel(const float* x, float* y, int64_t rows, int64_t n) {
+__global__ void __launch_bounds__(kThreads)
+    NormalizeKernel(const float* x, float* y, int64_t rows, int64_t n) {
   const int64_t t = RowOfWarp();
   if (t >= rows) return;
   float sum = 0;
@@ -78,7 +80,8 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 __global__ void __launch_bounds__(kThreads)
-    RouterZLossKernel(const float* logits, float grad_scale, float* losses, float* dlogits, int64_t rows, int64_t n) {
+    RouterZLossKernel(const float* logits, float grad_scale, float* losses, float* dlogits, int64_t rows,
+                      int64_t n) {
   const int64_t t = RowOfWarp();
   if (t >= rows) return;
   const float top = RowMax(logits + t * n, n), sum = RowSumExp(logits + t * n, n, top);
@@ -166,7 +169,8 @@ unsigned BlocksOfRows(int64_t rows) { return static_cast<unsigned>(CeilDiv(rows,
 void SoftmaxRows(const Queue& queue, const float* x, float* y, int64_t rows, int64_t n) {
   if (n > 0) Launch(queue, SoftmaxKernel, BlocksOfRows(rows), kThreads, 0, x, y, rows, n);
 }
-void SoftmaxGradRows(const Queue& queue, const float* dy, const float* y, float* dx, int64_t rows, int64_t n) {
+void SoftmaxGradRows(const Queue& queue, const float* dy, const float* y, float* dx, int64_t rows,
+                     int64_t n) {
   Launch(queue, SoftmaxGradKernel, BlocksOfRows(rows), kThreads, 0, dy, y, dx, rows, n);
 }
 void LogSumExpRows(const Queue& queue, const float* x, float* lse, int64_t rows, int64_t n) {
@@ -175,14 +179,15 @@ void LogSumExpRows(const Queue& queue, const float* x, float* lse, int64_t rows,
 void NormalizeRowsOf(const Queue& queue, const float* x, float* y, int64_t rows, int64_t n) {
   Launch(queue, NormalizeKernel, BlocksOfRows(rows), kThreads, 0, x, y, rows, n);
 }
-void NormalizeGradRows(const Queue& queue, const float* dy, const float* x, const float* y, float* dx, int64_t rows,
-                       int64_t n) {
+void NormalizeGradRows(const Queue& queue, const float* dy, const float* x, const float* y, float* dx,
+                       int64_t rows, int64_t n) {
   Launch(queue, NormalizeGradKernel, BlocksOfRows(rows), kThreads, 0, dy, x, y, dx, rows, n);
 }
 void RouterZLossRows(const Queue& queue, const float* logits, float grad_scale, float* losses, float* dlogits,
                      int64_t rows, int64_t n) {
   if (n > 0) {
-    Launch(queue, RouterZLossKernel, BlocksOfRows(rows), kThreads, 0, logits, grad_scale, losses, dlogits, rows, n);
+    Launch(queue, RouterZLossKernel, BlocksOfRows(rows), kThreads, 0, logits, grad_scale, losses, dlogits,
+           rows, n);
   }
 }
 void SigmoidElements(const Queue& queue, const float* x, float* y, int64_t n) {
@@ -191,16 +196,16 @@ void SigmoidElements(const Queue& queue, const float* x, float* y, int64_t n) {
 void SigmoidGradElements(const Queue& queue, const float* dy, const float* y, float* dx, int64_t n) {
   LaunchEach(queue, SigmoidGradBody{dy, y, dx}, n);
 }
-void TopKRows(const Queue& queue, const float* scores, const float* bias, int32_t* indices, int64_t rows, int64_t n,
-              int64_t k) {
+void TopKRows(const Queue& queue, const float* scores, const float* bias, int32_t* indices, int64_t rows,
+              int64_t n, int64_t k) {
   if (k > 0) Launch(queue, TopKKernel, BlocksOfRows(rows), kThreads, 0, scores, bias, indices, rows, n, k);
 }
-void GatherColumnsOf(const Queue& queue, const float* x, const int32_t* indices, float* y, int64_t rows, int64_t n,
-                     int64_t k) {
+void GatherColumnsOf(const Queue& queue, const float* x, const int32_t* indices, float* y, int64_t rows,
+                     int64_t n, int64_t k) {
   LaunchEach(queue, GatherColumnsBody{x, indices, y, n, k}, rows * k);
 }
-void GatherColumnsGradOf(const Queue& queue, const float* dy, const int32_t* indices, float* dx, int64_t rows, int64_t n,
-                         int64_t k) {
+void GatherColumnsGradOf(const Queue& queue, const float* dy, const int32_t* indices, float* dx, int64_t rows,
+                         int64_t n, int64_t k) {
   LaunchEach(queue, GatherColumnsGradBody{dy, indices, dx, n, k}, rows);
 }
 

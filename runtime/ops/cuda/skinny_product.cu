@@ -10,9 +10,9 @@
 namespace cohort::runtime::COHORT_CUDA {
 namespace {
 
-constexpr int kRowsOfW = 16;           // a block's, and a warp's: warps share k
-constexpr int kStep = 32;              // of k that a warp takes in a step: 4 lanes x 8 elements
-constexpr int kSteps = 4;              // steps whose loads are under way together
+constexpr int kRowsOfW = 16;  // a block's, and a warp's: warps share k
+constexpr int kStep = 32;     // of k that a warp takes in a step: 4 lanes x 8 elements
+constexpr int kSteps = 4;     // steps whose loads are under way together
 constexpr int kMostWarps = 16;
 
 template <typename O>
@@ -41,7 +41,8 @@ __global__ void __launch_bounds__(kMostWarps* kWarp)
     }
 #pragma unroll
     for (int s = 0; s < kSteps; ++s) {
-      const uint32_t low[4] = {a0[s].x, a1[s].x, a0[s].y, a1[s].y}, high[4] = {a0[s].z, a1[s].z, a0[s].w, a1[s].w};
+      const uint32_t low[4] = {a0[s].x, a1[s].x, a0[s].y, a1[s].y},
+                     high[4] = {a0[s].z, a1[s].z, a0[s].w, a1[s].w};
       Multiply16x8x16(c, low, b[s].x, b[s].y);
       Multiply16x8x16(c, high, b[s].z, b[s].w);
     }
@@ -70,9 +71,12 @@ void SkinnyProduct(const Queue& queue, const Bf16* x, const Bf16* w, O* y, int64
   const int64_t blocks = CeilDiv(n, kRowsOfW);
   // As many warps as keep a few thousand bytes of W under way on each multiprocessor, and have two turns of k to do.
   const int64_t useful = Most<int64_t>(1, k / (kStep * kSteps));
-  const int64_t wanted = blocks >= 4 * queue.multiprocessors ? 4 : blocks >= 2 * queue.multiprocessors ? 8 : kMostWarps;
+  const int64_t wanted = blocks >= 4 * queue.multiprocessors   ? 4
+                         : blocks >= 2 * queue.multiprocessors ? 8
+                                                               : kMostWarps;
   const int64_t warps = Least(wanted, useful);
-  Launch(queue, SkinnyKernel<O>, static_cast<unsigned>(blocks), static_cast<unsigned>(warps * kWarp), 0, x, w, y, m, n, k);
+  Launch(queue, SkinnyKernel<O>, static_cast<unsigned>(blocks), static_cast<unsigned>(warps * kWarp), 0, x, w,
+         y, m, n, k);
 }
 template void SkinnyProduct(const Queue&, const Bf16*, const Bf16*, float*, int64_t, int64_t, int64_t);
 template void SkinnyProduct(const Queue&, const Bf16*, const Bf16*, Bf16*, int64_t, int64_t, int64_t);

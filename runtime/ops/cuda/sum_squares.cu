@@ -9,7 +9,8 @@ namespace {
 constexpr int kThreads = 256;
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) SumSquaresPartial(const T* x, int64_t n, bool wide, double* partial) {
+__global__ void __launch_bounds__(kThreads)
+    SumSquaresPartial(const T* x, int64_t n, bool wide, double* partial) {
   __shared__ double room[kWarp];
   const int64_t groups = CeilDiv(n, kGroup), share = CeilDiv(groups, kSumBlocks);
   const int64_t begin = blockIdx.x * share, end = Least(groups, begin + share);

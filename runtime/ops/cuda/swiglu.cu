@@ -55,10 +55,12 @@ template void SwiGluElements(const Queue&, const float*, const float*, float*, i
 template void SwiGluElements(const Queue&, const Bf16*, const Bf16*, Bf16*, int64_t);
 
 template <typename T>
-void SwiGluGradElements(const Queue& queue, const T* dy, const T* gate, const T* up, T* dgate, T* dup, int64_t n) {
+void SwiGluGradElements(const Queue& queue, const T* dy, const T* gate, const T* up, T* dgate, T* dup,
+                        int64_t n) {
   LaunchGroups(queue, SwiGluGradGroups<T>{dy, gate, up, dgate, dup}, n, dy, gate, up, dgate, dup);
 }
-template void SwiGluGradElements(const Queue&, const float*, const float*, const float*, float*, float*, int64_t);
+template void SwiGluGradElements(const Queue&, const float*, const float*, const float*, float*, float*,
+                                 int64_t);
 template void SwiGluGradElements(const Queue&, const Bf16*, const Bf16*, const Bf16*, Bf16*, Bf16*, int64_t);
 
 }  // namespace cohort::runtime::COHORT_CUDA

@@ -66,8 +66,8 @@ __host__ __device__ constexpr GroupTile FindGroupTile(const int32_t* ends, int64
 }
 
 // The same from the offsets alone, for a warp whose lanes all call: 32 groups a step.
-__device__ __forceinline__ GroupTile FindGroupTileByWarp(const int32_t* offsets, int64_t groups, int64_t index,
-                                                         int64_t tile_rows) {
+__device__ __forceinline__ GroupTile FindGroupTileByWarp(const int32_t* offsets, int64_t groups,
+                                                         int64_t index, int64_t tile_rows) {
   const int lane = threadIdx.x % kWarp;
   int64_t before = 0;
   for (int64_t base = 0; base < groups; base += kWarp) {
@@ -82,7 +82,8 @@ __device__ __forceinline__ GroupTile FindGroupTileByWarp(const int32_t* offsets,
     const unsigned beyond = __ballot_sync(kAllLanes, before + scan > index);
     if (beyond != 0) {
       const int found = __ffs(beyond) - 1;
-      const int scan_found = __shfl_sync(kAllLanes, scan, found), tiles_found = __shfl_sync(kAllLanes, tiles, found);
+      const int scan_found = __shfl_sync(kAllLanes, scan, found),
+                tiles_found = __shfl_sync(kAllLanes, tiles, found);
       return {base + found, (index - before - (scan_found - tiles_found)) * tile_rows};
     }
     before += __shfl_sync(kAllLanes, scan, kWarp - 1);

@@ -10,8 +10,8 @@ constexpr float kMinusInfinity = -__builtin_inff();
 
 template <typename T>
 __global__ void __launch_bounds__(kRowThreads)
-    StatsKernel(const T* logits, const int32_t* targets, int64_t first, float* max, float* sum, float* target_logit,
-                int64_t v, bool wide) {
+    StatsKernel(const T* logits, const int32_t* targets, int64_t first, float* max, float* sum,
+                float* target_logit, int64_t v, bool wide) {
   __shared__ float room[kWarp];
   const int64_t row = blockIdx.x;
   const int64_t target = targets[row];
@@ -50,8 +50,8 @@ struct LossBody {
 
 template <typename T>
 __global__ void __launch_bounds__(kRowThreads)
-    GradKernel(const T* logits, const int32_t* targets, int64_t first, const float* lse, float grad_scale, T* dlogits,
-               int64_t v, bool wide) {
+    GradKernel(const T* logits, const int32_t* targets, int64_t first, const float* lse, float grad_scale,
+               T* dlogits, int64_t v, bool wide) {
   const int64_t row = blockIdx.x, begin = row * v;
   const int32_t target = targets[row];
   const int64_t here = target - first;
@@ -62,7 +62,8 @@ __global__ void __launch_bounds__(kRowThreads)
     if (target >= 0) {
       Load8(logits + begin + i, wide, count, x);
 #pragma unroll
-      for (int j = 0; j < kGroup; ++j) x[j] = grad_scale * (expf(x[j] - shift) - (i + j == here ? 1.0f : 0.0f));
+      for (int j = 0; j < kGroup; ++j)
+        x[j] = grad_scale * (expf(x[j] - shift) - (i + j == here ? 1.0f : 0.0f));
     }
     Store8(dlogits + begin + i, wide, count, x);
   }
@@ -71,17 +72,18 @@ __global__ void __launch_bounds__(kRowThreads)
 }  // namespace
 
 template <typename T>
-void VocabularyStatsRows(const Queue& queue, const T* logits, const int32_t* targets, int64_t first, float* max,
-                         float* sum, float* target_logit, int64_t rows, int64_t v) {
+void VocabularyStatsRows(const Queue& queue, const T* logits, const int32_t* targets, int64_t first,
+                         float* max, float* sum, float* target_logit, int64_t rows, int64_t v) {
   Launch(queue, StatsKernel<T>, static_cast<unsigned>(rows), kRowThreads, 0, logits, targets, first, max, sum,
          target_logit, v, WideGroups(v, logits));
 }
-template void VocabularyStatsRows(const Queue&, const float*, const int32_t*, int64_t, float*, float*, float*, int64_t,
-                                  int64_t);
-template void VocabularyStatsRows(const Queue&, const Bf16*, const int32_t*, int64_t, float*, float*, float*, int64_t,
-                                  int64_t);
+template void VocabularyStatsRows(const Queue&, const float*, const int32_t*, int64_t, float*, float*, float*,
+                                  int64_t, int64_t);
+template void VocabularyStatsRows(const Queue&, const Bf16*, const int32_t*, int64_t, float*, float*, float*,
+                                  int64_t, int64_t);
 
-void VocabularyRescaleRows(const Queue& queue, const float* max, const float* global_max, float* sum, int64_t rows) {
+void VocabularyRescaleRows(const Queue& queue, const float* max, const float* global_max, float* sum,
+                           int64_t rows) {
   LaunchEach(queue, RescaleBody{max, global_max, sum}, rows);
 }
 
@@ -91,14 +93,14 @@ void VocabularyLossRows(const Queue& queue, const int32_t* targets, const float*
 }
 
 template <typename T>
-void VocabularyGradRows(const Queue& queue, const T* logits, const int32_t* targets, int64_t first, const float* lse,
-                        float grad_scale, T* dlogits, int64_t rows, int64_t v) {
-  Launch(queue, GradKernel<T>, static_cast<unsigned>(rows), kRowThreads, 0, logits, targets, first, lse, grad_scale,
-         dlogits, v, WideGroups(v, logits, dlogits));
+void VocabularyGradRows(const Queue& queue, const T* logits, const int32_t* targets, int64_t first,
+                        const float* lse, float grad_scale, T* dlogits, int64_t rows, int64_t v) {
+  Launch(queue, GradKernel<T>, static_cast<unsigned>(rows), kRowThreads, 0, logits, targets, first, lse,
+         grad_scale, dlogits, v, WideGroups(v, logits, dlogits));
 }
-template void VocabularyGradRows(const Queue&, const float*, const int32_t*, int64_t, const float*, float, float*,
-                                 int64_t, int64_t);
-template void VocabularyGradRows(const Queue&, const Bf16*, const int32_t*, int64_t, const float*, float, Bf16*, int64_t,
-                                 int64_t);
+template void VocabularyGradRows(const Queue&, const float*, const int32_t*, int64_t, const float*, float,
+                                 float*, int64_t, int64_t);
+template void VocabularyGradRows(const Queue&, const Bf16*, const int32_t*, int64_t, const float*, float,
+                                 Bf16*, int64_t, int64_t);
 
 }  // namespace cohort::runtime::COHORT_CUDA

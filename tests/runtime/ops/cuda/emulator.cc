@@ -188,7 +188,9 @@ void LoadFragments(const char* what, const void* row, uint32_t (&r)[4], bool tra
   });
 }
 
-float Half(uint32_t word, int which) { return std::bit_cast<float>(which == 0 ? word << 16 : word & 0xffff0000u); }
+float Half(uint32_t word, int which) {
+  return std::bit_cast<float>(which == 0 ? word << 16 : word & 0xffff0000u);
+}
 
 uint32_t RoundToBf16(float value) {
   const uint32_t u = std::bit_cast<uint32_t>(value);
@@ -199,8 +201,8 @@ uint32_t RoundToBf16(float value) {
 }  // namespace
 
 void Fail(const char* what) {
-  std::fprintf(stderr, "emulated kernel: %s (block %u,%u,%u thread %u)\n", what, blockIdx.x, blockIdx.y, blockIdx.z,
-               threadIdx.x);
+  std::fprintf(stderr, "emulated kernel: %s (block %u,%u,%u thread %u)\n", what, blockIdx.x, blockIdx.y,
+               blockIdx.z, threadIdx.x);
   std::abort();
 }
 
@@ -208,14 +210,16 @@ uint64_t BlocksRun() { return blocks_run; }
 
 void Run(dim3 grid, dim3 threads, size_t shared, const std::function<void()>& body) {
   const int count = static_cast<int>(threads.x);
-  if (threads.y != 1 || threads.z != 1 || count < 1 || count > kMostThreads) Fail("a block of a shape that is not used");
+  if (threads.y != 1 || threads.z != 1 || count < 1 || count > kMostThreads)
+    Fail("a block of a shape that is not used");
   if (shared > kMostShared) Fail("too much shared memory");
   if (grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) Fail("a grid beyond CUDA's limits");
 #if !defined(__x86_64__)
   Fail("fibres are written for x86-64");
 #endif
   if (stacks == nullptr) {
-    void* memory = mmap(nullptr, kStack * kMostThreads, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* memory =
+        mmap(nullptr, kStack * kMostThreads, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) Fail("no memory for stacks");
     stacks = static_cast<char*>(memory);
   }
@@ -324,7 +328,9 @@ void WaitForCopies(int left) {
 }
 
 void LoadMatrices(const void* row, uint32_t (&r)[4]) { LoadFragments("ldmatrix", row, r, false); }
-void LoadMatricesTransposed(const void* row, uint32_t (&r)[4]) { LoadFragments("ldmatrix.trans", row, r, true); }
+void LoadMatricesTransposed(const void* row, uint32_t (&r)[4]) {
+  LoadFragments("ldmatrix.trans", row, r, true);
+}
 
 void Multiply16x8x16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   struct Mine {

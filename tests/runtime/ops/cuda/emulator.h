@@ -95,7 +95,8 @@ T Exchange(const char* what, T value, int from) {
     for (int lane = 0; lane < 32; ++lane) {
       if (data[lane] == nullptr) continue;
       auto* to = static_cast<Exchanged<T>*>(data[lane]);
-      if (to->from < 0 || to->from > 31 || data[to->from] == nullptr) Fail("a lane reads from a thread that is not there");
+      if (to->from < 0 || to->from > 31 || data[to->from] == nullptr)
+        Fail("a lane reads from a thread that is not there");
       to->value = values[to->from];
     }
   });
@@ -125,6 +126,8 @@ inline uint4 LoadOnce(const void* p) {
   std::memcpy(&v, p, sizeof(v));
   return v;
 }
+
+inline void CopyBytes(const void* from, void* to, size_t bytes) { std::memcpy(to, from, bytes); }
 
 }  // namespace emulator
 
