@@ -12,7 +12,7 @@ template <typename T>
 __global__ void __launch_bounds__(kRowThreads)
     StatsKernel(const T* logits, const int32_t* targets, int64_t first, float* max, float* sum,
                 float* target_logit, int64_t v, bool wide) {
-  __shared__ float room[kWarp];
+  __shared__ double room[kWarp];
   const int64_t row = blockIdx.x;
   const int64_t target = targets[row];
   RowStats stats = {0, 0};
@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(kRowThreads)
   }
   if (threadIdx.x != 0) return;
   max[row] = stats.max;
-  sum[row] = stats.sum;
+  sum[row] = static_cast<float>(stats.sum);
   const bool here = target >= 0 && target >= first && target < first + v;
   target_logit[row] = here ? ToFloat(logits[row * v + target - first]) : 0.0f;
 }

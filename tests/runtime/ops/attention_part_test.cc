@@ -105,6 +105,7 @@ TEST_P(AttentionPartTest, ForwardOfEachPartMatchesTheReference) {
       const Twin v = Random({tokens, c.groups, c.width}, dtype);
       for (Layout layout : kLayouts) {
         for (int r : {0, 2}) {
+          if (emulated() && r == 0 && tokens > 100) continue;
           for (int from : {0, 1, 2}) {
             const Share mine = MakeShare(c.lengths, layout, r, 3),
                         theirs = MakeShare(c.lengths, layout, from, 3);
@@ -140,6 +141,7 @@ TEST_P(AttentionPartTest, PartsMergedEqualWholeAttention) {
   constexpr int kRanks = 3;
   for (DataType dtype : kComputeTypes) {
     for (const Case& c : {kCases[2], kCases[3], kCases[4], kCases[6]}) {
+      if (emulated() && c.width > 64) continue;
       const int64_t tokens = TokensOf(c);
       const Twin q = Random({tokens, c.heads, c.width}, dtype),
                  k = Random({tokens, c.groups, c.width}, dtype);
@@ -210,7 +212,8 @@ TEST_P(AttentionPartTest, PartsMergedEqualWholeAttention) {
 // A part with all tokens is attention itself: the same kernels, the same bits. Gradients are added.
 TEST_P(AttentionPartTest, TheWholeAsOnePartGivesTheSameBits) {
   for (DataType dtype : kComputeTypes) {
-    const Case c = {{170, 1, 1100}, 4, 2, 64};
+    const Case c = {emulated() ? std::vector<int32_t>{70, 1, 200} : std::vector<int32_t>{170, 1, 1100}, 4, 2,
+                    64};
     const int64_t tokens = TokensOf(c);
     const Twin q = Random({tokens, c.heads, c.width}, dtype), k = Random({tokens, c.groups, c.width}, dtype);
     const Twin v = Random({tokens, c.groups, c.width}, dtype), dy = Random(q.tested.shape(), dtype);

@@ -67,6 +67,8 @@ class OpsFixture : public ::testing::Test {
   virtual Device& tested_device() const { return CpuDevice(); }
   Ops& tested() const { return tested_device().ops(); }
   Ops& reference() { return ReferenceDevice().ops(); }
+  // Whether its operations take a thousand times as long as they should: fewer cases of the long tests.
+  virtual bool emulated() const { return false; }
   // What to give to SetCpuThreads, which other devices do not heed.
   absl::Span<const int> thread_counts() const {
     const absl::Span<const int> all = kThreadCounts;
@@ -129,6 +131,7 @@ class OpsFixture : public ::testing::Test {
 struct TestedDevice {
   const char* name;  // in the names of tests
   Device& (*open)();
+  bool emulated = false;
 };
 inline void PrintTo(const TestedDevice& device, std::ostream* out) { *out << device.name; }
 // The CPU; the kernels for CUDA run on the CPU (tests/runtime/ops/cuda); and CUDA, where there is a device.
@@ -137,6 +140,7 @@ std::vector<TestedDevice> TestedDevices();
 class OpsTest : public OpsFixture, public ::testing::WithParamInterface<TestedDevice> {
  protected:
   Device& tested_device() const override { return GetParam().open(); }
+  bool emulated() const override { return GetParam().emulated; }
 };
 // The cases of a suite (TEST_P) for each device: Ops/<suite>.<case>/<device>.
 #define COHORT_ON_EVERY_DEVICE(suite)                                        \
