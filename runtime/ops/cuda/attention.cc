@@ -43,8 +43,8 @@ void Forward(const char* op, const Queue& queue, const AttentionCall& call, cons
   if (call.tokens == 0 || call.heads == 0 || call.width == 0) return;
   const bool y_is_float = y.dtype() == DataType::kF32;
   if (q.dtype() == DataType::kBF16 && ForwardTakes(queue, call, q.raw(), k.raw(), v.raw(), y.raw())) {
-    return AttentionForward(queue, call, Data<Bf16>(q), Data<Bf16>(k), Data<Bf16>(v), y.raw(), y_is_float,
-                            lse);
+    const auto run = HopperTakes(queue, call) ? AttentionHopper : AttentionForward;
+    return run(queue, call, Data<Bf16>(q), Data<Bf16>(k), Data<Bf16>(v), y.raw(), y_is_float, lse);
   }
   CheckFits(op, queue, PlainForwardShared(call.width), call.width);
   WithComputeType(op, q, [&]<typename T>(T) {

@@ -85,6 +85,10 @@ bool ForwardTakes(const Queue& queue, const AttentionCall& call, const void* q, 
 // lse may be null.
 void AttentionForward(const Queue& queue, const AttentionCall& call, const Bf16* q, const Bf16* k,
                       const Bf16* v, void* y, bool y_is_float, float* lse);
+// The same on Hopper, for what ForwardTakes takes.
+bool HopperTakes(const Queue& queue, const AttentionCall& call);
+void AttentionHopper(const Queue& queue, const AttentionCall& call, const Bf16* q, const Bf16* k,
+                     const Bf16* v, void* y, bool y_is_float, float* lse);
 bool BackwardTakes(const Queue& queue, const AttentionCall& call, const void* dy, const void* q,
                    const void* k, const void* v, const AttentionGrads& grads);
 void AttentionBackward(const Queue& queue, const AttentionCall& call, const Bf16* dy, const Bf16* q,

@@ -18,8 +18,8 @@ __global__ void __launch_bounds__(kRowThreads)
   RowStats stats = {0, 1};
   double at_target = 0;
   if (target >= 0) {
-    at_target = ToFloat(logits[begin + target]);              // before anything is written over it
-    stats = SoftmaxStats(logits + begin, v, wide, room);      // barriers inside
+    at_target = ToFloat(logits[begin + target]);          // before anything is written over it
+    stats = SoftmaxStats(logits + begin, v, wide, room);  // barriers inside
     if (threadIdx.x == 0) losses[row] = static_cast<float>(log(stats.sum) + (stats.max - at_target));
   } else if (threadIdx.x == 0) {
     losses[row] = 0;

@@ -95,6 +95,7 @@ using emulator::LoadMatricesTransposed;
 using emulator::LoadOnce;
 using emulator::Multiply16x8x16;
 using emulator::PackBf16;
+using emulator::SharedAddress;
 using emulator::SharedMemory;
 using emulator::WaitCopies;
 

@@ -43,7 +43,8 @@ __device__ __forceinline__ RowStats SoftmaxStats(const T* row, int64_t v, bool w
     }
   }
   const float max = BlockMax(top, reinterpret_cast<float*>(room));
-  const double mine = (static_cast<double>(sum) + static_cast<double>(lost)) * static_cast<double>(expf(top - max));
+  const double mine =
+      (static_cast<double>(sum) + static_cast<double>(lost)) * static_cast<double>(expf(top - max));
   return {max, BlockSum(mine, room)};
 }
 

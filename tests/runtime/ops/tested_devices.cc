@@ -17,8 +17,8 @@ Device& FirstCudaDevice() {
 std::vector<TestedDevice> TestedDevices() {
   std::vector<TestedDevice> devices = {{"cpu", CpuDevice}};
 #if defined(__x86_64__)  // emulator.cc switches stacks
-  devices.push_back({"emulated_cuda", EmulatedCudaDevice, true});
-  devices.push_back({"emulated_cuda_late", LateEmulatedCudaDevice, true});
+  devices.push_back({"emulated_a100", EmulatedA100, true});
+  devices.push_back({"emulated_h200", EmulatedH200, true});
 #endif
   if (CudaDeviceCount() > 0) devices.push_back({"cuda", FirstCudaDevice});
   return devices;

@@ -15,16 +15,12 @@ namespace {
 constexpr size_t kGuard = 256;
 constexpr unsigned char kMark = 0xA5;
 
-// Few multiprocessors, so that blocks take several turns; the shared memory of an H200.
-constexpr emulated_cuda::Queue kQueue = {
-    .stream = nullptr, .multiprocessors = 3, .shared_limit = 227 << 10, .compute_capability = 80};
-
 class EmulatedDevice final : public Device {
  public:
-  EmulatedDevice(std::string name, emulator::Schedule schedule)
+  EmulatedDevice(std::string name, emulated_cuda::Queue queue, emulator::Schedule schedule)
       : name_(std::move(name)),
         ops_(
-            *this, kQueue, [schedule] { emulator::schedule = schedule; }, nullptr) {}
+            *this, queue, [schedule] { emulator::schedule = schedule; }, nullptr) {}
 
   DeviceKind kind() const override { return DeviceKind::kCuda; }
   std::string name() const override { return name_; }
@@ -73,15 +69,19 @@ class EmulatedDevice final : public Device {
 
 }  // namespace
 
-Device& EmulatedCudaDevice() {
-  static Device* const device =
-      new EmulatedDevice("emulated cuda", {.descending = false, .eager_copies = true});
+Device& EmulatedA100() {
+  static Device* const device = new EmulatedDevice(
+      "emulated A100",
+      {.stream = nullptr, .multiprocessors = 3, .shared_limit = 163 << 10, .compute_capability = 80},
+      {.descending = false, .eager_copies = true});
   return *device;
 }
 
-Device& LateEmulatedCudaDevice() {
-  static Device* const device =
-      new EmulatedDevice("emulated cuda, late", {.descending = true, .eager_copies = false});
+Device& EmulatedH200() {
+  static Device* const device = new EmulatedDevice(
+      "emulated H200",
+      {.stream = nullptr, .multiprocessors = 5, .shared_limit = 227 << 10, .compute_capability = 90},
+      {.descending = true, .eager_copies = false});
   return *device;
 }
 

@@ -5,9 +5,11 @@
 
 namespace cohort::runtime {
 
-// The first thread first and copies at once; the last thread first and copies as late as a wait allows. Both have blocks
-// of their own size of memory, with guards that are looked at when one is freed.
-Device& EmulatedCudaDevice();
-Device& LateEmulatedCudaDevice();
+// As an A100 and as an H200, as far as kernels are chosen by what a device has; with few multiprocessors, so that blocks
+// take several turns. On the one the first thread goes first and copies happen at once, on the other the last thread
+// and as late as a wait allows. Each tensor has a block of memory of its own, with guards that are looked at when it is
+// freed.
+Device& EmulatedA100();
+Device& EmulatedH200();
 
 }  // namespace cohort::runtime

@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <array>
 #include <deque>
 #include <vector>
 
@@ -51,6 +52,7 @@ namespace {
 constexpr size_t kStack = size_t{192} << 10;
 constexpr int kMostThreads = 1024;
 constexpr size_t kMostShared = size_t{232448};
+constexpr uint32_t kSharedBegin = 48;
 
 struct Copy {
   char* to;
@@ -68,6 +70,8 @@ struct Fibre {
   const char* what = nullptr;
   std::vector<Copy> open;  // asynchronous copies that no commit has closed
   std::deque<std::vector<Copy>> groups;
+  std::vector<WarpgroupProduct> open_products;
+  std::deque<std::vector<WarpgroupProduct>> batches;
 };
 
 struct Block {
@@ -130,6 +134,7 @@ void Entry() {
   (*block.body)();
   Fibre* self = current;
   if (!self->open.empty()) Fail("a thread ends with copies that it did not commit");
+  if (!self->open_products.empty() || !self->batches.empty()) Fail("a thread ends with products under way");
   for (const auto& group : self->groups) {
     for (const Copy& copy : group) Perform(copy);
   }
@@ -184,6 +189,72 @@ void LoadFragments(const char* what, const void* row, uint32_t (&r)[4], bool tra
         }
         to->r[i] = pair[0] | static_cast<uint32_t>(pair[1]) << 16;
       }
+    }
+  });
+}
+
+// The element of a tile of 128-byte rows that a descriptor (runtime/ops/cuda/warpgroup.h) names: (row, column) where rows
+// run along the inner dimension, else (inner, outer). The swizzle exchanges pieces by three bits of the address.
+float Described(uint64_t descriptor, bool inner_rows, int row, int column) {
+  const auto field = [&](int from) { return static_cast<uint32_t>(descriptor >> from & 0x3fffu) << 4; };
+  if (descriptor >> 62 != 1) Fail("a descriptor of another swizzle");
+  const uint32_t start = field(0), leading = field(16), stride = field(32);
+  uint32_t at = start + static_cast<uint32_t>(row / 8) * stride + static_cast<uint32_t>(row % 8) * 128;
+  at += static_cast<uint32_t>(inner_rows ? column : column % 64) * 2;
+  if (!inner_rows) at += static_cast<uint32_t>(column / 64) * leading;
+  at ^= (at >> 7 & 7u) << 4;
+  if (at < kSharedBegin || at + 2 > kSharedBegin + shared_size) Fail("a product reads outside shared memory");
+  uint16_t bits;
+  std::memcpy(&bits, shared_memory + (at - kSharedBegin), 2);
+  return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+}
+
+float Half(uint32_t word, int which);
+
+// One product of a warp, given what each lane issued.
+void MakeProduct(const WarpgroupProduct* const (&lanes)[32], int warp_of_group) {
+  const WarpgroupProduct& first = *lanes[0];
+  const int columns = first.tiles * 8;
+  float a[16][16];
+  std::vector<std::array<float, 16>> b(columns);
+  for (int row = 0; row < 16; ++row) {
+    for (int k = 0; k < 16; ++k) {
+      if (first.a == nullptr) {
+        a[row][k] = Described(first.a_descriptor, true, warp_of_group * 16 + row, k);
+      } else {  // as mma.m16n8k16 has it
+        const int lane = row % 8 * 4 + k % 8 / 2;
+        a[row][k] = Half(lanes[lane]->a[row / 8 + k / 8 * 2], k % 2);
+      }
+    }
+  }
+  for (int n = 0; n < columns; ++n) {
+    for (int k = 0; k < 16; ++k) {
+      b[n][k] = first.a == nullptr ? Described(first.b_descriptor, true, n, k)
+                                   : Described(first.b_descriptor, false, k, n);
+    }
+  }
+  for (int lane = 0; lane < 32; ++lane) {
+    for (int i = 0; i < first.tiles * 4; ++i) {
+      const int row = lane / 4 + i % 4 / 2 * 8, column = i / 4 * 8 + lane % 4 * 2 + i % 2;
+      float sum = 0;
+      for (int k = 0; k < 16; ++k) sum += a[row][k] * b[column][k];
+      lanes[lane]->c[i] = first.add ? lanes[lane]->c[i] + sum : sum;
+    }
+  }
+}
+
+// All of a warp's lanes give a list of the same length.
+void MakeProducts(std::vector<WarpgroupProduct>& mine) {
+  struct Mine {
+    std::vector<WarpgroupProduct>* list;
+    int warp;
+  } give{&mine, IndexOf(current) / 32 % 4};
+  MeetWarp("wgmma", &give, [](void* const* data) {
+    const auto* first = static_cast<const Mine*>(data[0]);
+    for (size_t i = 0; i < first->list->size(); ++i) {
+      const WarpgroupProduct* lanes[32];
+      for (int lane = 0; lane < 32; ++lane) lanes[lane] = &static_cast<const Mine*>(data[lane])->list->at(i);
+      MakeProduct(lanes, first->warp);
     }
   });
 }
@@ -324,6 +395,31 @@ void WaitForCopies(int left) {
   while (static_cast<int>(current->groups.size()) > left) {
     for (const Copy& copy : current->groups.front()) Perform(copy);
     current->groups.pop_front();
+  }
+}
+
+uint32_t SharedAddress(const void* p) {
+  return kSharedBegin + static_cast<uint32_t>(static_cast<const char*>(p) - shared_memory);
+}
+
+void IssueProduct(const WarpgroupProduct& product) {
+  if (schedule.eager_copies) {
+    std::vector<WarpgroupProduct> one = {product};
+    MakeProducts(one);
+  } else {
+    current->open_products.push_back(product);
+  }
+}
+
+void CommitProducts() {
+  current->batches.push_back(std::move(current->open_products));
+  current->open_products.clear();
+}
+
+void WaitForProducts(int left) {
+  while (static_cast<int>(current->batches.size()) > left) {
+    MakeProducts(current->batches.front());
+    current->batches.pop_front();
   }
 }
 

@@ -119,6 +119,37 @@ void LoadMatrices(const void* row, uint32_t (&r)[4]);
 void LoadMatricesTransposed(const void* row, uint32_t (&r)[4]);
 void Multiply16x8x16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 uint32_t PackBf16(float low, float high);
+// Where the block's shared memory begins is not a multiple of much.
+uint32_t SharedAddress(const void* p);
+// Products of warpgroups: at once, or as late as a wait allows, as copies are. `tiles` times eight columns of c. Each warp
+// makes its own sixteen rows.
+struct WarpgroupProduct {
+  float* c;
+  const uint32_t* a;  // four registers, or null:
+  uint64_t a_descriptor, b_descriptor;
+  bool add;
+  int tiles;
+};
+void IssueProduct(const WarpgroupProduct& product);
+template <int kTiles>
+void MultiplyAsync(float (&c)[kTiles][4], uint64_t a, uint64_t b, bool add) {
+  IssueProduct({&c[0][0], nullptr, a, b, add, kTiles});
+}
+template <int kTiles>
+void MultiplyAsync(float (&c)[kTiles][4], const uint32_t (&a)[4], uint64_t b) {
+  IssueProduct({&c[0][0], a, 0, b, true, kTiles});
+}
+inline void BeginProducts() {}
+inline void ShowToProducts() {}
+template <int kTiles>
+void Pin(float (&)[kTiles][4]) {}
+void CommitProducts();
+void WaitForProducts(int left);
+template <int kLeft>
+void WaitProducts() {
+  WaitForProducts(kLeft);
+}
+
 inline float Exp2(float x) { return std::exp2(x); }
 inline uint4 LoadOnce(const void* p) {
   if (reinterpret_cast<uintptr_t>(p) % 16 != 0) Fail("a load of sixteen bytes that is not aligned");
