@@ -58,8 +58,9 @@ void Backward(const char* op, const Queue& queue, const AttentionCall& call, con
   if (call.heads == 0 || call.width == 0) return;
   if (q.dtype() == DataType::kBF16 &&
       BackwardTakes(queue, call, dy.raw(), q.raw(), k.raw(), v.raw(), grads)) {
-    return AttentionBackward(queue, call, Data<Bf16>(dy), Data<Bf16>(q), Data<Bf16>(k), Data<Bf16>(v),
-                             Floats(lse), Floats(delta), grads);
+    const auto run = HopperTakes(queue, call) ? AttentionHopperBackward : AttentionBackward;
+    return run(queue, call, Data<Bf16>(dy), Data<Bf16>(q), Data<Bf16>(k), Data<Bf16>(v), Floats(lse),
+               Floats(delta), grads);
   }
   CheckFits(op, queue, PlainBackwardShared(call.width), call.width);
   WithComputeType(op, q, [&]<typename T>(T) {

@@ -70,6 +70,20 @@ __device__ __forceinline__ int64_t KeyAt(const AttentionCall& call, const Attent
   return ((sequence.key + j) * call.groups + g) * call.width;
 }
 
+// The first query of a sequence that sees key j: what queries see does not descend.
+__device__ __forceinline__ int64_t FirstThatSees(const AttentionSequence& sequence, int64_t j) {
+  int64_t low = 0, high = sequence.queries;
+  while (low < high) {
+    const int64_t middle = (low + high) / 2;
+    if (sequence.sight(middle) > j) {
+      high = middle;
+    } else {
+      low = middle + 1;
+    }
+  }
+  return low;
+}
+
 #endif  // COHORT_DEVICE_CODE
 
 // Outputs of the gradients: of the inputs' type and overwritten, or f32 and added to.
@@ -85,10 +99,13 @@ bool ForwardTakes(const Queue& queue, const AttentionCall& call, const void* q, 
 // lse may be null.
 void AttentionForward(const Queue& queue, const AttentionCall& call, const Bf16* q, const Bf16* k,
                       const Bf16* v, void* y, bool y_is_float, float* lse);
-// The same on Hopper, for what ForwardTakes takes.
+// The same on Hopper, for what ForwardTakes, or BackwardTakes, takes.
 bool HopperTakes(const Queue& queue, const AttentionCall& call);
 void AttentionHopper(const Queue& queue, const AttentionCall& call, const Bf16* q, const Bf16* k,
                      const Bf16* v, void* y, bool y_is_float, float* lse);
+void AttentionHopperBackward(const Queue& queue, const AttentionCall& call, const Bf16* dy, const Bf16* q,
+                             const Bf16* k, const Bf16* v, const float* lse, const float* delta,
+                             const AttentionGrads& grads);
 bool BackwardTakes(const Queue& queue, const AttentionCall& call, const void* dy, const void* q,
                    const void* k, const void* v, const AttentionGrads& grads);
 void AttentionBackward(const Queue& queue, const AttentionCall& call, const Bf16* dy, const Bf16* q,

@@ -103,20 +103,6 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// The first query of a sequence that sees key j: what queries see does not descend.
-__device__ __forceinline__ int64_t FirstThatSees(const AttentionSequence& sequence, int64_t j) {
-  int64_t low = 0, high = sequence.queries;
-  while (low < high) {
-    const int64_t middle = (low + high) / 2;
-    if (sequence.sight(middle) > j) {
-      high = middle;
-    } else {
-      low = middle + 1;
-    }
-  }
-  return low;
-}
-
 template <int kWidth>
 __global__ void __launch_bounds__(kThreads)
     DkvKernel(AttentionCall call, const Bf16* dy, const Bf16* q, const Bf16* k, const Bf16* v,

@@ -8,14 +8,13 @@
 //                                   softmax of tile j + 1  when its scores are there, while the latter runs;
 //                                   out rescaled           when that is done.
 // Copies in flight meanwhile: keys of tile j + 2, values of tile j + 1.
-#include "runtime/ops/cuda/attention_tiles.h"
-#include "runtime/ops/cuda/warpgroup.h"
+#include "runtime/ops/cuda/warpgroup_tiles.h"
 
 namespace cohort::runtime::COHORT_CUDA {
 namespace {
 
-constexpr int kGroupThreads = 128, kGroups = 2, kThreads = kGroups * kGroupThreads;
-constexpr int kQueries = 64 * kGroups, kKeys = 128;
+constexpr int kGroups = 2, kThreads = kGroups * kGroupThreads;
+constexpr int kQueries = kGroupRows * kGroups, kKeys = 128;
 
 template <int kWidth>
 constexpr int kTileBytes = kKeys* kWidth * 2;  // also of the queries: as many
@@ -24,42 +23,7 @@ static_assert(kQueries == kKeys);
 template <int kWidth>
 constexpr int kShared = 5 * kTileBytes<kWidth> + kUnitBytes;
 
-// Rows [0, 128) into blocks of 64 columns (warpgroup.h); zeros from `rows` and from the heads' width on.
-template <int kWidth, typename At>
-__device__ __forceinline__ void CopyBlocks(const Bf16* x, int64_t rows, int64_t width, char* tile,
-                                           const At& at) {
-  constexpr int kChunks = kWidth / 8;
-#pragma unroll
-  for (int i = threadIdx.x; i < kKeys * kChunks; i += kThreads) {
-    const int row = i / kChunks, chunk = i % kChunks;
-    const bool there = row < rows && chunk * 8 < width;
-    char* to = tile + chunk / 8 * (kKeys * 128) + Swizzled<8>(row, chunk % 8) * 16;
-    CopyAsync16(to, there ? x + at(row) + chunk * 8 : x, there ? 16 : 0);
-  }
-}
-
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || defined(COHORT_CUDA_EMULATED)
-
-// scores[64, 128] = 64 queries times a tile of keys.
-template <int kWidth>
-__device__ __forceinline__ void IssueScores(uint32_t queries, uint32_t keys, float (&scores)[kKeys / 8][4]) {
-#pragma unroll
-  for (int k = 0; k < kWidth / 16; ++k) {
-    const uint32_t at = k / 4 * (kKeys * 128) + k % 4 * 32;
-    MultiplyAsync(scores, Descriptor(queries + at, 16, kUnitBytes), Descriptor(keys + at, 16, kUnitBytes),
-                  k > 0);
-  }
-}
-
-// out[64, kWidth] += p[64, 128] times a tile of values.
-template <int kWidth>
-__device__ __forceinline__ void IssueOutputs(const uint32_t (&p)[kKeys / 16][4], uint32_t values,
-                                             float (&out)[kWidth / 8][4]) {
-#pragma unroll
-  for (int k = 0; k < kKeys / 16; ++k) {
-    MultiplyAsync(out, p[k], Descriptor(values + k * 2 * kUnitBytes, kKeys * 128, kUnitBytes));
-  }
-}
+#if defined(COHORT_WARPGROUPS)
 
 // A thread's two rows.
 struct Rows {
@@ -103,18 +67,13 @@ __device__ __forceinline__ void Softmax(float (&scores)[kKeys / 8][4], int64_t f
   }
 }
 
-__device__ __forceinline__ void Pack(const float (&scores)[kKeys / 8][4], uint32_t (&p)[kKeys / 16][4]) {
-#pragma unroll
-  for (int k = 0; k < kKeys / 16; ++k) ToA(scores[2 * k], scores[2 * k + 1], p[k]);
-}
-
 #endif
 
 template <int kWidth>
 __global__ void __launch_bounds__(kThreads, 1)
     HopperKernel(AttentionCall call, const Bf16* q, const Bf16* k, const Bf16* v, void* y, bool y_is_float,
                  float* lse) {
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL) || defined(COHORT_CUDA_EMULATED)
+#if defined(COHORT_WARPGROUPS)
   constexpr int kBytes = kTileBytes<kWidth>;
   const GroupTile tile =
       FindGroupTileByWarp(call.q_offsets, call.sequences, gridDim.x - 1 - blockIdx.x, kQueries);
@@ -128,22 +87,23 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int32_t key_end = sequence.sight(tile.first + rows - 1);
   const int64_t steps = CeilDiv(key_end, kKeys);
   const int group = threadIdx.x / kGroupThreads, lane = threadIdx.x % kWarp;
-  const int group_row = group * 64, own_row = group_row + threadIdx.x % kGroupThreads / kWarp * 16 + lane / 4;
+  const int group_row = group * kGroupRows,
+            own_row = group_row + threadIdx.x % kGroupThreads / kWarp * 16 + lane / 4;
   // What the first row of this warpgroup sees; where it has no rows nothing is written, whatever is seen.
   const int32_t all_see = sequence.sight(tile.first + Least<int64_t>(group_row, rows - 1));
 
-  char* memory = SharedMemory();
-  const uint32_t begin = static_cast<uint32_t>(RoundUp(SharedAddress(memory), kUnitBytes));
-  char* queries = memory + (begin - SharedAddress(memory));
+  const uint32_t begin = FirstUnit();
+  char* queries = SharedMemory() + (begin - SharedAddress(SharedMemory()));
   const auto keys_of = [&](int64_t step) { return static_cast<int>(1 + step % 2) * kBytes; };  // from `begin`
   const auto values_of = [&](int64_t step) { return static_cast<int>(3 + step % 2) * kBytes; };
   const auto copy = [&](const Bf16* x, int64_t step, int to) {
     if (step >= steps) return;
     const int64_t first = step * kKeys;
-    CopyBlocks<kWidth>(x, key_end - first, call.width, queries + to,
-                       [&](int row) { return first_key_row + (first + row) * key_stride; });
+    CopyBlocks<kWidth, kKeys, kThreads>(x, key_end - first, call.width, queries + to,
+                                        [&](int row) { return first_key_row + (first + row) * key_stride; });
   };
-  CopyBlocks<kWidth>(q, rows, call.width, queries, [&](int row) { return first_row + row * row_stride; });
+  CopyBlocks<kWidth, kQueries, kThreads>(q, rows, call.width, queries,
+                                         [&](int row) { return first_row + row * row_stride; });
   copy(k, 0, keys_of(0));
   CommitCopies();
   copy(k, 1, keys_of(1));
@@ -169,7 +129,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     ShowToProducts();
     __syncthreads();
     BeginProducts();
-    IssueScores<kWidth>(own_queries, begin + keys_of(0), scores);
+    IssueRows<kWidth, kQueries, kKeys>(own_queries, begin + keys_of(0), scores);
     CommitProducts();
     WaitProducts<0>();
     Pin(scores);
@@ -185,9 +145,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     CommitCopies();
     Pin(out);
     BeginProducts();
-    IssueScores<kWidth>(own_queries, begin + keys_of(step + 1), scores);
+    IssueRows<kWidth, kQueries, kKeys>(own_queries, begin + keys_of(step + 1), scores);
     CommitProducts();
-    IssueOutputs<kWidth>(p, begin + values_of(step), out);
+    IssueInner<kKeys, kKeys>(p, begin + values_of(step), out);
     CommitProducts();
     WaitProducts<1>();
     Pin(scores);
@@ -208,7 +168,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     __syncthreads();
     Pin(out);
     BeginProducts();
-    IssueOutputs<kWidth>(p, begin + values_of(steps - 1), out);
+    IssueInner<kKeys, kKeys>(p, begin + values_of(steps - 1), out);
     CommitProducts();
     WaitProducts<0>();
     Pin(out);
