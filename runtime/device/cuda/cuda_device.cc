@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "comm/check.h"
+#include "runtime/device/cuda/cuda_event.h"
 #include "runtime/device/cuda/cuda_status.h"
 #include "runtime/device/cuda/policy.h"
 #include "runtime/ops/ops.h"
@@ -161,12 +162,19 @@ void CudaDevice::CopyToHost(const Tensor& from, void* to) {
 }
 
 void CudaDevice::CopyFromDevice(const Tensor& from, const Tensor& to) {
-  if (from.device().kind() != DeviceKind::kCuda) return Device::CopyFromDevice(from, to);
+  const auto* const source = dynamic_cast<const CudaDevice*>(&from.device());
+  if (source == nullptr) return Device::CopyFromDevice(from, to);
+  source->MakeCurrent();
+  CudaEvent made;
+  made.Record(source->stream_);
   MakeCurrent();
-  const auto& source = static_cast<const CudaDevice&>(from.device());
-  CheckCuda(
-      cudaMemcpyPeerAsync(to.raw(), traits_.ordinal, from.raw(), source.traits_.ordinal, to.bytes(), stream_),
-      "cudaMemcpyPeerAsync", from, to);
+  made.MakeWait(stream_);
+  CheckCuda(cudaMemcpyPeerAsync(to.raw(), traits_.ordinal, from.raw(), source->traits_.ordinal, to.bytes(),
+                                stream_),
+            "cudaMemcpyPeerAsync", from, to);
+  CudaEvent copied;
+  copied.Record(stream_);
+  copied.MakeWait(source->stream_);  // which may give the memory to others then
 }
 
 Ops& CudaDevice::ops() {
@@ -176,7 +184,9 @@ Ops& CudaDevice::ops() {
 
 void CudaDevice::Synchronize() {
   MakeCurrent();
-  CheckCuda(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+  CudaEvent all;
+  all.Record(stream_);
+  all.Wait();
 }
 
 cublasLtHandle_t CudaDevice::blas() {

@@ -16,7 +16,7 @@ Device& FirstCudaDevice() {
 
 std::vector<TestedDevice> TestedDevices() {
   std::vector<TestedDevice> devices = {{"cpu", CpuDevice}};
-#if defined(__x86_64__)  // emulator.cc switches stacks
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)  // emulator.cc switches stacks
   devices.push_back({"emulated_a100", EmulatedA100, true});
   devices.push_back({"emulated_h200", EmulatedH200, true});
 #endif
