@@ -220,6 +220,7 @@ __device__ __forceinline__ void AddToKeys(const float* weights, const float* row
   }
 }
 
+// dk and dv, or one of the two (the other null) where shared memory has no room for both sums.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     PlainDkvKernel(AttentionCall call, const T* dy, const T* q, const T* k, const T* v, const float* lse,
@@ -239,13 +240,14 @@ __global__ void __launch_bounds__(kThreads)
   float* values = keys + kKeys * pitch;
   float* queries = values + kKeys * pitch;
   float* grads = queries + kQueries * width;
-  float* dk_sum = grads + kQueries * width;
-  float* dv_sum = dk_sum + kKeys * width;
-  float* p = dv_sum + kKeys * width;
+  float* p = grads + kQueries * width;
   float* ds = p + kQueries * kKeys;
+  float* dk_sum = ds + kQueries * kKeys;
+  float* dv_sum = dk_sum + (dk != nullptr ? kKeys * width : 0);
   LoadRows(k, kKeys, rows, width, pitch, keys, key_at);
   LoadRows(v, kKeys, rows, width, pitch, values, key_at);
-  Clear(dk_sum, 2 * kKeys * width);
+  if (dk != nullptr) Clear(dk_sum, kKeys * width);
+  if (dv != nullptr) Clear(dv_sum, kKeys * width);
   for (int64_t head = g * heads; head < (g + 1) * heads; ++head) {
     for (int64_t query = 0; query < sequence.queries; query += kQueries) {
       const int64_t count = Least<int64_t>(kQueries, sequence.queries - query);
@@ -269,15 +271,15 @@ __global__ void __launch_bounds__(kThreads)
       Gradients(queries, grads, keys, values, width, pitch, call.scale, tile.first, seen, row_lse, row_delta,
                 p, ds);
       __syncthreads();
-      AddToKeys(p, grads, width, dv_sum);
-      AddToKeys(ds, queries, width, dk_sum);
+      if (dv != nullptr) AddToKeys(p, grads, width, dv_sum);
+      if (dk != nullptr) AddToKeys(ds, queries, width, dk_sum);
     }
   }
   __syncthreads();
   for (int row = threadIdx.x / kWarp; row < rows; row += kWarps) {
     for (int c = threadIdx.x % kWarp; c < width; c += kWarp) {
-      Write<T>(dk, key_at(row) + c, add, add, dk_sum[row * width + c] * call.scale);
-      Write<T>(dv, key_at(row) + c, add, add, dv_sum[row * width + c]);
+      if (dk != nullptr) Write<T>(dk, key_at(row) + c, add, add, dk_sum[row * width + c] * call.scale);
+      if (dv != nullptr) Write<T>(dv, key_at(row) + c, add, add, dv_sum[row * width + c]);
     }
   }
 }
@@ -293,9 +295,15 @@ dim3 GridOf(const AttentionCall& call, int64_t rows, int tile_rows, int64_t head
 size_t PlainForwardShared(int64_t width) {
   return Bytes(2 * kQueries * width + 2 * kKeys * (width + 1) + kQueries * kKeys);
 }
-size_t PlainBackwardShared(int64_t width) {
-  return Bytes(2 * kKeys * (width + 1) + 2 * kQueries * width + 2 * kKeys * width + 2 * kQueries * kKeys);
+namespace {
+size_t DkvShared(int64_t width, int sums) {
+  return Bytes(2 * kKeys * (width + 1) + 2 * kQueries * width + sums * kKeys * width + 2 * kQueries * kKeys);
 }
+size_t DqShared(int64_t width) {
+  return Bytes(2 * kKeys * (width + 1) + 3 * kQueries * width + kQueries * kKeys);
+}
+}  // namespace
+size_t PlainBackwardShared(int64_t width) { return Most(DqShared(width), DkvShared(width, 1)); }
 
 template <typename T>
 void PlainForward(const Queue& queue, const AttentionCall& call, const T* q, const T* k, const T* v, void* y,
@@ -311,11 +319,16 @@ template void PlainForward(const Queue&, const AttentionCall&, const Bf16*, cons
 template <typename T>
 void PlainBackward(const Queue& queue, const AttentionCall& call, const T* dy, const T* q, const T* k,
                    const T* v, const float* lse, const float* delta, const AttentionGrads& grads) {
-  const size_t shared = PlainBackwardShared(call.width);
-  Launch(queue, PlainDqKernel<T>, GridOf(call, call.tokens, kQueries, call.heads), kThreads, shared, call, dy,
-         q, k, v, lse, delta, grads.dq, grads.add);
-  Launch(queue, PlainDkvKernel<T>, GridOf(call, call.keys, kKeys, call.groups), kThreads, shared, call, dy, q,
-         k, v, lse, delta, grads.dk, grads.dv, grads.add);
+  Launch(queue, PlainDqKernel<T>, GridOf(call, call.tokens, kQueries, call.heads), kThreads,
+         DqShared(call.width), call, dy, q, k, v, lse, delta, grads.dq, grads.add);
+  const dim3 grid = GridOf(call, call.keys, kKeys, call.groups);
+  const auto dkv = [&](void* dk, void* dv, int sums) {
+    Launch(queue, PlainDkvKernel<T>, grid, kThreads, DkvShared(call.width, sums), call, dy, q, k, v, lse,
+           delta, dk, dv, grads.add);
+  };
+  if (DkvShared(call.width, 2) <= static_cast<size_t>(queue.shared_limit)) return dkv(grads.dk, grads.dv, 2);
+  dkv(grads.dk, nullptr, 1);
+  dkv(nullptr, grads.dv, 1);
 }
 template void PlainBackward(const Queue&, const AttentionCall&, const float*, const float*, const float*,
                             const float*, const float*, const float*, const AttentionGrads&);

@@ -1,7 +1,10 @@
+#include <algorithm>
+
 #include "comm/check.h"
 #include "runtime/device/cuda/open_cuda_device.h"
 #include "tests/runtime/ops/compare.h"
 #include "tests/runtime/ops/cuda/emulated_device.h"
+#include "tests/support/cuda_or_skip.h"
 
 namespace cohort::runtime {
 namespace {
@@ -26,12 +29,12 @@ std::vector<TestedDevice> TestedDevices() {
 
 namespace {
 
-// One line where there is nothing to run the CUDA cases on.
-TEST(CudaDeviceTest, OperationsRunOnADeviceHere) {
-  if (CudaDeviceCount() == 0) {
-    GTEST_SKIP() << "no CUDA device: its kernels are compiled and run on the CPU, never on what they are for";
-  }
-  EXPECT_EQ(FirstCudaDevice().kind(), DeviceKind::kCuda);
+// One line where there is nothing to run the cases of CUDA on.
+TEST(OperationsOnCudaTest, RunOnADeviceHere) {
+  COHORT_CUDA_OR_SKIP(device);
+  const std::vector<TestedDevice> devices = TestedDevices();
+  EXPECT_TRUE(std::any_of(devices.begin(), devices.end(),
+                          [&](const TestedDevice& tested) { return &tested.open() == &device; }));
 }
 
 }  // namespace

@@ -313,12 +313,22 @@ void Run(dim3 grid, dim3 threads, size_t shared, const std::function<void()>& bo
           ++block.warp_live[i / 32];
         }
         while (block.live > 0) {
+          // A warp runs as far as it can before the next one: who reads what another warp is still to write, or
+          // writes what it is still to read, does so.
           bool ran = false;
-          for (int n = 0; n < count; ++n) {
-            Fibre& fibre = block.fibres[schedule.descending ? count - 1 - n : n];
-            if (fibre.state != State::kReady) continue;
-            ran = true;
-            SwitchTo(&fibre);
+          const int warps = (count + 31) / 32;
+          for (int w = 0; w < warps; ++w) {
+            const int first = (schedule.descending ? warps - 1 - w : w) * 32,
+                      lanes = std::min(32, count - first);
+            for (bool again = true; again;) {
+              again = false;
+              for (int n = 0; n < lanes; ++n) {
+                Fibre& fibre = block.fibres[first + (schedule.descending ? lanes - 1 - n : n)];
+                if (fibre.state != State::kReady) continue;
+                ran = again = true;
+                SwitchTo(&fibre);
+              }
+            }
           }
           if (!ran) Fail("threads wait for each other for ever");
         }

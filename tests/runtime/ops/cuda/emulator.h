@@ -1,5 +1,5 @@
 // CUDA's words on the CPU, so that the very kernels of runtime/ops/cuda run in tests of machines without a GPU. Blocks
-// run one after another, the threads of a block as fibres that take turns: each runs until it has to wait for others.
+// run one after another, the threads of a block as fibres that take turns: each runs until it has to wait for others, a warp until it has to wait for other warps.
 //
 // What it proves: indices, barriers, the order of asynchronous copies, and the fragment layouts of ldmatrix and
 // mma.sync as the PTX manual gives them. What it cannot: speed, how instructions round (ex2.approx, the order of sums
