@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(kScanThreads)
       const int64_t other = chunk + threadIdx.x * kScanTokens + j;
       if (other >= t && other < count && tokens[other] == row) bits |= 1u << j;
     }
-    if (!__syncthreads_or(bits != 0)) continue;
+    if (!__syncthreads_or(bits != 0)) continue;  // and all have read the matches of the chunk before
     matches[threadIdx.x] = static_cast<uint8_t>(bits);
     __syncthreads();
     for (int group = 0; group < kScanThreads; ++group) {
@@ -91,7 +91,6 @@ __global__ void __launch_bounds__(kScanThreads)
         for (int j = 0; j < kGroup; ++j) sum[j] += g[j];
       }
     }
-    __syncthreads();
   }
   if (columns > 0) Store8(to, wide, columns, sum);
 }

@@ -50,6 +50,7 @@ __global__ void __launch_bounds__(kThreads)
   const auto head_of = [&](int row) { return g * map.heads + map.head(row, part); };
   const int64_t last = Least(tile.first + map.queries_of_tile(), sequence.queries) - 1;
   const int32_t key_end = sequence.sight(last);
+  // In whole tiles: only the last part ends within one, where nobody sees the rest.
   const Range range = PartOf(key_end, gridDim.z, blockIdx.z, kKeys);
   const int64_t steps = CeilDiv(range.end - range.begin, kKeys);
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
@@ -99,8 +100,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
         for (int e = 2 * half; e < 2 * half + 2; ++e) {
           const int64_t key = first_key + j * 8 + lane % 4 * 2 + e % 2;
-          // Keys past the range are another block's, or zeros.
-          if (key >= seen[half] || key >= range.end) scores[j][e] = kNoScore;
+          if (key >= seen[half]) scores[j][e] = kNoScore;
           here = fmaxf(here, scores[j][e]);
         }
       }
