@@ -108,6 +108,7 @@ inline void FullMask(unsigned mask) {
 }
 
 char* SharedMemory();
+bool InShared(const void* p, size_t bytes);
 void CopyAsync16(void* shared, const void* global, int bytes);
 void CommitCopies();
 void WaitForCopies(int left);
@@ -143,6 +144,7 @@ inline void BeginProducts() {}
 inline void ShowToProducts() {}
 template <int kTiles>
 void Pin(float (&)[kTiles][4]) {}
+void CheckNoProducts();  // when a thread ends
 void CommitProducts();
 void WaitForProducts(int left);
 template <int kLeft>
