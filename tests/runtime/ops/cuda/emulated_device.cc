@@ -12,7 +12,12 @@
 namespace cohort::runtime {
 namespace {
 
+constexpr size_t kAlignment = 256;
+#if defined(__SANITIZE_ADDRESS__)
+constexpr size_t kGuard = 0;  // its own red zones see reads too
+#else
 constexpr size_t kGuard = 256;
+#endif
 constexpr unsigned char kMark = 0xA5;
 
 class EmulatedDevice final : public Device {
@@ -26,7 +31,7 @@ class EmulatedDevice final : public Device {
   std::string name() const override { return name_; }
   std::shared_ptr<void> Allocate(size_t bytes) override {
     void* block = nullptr;
-    COHORT_CHECK(posix_memalign(&block, kGuard, bytes + 2 * kGuard) == 0, "no memory");
+    COHORT_CHECK(posix_memalign(&block, kAlignment, bytes + 2 * kGuard) == 0, "no memory");
     char* data = static_cast<char*>(block) + kGuard;
     std::memset(block, kMark, kGuard);
     std::memset(data, 0xff, bytes);  // NaN: nobody may rely on what was there
