@@ -9,6 +9,7 @@
 #include "runtime/device/cuda/cuda_event.h"
 #include "runtime/device/cuda/cuda_status.h"
 #include "runtime/device/cuda/policy.h"
+#include "runtime/ops/cuda/make_cuda_ops.h"
 #include "runtime/ops/ops.h"
 #include "runtime/tensor.h"
 
@@ -69,6 +70,7 @@ absl::Status CudaDevice::Open() {
   uint64_t keeps = memory_limit_;
   COHORT_RETURN_IF_ERROR(
       on(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keeps), "cudaMemPoolSetAttribute"));
+  ops_ = MakeCudaOps(*this);
   staging_ = std::make_unique<PinnedStaging>();
   return staging_->Open(cuda_policy::kStagingBuffers, cuda_policy::kStagingBytes);
 }
