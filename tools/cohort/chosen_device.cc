@@ -20,8 +20,8 @@ absl::StatusOr<runtime::Device*> ChosenDevice(const std::string& name, int ranks
   if (ranks > 1) {
     return absl::UnimplementedError(
         absl::StrCat("device is cuda in a job of ", ranks,
-                     " ranks, which exchange what lies in the memory of hosts only: start one "
-                     "rank, or take device cpu"));
+                     " ranks, which exchange what lies in the memory of hosts only: start one rank, or "
+                     "take device cpu"));
   }
   return runtime::OpenCudaDevice(0);
 }

@@ -110,9 +110,8 @@ class TrainRun {
                                 model_config_.num_experts_per_tok);
     }
     log_->Note(absl::StrFormat(
-        "%s: %.1f million parameters%s; %s on %d rank%s (%s), %s, %d threads each; %d sequences of %d tokens "
-        "a "
-        "step, %.1f steps an epoch",
+        "%s: %.1f million parameters%s; %s on %d rank%s (%s), %s, %d threads each; %d sequences of %d "
+        "tokens a step, %.1f steps an epoch",
         model_config_.model_type, static_cast<double>(model_config_.NumParameters()) / 1e6, experts,
         Name(compute), world_->size(), world_->size() == 1 ? "" : "s", model_->mesh().shape().DebugString(),
         device_->name(), runtime::CpuThreads(), config_.train().global_batch(),

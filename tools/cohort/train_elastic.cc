@@ -56,8 +56,7 @@ absl::Status TrainElastic(v1::TrainConfig config, const ElasticFlags& flags) {
   if (config.has_device() && config.device() != "cpu") {
     return absl::UnimplementedError(
         "device: elastic training keeps and moves state in the memory of hosts only: take device cpu, or "
-        "train without "
-        "--elastic");
+        "train without --elastic");
   }
   const bool joins = !flags.join.empty();
   COHORT_ASSIGN_OR_RETURN(
