@@ -62,6 +62,10 @@ class Communicator {
   virtual int rank() const = 0;
   virtual int size() const = 0;
   virtual const Topology& topology() const = 0;
+  // How long operations that this rank starts from now on in this group wait for their peers; first and in groups that are
+  // split from it as the options say. A rank may wait longer for others than these do for it.
+  virtual absl::Duration timeout() const = 0;
+  virtual void SetTimeout(absl::Duration timeout) = 0;
 
   // Collective: ranks that say the same color form a group, ordered by (key, rank). A negative color: no
   // group for this rank (nullptr).

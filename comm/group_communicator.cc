@@ -30,8 +30,7 @@ GroupCommunicator::GroupCommunicator(std::shared_ptr<Engine> engine, std::shared
     : engine_(std::move(engine)),
       group_(std::move(group)),
       options_(std::move(options)),
-      timeout_(options_.timeout == absl::InfiniteDuration() ? INT64_MAX
-                                                            : absl::ToInt64Nanoseconds(options_.timeout)),
+      timeout_(absl::ToInt64Nanoseconds(options_.timeout)),
       topology_(engine_->topology().Group(group_->members, group_->rank)) {
   SetTuning(std::move(tuning));
 }

@@ -1,6 +1,7 @@
 // The communicator: checks arguments, chooses algorithms, and hands their schedules to the engine.
 #pragma once
 
+#include <atomic>
 #include <list>
 #include <map>
 #include <memory>
@@ -27,6 +28,8 @@ class GroupCommunicator : public Communicator {
   int rank() const override { return group_->rank; }
   int size() const override { return static_cast<int>(group_->members.size()); }
   const Topology& topology() const override { return topology_; }
+  absl::Duration timeout() const override { return absl::Nanoseconds(timeout_.load()); }
+  void SetTimeout(absl::Duration timeout) override { timeout_ = absl::ToInt64Nanoseconds(timeout); }
   // How algorithms are chosen: for groups made of this one's ranks.
   const std::shared_ptr<const TuningInputs>& tuning() const { return tuning_; }
 
@@ -111,8 +114,8 @@ class GroupCommunicator : public Communicator {
   const std::shared_ptr<Engine> engine_;
   const std::shared_ptr<Group> group_;
   const CommunicatorOptions options_;
-  const int64_t timeout_;  // nanoseconds
-  Topology topology_;      // of the present epoch
+  std::atomic<int64_t> timeout_;  // nanoseconds
+  Topology topology_;             // of the present epoch
 
   // What calls of one kind have in common: one that comes again costs little. call_kinds.cc.
   struct Kind {

@@ -75,8 +75,8 @@ class Tensor {
   DataType dtype_ = DataType::kF32;
 };
 
-// to = from, converted between any float types (or equal integer types), whatever devices they are on. Enqueued where `to`
-// lives; memory of the host that `from` lies in may be freed or unmapped when the call returns.
+// to = from, converted between any float types (or equal integer types), whatever devices they are on. Enqueued where
+// `to` lives; memory of the host that `from` lies in may be freed or unmapped when the call returns.
 void CopyValues(const Tensor& from, const Tensor& to);
 
 // The tensor where the host can read it, with all that was enqueued for it done: the tensor itself where its device's

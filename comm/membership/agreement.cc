@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "comm/check.h"
+#include "comm/membership/quorum.h"
 
 namespace cohort::comm {
 namespace {
@@ -48,9 +49,8 @@ int Agreement::Leader() const {
 
 bool Agreement::HasQuorum(const std::set<int>& voters) const {
   if (!options_.quorum) return true;
-  const size_t twice = 2 * voters.size();
-  const size_t all = options_.members.size();
-  if (twice != all) return twice > all;
+  const Share share = ShareOf(voters, options_.members, options_.counted_below);
+  if (share != Share::kHalf) return share == Share::kMore;
   return options_.tie ? options_.tie({voters.begin(), voters.end()})
                       : voters.contains(options_.members.front());
 }
@@ -105,7 +105,8 @@ void Agreement::Advance() {
     if (!accepted_by_.contains(member) && !Suspected(member)) return;
   }
   if (HasQuorum(accepted_by_)) {
-    Decide(value_, options_.quorum && 2 * accepted_by_.size() == options_.members.size());
+    Decide(value_, options_.quorum &&
+                       ShareOf(accepted_by_, options_.members, options_.counted_below) == Share::kHalf);
   } else {
     GiveUp();
   }

@@ -46,6 +46,7 @@ class Agreement {
     int self = 0;
     std::vector<int> members;  // with self
     bool quorum = false;
+    std::vector<int> counted_below = {};                              // EditOptions::counted_below
     std::function<bool(const std::vector<int>& half)> tie = nullptr;  // EditOptions::tie
     int64_t patience = 0;                                             // nanoseconds
     std::string vote;

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "comm/membership/quorum.h"
 
 namespace cohort::comm {
 namespace {
@@ -53,7 +54,9 @@ EditDecision ComposeDecision(const EditedGroup& before, const std::map<int, Agre
 
   std::vector<int> fresh;
   // Half of the members may have to stop again (EditOptions::tie): who joins them would not know.
-  const bool half = options.quorum && 2 * votes.size() == before.members.size();
+  std::set<int> voters;
+  for (const auto& [member, vote] : votes) voters.insert(member);
+  const bool half = options.quorum && ShareOf(voters, before.members, options.counted_below) == Share::kHalf;
   for (const auto& [name, card] : newcomers) {
     if (half || static_cast<int>(fresh.size()) >= options.at_most) break;
     const bool reached = std::all_of(decision.cards.begin(), decision.cards.end(), [&](const auto& entry) {

@@ -23,6 +23,10 @@ struct EditOptions {
   // among them); fail with FAILED_PRECONDITION on a side that has fewer. Without it, two halves that cannot hear
   // each other both go on.
   bool quorum = false;
+  // With `quorum`: only members of lower numbers than each of these count, those below each bound by themselves; newcomers
+  // have the highest numbers. Empty: all members count. Members may differ in their bounds as long as those of any two
+  // have one in common. A bound of 0: this rank does not know who counts, and decides nothing where it would have to lead.
+  std::vector<int> counted_below = {};
   // With `quorum`: where exactly half of the members are left, somebody outside says whether that half goes on, in place of
   // the lowest number. Called on the half's leader with its members; must say yes to one half only, however often both
   // ask, unless the members of the half that had it can be known to have stopped (MembershipChange::tied), and answer in

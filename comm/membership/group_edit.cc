@@ -4,6 +4,7 @@
 #include "absl/time/clock.h"
 #include "comm/check.h"
 #include "comm/group_communicator.h"
+#include "comm/membership/quorum.h"
 #include "comm/policy.h"
 #include "comm/transport/shm/shm_transport.h"
 
@@ -68,6 +69,9 @@ absl::StatusOr<MembershipChange> GroupCommunicator::Edit(const EditOptions& want
     COHORT_ASSIGN_OR_RETURN(const EditDecision decision,
                             engine_->Agree(group_, options, std::move(newcomers), deadline));
     newcomers.clear();
+    for (const Newcomer& newcomer : decision.newcomers) {
+      options.counted_below = BoundsWithout(std::move(options.counted_below), newcomer.member);
+    }
     tied = tied || decision.tied;
     left.insert(left.end(), decision.left.begin(), decision.left.end());
     const absl::Status adopted = engine_->Adopt(group_, decision);
@@ -100,8 +104,9 @@ absl::StatusOr<MembershipChange> GroupCommunicator::Edit(const EditOptions& want
 absl::Status GroupCommunicator::MeetAsNewcomer() {
   const absl::Status met = Barrier().Wait();
   if (met.ok()) return met;
-  // Somebody was lost meanwhile: all go on without. Over a network it may be this side that is cut off.
-  return Edit({.quorum = topology().num_hosts() > 1}).status();
+  // Somebody was lost meanwhile: all go on without. Over a network it may be this side that is cut off; who counts the
+  // others know.
+  return Edit({.quorum = topology().num_hosts() > 1, .counted_below = {0}}).status();
 }
 
 MembershipChange GroupCommunicator::Changed(const std::vector<int>& before, const std::vector<int>& after,

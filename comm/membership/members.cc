@@ -213,6 +213,7 @@ absl::StatusOr<EditDecision> Engine::Agree(const std::shared_ptr<Group>& group, 
     how.self = topology_.rank();
     how.members = group->members;
     how.quorum = options.quorum;
+    how.counted_below = options.counted_below;
     how.tie = options.tie;
     how.patience = absl::ToInt64Nanoseconds(options.patience);
     how.vote = Encode(vote);

@@ -5,11 +5,12 @@
 namespace cohort::parallel {
 
 absl::StatusOr<comm::MembershipChange> EditWorld(comm::Communicator& world, ElasticHost& host,
-                                                 absl::Duration patience) {
+                                                 absl::Duration patience, const CountedMembers& counted) {
   const uint32_t epoch = world.epoch();
   const bool several_hosts = world.topology().num_hosts() > 1;
   const comm::EditOptions edit = {.patience = patience,
                                   .quorum = several_hosts,
+                                  .counted_below = counted.bounds(),
                                   .tie = several_hosts ? host.Tie(epoch, world.members()) : nullptr};
   for (int attempt = 1;; ++attempt) {
     absl::StatusOr<comm::MembershipChange> change = absl::UnavailableError("");

@@ -7,6 +7,7 @@
 #include "absl/time/clock.h"
 #include "comm/check.h"
 #include "parallel/elastic/change.h"
+#include "parallel/elastic/counted_members.h"
 #include "parallel/elastic/edit_world.h"
 #include "parallel/elastic/elastic_mesh.h"
 #include "parallel/elastic/greeting.h"
@@ -37,7 +38,8 @@ class ElasticRun {
         options_(options),
         device_(device),
         host_(host),
-        changer_(*world_, options, device, host) {}
+        changer_(*world_, options, device, host),
+        counted_(world_->epoch() == 0 ? CountedMembers::OfFounder() : CountedMembers::OfNewcomer()) {}
 
   absl::StatusOr<ElasticEnd> Run() {
     absl::Status status = Meet("the start", {}, absl::Now(), /*well=*/true);
@@ -83,8 +85,11 @@ class ElasticRun {
   // Steps until the end (end_) or a boundary at which something is to be done.
   absl::Status Train() {
     if (!trains()) {
+      int heard = 0;
       COHORT_ASSIGN_OR_RETURN(const StepCallbacks::Next next,
-                              WaitAsSpare(*world_, changer_.world_rank(0), [&] {
+                              WaitAsSpare(*world_, changer_.world_rank(0), elastic_policy::kSpareWait, [&] {
+                                // After a step of the others the state of the mesh before is whole on this one.
+                                if (heard++ > 1) changer_.ForgetBefore();
                                 host_.AfterSpareStep();
                                 return host_.AskedToLeave();
                               }));
@@ -106,8 +111,9 @@ class ElasticRun {
   absl::Status Finish(ElasticPart& part) {
     COHORT_RETURN_IF_ERROR(host_.Save(part, changer_.counts(), /*more=*/false));
     if (part.group->rank() == 0) {
-      COHORT_RETURN_IF_ERROR(SparesAsk(*world_, changer_.spares()).status());
-      COHORT_RETURN_IF_ERROR(TellSpares(*world_, changer_.spares(), StepCallbacks::Next::kEnd));
+      COHORT_RETURN_IF_ERROR(SparesAsk(*world_, changer_.spares(), options_.patience).status());
+      COHORT_RETURN_IF_ERROR(
+          TellSpares(*world_, changer_.spares(), options_.patience, StepCallbacks::Next::kEnd));
     }
     end_ = ElasticEnd::kDone;
     return absl::OkStatus();
@@ -118,9 +124,11 @@ class ElasticRun {
     const absl::Time since = absl::Now();
     if (next_ == nullptr) return EditAndMeet("at a boundary", since, /*well=*/true);
     absl::Status made;
+    counted_.Enter();
     COHORT_RETURN_IF_ERROR(AgreeThatItIsMade(made));
     if (made.ok()) return TakeOver(since);
     // The mesh that trains goes on: newcomers may be gone, and nobody else.
+    counted_.Stay();
     next_->Abort(absl::AbortedError(made.message()));
     next_.reset();
     entered_.reset();
@@ -142,11 +150,12 @@ class ElasticRun {
       COHORT_RETURN_IF_ERROR(
           group.AllReduce(&failed, &failed, 1, DataType::kI64, comm::ReduceOp::kMax).Wait());
       if (group.rank() == 0) {
-        const absl::Status told = TellWaiting(*world_, standing.waiting, failed);
+        const absl::Status told = TellWaiting(*world_, standing.waiting, options_.patience, failed);
         if (failed == 0) COHORT_RETURN_IF_ERROR(told);  // otherwise some of them are gone, perhaps
       }
     } else {
-      COHORT_ASSIGN_OR_RETURN(failed, HearAsWaiting(*world_, standing.world_ranks[0]));
+      COHORT_ASSIGN_OR_RETURN(failed,
+                              HearAsWaiting(*world_, standing.world_ranks[0], elastic_policy::kSpareWait));
       if (failed == 0) COHORT_RETURN_IF_ERROR(mine);
     }
     made = failed == 0 || !mine.ok()
@@ -181,6 +190,7 @@ class ElasticRun {
     const v1::ElasticDecision& decision = next_->decision();
     changer_.SetPlaces({decision.world_ranks().begin(), decision.world_ranks().end()}, next_->spares());
     changer_.Adopt(next_->TakePart(), taken->counts);
+    counted_.Entered();
     entered_->mesh = DebugString(changer_.part()->mesh, options_.model);
     entered_->why = decision.why();
     entered_->moved = next_->moved();
@@ -226,17 +236,19 @@ class ElasticRun {
     callbacks.pause = [&] {
       const bool leaves = host_.AskedToLeave();
       if (part.group->rank() > 0) return leaves || (next_ == nullptr && host_.NewcomersWait());
-      const absl::StatusOr<bool> spares = SparesAsk(*world_, changer_.spares());
+      const absl::StatusOr<bool> spares = SparesAsk(*world_, changer_.spares(), options_.patience);
       spares_ = spares.status();
+      // Those for whom the next mesh is made may be gone, or hang: nobody waits for them in its preparation either.
+      if (next_ != nullptr && !spares_.ok()) next_->Abort(spares_);
       if (leaves || spares.value_or(false)) return true;
-      // Until the next mesh is made, who comes waits; those for whom it is made may be gone.
+      // Until the next mesh is made, who comes waits.
       if (next_ != nullptr) return !spares_.ok() || (next_->made() && host_.MayEnter());
       return host_.NewcomersWait();
     };
     callbacks.on_boundary = [&](int64_t, StepCallbacks::Next next) {
       if (part.group->rank() > 0) return absl::OkStatus();
       if (next_ == nullptr) COHORT_RETURN_IF_ERROR(spares_);
-      const absl::Status told = TellSpares(*world_, changer_.spares(), next);
+      const absl::Status told = TellSpares(*world_, changer_.spares(), options_.patience, next);
       // A newcomer that is lost is noticed at the next boundary.
       return next_ == nullptr ? told : absl::OkStatus();
     };
@@ -256,7 +268,7 @@ class ElasticRun {
   absl::Status EditAndMeet(const std::string& cause, absl::Time since, bool well) {
     const runtime::TraceScope trace("edit");
     const std::vector<int> before = world_->members();
-    const auto change = EditWorld(*world_, host_, options_.patience);
+    const auto change = EditWorld(*world_, host_, options_.patience, counted_);
     COHORT_RETURN_IF_ERROR(change.status());
     Coming coming;
     for (const int rank : change->lost) coming.lost.push_back(before[static_cast<size_t>(rank)]);
@@ -264,6 +276,7 @@ class ElasticRun {
       if (change->previous_rank[static_cast<size_t>(rank)] < 0)
         coming.joined.push_back(world_->members()[static_cast<size_t>(rank)]);
     }
+    if (!coming.joined.empty()) counted_.Came(*std::min_element(coming.joined.begin(), coming.joined.end()));
     // A mesh that could not be made beside this one, and not because newcomers are gone again: all try it together.
     if (std::exchange(unmade_, false) && coming.lost.empty()) well = false;
     for (const int member : coming.lost) {
@@ -301,6 +314,7 @@ class ElasticRun {
     for (const int rank : standing->newcomers) {
       newcomers_.push_back(world_->members()[static_cast<size_t>(rank)]);
     }
+    counted_.Hear(*std::min_element(newcomers_.begin(), newcomers_.end()));
     entered_->joined = newcomers_;
     COHORT_ASSIGN_OR_RETURN(next_, Preparation::Begin(*world_, *std::move(standing),
                                                       changer_.part() == nullptr, options_, device_, host_));
@@ -324,7 +338,9 @@ class ElasticRun {
   }
 
   absl::Status Change(const std::string& cause, const Coming& coming, absl::Time since) {
+    counted_.Enter();
     COHORT_ASSIGN_OR_RETURN(const Changed changed, changer_.Run(cause, coming, since));
+    counted_.Entered();
     if (changed == Changed::kAllLeave) {
       if (trains()) COHORT_RETURN_IF_ERROR(host_.Save(*changer_.part(), changer_.counts(), /*more=*/false));
       end_ = ElasticEnd::kStopped;
@@ -348,6 +364,7 @@ class ElasticRun {
   runtime::Device& device_;
   ElasticHost& host_;
   Changer changer_;
+  CountedMembers counted_;
   absl::Status spares_;
   // The mesh that is made beside this one; the change that it will be, until it has made an update; the step that is
   // handed to it; the members for whom it is made.

@@ -14,6 +14,9 @@ inline constexpr size_t kNumbersTried = 4;
 inline constexpr double kSparesTried = 1.0 / 16;
 // Changes of the mesh that fail one after another, without anybody having come or gone, before the run ends.
 inline constexpr int kFailedChanges = 5;
+// The longest that the ranks of the mesh may take between two step boundaries, as ranks that wait see it: a step, an
+// evaluation and a checkpoint. That the others live is seen otherwise, and much sooner.
+inline constexpr absl::Duration kSpareWait = absl::Hours(6);
 // Edits by a half to which the coordinator has given the word after the other half's death.
 inline constexpr int kTieAttempts = 5;
 

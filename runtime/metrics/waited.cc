@@ -8,7 +8,7 @@ namespace {
 thread_local bool waits = false;
 thread_local int64_t waited = 0;  // nanoseconds
 
-int64_t Now() {
+int64_t SteadyNanos() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(
              std::chrono::steady_clock::now().time_since_epoch())
       .count();
@@ -21,12 +21,12 @@ double WaitedSeconds() { return static_cast<double>(waited) * 1e-9; }
 WaitScope::WaitScope(const char* name) : trace_(name) {
   if (waits) return;
   waits = true;
-  begin_ = Now();
+  begin_ = SteadyNanos();
 }
 
 WaitScope::~WaitScope() {
   if (begin_ < 0) return;
-  waited += Now() - begin_;
+  waited += SteadyNanos() - begin_;
   waits = false;
 }
 

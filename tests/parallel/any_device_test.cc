@@ -13,53 +13,53 @@
 namespace cohort::parallel {
 namespace {
 
-constexpr int kSteps = 20;
+constexpr int kDeviceSteps = 20;
 
-struct Case {
+struct DeviceCase {
   const char* name;
   const char* family;
   DataType compute;
 };
-void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
+void PrintTo(const DeviceCase& c, std::ostream* out) { *out << c.name; }
 
 using MakeDevice = runtime::Device& (*)();
 
-class AnyDevice : public ::testing::TestWithParam<Case> {
+class AnyDevice : public ::testing::TestWithParam<DeviceCase> {
  protected:
   runtime::CheckpointOptions Options(const std::string& root) const {
     return {.root = temp_.Path(root), .config = config_, .tokenizer = "", .keep = 9, .shard_bytes = 20000};
   }
 
-  // The losses of kSteps steps and what is held out; saved half-way in `root`. In a process of its own.
+  // The losses of kDeviceSteps steps and what is held out; saved half-way in `root`. In a process of its own.
   std::vector<double> Train(MakeDevice device, const std::string& root) const {
-    SharedDoubles losses(kSteps + 1);
+    SharedDoubles losses(kDeviceSteps + 1);
     testing::RunRanks(1, [&](comm::Communicator& world) {
       ArrangedTraining training =
           ArrangedTraining::Make(config_, GetParam().compute, DenseSpreads()[0], world, device());
       training.model->Initialize(5);
-      training.Steps(kSteps / 2, losses, 0);
+      training.Steps(kDeviceSteps / 2, losses, 0);
       runtime::TrainerState state;
       state.step = training.optimizer.step;
       const auto saved = SaveCheckpoint(*training.model, training.optimizer, state, Options(root));
       ASSERT_TRUE(saved.ok()) << saved.status();
-      training.Steps(kSteps / 2, losses, kSteps / 2);
+      training.Steps(kDeviceSteps / 2, losses, kDeviceSteps / 2);
       const auto evaluation = training.model->Evaluate(0);
       ASSERT_TRUE(evaluation.ok()) << evaluation.status();
-      losses[kSteps] = evaluation->loss;
+      losses[kDeviceSteps] = evaluation->loss;
     });
     return losses.Take();
   }
 
   // The losses of the steps after what was saved in `root`.
   std::vector<double> GoOn(MakeDevice device, const std::string& root) const {
-    SharedDoubles losses(kSteps / 2);
+    SharedDoubles losses(kDeviceSteps / 2);
     testing::RunRanks(1, [&](comm::Communicator& world) {
       ArrangedTraining training =
           ArrangedTraining::Make(config_, GetParam().compute, DenseSpreads()[0], world, device());
       const auto state = LoadCheckpoint(*training.model, config_, training.optimizer,
                                         *runtime::LatestCheckpoint(temp_.Path(root)));
       ASSERT_TRUE(state.ok()) << state.status();
-      training.Steps(kSteps / 2, losses, 0);
+      training.Steps(kDeviceSteps / 2, losses, 0);
     });
     return losses.Take();
   }
@@ -85,19 +85,19 @@ class AnyDevice : public ::testing::TestWithParam<Case> {
 
 TEST_P(AnyDevice, TrainsAndGoesOnWithTheSameBits) {
   const std::vector<double> want = Train(runtime::CpuDevice, "cpu");
-  ASSERT_LT(want[kSteps - 1], want[0]);
+  ASSERT_LT(want[kDeviceSteps - 1], want[0]);
   EXPECT_EQ(Train(runtime::FarDevice, "far"), want);
-  const std::vector<double> rest(want.begin() + kSteps / 2, want.begin() + kSteps);
+  const std::vector<double> rest(want.begin() + kDeviceSteps / 2, want.begin() + kDeviceSteps);
   EXPECT_EQ(GoOn(runtime::FarDevice, "cpu"), rest);
   EXPECT_EQ(GoOn(runtime::CpuDevice, "far"), rest);
   EXPECT_EQ(Weigh(runtime::FarDevice, "far"), Weigh(runtime::CpuDevice, "cpu"));
 }
 
 INSTANTIATE_TEST_SUITE_P(All, AnyDevice,
-                         ::testing::Values(Case{"dense_f32", "llama", DataType::kF32},
-                                           Case{"dense_tied_bf16", "qwen3_tied", DataType::kBF16},
-                                           Case{"experts_f32", "qwen3_moe", DataType::kF32},
-                                           Case{"experts_bf16", "mixtral", DataType::kBF16}),
+                         ::testing::Values(DeviceCase{"dense_f32", "llama", DataType::kF32},
+                                           DeviceCase{"dense_tied_bf16", "qwen3_tied", DataType::kBF16},
+                                           DeviceCase{"experts_f32", "qwen3_moe", DataType::kF32},
+                                           DeviceCase{"experts_bf16", "mixtral", DataType::kBF16}),
                          [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace

@@ -191,7 +191,7 @@ absl::StatusOr<std::unique_ptr<ParallelModel>> ModelOf(const runtime::ModelConfi
 }
 
 // What one rank makes of the whole batch at once.
-struct OneRank {
+struct OneRanksRun {
   Precision precision;
   double furthest = 0;  // that a parameter's gradient on a mesh was from this
   ParameterPlaces places;
@@ -205,9 +205,9 @@ struct OneRank {
   }
 };
 
-OneRank Alone(const runtime::ModelConfig& config, const Precision& precision, comm::Communicator& world) {
+OneRanksRun Alone(const runtime::ModelConfig& config, const Precision& precision, comm::Communicator& world) {
   runtime::SetCpuThreads(1);
-  OneRank one = {.precision = precision, .furthest = 0, .places = {}, .gradients = {}, .numbers = {}};
+  OneRanksRun one = {.precision = precision, .furthest = 0, .places = {}, .gradients = {}, .numbers = {}};
   ParallelOptions options = OptionsOf({});
   options.micro_batch = 0;
   const auto model = ModelOf(config, options, {}, precision, world);
@@ -258,7 +258,7 @@ std::vector<double> Joined(const std::vector<std::vector<double>>& held, const P
 }
 
 // In the precision of `one`.
-void ExpectSameGradients(const std::vector<std::vector<double>>& held, OneRank& one,
+void ExpectSameGradients(const std::vector<std::vector<double>>& held, OneRanksRun& one,
                          const std::string& what) {
   for (const auto& [name, place] : one.places) {
     const std::string which = absl::StrCat(what, ", ", name);
@@ -270,7 +270,7 @@ void ExpectSameGradients(const std::vector<std::vector<double>>& held, OneRank& 
   }
 }
 
-double FurthestApart(const OneRank& a, const OneRank& b) {
+double FurthestApart(const OneRanksRun& a, const OneRanksRun& b) {
   double furthest = 0;
   for (const auto& [name, place] : a.places) {
     furthest = std::max(furthest, runtime::RelativeError(a.Gradient(name), b.Gradient(name)));
@@ -296,7 +296,7 @@ void ExpectRefused(const runtime::ModelConfig& config, const MeshSetting& settin
 }
 
 // In the precision of `one`. Collective; ends the ranks that fail to compute.
-void ExpectComputed(const runtime::ModelConfig& config, const MeshSetting& setting, OneRank& one,
+void ExpectComputed(const runtime::ModelConfig& config, const MeshSetting& setting, OneRanksRun& one,
                     comm::Communicator& world) {
   const std::string what = absl::StrCat(one.precision.name, ", ", setting.DebugString());
   const auto model = ModelOf(config, OptionsOf(setting), setting.shape, one.precision, world);
@@ -333,8 +333,8 @@ MeshCount ExpectTheMathematicsOfOneRank(const std::string& model_name, int ranks
   testing::RunRanks(
       ranks,
       [&](comm::Communicator& world) {
-        OneRank exact = Alone(config, kDouble, *single);
-        OneRank rounded = Alone(config, kSingle, *single);
+        OneRanksRun exact = Alone(config, kDouble, *single);
+        OneRanksRun rounded = Alone(config, kSingle, *single);
         if (config.num_experts > 0) ExpectIdleAndFavoured(exact.numbers);
         ExpectSameNumbers(rounded.numbers, exact.numbers, kSingle.tolerance, "one rank, f32");
         for (const MeshSetting& setting : settings) {
@@ -343,7 +343,7 @@ MeshCount ExpectTheMathematicsOfOneRank(const std::string& model_name, int ranks
             ExpectRefused(config, setting, refusal, world);
             continue;
           }
-          for (OneRank* one : {&exact, &rounded}) {
+          for (OneRanksRun* one : {&exact, &rounded}) {
             ExpectComputed(config, setting, *one, world);
             if (::testing::Test::HasFatalFailure()) return;
           }

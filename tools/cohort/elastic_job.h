@@ -10,6 +10,7 @@
 #include "comm/communicator.h"
 #include "comm/membership/join_board.h"
 #include "runtime/elastic/coordinator/client.h"
+#include "tools/cohort/launch.h"
 
 namespace cohort::tools {
 
@@ -51,10 +52,10 @@ class ElasticJob {
  private:
   ElasticJob() = default;
 
-  std::string folder_, address_, id_;
-  bool own_ = false;  // the coordinator is the job's
-  int rank_ = 0, size_ = 1;
-  bool several_hosts_ = false;
+  std::string address_, id_;
+  std::string own_folder_, address_file_;  // of the job's own coordinator
+  bool own_ = false;                       // the coordinator is the job's
+  Launch launch_;
   std::shared_ptr<cluster::Client> client_;
   std::shared_ptr<comm::JoinBoard> board_;
   absl::Time started_ = absl::InfinitePast();

@@ -1,6 +1,7 @@
-// cuBLASLt's functions, found at their first call. The library is half a gigabyte whose addresses are patched when it is
-// loaded, 0.07 s and 200 MB of each process that is linked with it, whether it computes on a GPU or not. So nothing is: each
-// function that we call is defined here, and hands over to the library's own. To call another one, add its line.
+// cuBLASLt's functions, found at their first call. The library is half a gigabyte whose addresses are patched when it
+// is loaded: 0.07 s and 200 MB of each process that is linked with it, whether it computes on a GPU or not. So nothing
+// is: each function that we call is defined here, and hands over to the library's own. To call another one, add its
+// line.
 #include <cublasLt.h>
 #include <dlfcn.h>
 
@@ -42,10 +43,6 @@ COHORT_CUBLASLT(cublasStatus_t, cublasLtDestroy, kMissing, (cublasLtHandle_t han
 COHORT_CUBLASLT(const char*, cublasLtGetStatusName, "no cuBLASLt", (cublasStatus_t status), (status))
 COHORT_CUBLASLT(const char*, cublasLtGetStatusString, "the library was not found", (cublasStatus_t status),
                 (status))
-COHORT_CUBLASLT(cublasStatus_t, cublasLtMatmulDescInit_internal, kMissing,
-                (cublasLtMatmulDesc_t description, size_t size, cublasComputeType_t compute,
-                 cudaDataType_t scale),
-                (description, size, compute, scale))
 COHORT_CUBLASLT(cublasStatus_t, cublasLtMatmulDescCreate, kMissing,
                 (cublasLtMatmulDesc_t * description, cublasComputeType_t compute, cudaDataType_t scale),
                 (description, compute, scale))
@@ -55,20 +52,12 @@ COHORT_CUBLASLT(cublasStatus_t, cublasLtMatmulDescSetAttribute, kMissing,
                 (cublasLtMatmulDesc_t description, cublasLtMatmulDescAttributes_t attribute,
                  const void* value, size_t size),
                 (description, attribute, value, size))
-COHORT_CUBLASLT(cublasStatus_t, cublasLtMatrixLayoutInit_internal, kMissing,
-                (cublasLtMatrixLayout_t layout, size_t size, cudaDataType type, uint64_t rows,
-                 uint64_t columns, int64_t stride),
-                (layout, size, type, rows, columns, stride))
 COHORT_CUBLASLT(cublasStatus_t, cublasLtMatrixLayoutCreate, kMissing,
                 (cublasLtMatrixLayout_t * layout, cudaDataType type, uint64_t rows, uint64_t columns,
                  int64_t stride),
                 (layout, type, rows, columns, stride))
 COHORT_CUBLASLT(cublasStatus_t, cublasLtMatrixLayoutDestroy, kMissing, (cublasLtMatrixLayout_t layout),
                 (layout))
-COHORT_CUBLASLT(cublasStatus_t, cublasLtMatrixLayoutSetAttribute, kMissing,
-                (cublasLtMatrixLayout_t layout, cublasLtMatrixLayoutAttribute_t attribute, const void* value,
-                 size_t size),
-                (layout, attribute, value, size))
 COHORT_CUBLASLT(cublasStatus_t, cublasLtMatmulPreferenceCreate, kMissing,
                 (cublasLtMatmulPreference_t * preference), (preference))
 COHORT_CUBLASLT(cublasStatus_t, cublasLtMatmulPreferenceDestroy, kMissing,

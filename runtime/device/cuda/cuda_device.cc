@@ -125,7 +125,10 @@ void* CudaDevice::Take(size_t bytes) {
 }
 
 void CudaDevice::Return(void* block, size_t bytes) {
-  MakeCurrent();
+  // Of a tensor in static storage, when the process ends: CUDA is gone before it.
+  const cudaError_t error = cudaSetDevice(traits_.ordinal);
+  if (error == cudaErrorCudartUnloading) return;
+  CheckCuda(error, "cudaSetDevice");
   CheckCuda(cudaFreeAsync(block, stream_), "cudaFreeAsync");
   allocated_.fetch_sub(bytes, std::memory_order_relaxed);
 }

@@ -11,8 +11,6 @@
 namespace cohort::cluster {
 namespace {
 
-double Seconds(absl::Time time) { return absl::ToDoubleSeconds(time - absl::UnixEpoch()); }
-
 absl::Status Unknown(int64_t id) {
   return absl::NotFoundError(absl::StrCat("member ", id, " is not known here; join again"));
 }
@@ -94,7 +92,7 @@ Outcome ClusterState::Apply(const v1::ClusterCommand& command, absl::Time now) {
 
 void ClusterState::Emit(v1::Event event, Turn& turn) {
   event.set_revision(next_revision_++);
-  event.set_time(Seconds(turn.now));
+  event.set_time(UnixSeconds(turn.now));
   event.set_epoch(epoch_.number());
   events_.push_back(event);
   if (events_.size() > policy::kEventsKept) events_.pop_front();
@@ -218,7 +216,7 @@ void ClusterState::Join(const v1::JoinRequest& request, Turn& turn) {
     told.set_launch_rank(request.launch_rank());
     told.set_launch_size(request.launch_size());
     told.set_state(v1::MEMBER_STATE_LIVE);
-    told.set_joined_time(Seconds(turn.now));
+    told.set_joined_time(UnixSeconds(turn.now));
     told.set_last_epoch(request.last_epoch());
     // Somebody new who bears the name of a member that is gone is not that member.
     if (rank_.contains(told.name()) && (request.last_epoch() != 0 || !gone_.contains(told.name()))) {

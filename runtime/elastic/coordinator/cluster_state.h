@@ -21,6 +21,9 @@
 
 namespace cohort::cluster {
 
+// As messages have it.
+inline double UnixSeconds(absl::Time time) { return absl::ToDoubleSeconds(time - absl::UnixEpoch()); }
+
 // The payload of a status that names the present epoch: a v1::Epoch.
 inline constexpr char kEpochPayload[] = "type.googleapis.com/cohort.v1.Epoch";
 

@@ -58,7 +58,10 @@ void ClusterState::AdvanceEpoch(const v1::AdvanceEpochRequest& request, Turn& tu
                      ", refused is one from ", request.from(), " to ", request.to(), ": its members are ",
                      Names(epoch_), ". Whoever is not among them must stop, and may join as a newcomer"),
         epoch_);
-    if (caller->told.last_refused() != request.to()) {
+    // Who is ahead has had epochs that nobody told of (newcomers came and went), hears which one is known here, and says it
+    // again: nothing to report.
+    const bool ahead = !evicted && request.from() > epoch_.counted();
+    if (!ahead && caller->told.last_refused() != request.to()) {
       caller->told.set_last_refused(request.to());
       totals_.set_fenced(totals_.fenced() + 1);
       Emit(v1::EVENT_KIND_FENCED, &caller->told,
@@ -85,7 +88,7 @@ void ClusterState::AdvanceEpoch(const v1::AdvanceEpochRequest& request, Turn& tu
 
 void ClusterState::Enter(v1::Epoch next, Turn& turn) {
   const uint64_t former = epoch_.number();
-  next.set_time(absl::ToDoubleSeconds(turn.now - absl::UnixEpoch()));
+  next.set_time(UnixSeconds(turn.now));
   epoch_ = std::move(next);
   for (int rank = 0; rank < epoch_.members_size(); ++rank) {
     MemberEntry* member = Holder(epoch_.members(rank));

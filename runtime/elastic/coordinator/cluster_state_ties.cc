@@ -6,7 +6,7 @@
 //
 //  1. The holder's members train on only while their leases hold, by their own clocks, from the moment at which they sent
 //     the renewal that was answered: Client::standing().lease_until. That is never later than the lease ends here. They
-//     look before every update of the state and every checkpoint (tools/cohort/train_elastic.cc). All of them know that
+//     look before every update of the state and every checkpoint (tools/cohort/training_host.cc). All of them know that
 //     they are bound, without having to hear it: the decision by a half says so (comm::MembershipChange::tied); who joins
 //     them hears it from here with its first renewal (RenewResponse.leased).
 //  2. The other half takes over only when no member of the holder, nor of the present epoch where that is a later one,
@@ -33,12 +33,12 @@
 namespace cohort::cluster {
 namespace {
 
-using Names = google::protobuf::RepeatedPtrField<std::string>;
+using NameList = google::protobuf::RepeatedPtrField<std::string>;
 
-bool Has(const Names& names, const std::string& name) {
+bool Has(const NameList& names, const std::string& name) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
-bool Same(const Names& a, const Names& b) {
+bool Same(const NameList& a, const NameList& b) {
   return a.size() == b.size() &&
          std::all_of(a.begin(), a.end(), [&](const auto& name) { return Has(b, name); });
 }
@@ -61,7 +61,7 @@ v1::ClusterSnapshot::Tie* TieAfter(std::deque<v1::ClusterSnapshot::Tie>& ties, u
 std::vector<const ClusterState::MemberEntry*> ClusterState::Holding(
     const v1::ClusterSnapshot::Tie& tie) const {
   std::vector<const MemberEntry*> holding;
-  const auto add = [&](const Names& names) {
+  const auto add = [&](const NameList& names) {
     for (const std::string& name : names) {
       const auto id = holder_.find(name);
       if (id == holder_.end()) continue;
@@ -104,7 +104,7 @@ v1::TieResponse ClusterState::Weigh(const v1::TieRequest& request, const v1::Mem
   }
   const std::string others = absl::StrJoin(tie->holder(), ", ");
   if (tie->closed()) return Answer(v1::TIE_STATE_LOST, absl::StrCat(others, " go on"));
-  const Names& half = asks ? tie->claimant() : request.half();
+  const NameList& half = asks ? tie->claimant() : request.half();
   const bool overlaps =
       std::any_of(half.begin(), half.end(), [&](const auto& name) { return Has(tie->holder(), name); });
   if (!Has(half, caller.name()) || overlaps || (!tie->claimant().empty() && !Same(half, tie->claimant()))) {
@@ -174,7 +174,7 @@ void ClusterState::Settle(const v1::ClusterCommand::Settle& settle, Turn& turn) 
   }
 }
 
-void ClusterState::TakeOver(v1::ClusterSnapshot::Tie& tie, const Names& half, Turn& turn) {
+void ClusterState::TakeOver(v1::ClusterSnapshot::Tie& tie, const NameList& half, Turn& turn) {
   const std::string former = absl::StrJoin(tie.holder(), ", ");
   *tie.mutable_holder() = half;
   tie.clear_claimant();

@@ -8,8 +8,6 @@
 namespace cohort::cluster {
 namespace {
 
-double Seconds(absl::Time time) { return absl::ToDoubleSeconds(time - absl::UnixEpoch()); }
-
 absl::Status Broken(absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat("a snapshot of the coordinator's state has ", what));
 }
@@ -39,7 +37,7 @@ v1::BoardWaitingResponse ClusterState::Waiting() const {
     posting.set_name(post.name);
     posting.set_text(post.text);
     posting.set_member_id(post.member_id);
-    posting.set_time(Seconds(post.time));
+    posting.set_time(UnixSeconds(post.time));
   }
   return response;
 }
@@ -64,8 +62,8 @@ v1::DescribeResponse ClusterState::Describe(int events, absl::Time now) const {
   v1::DescribeResponse response;
   response.set_job(job_);
   response.set_incarnation(incarnation_);
-  response.set_time(Seconds(now));
-  response.set_started_time(Seconds(started_));
+  response.set_time(UnixSeconds(now));
+  response.set_started_time(UnixSeconds(started_));
   response.set_lease_seconds(absl::ToDoubleSeconds(lease_));
   *response.mutable_epoch() = epoch_;
   const std::vector<std::string> verdicts = Verdicts(now);

@@ -11,7 +11,7 @@
 namespace cohort::runtime::elastic {
 namespace {
 
-constexpr uint64_t kMagic = 0x31474d4954524843;  // "CHRTIMG1", little-endian: another machine's is none
+constexpr uint64_t kImageMagic = 0x31474d4954524843;  // "CHRTIMG1", little-endian: another machine's is none
 
 struct Header {
   uint64_t magic;
@@ -32,7 +32,7 @@ struct Entry {
   uint64_t name_bytes;
 };
 
-uint64_t RoundUp(uint64_t bytes, uint64_t unit) { return (bytes + unit - 1) / unit * unit; }
+uint64_t AlignedUp(uint64_t bytes, uint64_t unit) { return (bytes + unit - 1) / unit * unit; }
 
 uint64_t TableBytes(const ImagePlan& plan) {
   uint64_t bytes = plan.layout.size();
@@ -48,11 +48,11 @@ ImagePlan PlanImage(std::vector<ImagePiece> pieces, std::string layout) {
   ImagePlan plan{std::move(layout), std::move(pieces), {}, 0};
   uint64_t at = sizeof(Header) + TableBytes(plan);
   for (const ImagePiece& piece : plan.pieces) {
-    at = RoundUp(at, snapshot_policy::kAlignment);
+    at = AlignedUp(at, snapshot_policy::kAlignment);
     plan.offsets.push_back(at);
     at += piece.bytes;
   }
-  plan.bytes = RoundUp(at, snapshot_policy::kAlignment);
+  plan.bytes = AlignedUp(at, snapshot_policy::kAlignment);
   return plan;
 }
 
@@ -71,8 +71,14 @@ void WriteImageHead(const ImagePlan& plan, GenerationName name, absl::Span<const
     put(&entry, sizeof(entry));
     put(plan.pieces[i].name.data(), plan.pieces[i].name.size());
   }
-  Header header{kMagic,     plan.bytes, table_bytes,        SumOf(image.data() + sizeof(Header), table_bytes),
-                name.epoch, name.step,  plan.layout.size(), plan.pieces.size(),
+  Header header{kImageMagic,
+                plan.bytes,
+                table_bytes,
+                SumOf(image.data() + sizeof(Header), table_bytes),
+                name.epoch,
+                name.step,
+                plan.layout.size(),
+                plan.pieces.size(),
                 0};
   header.header_sum = HeaderSum(header);
   std::memcpy(image.data(), &header, sizeof(header));
@@ -85,7 +91,7 @@ absl::StatusOr<Image> ReadImage(absl::Span<const std::byte> bytes) {
   Header header;
   if (bytes.size() < sizeof(header)) return broken("shorter than a header");
   std::memcpy(&header, bytes.data(), sizeof(header));
-  if (header.magic != kMagic || header.header_sum != HeaderSum(header)) return broken("no header");
+  if (header.magic != kImageMagic || header.header_sum != HeaderSum(header)) return broken("no header");
   if (header.image_bytes > bytes.size() || header.table_bytes > header.image_bytes - sizeof(Header) ||
       header.table_bytes > snapshot_policy::kMostTableBytes || header.pieces > snapshot_policy::kMostPieces) {
     return broken(absl::StrCat("of ", header.image_bytes, " bytes, of which ", bytes.size(), " are there"));

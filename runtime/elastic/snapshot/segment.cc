@@ -9,7 +9,7 @@
 namespace cohort::runtime::elastic {
 namespace {
 
-constexpr uint64_t kMagic = 0x3247455354524843;  // "CHRTSEG2"
+constexpr uint64_t kSegmentMagic = 0x3247455354524843;  // "CHRTSEG2"
 static_assert(sizeof(SegmentHeader) <= snapshot_policy::kPageBytes);
 static_assert(std::atomic<uint64_t>::is_always_lock_free);
 
@@ -23,7 +23,7 @@ const SegmentHeader* HeaderOf(absl::Span<const std::byte> segment) {
   const auto* header = reinterpret_cast<const SegmentHeader*>(segment.data());
   const uint64_t slot_bytes = header->slot_bytes;
   const uint64_t slots = header->slots;
-  if (header->magic != kMagic || slot_bytes > segment.size() || slots > kMostSlots ||
+  if (header->magic != kSegmentMagic || slot_bytes > segment.size() || slots > kMostSlots ||
       slot_bytes * slots + snapshot_policy::kPageBytes > segment.size()) {
     return nullptr;
   }
@@ -48,7 +48,7 @@ SegmentWriter::SegmentWriter(absl::Span<std::byte> segment, uint64_t image_bytes
   header_->slot_bytes = slot_bytes;
   header_->slots = static_cast<uint64_t>(slots);
   std::atomic_thread_fence(std::memory_order_release);
-  header_->magic = kMagic;
+  header_->magic = kSegmentMagic;
 }
 
 absl::Span<std::byte> SegmentWriter::Open(int slot) {

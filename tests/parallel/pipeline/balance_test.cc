@@ -13,8 +13,8 @@
 namespace cohort::parallel::pipeline {
 namespace {
 
-using testing::ElementsAre;
-using testing::HasSubstr;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
 TEST(PipelineBalance, NoSplitIsBetter) {
   std::mt19937 random(7);

@@ -15,8 +15,8 @@
 namespace cohort::parallel::pipeline {
 namespace {
 
-using testing::ElementsAre;
-using testing::HasSubstr;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
 constexpr ActionKind F = ActionKind::kForward, I = ActionKind::kBackwardInput,
                      W = ActionKind::kBackwardWeight, B = ActionKind::kBackward;

@@ -16,7 +16,7 @@
 namespace cohort::parallel::pipeline {
 namespace {
 
-using testing::HasSubstr;
+using ::testing::HasSubstr;
 
 constexpr int kMaxRanks = 8, kMaxChunks = 4, kMaxMicroBatches = 17;
 

@@ -20,7 +20,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr double kTolerance = 1e-6;  // of a loss, relative
+constexpr double kMovedTolerance = 1e-6;  // of a loss, relative
 constexpr absl::Duration kTimeout = absl::Seconds(20);
 
 comm::transfer::Options OptionsOfEngine() {
@@ -165,7 +165,7 @@ TEST_P(MoveTrainingTest, ATrainingGoesOnFromMeshToMesh) {
       }
       old.reset();
     });
-    ExpectSameLosses(moved.Take(), stayed.Take(), kTolerance, Name(compute));
+    ExpectSameLosses(moved.Take(), stayed.Take(), kMovedTolerance, Name(compute));
   }
 }
 
@@ -248,7 +248,7 @@ TEST_P(MoveTrainingTest, AStepIsHandedOver) {
       }
       old.reset();
     });
-    ExpectSameLosses(moved.Take(), stayed.Take(), kTolerance, Name(compute));
+    ExpectSameLosses(moved.Take(), stayed.Take(), kMovedTolerance, Name(compute));
   }
 }
 
@@ -287,7 +287,7 @@ TEST_P(MoveTrainingTest, SurvivorsGoOn) {
                       next.Steps(kSteps, moved, kSteps);
                     },
                     {.victims = {1}});
-  ExpectSameLosses(moved.Take(), stayed.Take(), kTolerance, "after a loss");
+  ExpectSameLosses(moved.Take(), stayed.Take(), kMovedTolerance, "after a loss");
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, MoveTrainingTest, ::testing::Values("llama", "llama_tied", "qwen3_moe"),

@@ -16,7 +16,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr double kTolerance = 1e-5;  // relative
+constexpr double kGradientTolerance = 1e-5;  // relative
 constexpr int kSteps = 5;
 
 // A place for every element of a model, by parameter.
@@ -142,11 +142,11 @@ void ExpectSame(const Trained& got, const Trained& want, const Places& places, c
       const auto begin = all.begin() + static_cast<std::ptrdiff_t>(place.begin);
       return std::vector<double>(begin, begin + place.count);
     };
-    EXPECT_LT(runtime::RelativeError(part(got.gradients), part(want.gradients)), kTolerance)
+    EXPECT_LT(runtime::RelativeError(part(got.gradients), part(want.gradients)), kGradientTolerance)
         << what << ", " << name;
   }
   for (int step = 0; step < kSteps; ++step) {
-    EXPECT_NEAR(got.losses[step], want.losses[step], kTolerance * want.losses[step])
+    EXPECT_NEAR(got.losses[step], want.losses[step], kGradientTolerance * want.losses[step])
         << what << ", step " << step;
   }
 }

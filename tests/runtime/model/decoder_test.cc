@@ -9,8 +9,8 @@
 namespace cohort::runtime {
 namespace {
 
-using testing::ElementsAre;
-using testing::HasSubstr;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
 TEST(ParameterGroupTest, BucketsAreFlatAndInOrder) {
   ParameterGroup group("g");

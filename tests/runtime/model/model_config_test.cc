@@ -15,9 +15,9 @@ namespace cohort::runtime {
 namespace {
 
 using nlohmann::json;
-using testing::AllOf;
-using testing::ElementsAre;
-using testing::HasSubstr;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 
 // As meta-llama/Llama-3.2-1B publishes it.
 json Llama32() {

@@ -122,6 +122,11 @@ TEST_F(ClusterStateTest, EpochsAreComparedAndSet) {
   EXPECT_EQ(Do(Advance(a, 9, 8, {"a", "b"})).status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(state.epoch().number(), 9u);
   EXPECT_EQ(state.totals().fenced(), 2);
+  // From one of which nobody has told: it hears which one is known here. No side that is behind, so no event.
+  const Outcome ahead = Do(Advance(a, 11, 12, {"a", "b"}));
+  EXPECT_EQ(ahead.status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_TRUE(ahead.status.GetPayload(kEpochPayload).has_value());
+  EXPECT_EQ(state.totals().fenced(), 2);
 }
 
 TEST_F(ClusterStateTest, WhoBearsTheNameOfAGoneMemberIsNotInItsEpoch) {
