@@ -27,10 +27,10 @@ Samples Join(std::vector<Samples> parts, runtime::Device& device) {
   if (parts.size() == 1) return std::move(parts[0]);
   std::vector<int32_t> tokens, targets, positions, offsets = {0};
   Samples joined;
-  device.Synchronize();
   for (const Samples& part : parts) {
     const auto append = [](const Tensor& from, std::vector<int32_t>& to) {
-      to.insert(to.end(), from.data<int32_t>(), from.data<int32_t>() + from.size());
+      const Tensor host = OnHost(from);
+      to.insert(to.end(), host.data<int32_t>(), host.data<int32_t>() + host.size());
     };
     append(part.tokens.tokens, tokens);
     append(part.tokens.targets, targets);

@@ -1,6 +1,5 @@
 #include "runtime/tensor.h"
 
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -26,8 +25,7 @@ Tensor FromValues(Device& device, Shape shape, absl::Span<const T> values) {
   Tensor tensor = Tensor::Empty(device, std::move(shape), DataTypeOf<T>());
   COHORT_CHECK(tensor.size() == static_cast<int64_t>(values.size()), "%zu values for %s", values.size(),
                tensor.DebugString().c_str());
-  device.Synchronize();
-  if (!values.empty()) std::memcpy(tensor.raw(), values.data(), tensor.bytes());
+  device.CopyFromHost(values.data(), tensor);
   return tensor;
 }
 
@@ -62,8 +60,10 @@ Tensor Tensor::Wrap(Device& device, std::shared_ptr<void> owner, void* data, Sha
 }
 
 Tensor Tensor::FromHost(Device& device, Shape shape, DataType dtype, absl::Span<const double> values) {
-  const Tensor exact = FromValues<double>(device, std::move(shape), values);
-  return dtype == DataType::kF64 ? exact : exact.To(device, dtype);
+  if (dtype == DataType::kF64) return FromValues<double>(device, std::move(shape), values);
+  // Converted on the host: fewer bytes go to the device.
+  Device& host = device.in_host_memory() ? device : CpuDevice();
+  return FromValues<double>(host, std::move(shape), values).To(device, dtype);
 }
 
 Tensor Tensor::FromHost(Device& device, Shape shape, absl::Span<const float> values) {
@@ -123,8 +123,7 @@ Tensor Tensor::Row(int64_t i) const {
 Tensor Tensor::To(Device& device, DataType dtype) const {
   COHORT_CHECK(defined(), "a copy of an undefined tensor");
   Tensor copy = Empty(device, shape_, dtype);
-  device_->Synchronize();  // the copy is enqueued on the other device's queue
-  device.ops().Copy(*this, copy);
+  CopyValues(*this, copy);
   return copy;
 }
 
@@ -137,14 +136,48 @@ void Tensor::CheckType(DataType wanted) const {
   COHORT_CHECK(defined() && dtype_ == wanted, "%s read as %s", DebugString().c_str(), Name(wanted));
 }
 
-std::vector<double> ToHost(const Tensor& tensor) {
+void CopyValues(const Tensor& from, const Tensor& to) {
+  COHORT_CHECK(from.defined() && to.defined() && from.size() == to.size(), "%s copied to %s",
+               from.DebugString().c_str(), to.DebugString().c_str());
+  Device& source = from.device();
+  Device& target = to.device();
+  if (&source == &target) return target.ops().Copy(from, to);
+  if (source.in_host_memory() && target.in_host_memory()) {
+    source.Synchronize();  // the copy is enqueued on the other device's queue
+    return target.ops().Copy(from, to);
+  }
+  if (from.dtype() == to.dtype()) return target.CopyFromDevice(from, to);
+  // Between memories bytes move, in the narrower type.
+  if (SizeOf(from.dtype()) <= SizeOf(to.dtype())) {
+    const Tensor arrived = Tensor::Empty(target, from.shape(), from.dtype());
+    target.CopyFromDevice(from, arrived);
+    target.ops().Copy(arrived, to.View(from.shape()));
+  } else {
+    const Tensor narrow = Tensor::Empty(source, from.shape(), to.dtype());
+    source.ops().Copy(from, narrow);
+    target.CopyFromDevice(narrow, to);
+  }
+}
+
+Tensor OnHost(const Tensor& tensor) {
   COHORT_CHECK(tensor.defined(), "the values of an undefined tensor");
-  tensor.device().Synchronize();
-  std::vector<double> values(tensor.size());
-  switch (tensor.dtype()) {
-#define COHORT_X(enumerator, type, name, accumulator)                                         \
-  case DataType::enumerator:                                                                  \
-    for (int64_t i = 0; i < tensor.size(); ++i) values[i] = ToDouble(tensor.data<type>()[i]); \
+  Device& device = tensor.device();
+  if (device.in_host_memory()) {
+    device.Synchronize();
+    return tensor;
+  }
+  const Tensor copy = Tensor::Empty(CpuDevice(), tensor.shape(), tensor.dtype());
+  device.CopyToHost(tensor, copy.raw());
+  return copy;
+}
+
+std::vector<double> ToHost(const Tensor& tensor) {
+  const Tensor host = OnHost(tensor);
+  std::vector<double> values(static_cast<size_t>(host.size()));
+  switch (host.dtype()) {
+#define COHORT_X(enumerator, type, name, accumulator)                                     \
+  case DataType::enumerator:                                                              \
+    for (int64_t i = 0; i < host.size(); ++i) values[i] = ToDouble(host.data<type>()[i]); \
     break;
     COHORT_DATA_TYPES(COHORT_X)
 #undef COHORT_X

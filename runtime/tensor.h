@@ -41,8 +41,9 @@ class Tensor {
   DataType dtype() const { return dtype_; }
   Device& device() const { return *device_; }
 
+  // An address of the device: the host may look there only where device().in_host_memory(), and after Synchronize.
   void* raw() const { return data_; }
-  // Aborts where T is not the tensor's type.
+  // The same. Aborts where T is not the tensor's type.
   template <typename T>
   T* data() const {
     CheckType(DataTypeOf<T>());
@@ -59,7 +60,6 @@ class Tensor {
   // A copy on `device` as `dtype` (any of f32, bf16, f16, f64; or equal integers).
   Tensor To(Device& device, DataType dtype) const;
   Tensor Clone() const { return To(*device_, dtype_); }
-  // Values on the host, converted. Synchronizes.
   std::string DebugString() const;  // "bf16[4,8] on cpu"
 
  private:
@@ -75,6 +75,13 @@ class Tensor {
   DataType dtype_ = DataType::kF32;
 };
 
+// to = from, converted between any float types (or equal integer types), whatever devices they are on. Enqueued where
+// `to` lives; memory of the host that `from` lies in may be freed or unmapped when the call returns.
+void CopyValues(const Tensor& from, const Tensor& to);
+
+// The tensor where the host can read it, with all that was enqueued for it done: the tensor itself where its device's
+// memory is the host's, else a copy of it on the CPU. The one way by which the host gets at results.
+Tensor OnHost(const Tensor& tensor);
 // The tensor's values as doubles, on the host. For tests and small things.
 std::vector<double> ToHost(const Tensor& tensor);
 

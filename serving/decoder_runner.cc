@@ -98,9 +98,8 @@ absl::StatusOr<RankResult> DecoderRunner::RunRank(const RankStep& step) {
                           decoder_.ForwardPaged(MakeBatch(step, decoder_.device()), cache_));  // [R, V]
   RankResult result;
   if (step.rows.empty()) return result;
-  decoder_.device().Synchronize();
-  const bool on_host = logits.dtype() == DataType::kF32 && &logits.device() == &runtime::CpuDevice();
-  const Tensor host = on_host ? logits : logits.To(runtime::CpuDevice(), DataType::kF32);
+  const Tensor here = OnHost(logits);
+  const Tensor host = here.dtype() == DataType::kF32 ? here : here.To(runtime::CpuDevice(), DataType::kF32);
   const auto vocabulary = static_cast<size_t>(host.dim(1));
   const auto rows = static_cast<int>(step.rows.size());
   const int threads = std::min(rows, runtime::CpuThreads());

@@ -63,7 +63,7 @@ absl::StatusOr<Alone> MeasureAlone(runtime::Device& device, DataType compute, co
   Alone alone;
   alone.update = MeasureUpdate(device, compute);
   if (!layers) {
-    alone.flops = runtime::MeasureMatMulRate(compute, 0);
+    alone.flops = runtime::MeasureMatMulRate(device, compute, 0);
     return alone;
   }
   COHORT_ASSIGN_OR_RETURN(alone.layers, MeasureLayers(model, device, compute, range));
@@ -165,7 +165,8 @@ absl::StatusOr<Cluster> RunningCluster(comm::Communicator& world, runtime::Devic
   if (layers) {
     COHORT_RETURN_IF_ERROR(MeasureSharing(world, device, compute, model, cluster));
   } else {
-    COHORT_ASSIGN_OR_RETURN(const double slowest, Largest(world, 1 / runtime::MeasureMatMulRate(compute, 0)));
+    COHORT_ASSIGN_OR_RETURN(const double slowest,
+                            Largest(world, 1 / runtime::MeasureMatMulRate(device, compute, 0)));
     cluster.cores = std::clamp(1 / (numbers[0] * slowest), 1e-3, 1.0);
   }
   return cluster;

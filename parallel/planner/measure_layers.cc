@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -40,11 +39,9 @@ class PartAlone final : public runtime::TensorGroup {
   runtime::RowsInFlight StartGatherRows(const Tensor& x, int64_t total) override {
     if (size_ == 1) return runtime::RowsInFlight(x);
     const Tensor all = Tensor::Empty(x.device(), {total, x.dim(1)}, x.dtype());
-    const size_t row = x.bytes() / static_cast<size_t>(std::max<int64_t>(1, x.dim(0)));
     for (int64_t to = 0; to < total; to += x.dim(0)) {
       const int64_t rows = std::min(x.dim(0), total - to);
-      std::memcpy(static_cast<char*>(all.raw()) + static_cast<size_t>(to) * row, x.raw(),
-                  static_cast<size_t>(rows) * row);
+      x.device().ops().Copy(x.Slice(0, rows), all.Slice(to, to + rows));
     }
     return runtime::RowsInFlight(all);
   }

@@ -53,11 +53,11 @@ runtime::TokenBatch BatchOfRank(const runtime::TokenBatch& whole, const TokenSpl
     return Tensor::FromHost(device, {static_cast<int64_t>(values.size())}, absl::MakeConstSpan(values));
   };
   const auto pick = [&](const Tensor& all) {
+    const Tensor host = OnHost(all);
     std::vector<int32_t> values;
-    for (const int32_t place : places) values.push_back(all.data<int32_t>()[place]);
+    for (const int32_t place : places) values.push_back(host.data<int32_t>()[place]);
     return tensor(values);
   };
-  device.Synchronize();
   runtime::TokenBatch batch;
   batch.tokens = pick(whole.tokens);
   batch.targets = pick(whole.targets);

@@ -18,7 +18,6 @@
 #include "runtime/checkpoint/state_plan.h"
 #include "runtime/checkpoint/trainer_state.h"
 #include "runtime/checkpoint/weight_shards.h"
-#include "runtime/ops/ops.h"
 
 namespace cohort::runtime {
 namespace {
@@ -86,9 +85,7 @@ absl::StatusOr<TrainerState> LoadOwnPart(Trainable& trainable, const ModelConfig
   for (const StateEntry& entry : trainable.state()) {
     if (entry.piece.empty()) continue;
     COHORT_ASSIGN_OR_RETURN(const Tensor values, weights.ReadPiece(entry.piece));
-    const Tensor target = TensorsOf(entry, trainable, optimizer).value;
-    target.device().ops().Copy(values, target);
-    target.device().Synchronize();  // before the mapping goes
+    CopyValues(values, TensorsOf(entry, trainable, optimizer).value);
   }
   COHORT_RETURN_IF_ERROR(ReadOptimizerFiles(weights, state.world, trainable, optimizer));
   optimizer.step = state.optimizer_step;

@@ -211,12 +211,10 @@ absl::Status CopyParameters(const HfFolder& weights, absl::Span<const NamedParam
     piece.name = name;
     if (piece.empty()) continue;
     COHORT_ASSIGN_OR_RETURN(const Tensor values, weights.ReadPiece(piece));
-    Ops& ops = parameter->value.device().ops();
-    ops.Copy(values, parameter->value.View({piece.size()}));
+    CopyValues(values, parameter->value.View({piece.size()}));
     if (parameter->master.defined() && parameter->master.raw() != parameter->value.raw()) {
-      ops.Copy(values, parameter->master.View({piece.size()}));
+      CopyValues(values, parameter->master.View({piece.size()}));
     }
-    parameter->value.device().Synchronize();  // before the mapping may go
   }
   return absl::OkStatus();
 }

@@ -9,18 +9,12 @@
 #include "comm/check.h"
 #include "runtime/checkpoint/safetensors.h"
 #include "runtime/checkpoint/state_plan.h"
-#include "runtime/ops/ops.h"
 
 namespace cohort::runtime {
 
 namespace {
 
 bool IsStateType(DataType dtype) { return dtype == DataType::kF32 || dtype == DataType::kF64; }
-
-void Put(const Tensor& values, const Tensor& target) {
-  target.device().ops().Copy(values, target);
-  target.device().Synchronize();  // before the mapping goes
-}
 
 }  // namespace
 
@@ -55,7 +49,7 @@ absl::Status ReadOptimizerFiles(const HfFolder& weights, int world, Trainable& t
         const TensorInfo* info = weights.Find(entry.piece.name);
         if (info != nullptr && IsStateType(info->dtype)) {
           COHORT_ASSIGN_OR_RETURN(const Tensor values, weights.ReadPiece(entry.piece));
-          Put(values, tensors.state[i]);
+          CopyValues(values, tensors.state[i]);
           continue;
         }
       }
@@ -71,7 +65,7 @@ absl::Status ReadOptimizerFiles(const HfFolder& weights, int world, Trainable& t
                          absl::StrJoin(piece.full, ","), "]"));
       }
       COHORT_ASSIGN_OR_RETURN(const Tensor values, file->ReadPiece(piece));
-      Put(values, tensors.state[i]);
+      CopyValues(values, tensors.state[i]);
     }
   }
   return absl::OkStatus();

@@ -144,7 +144,7 @@ absl::Status SafetensorsWriter::Write(const Tensor& values) {
                "%s written as %s of %s", values.DebugString().c_str(), info.name.c_str(),
                file_.path().c_str());
   values.device().Synchronize();
-  if (values.dtype() == info.dtype && &values.device() == &CpuDevice()) {
+  if (values.dtype() == info.dtype && values.device().in_host_memory()) {
     return file_.Write(values.raw(), values.bytes());
   }
   const Tensor flat = values.View({values.size()});

@@ -59,7 +59,7 @@ absl::Status SafetensorsPieceWriter::Write(size_t i, const Piece& piece, const T
     });
   };
   values.device().Synchronize();
-  if (values.dtype() == info.dtype && &values.device() == &CpuDevice()) {
+  if (values.dtype() == info.dtype && values.device().in_host_memory()) {
     write(piece, values.raw());
     return status;
   }

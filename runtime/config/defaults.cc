@@ -128,6 +128,7 @@ std::string TokenizerPath(const cohort::v1::TrainConfig& config) {
 
 void ApplyDefaults(cohort::v1::TrainConfig& config, const ConfigFacts& facts) {
   COHORT_DEFAULT(config, seed, 1);
+  COHORT_DEFAULT(config, device, "cpu");
   cohort::v1::DataSection& data = *config.mutable_data();
   COHORT_DEFAULT(data, sequence_length, 512);
   COHORT_DEFAULT(data, samples, "windows");

@@ -146,6 +146,7 @@ absl::Status CheckRanges(const cohort::v1::TrainConfig& config) {
 absl::Status CheckNames(const cohort::v1::TrainConfig& config) {
   std::vector<std::string> decays;
   for (const DecayRow& row : DecayTable()) decays.push_back(row.name);
+  COHORT_RETURN_IF_ERROR(CheckName("device", config.device(), {"cpu", "cuda"}));
   COHORT_RETURN_IF_ERROR(CheckName("train.dtype", config.train().dtype(), {"bf16", "f32"}));
   COHORT_RETURN_IF_ERROR(CheckName("data.samples", config.data().samples(), {"windows", "documents"}));
   COHORT_RETURN_IF_ERROR(CheckName("optimizer.name", config.optimizer().name(), {"adamw"}));

@@ -45,8 +45,8 @@ class Device {
   // may be changed or freed as soon as CopyFromHost returns; `to` holds the bytes when CopyToHost returns.
   virtual void CopyFromHost(const void* from, const Tensor& to) = 0;
   virtual void CopyToHost(const Tensor& from, void* to) = 0;
-  // The bytes of a tensor of another device (whose Synchronize has returned) in a tensor of this one; `from` may be
-  // freed, but not changed, before this device's Synchronize. By way of the host, where a device knows no shorter one.
+  // The bytes of a tensor of another device in a tensor of this one: after all that was enqueued on either, and before
+  // what is enqueued on either from now on. By way of the host, where a device knows no shorter one.
   virtual void CopyFromDevice(const Tensor& from, const Tensor& to);
 
   // The operations of this device (see runtime/ops/ops.h). Their tensors are all of this device.

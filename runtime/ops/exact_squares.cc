@@ -39,8 +39,7 @@ void AddChunk(const float* x, int64_t n, Bins& bins) {
 
 void ExactSquares::Add(const Tensor& x) {
   COHORT_CHECK(x.dtype() == DataType::kF32, "exact squares of %s", Name(x.dtype()));
-  x.device().Synchronize();
-  const Tensor host = x.device().kind() == DeviceKind::kCpu ? x : x.To(CpuDevice(), DataType::kF32);
+  const Tensor host = OnHost(x);
   const auto* values = host.data<float>();
   std::mutex mutex;
   ParallelFor(host.size(), cpu_policy::kElementGrain, cpu_policy::kElementAlign,

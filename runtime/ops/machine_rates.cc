@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "runtime/device/device.h"
+#include "runtime/ops/ops.h"
 #include "runtime/tensor.h"
 
 namespace cohort::runtime {
@@ -21,6 +22,22 @@ double Since(Clock::time_point begin) { return std::chrono::duration<double>(Clo
 double Median(std::vector<double> values) {
   std::nth_element(values.begin(), values.begin() + values.size() / 2, values.end());
   return values[values.size() / 2];
+}
+
+// Of one operation, which is enqueued some times before anybody waits.
+template <typename Enqueue>
+double SecondsOf(Device& device, double seconds, const Enqueue& enqueue) {
+  constexpr int kTogether = 8;
+  enqueue();  // warms up
+  device.Synchronize();
+  std::vector<double> times;
+  for (const auto begin = Clock::now(); Since(begin) < seconds || times.size() < 5;) {
+    const auto start = Clock::now();
+    for (int i = 0; i < kTogether; ++i) enqueue();
+    device.Synchronize();
+    times.push_back(Since(start) / kTogether);
+  }
+  return Median(times);
 }
 
 }  // namespace
@@ -57,6 +74,25 @@ double MeasureMatMulRate(DataType dtype, double seconds) {
     times.push_back(Since(start));
   }
   return 2.0 * m * n * k / Median(times);
+}
+
+double MeasureMatMulRate(Device& device, DataType dtype, double seconds) {
+  if (device.in_host_memory()) return MeasureMatMulRate(dtype, seconds);
+  constexpr int64_t n = 4096;
+  const Tensor a = Tensor::Empty(device, {n, n}, dtype), b = Tensor::Empty(device, {n, n}, dtype);
+  const Tensor c = Tensor::Empty(device, {n, n}, dtype);
+  device.ops().FillNormal(a, 1, 1, 0, 1);
+  device.ops().FillNormal(b, 1, 2, 0, 1);
+  return 2.0 * n * n * n /
+         SecondsOf(device, seconds, [&] { device.ops().MatMul(a, b, c, {.transpose_b = true}); });
+}
+
+double MeasureCopyBandwidth(Device& device, size_t bytes) {
+  if (device.in_host_memory()) return MeasureCopyBandwidth(bytes);
+  const auto size = static_cast<int64_t>(bytes / sizeof(float));
+  const Tensor from = Tensor::Zeros(device, {size}, DataType::kF32),
+               to = Tensor::Empty(device, {size}, DataType::kF32);
+  return 2.0 * static_cast<double>(from.bytes()) / SecondsOf(device, 0, [&] { device.ops().Copy(from, to); });
 }
 
 double MeasureCopyBandwidth(size_t bytes) {

@@ -15,11 +15,11 @@ namespace cohort::runtime {
 namespace {
 
 using nlohmann::json;
-using FactoryPtr = std::shared_ptr<const Decoder::Factory>;
+using FactoryPtr = std::shared_ptr<const TokenDecoder::Factory>;
 using FactoryOr = absl::StatusOr<FactoryPtr>;
 
 // A factory made of a function.
-class FunctionFactory : public Decoder::Factory {
+class FunctionFactory : public TokenDecoder::Factory {
  public:
   using Make_ = std::function<std::unique_ptr<DecoderStep>(bool fused)>;
   FunctionFactory(Make_ make, bool fuses) : make_(std::move(make)), fuses_(fuses) {}
@@ -144,8 +144,8 @@ std::string RunFrom(const std::vector<std::unique_ptr<DecoderStep>>& steps, size
 
 }  // namespace
 
-absl::StatusOr<Decoder> Decoder::FromJson(const json* value, const std::string& where) {
-  Decoder decoder;
+absl::StatusOr<TokenDecoder> TokenDecoder::FromJson(const json* value, const std::string& where) {
+  TokenDecoder decoder;
   if (value == nullptr) {
     decoder.factories_.push_back(MakeFactory([](bool fused) {
       return NewMapStep(
@@ -157,7 +157,7 @@ absl::StatusOr<Decoder> Decoder::FromJson(const json* value, const std::string& 
   return decoder;
 }
 
-Decoder::Chain Decoder::NewChain() const {
+TokenDecoder::Chain TokenDecoder::NewChain() const {
   Chain chain;
   bool fused = false;
   for (const auto& factory : factories_) {
@@ -167,9 +167,11 @@ Decoder::Chain Decoder::NewChain() const {
   return chain;
 }
 
-std::string Decoder::Chain::Push(absl::string_view token) { return RunFrom(steps_, 0, {std::string(token)}); }
+std::string TokenDecoder::Chain::Push(absl::string_view token) {
+  return RunFrom(steps_, 0, {std::string(token)});
+}
 
-std::string Decoder::Chain::Finish() {
+std::string TokenDecoder::Chain::Finish() {
   std::string text;
   for (size_t i = 0; i < steps_.size(); ++i) {
     std::vector<std::string> held_back;

@@ -24,7 +24,7 @@ class DecoderStep {
 };
 
 // What a tokenizer.json says of decoding. Immutable and thread-safe; makes chains, which are not.
-class Decoder {
+class TokenDecoder {
  public:
   class Chain {
    public:
@@ -33,7 +33,7 @@ class Decoder {
     std::string Finish();
 
    private:
-    friend class Decoder;
+    friend class TokenDecoder;
     std::vector<std::unique_ptr<DecoderStep>> steps_;
   };
 
@@ -47,7 +47,7 @@ class Decoder {
   };
 
   // `value` is the "decoder" of a tokenizer.json; null means tokens with a space between them.
-  static absl::StatusOr<Decoder> FromJson(const nlohmann::json* value, const std::string& where);
+  static absl::StatusOr<TokenDecoder> FromJson(const nlohmann::json* value, const std::string& where);
 
   Chain NewChain() const;
 

@@ -26,7 +26,7 @@ struct Tokenizer::State {
   std::unique_ptr<BpeModel> model;
   AddedTokens added;
   PostProcessor post_processor;
-  Decoder decoder;
+  TokenDecoder decoder;
   SpecialIds special_ids;
 
   const std::string& TokenOf(int32_t id) const {
@@ -63,7 +63,7 @@ absl::StatusOr<std::shared_ptr<const Tokenizer>> Tokenizer::Load(const std::stri
   };
   COHORT_ASSIGN_OR_RETURN(state->post_processor,
                           PostProcessor::FromJson(find("post_processor"), place("post_processor"), is_token));
-  COHORT_ASSIGN_OR_RETURN(state->decoder, Decoder::FromJson(find("decoder"), place("decoder")));
+  COHORT_ASSIGN_OR_RETURN(state->decoder, TokenDecoder::FromJson(find("decoder"), place("decoder")));
   COHORT_ASSIGN_OR_RETURN(state->special_ids,
                           ReadSpecialIds(std::filesystem::path(path).parent_path().string(),
                                          [&](absl::string_view token) { return state->IdOf(token); }));
@@ -122,11 +122,11 @@ const std::string& Tokenizer::path() const { return state_->path; }
 struct StreamDecoder::State {
   std::shared_ptr<const Tokenizer> tokenizer;
   bool skip_special_tokens;
-  Decoder::Chain chain;
+  TokenDecoder::Chain chain;
 };
 
 StreamDecoder::StreamDecoder(std::shared_ptr<const Tokenizer> tokenizer, bool skip_special_tokens) {
-  Decoder::Chain chain = tokenizer->state_->decoder.NewChain();
+  TokenDecoder::Chain chain = tokenizer->state_->decoder.NewChain();
   state_.reset(new State{std::move(tokenizer), skip_special_tokens, std::move(chain)});
 }
 StreamDecoder::~StreamDecoder() = default;

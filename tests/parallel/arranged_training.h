@@ -67,9 +67,8 @@ struct ArrangedTraining {
   runtime::OptimizerState optimizer;
 
   static ArrangedTraining Make(const runtime::ModelConfig& config, DataType compute, const Spread& spread,
-                               comm::Communicator& world) {
+                               comm::Communicator& world, runtime::Device& device = runtime::CpuDevice()) {
     runtime::SetCpuThreads(1);
-    runtime::Device& device = runtime::CpuDevice();
     const Arrangement& arrangement = spread.arrangement;
     const auto mesh = MakeMesh(arrangement.shape, world);
     EXPECT_TRUE(mesh.ok()) << mesh.status();

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "serving/engine.h"
+#include "tests/runtime/device/far_device.h"
 #include "tests/serving/collecting_sink.h"
 #include "tests/serving/small_decoder.h"
 #include "tests/serving/test_tokenizer.h"
@@ -14,10 +15,10 @@ namespace cohort::serving {
 namespace {
 
 // Several sequences at once, prompts in chunks, pages shared and preempted: each gets the tokens that the
-// whole-sequence logits of the same model say.
-void CheckFamily(const char* family) {
+// whole-sequence logits of the same model on the CPU say.
+void CheckFamily(const char* family, runtime::Device& device = runtime::CpuDevice()) {
   SCOPED_TRACE(family);
-  const auto decoder = SmallDecoder(family);
+  const auto decoder = SmallDecoder(family, {}, device), judge = SmallDecoder(family);
   ASSERT_NE(decoder, nullptr);
   EngineOptions options;
   options.max_sequences = 3;
@@ -40,7 +41,7 @@ void CheckFamily(const char* family) {
   }
   for (size_t i = 0; i < requests.size(); ++i) {
     ASSERT_EQ(sinks[i]->Wait(), absl::OkStatus());
-    EXPECT_EQ(sinks[i]->output().tokens, GreedyByLogits(*decoder, requests[i])) << i;
+    EXPECT_EQ(sinks[i]->output().tokens, GreedyByLogits(*judge, requests[i])) << i;
   }
 }
 
@@ -48,6 +49,12 @@ void CheckFamily(const char* family) {
 TEST(DecoderRunnerTest, GreedyEqualsTokenByTokenLogits) {
   testing::RunProcesses(1, [](int, int, const std::string&) {
     for (const char* family : {"llama", "qwen3", "mixtral", "qwen3_moe"}) CheckFamily(family);
+  });
+}
+
+TEST(DecoderRunnerTest, TheSameOnADeviceThatIsNotTheHostsMemory) {
+  testing::RunProcesses(1, [](int, int, const std::string&) {
+    for (const char* family : {"llama", "qwen3_moe"}) CheckFamily(family, runtime::FarDevice());
   });
 }
 

@@ -11,7 +11,8 @@
 
 namespace cohort::serving {
 
-std::unique_ptr<runtime::Decoder> SmallDecoder(const char* model_type, moe::ExpertGroup experts) {
+std::unique_ptr<runtime::Decoder> SmallDecoder(const char* model_type, moe::ExpertGroup experts,
+                                               runtime::Device& device) {
   runtime::ModelConfig config = runtime::TinyConfig(model_type);
   config.vocab_size = kByteVocabulary;
   config.initializer_range = 0.6;  // greedy choices far from ties
@@ -20,7 +21,7 @@ std::unique_ptr<runtime::Decoder> SmallDecoder(const char* model_type, moe::Expe
   if (config.num_experts > 0) {
     options.experts = moe::MakeMoeFactory(std::make_shared<moe::ExpertGroup>(std::move(experts)));
   }
-  return runtime::MakeDecoder(config, runtime::CpuDevice(), std::move(options), 5);
+  return runtime::MakeDecoder(config, device, std::move(options), 5);
 }
 
 int64_t BytesOfPage(const runtime::Decoder& decoder, int64_t page_size) {

@@ -12,7 +12,8 @@ namespace cohort::serving {
 
 // Two blocks over the vocabulary of ByteTokenizer, context 64, the same weights every time. Experts, where
 // the family has them, are divided over `experts`.
-std::unique_ptr<runtime::Decoder> SmallDecoder(const char* model_type, moe::ExpertGroup experts = {});
+std::unique_ptr<runtime::Decoder> SmallDecoder(const char* model_type, moe::ExpertGroup experts = {},
+                                               runtime::Device& device = runtime::CpuDevice());
 
 int64_t BytesOfPage(const runtime::Decoder& decoder, int64_t page_size);
 

@@ -29,6 +29,11 @@ class BenchTest(CohortTest):
         for key in ["tokens_per_s", "bytes_per_s", "copy_bytes_per_s", "bandwidth_share"]:
             self.assertGreater(row[key], 0, key)
 
+    def test_a_device_that_is_not_there(self):
+        none = {"CUDA_VISIBLE_DEVICES": ""}  # also where there are some
+        for bench in ("train-step", "decode", "serve"):
+            self.assertIn("no CUDA device: ", self.fails("bench", bench, "--device", "cuda", *SMALL, env=none))
+
     def test_serve(self):
         rows = self.rows("serve", "--concurrency", "1,4", "--requests", 4, "--prompt-tokens", 8, "--output-tokens", 8, *SMALL)
         self.assertEqual([row["concurrency"] for row in rows], [1, 4])

@@ -63,6 +63,14 @@ class GenerateTest(TrainedModel):
         self.fails("generate", "--model", "nowhere", "--prompt", "x")
         self.assertIn("a seed is a whole number", self.fails(*base, "x", "--seed", -1))
 
+    def test_a_device_that_is_not_there(self):
+        base = ["generate", "--model", self.model, "--prompt", "The river", "--max-tokens", 4]
+        self.cohort(*base, "--device", "cpu")
+        self.assertIn("--device", self.fails(*base, "--device", "gpu"))
+        none = {"CUDA_VISIBLE_DEVICES": ""}  # also where there are some
+        for command in [base, ["serve", "--model", self.model, "--listen", "127.0.0.1:0"]]:
+            self.assertIn("no CUDA device: ", self.fails(*command, "--device", "cuda", env=none))
+
     def test_broken_weights_are_a_clear_error(self):
         folder = (self.folder / self.model).resolve()
         weights = folder / "model.safetensors"

@@ -144,6 +144,16 @@ class TrainTest(CohortTest):
         self.assertIn('"hash"; known gates: softmax, sigmoid', error)
         self.assertIn("data/none", self.fails("train", "--config", "config.yaml", "--set", "data.train=[data/none]"))
 
+    def test_a_device_that_is_not_there(self):
+        self.write_config()
+        none = {"CUDA_VISIBLE_DEVICES": ""}  # also where there are some
+        train = ["train", "--config", "config.yaml"]
+        for ask in (["--device", "cuda"], ["--set", "device=cuda"]):
+            self.assertIn("no CUDA device: ", self.fails(*train, *ask, env=none))
+        self.assertIn("device is 'gpu'; it must be cpu or cuda", self.fails(*train, "--set", "device=gpu"))
+        self.assertIn("job of 2 ranks", self.fails(*train, "--device", "cuda", ranks=2, env=none))
+        self.assertIn("without --elastic", self.fails(*train, "--elastic", "--device", "cuda", env=none))
+
     def test_what_no_machine_can_hold(self):
         self.write_config()
         error = self.fails("train", "--config", "config.yaml", "--set", "model.hidden_size=65536", "model.intermediate_size=65536",

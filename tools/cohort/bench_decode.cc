@@ -11,6 +11,7 @@
 #include "runtime/ops/machine_rates.h"
 #include "tools/cohort/bench.h"
 #include "tools/cohort/bench_model.h"
+#include "tools/cohort/chosen_device.h"
 #include "tools/cohort/world.h"
 
 namespace cohort::tools {
@@ -91,7 +92,7 @@ absl::Status BenchDecode(const DecodeFlags& flags) {
   double bytes = 0;
   std::vector<double> seconds, bandwidths;
   for (int token = 0; token < flags.tokens; ++token) {
-    if (token % 16 == 0) bandwidths.push_back(runtime::MeasureCopyBandwidth());
+    if (token % 16 == 0) bandwidths.push_back(runtime::MeasureCopyBandwidth(decoder->device()));
     const auto begin = std::chrono::steady_clock::now();
     COHORT_RETURN_IF_ERROR(sequence.Append({token % 100}));
     seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
@@ -100,10 +101,10 @@ absl::Status BenchDecode(const DecodeFlags& flags) {
   }
   const double token_seconds = Median(seconds), copy = Median(bandwidths);
   const double rate = bytes / flags.tokens / token_seconds;
-  std::printf("%s, %.0f million parameters (%.0f a token), %s, %d threads, context %d\n",
+  std::printf("%s, %.0f million parameters (%.0f a token), %s on %s, %d threads, context %d\n",
               config.model_type.c_str(), static_cast<double>(config.NumParameters()) / 1e6,
-              static_cast<double>(config.NumActiveParameters()) / 1e6, Name(dtype), runtime::CpuThreads(),
-              static_cast<int>(flags.context));
+              static_cast<double>(config.NumActiveParameters()) / 1e6, Name(dtype),
+              decoder->device().name().c_str(), runtime::CpuThreads(), static_cast<int>(flags.context));
   std::printf("  %.1f tokens/s, reading %.2f GB/s; a copy of memory moves %.2f GB/s; share %.3f\n",
               1 / token_seconds, rate / 1e9, copy / 1e9, rate / copy);
   nlohmann::ordered_json row = BenchRow("decode", config, *flags.bench);
@@ -122,6 +123,7 @@ void AddBenchDecode(CLI::App& bench, const Selected& selected) {
       bench.add_subcommand("decode", "Decoding of one sequence, as a share of the memory's bandwidth");
   const auto flags = std::make_shared<DecodeFlags>();
   AddBenchFlags(*app, flags->bench, 0);
+  AddDeviceFlag(*app, flags->bench->device);
   app->add_option("--context", flags->context, "Tokens in the cache at the beginning")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

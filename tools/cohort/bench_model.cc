@@ -8,6 +8,7 @@
 #include "runtime/config/config.h"
 #include "runtime/config/yaml_message.h"
 #include "runtime/file.h"
+#include "tools/cohort/chosen_device.h"
 #include "tools/cohort/world.h"
 
 namespace cohort::tools {
@@ -78,9 +79,10 @@ absl::StatusOr<runtime::ModelConfig> BenchModel(const BenchFlags& flags, const B
 
 absl::StatusOr<std::unique_ptr<runtime::Decoder>> BenchDecoder(const runtime::ModelConfig& config,
                                                                const BenchFlags& flags) {
+  COHORT_ASSIGN_OR_RETURN(runtime::Device* const device, ChosenDevice(flags.device, 1));
   COHORT_ASSIGN_OR_RETURN(
       auto decoder,
-      runtime::Decoder::Create(config, runtime::CpuDevice(),
+      runtime::Decoder::Create(config, *device,
                                {.compute = *ParseDataType(flags.dtype),
                                 .trainable = false,
                                 .experts = moe::MakeMoeFactory(std::make_shared<const moe::ExpertGroup>())}));
@@ -97,6 +99,7 @@ nlohmann::ordered_json BenchRow(const char* bench, const runtime::ModelConfig& c
   return {{"bench", bench},
           {"model", ShapeOf(config)},
           {"dtype", flags.dtype},
+          {"device", flags.device},
           {"threads", runtime::CpuThreads()}};
 }
 

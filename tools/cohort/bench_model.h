@@ -17,6 +17,7 @@ struct BenchFlags {
   bool moe = false;
   std::vector<std::string> overrides;  // model.hidden_size=2048 ...
   std::string dtype = "bf16";
+  std::string device = "cpu";  // of those benchmarks that offer --device
   int threads = 0;
   std::string json;
 };

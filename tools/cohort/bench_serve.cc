@@ -19,6 +19,7 @@
 #include "serving/serve.h"
 #include "tools/cohort/bench.h"
 #include "tools/cohort/bench_model.h"
+#include "tools/cohort/chosen_device.h"
 #include "tools/cohort/served_model.h"
 #include "tools/cohort/world.h"
 
@@ -61,8 +62,10 @@ absl::StatusOr<std::shared_ptr<const runtime::Tokenizer>> MakeTokenizer() {
 }
 
 absl::StatusOr<ServedModel> MakeModel(const ServeBenchFlags& flags) {
-  if (!flags.model.empty())
-    return LoadServedModel(flags.model, flags.bench->dtype, comm::Communicator::Single());
+  if (!flags.model.empty()) {
+    COHORT_ASSIGN_OR_RETURN(runtime::Device* const device, ChosenDevice(flags.bench->device, 1));
+    return LoadServedModel(flags.model, flags.bench->dtype, *device, comm::Communicator::Single());
+  }
   ServedModel model;
   COHORT_ASSIGN_OR_RETURN(const runtime::ModelConfig config, BenchModel(*flags.bench, kShape));
   COHORT_ASSIGN_OR_RETURN(model.decoder, BenchDecoder(config, *flags.bench));
@@ -176,6 +179,7 @@ void AddBenchServe(CLI::App& bench, const Selected& selected) {
       bench.add_subcommand("serve", "A server and its clients: TTFT, TPOT, ITL, throughput, goodput");
   const auto flags = std::make_shared<ServeBenchFlags>();
   AddBenchFlags(*app, flags->bench, 0);
+  AddDeviceFlag(*app, flags->bench->device);
   app->add_option("--model", flags->model, "Serve this folder instead of random weights");
   app->add_option("--concurrency", flags->concurrency, "Requests at a time, a row each")
       ->delimiter(',')

@@ -24,6 +24,7 @@
 #include "runtime/random/philox.h"
 #include "tools/cohort/bench.h"
 #include "tools/cohort/bench_model.h"
+#include "tools/cohort/chosen_device.h"
 #include "tools/cohort/random_tokens.h"
 #include "tools/cohort/world.h"
 
@@ -81,10 +82,11 @@ class Stepper {
     Stepper stepper;
     COHORT_ASSIGN_OR_RETURN(const parallel::Mesh mesh, parallel::MakeMesh(plan.shape, *world));
     const int ranks = world->size();
+    COHORT_ASSIGN_OR_RETURN(stepper.device_, ChosenDevice(flags.bench->device, ranks));
     COHORT_ASSIGN_OR_RETURN(
         stepper.model_,
         parallel::ParallelModel::Create(
-            config, runtime::CpuDevice(),
+            config, *stepper.device_,
             {.compute = *ParseDataType(flags.bench->dtype),
              .recompute = plan.recompute,
              .global_batch = flags.batch * ranks,
@@ -94,7 +96,8 @@ class Stepper {
              .stages_per_rank = plan.chunks,
              .split_batch = arrangement.split_batch ? std::optional(parallel::SplitRule()) : std::nullopt,
              .deterministic = arrangement.deterministic},
-            mesh, std::move(world), std::make_unique<RandomTokens>(flags.sequence, config.vocab_size)));
+            mesh, std::move(world),
+            std::make_unique<RandomTokens>(flags.sequence, config.vocab_size, *stepper.device_)));
     stepper.model_->Initialize(1);
     stepper.optimizer_ = runtime::OptimizerState::For(stepper.model_->slices());
     stepper.tokens_ = flags.batch * ranks * flags.sequence;
@@ -128,10 +131,12 @@ class Stepper {
     COHORT_ASSIGN_OR_RETURN(const double norm, model_->GradientNorm());
     runtime::AdamWStep(model_->slices(), {}, 1e-4, runtime::ClipFactor(norm, 1.0), optimizer_);
     COHORT_RETURN_IF_ERROR(model_->AfterStep(step));
+    device_->Synchronize();
     COHORT_RETURN_IF_ERROR(model_->Barrier());
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   }
 
+  runtime::Device* device_ = nullptr;
   std::unique_ptr<parallel::ParallelModel> model_;
   runtime::OptimizerState optimizer_;
   int64_t tokens_ = 0;
@@ -181,8 +186,9 @@ absl::Status Predict(const runtime::ModelConfig& config, const TrainStepFlags& f
   const parallel::planner::Work work = {.sequence_length = flags.sequence,
                                         .global_batch = flags.batch * world.size(),
                                         .compute_bytes = dtype == DataType::kBF16 ? 2 : 4};
+  COHORT_ASSIGN_OR_RETURN(runtime::Device* const device, ChosenDevice(flags.bench->device, world.size()));
   COHORT_ASSIGN_OR_RETURN(const parallel::planner::Cluster cluster,
-                          RunningCluster(world, runtime::CpuDevice(), dtype, model, work));
+                          RunningCluster(world, *device, dtype, model, work));
   parallel::planner::MeshPricer pricer(model, work, cluster);
   for (Variant& variant : variants) {
     COHORT_RETURN_IF_ERROR(pricer.Check(variant.arrangement.plan));
@@ -241,12 +247,13 @@ absl::Status BenchTrainStep(const TrainStepFlags& flags) {
                                                             {"alone", AloneOf(flags)}));
     alone = std::make_unique<Stepper>(std::move(single));
   }
+  COHORT_ASSIGN_OR_RETURN(runtime::Device* const device, ChosenDevice(flags.bench->device, world->size()));
   const DataType dtype = *ParseDataType(flags.bench->dtype);
   std::vector<double> alone_speeds, rates;
   for (int step = -1; step < flags.steps; ++step) {  // the first one warms up
     double rate = 0, alone_speed = 0;
     if (world->rank() == 0) {
-      rate = runtime::MeasureMatMulRate(dtype);
+      rate = runtime::MeasureMatMulRate(*device, dtype);
       if (alone != nullptr) {
         COHORT_ASSIGN_OR_RETURN(alone_speed, alone->TokensPerSecond(flags.step_seconds));
       }
@@ -266,9 +273,10 @@ absl::Status BenchTrainStep(const TrainStepFlags& flags) {
     alone_speeds.push_back(alone_speed);
   }
   if (world->rank() != 0) return absl::OkStatus();
-  std::printf("%s, %.0f million parameters, %d rank(s) of %d thread(s), %d x %d tokens a rank\n",
+  std::printf("%s, %.0f million parameters, %d rank(s) of %d thread(s) on %s, %d x %d tokens a rank\n",
               config.model_type.c_str(), static_cast<double>(config.NumParameters()) / 1e6, world->size(),
-              runtime::CpuThreads(), static_cast<int>(flags.batch), static_cast<int>(flags.sequence));
+              runtime::CpuThreads(), device->name().c_str(), static_cast<int>(flags.batch),
+              static_cast<int>(flags.sequence));
   const double gemm = Median(rates) * world->size(), first = Median(variants.front().speeds);
   std::vector<nlohmann::ordered_json> rows;
   for (const Variant& variant : variants) {
@@ -325,6 +333,7 @@ void AddBenchTrainStep(CLI::App& bench, const Selected& selected) {
       "train-step", "Whole training steps on random tokens, as a share of the matrix rate");
   const auto flags = std::make_shared<TrainStepFlags>();
   AddBenchFlags(*app, flags->bench, 1);
+  AddDeviceFlag(*app, flags->bench->device);
   app->add_option("--sequence", flags->sequence, "Tokens of a sequence")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

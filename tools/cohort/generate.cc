@@ -17,6 +17,7 @@
 #include "serving/engine.h"
 #include "serving/validate.h"
 #include "serving/wire.h"
+#include "tools/cohort/chosen_device.h"
 #include "tools/cohort/command.h"
 #include "tools/cohort/generation_flags.h"
 #include "tools/cohort/served_model.h"
@@ -26,7 +27,7 @@ namespace cohort::tools {
 namespace {
 
 struct GenerateFlags {
-  std::string model, server, dtype = "auto", tls_roots;
+  std::string model, server, dtype = "auto", device = "cpu", tls_roots;
   double timeout_seconds = 600;
   int threads = 0;
   bool json = false;
@@ -133,8 +134,9 @@ class PrintingSink final : public serving::GenerationSink {
 
 absl::Status FromFolder(const GenerateFlags& flags, const v1::GenerateRequest& message) {
   runtime::SetCpuThreads(flags.threads > 0 ? flags.threads : HostCores());
+  COHORT_ASSIGN_OR_RETURN(runtime::Device* const device, ChosenDevice(flags.device, 1));
   COHORT_ASSIGN_OR_RETURN(const ServedModel model,
-                          LoadServedModel(flags.model, flags.dtype, comm::Communicator::Single()));
+                          LoadServedModel(flags.model, flags.dtype, *device, comm::Communicator::Single()));
   const int n = CompletionsOf(message);
   COHORT_ASSIGN_OR_RETURN(auto runner, serving::DecoderRunner::Create(*model.decoder, {}, n));
   const serving::RunnerInfo info = runner->info();
@@ -176,6 +178,7 @@ void AddGenerate(CLI::App& app, const Selected& selected) {
   generate->add_option("--dtype", flags->dtype, "With --model: auto (as on disk), bf16 or f32")
       ->check(CLI::IsMember({"auto", "bf16", "f32"}))
       ->capture_default_str();
+  AddDeviceFlag(*generate, flags->device);
   generate->add_option("--threads", flags->threads, "With --model: compute threads. Default: one a core");
   generate->add_option("--tls-roots", flags->tls_roots, "With --server: PEM file of certificates to trust");
   generate->add_option("--timeout", flags->timeout_seconds, "Seconds after which to give up")

@@ -11,13 +11,12 @@
 #include "parallel/global_sums.h"
 #include "parallel/planner/plan_config.h"
 #include "parallel/planner/planner.h"
-#include "runtime/device/device.h"
 
 namespace cohort::tools {
 
 absl::StatusOr<v1::TrainConfig> WithPlannedMesh(v1::TrainConfig config,
                                                 const runtime::ResolvedConfig& defaults,
-                                                comm::Communicator& world) {
+                                                runtime::Device& device, comm::Communicator& world) {
   namespace planner = parallel::planner;
   const auto begin = std::chrono::steady_clock::now();
   COHORT_ASSIGN_OR_RETURN(const planner::Choices choices, planner::ChoicesOf(config));
@@ -29,7 +28,7 @@ absl::StatusOr<v1::TrainConfig> WithPlannedMesh(v1::TrainConfig config,
                               .compute_bytes = static_cast<int>(SizeOf(*compute))};
   const planner::ModelCost model(defaults.model, work.sequence_length);
   COHORT_ASSIGN_OR_RETURN(const planner::Cluster cluster,
-                          planner::RunningCluster(world, runtime::CpuDevice(), *compute, model, work));
+                          planner::RunningCluster(world, device, *compute, model, work));
   COHORT_ASSIGN_OR_RETURN(const planner::MeshRanking ranking,
                           planner::RankMeshes(model, work, cluster, choices));
   const planner::MeshPlan& plan = ranking.best[0].plan;

@@ -3,7 +3,6 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "runtime/device/device.h"
 #include "runtime/tensor.h"
 
 namespace cohort::tools {
@@ -19,13 +18,12 @@ absl::StatusOr<parallel::Samples> RandomTokens::Training(int64_t step, int64_t b
     targets[i > 0 ? i - 1 : size - 1] = tokens[i];
   }
   for (int64_t s = 0; s <= count; ++s) offsets[s] = static_cast<int32_t>(s * sequence_);
-  runtime::Device& device = runtime::CpuDevice();
   using runtime::Tensor;
   parallel::Samples samples;
-  samples.tokens = {.tokens = Tensor::FromHost(device, {size}, absl::Span<const int32_t>(tokens)),
-                    .targets = Tensor::FromHost(device, {size}, absl::Span<const int32_t>(targets)),
-                    .positions = Tensor::FromHost(device, {size}, absl::Span<const int32_t>(positions)),
-                    .offsets = Tensor::FromHost(device, {count + 1}, absl::Span<const int32_t>(offsets)),
+  samples.tokens = {.tokens = Tensor::FromHost(device_, {size}, absl::Span<const int32_t>(tokens)),
+                    .targets = Tensor::FromHost(device_, {size}, absl::Span<const int32_t>(targets)),
+                    .positions = Tensor::FromHost(device_, {size}, absl::Span<const int32_t>(positions)),
+                    .offsets = Tensor::FromHost(device_, {count + 1}, absl::Span<const int32_t>(offsets)),
                     .host_offsets = offsets};
   return samples;
 }

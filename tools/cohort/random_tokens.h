@@ -5,12 +5,14 @@
 
 #include "absl/status/statusor.h"
 #include "parallel/batch_source.h"
+#include "runtime/device/device.h"
 
 namespace cohort::tools {
 
 class RandomTokens final : public parallel::BatchSource {
  public:
-  RandomTokens(int64_t sequence, int64_t vocabulary) : sequence_(sequence), vocabulary_(vocabulary) {}
+  RandomTokens(int64_t sequence, int64_t vocabulary, runtime::Device& device = runtime::CpuDevice())
+      : sequence_(sequence), vocabulary_(vocabulary), device_(device) {}
 
   absl::StatusOr<parallel::Samples> Training(int64_t step, int64_t begin, int64_t count) override;
   int64_t held_out() const override { return 0; }
@@ -18,6 +20,7 @@ class RandomTokens final : public parallel::BatchSource {
 
  private:
   const int64_t sequence_, vocabulary_;
+  runtime::Device& device_;
 };
 
 }  // namespace cohort::tools

@@ -12,6 +12,7 @@
 #include "comm/policy.h"
 #include "runtime/file.h"
 #include "serving/serve.h"
+#include "tools/cohort/chosen_device.h"
 #include "tools/cohort/command.h"
 #include "tools/cohort/served_model.h"
 #include "tools/cohort/world.h"
@@ -20,7 +21,7 @@ namespace cohort::tools {
 namespace {
 
 struct ServeFlags {
-  std::string model, name, dtype = "auto", address_file;
+  std::string model, name, dtype = "auto", device = "cpu", address_file;
   int threads = 0;
   double drain_seconds = absl::ToDoubleSeconds(serving::policy::kDrainGrace);
   int64_t cache_megabytes = serving::policy::kCacheBytes >> 20;
@@ -38,7 +39,8 @@ absl::Status Serve(ServeFlags flags) {
   const std::atomic<bool>* stop = StopRequested();  // before the first thread
   COHORT_ASSIGN_OR_RETURN(auto world, JoinWorld(absl::Seconds(flags.timeout_seconds)));
   runtime::SetCpuThreads(flags.threads > 0 ? flags.threads : std::max(1, HostCores() / RanksOnHost(*world)));
-  COHORT_ASSIGN_OR_RETURN(const ServedModel model, LoadServedModel(flags.model, flags.dtype, world));
+  COHORT_ASSIGN_OR_RETURN(runtime::Device* const device, ChosenDevice(flags.device, world->size()));
+  COHORT_ASSIGN_OR_RETURN(const ServedModel model, LoadServedModel(flags.model, flags.dtype, *device, world));
   serving::ServeOptions& options = flags.options;
   options.model_name = flags.name;
   if (options.model_name.empty()) {
@@ -86,6 +88,7 @@ void AddServe(CLI::App& app, const Selected& selected) {
   serve->add_option("--dtype", flags->dtype, "auto (as on disk), bf16 or f32")
       ->check(CLI::IsMember({"auto", "bf16", "f32"}))
       ->capture_default_str();
+  AddDeviceFlag(*serve, flags->device);
   serve->add_option("--threads", flags->threads,
                     "Compute threads of a rank. Default: the host's cores divided by its ranks");
   serve->add_option("--cache-megabytes", flags->cache_megabytes, "Memory of a rank for keys and values")

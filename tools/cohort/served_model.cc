@@ -12,6 +12,7 @@
 namespace cohort::tools {
 
 absl::StatusOr<ServedModel> LoadServedModel(const std::string& folder, const std::string& dtype,
+                                            runtime::Device& device,
                                             std::shared_ptr<comm::Communicator> world) {
   if (!std::filesystem::is_directory(folder)) {
     return absl::NotFoundError(absl::StrCat("--model ", folder, ": there is no such folder"));
@@ -27,9 +28,9 @@ absl::StatusOr<ServedModel> LoadServedModel(const std::string& folder, const std
   const DataType compute = dtype == "auto"
                                ? (config.torch_dtype == "bfloat16" ? DataType::kBF16 : DataType::kF32)
                                : *ParseDataType(dtype);
-  COHORT_ASSIGN_OR_RETURN(const int64_t memory, parallel::ShareOfFreeMemory(runtime::CpuDevice(), *world));
+  COHORT_ASSIGN_OR_RETURN(const int64_t memory, parallel::ShareOfFreeMemory(device, *world));
   const auto experts = std::make_shared<const moe::ExpertGroup>(std::move(world));
-  COHORT_ASSIGN_OR_RETURN(model.decoder, runtime::Decoder::Create(config, runtime::CpuDevice(),
+  COHORT_ASSIGN_OR_RETURN(model.decoder, runtime::Decoder::Create(config, device,
                                                                   {.compute = compute,
                                                                    .trainable = false,
                                                                    .memory_limit = memory,

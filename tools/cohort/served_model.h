@@ -16,10 +16,11 @@ struct ServedModel {
   std::unique_ptr<runtime::Decoder> decoder;
 };
 
-// Loads `folder` (config.json, tokenizer.json, weights) for inference on the CPU. dtype: auto (bf16
+// Loads `folder` (config.json, tokenizer.json, weights) for inference on `device`. dtype: auto (bf16
 // where the folder says bfloat16, else f32), bf16 or f32. Experts are divided over the ranks of `world`,
 // of which each calls this.
 absl::StatusOr<ServedModel> LoadServedModel(const std::string& folder, const std::string& dtype,
+                                            runtime::Device& device,
                                             std::shared_ptr<comm::Communicator> world);
 
 }  // namespace cohort::tools

@@ -35,6 +35,7 @@ using runtime::ResolvedConfig;
 struct TrainFlags {
   std::string config;
   std::vector<std::string> overrides;
+  std::string device;
   bool help_config = false;
   ElasticFlags elastic;
 };
@@ -79,10 +80,10 @@ class TrainRun {
 
  private:
   absl::Status MakeModel() {
-    runtime::Device& device = runtime::CpuDevice();
+    COHORT_ASSIGN_OR_RETURN(device_, DeviceOf(config_, *world_));
     COHORT_ASSIGN_OR_RETURN(
-        model_, parallel::MakeConfiguredModel(config_, model_config_, device, world_,
-                                              MakeLoaderSource(data_.training, data_.held_out, device)));
+        model_, parallel::MakeConfiguredModel(config_, model_config_, *device_, world_,
+                                              MakeLoaderSource(data_.training, data_.held_out, *device_)));
     optimizer_ = runtime::OptimizerState::For(model_->slices());
     return state_.Load(*model_, optimizer_, config_.checkpoint().resume());
   }
@@ -91,7 +92,9 @@ class TrainRun {
     const auto compute = model_->decoder().compute();
     // The best of some: neighbours on the machine make it look slower than it is, never faster.
     double peak = 0;
-    for (int i = 0; i < 3; ++i) peak = std::max(peak, runtime::MeasureMatMulRate(compute) * world_->size());
+    for (int i = 0; i < 3; ++i) {
+      peak = std::max(peak, runtime::MeasureMatMulRate(*device_, compute) * world_->size());
+    }
     RunLog::Facts facts{
         .rank = world_->rank(),
         .resumed_step = optimizer_.step,
@@ -107,11 +110,12 @@ class TrainRun {
                                 model_config_.num_experts_per_tok);
     }
     log_->Note(absl::StrFormat(
-        "%s: %.1f million parameters%s; %s on %d rank%s (%s), %d threads each; %d sequences of %d tokens a "
-        "step, %.1f steps an epoch",
+        "%s: %.1f million parameters%s; %s on %d rank%s (%s), %s, %d threads each; %d sequences of %d "
+        "tokens a step, %.1f steps an epoch",
         model_config_.model_type, static_cast<double>(model_config_.NumParameters()) / 1e6, experts,
         Name(compute), world_->size(), world_->size() == 1 ? "" : "s", model_->mesh().shape().DebugString(),
-        runtime::CpuThreads(), config_.train().global_batch(), config_.data().sequence_length(),
+        device_->name(), runtime::CpuThreads(), config_.train().global_batch(),
+        config_.data().sequence_length(),
         static_cast<double>(data_.training->samples_per_epoch()) / config_.train().global_batch()));
     if (optimizer_.step > 0) {
       log_->Note(
@@ -130,17 +134,19 @@ class TrainRun {
   const runtime::ModelConfig model_config_;
   const TrainingData data_;
   const std::shared_ptr<comm::Communicator> world_;
+  runtime::Device* device_ = nullptr;
   std::unique_ptr<parallel::ParallelModel> model_;
   runtime::OptimizerState optimizer_;
   TrainingState state_;
   std::unique_ptr<RunLog> log_;
 };
 
-absl::Status Train(const TrainFlags& flags) {
+absl::Status Train(TrainFlags flags) {
   if (flags.help_config) {
     std::fputs(runtime::ConfigHelp(*v1::TrainConfig::descriptor()).c_str(), stdout);
     return absl::OkStatus();
   }
+  if (!flags.device.empty()) flags.overrides.push_back("device=" + flags.device);
   const ElasticFlags& elastic = flags.elastic;
   if (!elastic.join.empty() && (!flags.config.empty() || !flags.overrides.empty() || elastic.elastic)) {
     return absl::InvalidArgumentError(
@@ -184,6 +190,11 @@ void AddTrain(CLI::App& app, const Selected& selected) {
       ->add_option("--set", flags->overrides,
                    "Override keys of the file: --set train.steps=100 data.train=[a,b]")
       ->expected(1, -1);
+  train
+      ->add_option(
+          "--device", flags->device,
+          "Where the model computes: cpu or cuda; the same as --set device=cuda. Default: what the file says")
+      ->check(CLI::IsMember({"cpu", "cuda"}));
   train->add_flag("--elastic", flags->elastic.elastic,
                   "Go on while ranks join, fail and leave; start it with mpirun --enable-recovery");
   train->add_option("--join", flags->elastic.join,

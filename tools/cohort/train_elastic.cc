@@ -68,6 +68,11 @@ absl::StatusOr<v1::TrainConfig> ConfigOfJob(ElasticJob& job, absl::Time deadline
 }  // namespace
 
 absl::Status TrainElastic(v1::TrainConfig config, const ElasticFlags& flags) {
+  if (config.has_device() && config.device() != "cpu") {
+    return absl::UnimplementedError(
+        "device: elastic training keeps and moves state in the memory of hosts only: take device cpu, or "
+        "train without --elastic");
+  }
   const bool joins = !flags.join.empty();
   COHORT_ASSIGN_OR_RETURN(
       auto job, ElasticJob::Create({.coordinator = joins ? flags.join : flags.coordinator, .joins = joins},

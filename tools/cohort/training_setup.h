@@ -9,6 +9,7 @@
 #include "comm/communicator.h"
 #include "runtime/config/config.h"
 #include "runtime/data/loader.h"
+#include "runtime/device/device.h"
 #include "runtime/train/step_loop.h"
 
 namespace cohort::tools {
@@ -19,6 +20,9 @@ struct TrainingData {
   std::string tokenizer_json;
 };
 absl::StatusOr<TrainingData> OpenData(const v1::TrainConfig& config);
+
+// What the configuration says of it, set or not yet.
+absl::StatusOr<runtime::Device*> DeviceOf(const v1::TrainConfig& config, const comm::Communicator& world);
 
 // Collective: complete for the ranks of `world`; with parallel.mesh: auto they are measured first.
 absl::StatusOr<runtime::ResolvedConfig> Resolve(v1::TrainConfig config, comm::Communicator& world);

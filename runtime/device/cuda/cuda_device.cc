@@ -6,8 +6,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "comm/check.h"
+#include "runtime/device/cuda/cuda_event.h"
 #include "runtime/device/cuda/cuda_status.h"
 #include "runtime/device/cuda/policy.h"
+#include "runtime/ops/cuda/make_cuda_ops.h"
 #include "runtime/ops/ops.h"
 #include "runtime/tensor.h"
 
@@ -68,6 +70,7 @@ absl::Status CudaDevice::Open() {
   uint64_t keeps = memory_limit_;
   COHORT_RETURN_IF_ERROR(
       on(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keeps), "cudaMemPoolSetAttribute"));
+  ops_ = MakeCudaOps(*this);
   staging_ = std::make_unique<PinnedStaging>();
   return staging_->Open(cuda_policy::kStagingBuffers, cuda_policy::kStagingBytes);
 }
@@ -122,7 +125,10 @@ void* CudaDevice::Take(size_t bytes) {
 }
 
 void CudaDevice::Return(void* block, size_t bytes) {
-  MakeCurrent();
+  // Of a tensor in static storage, when the process ends: CUDA is gone before it.
+  const cudaError_t error = cudaSetDevice(traits_.ordinal);
+  if (error == cudaErrorCudartUnloading) return;
+  CheckCuda(error, "cudaSetDevice");
   CheckCuda(cudaFreeAsync(block, stream_), "cudaFreeAsync");
   allocated_.fetch_sub(bytes, std::memory_order_relaxed);
 }
@@ -161,12 +167,19 @@ void CudaDevice::CopyToHost(const Tensor& from, void* to) {
 }
 
 void CudaDevice::CopyFromDevice(const Tensor& from, const Tensor& to) {
-  if (from.device().kind() != DeviceKind::kCuda) return Device::CopyFromDevice(from, to);
+  const auto* const source = dynamic_cast<const CudaDevice*>(&from.device());
+  if (source == nullptr) return Device::CopyFromDevice(from, to);
+  source->MakeCurrent();
+  CudaEvent made;
+  made.Record(source->stream_);
   MakeCurrent();
-  const auto& source = static_cast<const CudaDevice&>(from.device());
-  CheckCuda(
-      cudaMemcpyPeerAsync(to.raw(), traits_.ordinal, from.raw(), source.traits_.ordinal, to.bytes(), stream_),
-      "cudaMemcpyPeerAsync", from, to);
+  made.MakeWait(stream_);
+  CheckCuda(cudaMemcpyPeerAsync(to.raw(), traits_.ordinal, from.raw(), source->traits_.ordinal, to.bytes(),
+                                stream_),
+            "cudaMemcpyPeerAsync", from, to);
+  CudaEvent copied;
+  copied.Record(stream_);
+  copied.MakeWait(source->stream_);  // which may give the memory to others then
 }
 
 Ops& CudaDevice::ops() {
@@ -176,7 +189,9 @@ Ops& CudaDevice::ops() {
 
 void CudaDevice::Synchronize() {
   MakeCurrent();
-  CheckCuda(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+  CudaEvent all;
+  all.Record(stream_);
+  all.Wait();
 }
 
 cublasLtHandle_t CudaDevice::blas() {

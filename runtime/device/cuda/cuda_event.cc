@@ -1,13 +1,17 @@
 #include "runtime/device/cuda/cuda_event.h"
 
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "runtime/device/cuda/cuda_status.h"
+#include "runtime/device/cuda/policy.h"
 
 namespace cohort::runtime {
 
 CudaEvent::CudaEvent() {
-  // Without a time it costs less, and a host that waits for it sleeps instead of spinning: ranks may outnumber cores.
-  CheckCuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming | cudaEventBlockingSync),
-            "cudaEventCreateWithFlags");
+  // Without a time it costs less.
+  CheckCuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "cudaEventCreateWithFlags");
 }
 
 CudaEvent::~CudaEvent() { cudaEventDestroy(event_); }
@@ -18,6 +22,25 @@ void CudaEvent::MakeWait(cudaStream_t queue) const {
   CheckCuda(cudaStreamWaitEvent(queue, event_, 0), "cudaStreamWaitEvent");
 }
 
-void CudaEvent::Wait() const { CheckCuda(cudaEventSynchronize(event_), "cudaEventSynchronize"); }
+// Not by CUDA's own waits, which have no deadline, and spin or block but not first the one and then the other.
+void CudaEvent::Wait() const {
+  const absl::Time begin = absl::Now();
+  absl::Duration pause = cuda_policy::kFirstPause;
+  for (;;) {
+    const cudaError_t error = cudaEventQuery(event_);
+    if (error == cudaSuccess) return;
+    if (error != cudaErrorNotReady) CheckCuda(error, "cudaEventQuery");
+    cudaGetLastError();  // not to be found by the next launch
+    const absl::Duration waited = absl::Now() - begin;
+    if (waited > cuda_policy::kDeadline) {
+      EndWithStatus(absl::DeadlineExceededError(
+          absl::StrCat("the device has not finished what was enqueued for ", absl::FormatDuration(waited),
+                       ": a kernel hangs, or the device is lost; nvidia-smi and the kernel's log say more")));
+    }
+    if (waited < cuda_policy::kSpin) continue;
+    absl::SleepFor(pause);
+    pause = std::min(2 * pause, cuda_policy::kLastPause);
+  }
+}
 
 }  // namespace cohort::runtime

@@ -14,12 +14,12 @@
 
 namespace cohort::runtime {
 
-// "cudaMemcpyAsync of bf16[4,8] on cuda:0: an illegal memory access was encountered (cudaErrorIllegalAddress)". `what` may
-// be empty. OK for cudaSuccess.
+// "cudaMemcpyAsync of bf16[4,8] on cuda:0: an illegal memory access was encountered (cudaErrorIllegalAddress)". `what`
+// may be empty. OK for cudaSuccess.
 absl::Status CudaStatus(cudaError_t error, absl::string_view call, absl::string_view what = "");
 absl::Status CublasStatus(cublasStatus_t status, absl::string_view call, absl::string_view what = "");
 
-// Aborts with a status's message. Errors of CUDA stay: after one of a kernel the device does nothing more for this process.
+// Aborts with a status's message. Errors of CUDA stay: after one of a kernel the device does no more for this process.
 [[noreturn]] void EndWithStatus(const absl::Status& status);
 // The names of tensors, for a status.
 std::string NamesOf(std::initializer_list<const Tensor*> tensors);

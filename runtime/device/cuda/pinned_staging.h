@@ -14,8 +14,8 @@
 
 namespace cohort::runtime {
 
-// A ring of buffers, taken in turn. Thread-safe: a copy holds it as a whole. The device is current where it is made and in
-// each call.
+// A ring of buffers, taken in turn. Thread-safe: a copy holds it as a whole. The device is current where it is made
+// and in each call.
 class PinnedStaging {
  public:
   PinnedStaging() = default;

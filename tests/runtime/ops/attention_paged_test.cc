@@ -32,7 +32,7 @@ class PagedAttentionTest : public OpsTest {
   // Pages in shuffled order, with one more than needed; their contents random, as stale pages are.
   struct Cache {
     Twin keys, values, table, offsets, lengths, q;
-    KvPages cpu() const { return {keys.cpu, values.cpu}; }
+    KvPages tested() const { return {keys.tested, values.tested}; }
     KvPages reference() const { return {keys.reference, values.reference}; }
   };
   Cache Make(const Case& c, DataType dtype) {
@@ -66,69 +66,70 @@ class PagedAttentionTest : public OpsTest {
   }
 };
 
-TEST_F(PagedAttentionTest, MatchesTheReference) {
+TEST_P(PagedAttentionTest, MatchesTheReference) {
   for (DataType dtype : kComputeTypes) {
     for (const Case& c : kCases) {
       const Cache cache = Make(c, dtype);
-      const Twin y = Output(cache.q.cpu.shape(), dtype);
+      const Twin y = Output(cache.q.tested.shape(), dtype);
       reference().PagedAttention(cache.q.reference, cache.reference(), cache.table.reference,
                                  cache.offsets.reference, cache.lengths.reference, 0.2, y.reference);
       for (int threads : {1, 2, 5}) {
         SetCpuThreads(threads);
-        cpu().PagedAttention(cache.q.cpu, cache.cpu(), cache.table.cpu, cache.offsets.cpu, cache.lengths.cpu,
-                             0.2, y.cpu);
+        tested().PagedAttention(cache.q.tested, cache.tested(), cache.table.tested, cache.offsets.tested,
+                                cache.lengths.tested, 0.2, y.tested);
         ExpectTwin(y, dtype, "y");
       }
     }
   }
 }
 
-TEST_F(PagedAttentionTest, BitsDoNotDependOnTheRun) {
+TEST_P(PagedAttentionTest, BitsDoNotDependOnTheRun) {
   const Case c = {{{900, 1}, {700, 40}}, 4, 1, 64, 16};
   for (DataType dtype : kComputeTypes) {
     const Cache cache = Make(c, dtype);
     for (int threads : {1, 2, 3}) {
       SetCpuThreads(threads);
-      const Twin a = Output(cache.q.cpu.shape(), dtype), b = Output(cache.q.cpu.shape(), dtype);
+      const Twin a = Output(cache.q.tested.shape(), dtype), b = Output(cache.q.tested.shape(), dtype);
       for (const Twin* y : {&a, &b}) {
-        cpu().PagedAttention(cache.q.cpu, cache.cpu(), cache.table.cpu, cache.offsets.cpu, cache.lengths.cpu,
-                             0.2, y->cpu);
+        tested().PagedAttention(cache.q.tested, cache.tested(), cache.table.tested, cache.offsets.tested,
+                                cache.lengths.tested, 0.2, y->tested);
       }
-      ExpectSameBits(a.cpu, b.cpu, "y");
+      ExpectSameBits(a.tested, b.tested, "y");
     }
   }
 }
 
 // One sequence stored in the pages and asked in chunks gives what Attention gives.
-TEST_F(PagedAttentionTest, ChunksEqualWholeAttention) {
+TEST_P(PagedAttentionTest, ChunksEqualWholeAttention) {
   const int64_t tokens = 150, heads = 4, groups = 2, width = 64, page_size = 16, pages = 12;
   for (DataType dtype : kComputeTypes) {
     const Twin q = Random({tokens, heads, width}, dtype), k = Random({tokens, groups, width}, dtype);
     const Twin v = Random({tokens, groups, width}, dtype);
     const Twin y = Output({tokens, heads, width}, dtype), lse = Output({heads, tokens}, DataType::kF32);
-    cpu().Attention(q.cpu, k.cpu, v.cpu, FromIndices({2}, {0, static_cast<int32_t>(tokens)}).cpu, 0.125,
-                    y.cpu, lse.cpu);
+    tested().Attention(q.tested, k.tested, v.tested,
+                       FromIndices({2}, {0, static_cast<int32_t>(tokens)}).tested, 0.125, y.tested,
+                       lse.tested);
 
     const Twin key_pages = Random({pages, groups, page_size, width}, dtype);
     const Twin value_pages = Random({pages, groups, page_size, width}, dtype);
-    const KvPages cache = {key_pages.cpu, value_pages.cpu};
+    const KvPages cache = {key_pages.tested, value_pages.tested};
     std::vector<int32_t> table(pages), slots(tokens);
     for (int32_t p = 0; p < pages; ++p) table[p] = static_cast<int32_t>((p * 5 + 3) % pages);
     for (int32_t t = 0; t < tokens; ++t) {
       slots[t] = static_cast<int32_t>(table[t / page_size] * page_size + t % page_size);
     }
-    cpu().StoreKv(k.cpu, v.cpu, FromIndices({tokens}, slots).cpu, cache);
+    tested().StoreKv(k.tested, v.tested, FromIndices({tokens}, slots).tested, cache);
     const Twin chunked = Output({tokens, heads, width}, dtype);
     for (const auto& [begin, end] : {std::pair<int32_t, int32_t>{0, 100}, {100, 101}, {101, 150}}) {
-      cpu().PagedAttention(q.cpu.Slice(begin, end), cache, FromIndices({1, pages}, table).cpu,
-                           FromIndices({2}, {0, end - begin}).cpu, FromIndices({1}, {end}).cpu, 0.125,
-                           chunked.cpu.Slice(begin, end));
+      tested().PagedAttention(q.tested.Slice(begin, end), cache, FromIndices({1, pages}, table).tested,
+                              FromIndices({2}, {0, end - begin}).tested, FromIndices({1}, {end}).tested,
+                              0.125, chunked.tested.Slice(begin, end));
     }
-    EXPECT_LT(RelativeError(ToHost(chunked.cpu), ToHost(y.cpu)), Tolerance(dtype));
+    EXPECT_LT(RelativeError(ToHost(chunked.tested), ToHost(y.tested)), Tolerance(dtype));
   }
 }
 
-TEST_F(PagedAttentionTest, StoreKvWritesItsSlotsAndNoOthers) {
+TEST_P(PagedAttentionTest, StoreKvWritesItsSlotsAndNoOthers) {
   for (DataType dtype : kComputeTypes) {
     const Twin k = Random({70, 3, 10}, dtype), v = Random({70, 3, 10}, dtype);
     const Twin keys = Random({20, 3, 4, 10}, dtype), values = Random({20, 3, 4, 10}, dtype);
@@ -137,12 +138,14 @@ TEST_F(PagedAttentionTest, StoreKvWritesItsSlotsAndNoOthers) {
     std::shuffle(slots.begin(), slots.end(), generator_);
     slots.resize(70);
     const Twin at = FromIndices({70}, slots);
-    cpu().StoreKv(k.cpu, v.cpu, at.cpu, {keys.cpu, values.cpu});
+    tested().StoreKv(k.tested, v.tested, at.tested, {keys.tested, values.tested});
     reference().StoreKv(k.reference, v.reference, at.reference, {keys.reference, values.reference});
-    EXPECT_EQ(ToHost(keys.cpu), ToHost(keys.reference));
-    EXPECT_EQ(ToHost(values.cpu), ToHost(values.reference));
+    EXPECT_EQ(ToHost(keys.tested), ToHost(keys.reference));
+    EXPECT_EQ(ToHost(values.tested), ToHost(values.reference));
   }
 }
+
+COHORT_ON_EVERY_DEVICE(PagedAttentionTest);
 
 }  // namespace
 }  // namespace cohort::runtime

@@ -55,38 +55,38 @@ class MoeOpsTest : public OpsTest {
   }
 };
 
-TEST_F(MoeOpsTest, RowFunctionsMatchTheReference) {
-  for (int threads : kThreadCounts) {
+TEST_P(MoeOpsTest, RowFunctionsMatchTheReference) {
+  for (int threads : thread_counts()) {
     SetCpuThreads(threads);
     for (const auto& [tokens, experts] : kShapes) {
       const Twin x = Random({tokens, experts}, DataType::kF32, 4),
                  dy = Random({tokens, experts}, DataType::kF32);
       const Twin y = Output({tokens, experts}, DataType::kF32),
                  dx = Output({tokens, experts}, DataType::kF32);
-      cpu().Softmax(x.cpu, y.cpu);
+      tested().Softmax(x.tested, y.tested);
       reference().Softmax(x.reference, y.reference);
       ExpectTwin(y, DataType::kF32, "softmax");
       if (experts > 1) {
-        cpu().SoftmaxGrad(dy.cpu, y.cpu, dx.cpu);
+        tested().SoftmaxGrad(dy.tested, y.tested, dx.tested);
         reference().SoftmaxGrad(dy.reference, y.reference, dx.reference);
         ExpectTwin(dx, DataType::kF32, "softmax grad");
       }
       const Twin lse = Output({tokens}, DataType::kF32);
-      cpu().LogSumExp(x.cpu, lse.cpu);
+      tested().LogSumExp(x.tested, lse.tested);
       reference().LogSumExp(x.reference, lse.reference);
       ExpectTwin(lse, DataType::kF32, "log-sum-exp");
-      cpu().Sigmoid(x.cpu, y.cpu);
+      tested().Sigmoid(x.tested, y.tested);
       reference().Sigmoid(x.reference, y.reference);
       ExpectTwin(y, DataType::kF32, "sigmoid");
-      cpu().SigmoidGrad(dy.cpu, y.cpu, dx.cpu);
+      tested().SigmoidGrad(dy.tested, y.tested, dx.tested);
       reference().SigmoidGrad(dy.reference, y.reference, dx.reference);
       ExpectTwin(dx, DataType::kF32, "sigmoid grad");
       const Twin normal = Output({tokens, experts}, DataType::kF32);  // of the sigmoids, which are positive
-      cpu().NormalizeRows(y.cpu, normal.cpu);
+      tested().NormalizeRows(y.tested, normal.tested);
       reference().NormalizeRows(y.reference, normal.reference);
       ExpectTwin(normal, DataType::kF32, "normalize");
       if (experts > 1) {
-        cpu().NormalizeRowsGrad(dy.cpu, y.cpu, normal.cpu, dx.cpu);
+        tested().NormalizeRowsGrad(dy.tested, y.tested, normal.tested, dx.tested);
         reference().NormalizeRowsGrad(dy.reference, y.reference, normal.reference, dx.reference);
         ExpectTwin(dx, DataType::kF32, "normalize grad");
       }
@@ -94,84 +94,84 @@ TEST_F(MoeOpsTest, RowFunctionsMatchTheReference) {
   }
 }
 
-TEST_F(MoeOpsTest, InPlaceGivesTheSame) {
+TEST_P(MoeOpsTest, InPlaceGivesTheSame) {
   const Twin x = Random({50, 12}, DataType::kF32), y = Output({50, 12}, DataType::kF32);
-  cpu().Softmax(x.cpu, y.cpu);
+  tested().Softmax(x.tested, y.tested);
   const Twin same = Clone(x);
-  cpu().Softmax(same.cpu, same.cpu);
-  ExpectSameBits(y.cpu, same.cpu, "softmax in place");
+  tested().Softmax(same.tested, same.tested);
+  ExpectSameBits(y.tested, same.tested, "softmax in place");
   const Twin dy = Random({50, 12}, DataType::kF32), dx = Output({50, 12}, DataType::kF32);
-  cpu().SoftmaxGrad(dy.cpu, y.cpu, dx.cpu);
-  cpu().SoftmaxGrad(dy.cpu, y.cpu, dy.cpu);
-  ExpectSameBits(dx.cpu, dy.cpu, "softmax grad in place");
+  tested().SoftmaxGrad(dy.tested, y.tested, dx.tested);
+  tested().SoftmaxGrad(dy.tested, y.tested, dy.tested);
+  ExpectSameBits(dx.tested, dy.tested, "softmax grad in place");
 }
 
-TEST_F(MoeOpsTest, TopKIsBestFirstAndBreaksTiesDownwards) {
+TEST_P(MoeOpsTest, TopKIsBestFirstAndBreaksTiesDownwards) {
   const Tensor scores =
-      Tensor::FromHost(CpuDevice(), {2, 5}, std::vector<float>{1, 3, 3, 0, 2, 5, 5, 5, 5, 5});
-  const Tensor indices = Tensor::Empty(CpuDevice(), {2, 3}, DataType::kI32);
-  cpu().TopK(scores, Tensor(), indices);
+      Tensor::FromHost(tested_device(), {2, 5}, std::vector<float>{1, 3, 3, 0, 2, 5, 5, 5, 5, 5});
+  const Tensor indices = Tensor::Empty(tested_device(), {2, 3}, DataType::kI32);
+  tested().TopK(scores, Tensor(), indices);
   EXPECT_EQ(ToHost(indices), (std::vector<double>{1, 2, 4, 0, 1, 2}));
-  const Tensor bias = Tensor::FromHost(CpuDevice(), {5}, std::vector<float>{0, 0, 0, 10, 0});
-  cpu().TopK(scores, bias, indices);
+  const Tensor bias = Tensor::FromHost(tested_device(), {5}, std::vector<float>{0, 0, 0, 10, 0});
+  tested().TopK(scores, bias, indices);
   EXPECT_EQ(ToHost(indices), (std::vector<double>{3, 1, 2, 3, 0, 1}));
 }
 
-TEST_F(MoeOpsTest, TopKMatchesTheReferenceWithTies) {
+TEST_P(MoeOpsTest, TopKMatchesTheReferenceWithTies) {
   for (const auto& [tokens, experts] : kShapes) {
     // Scores on a coarse grid, so that many are equal.
-    std::vector<double> coarse = ToHost(Indices({tokens, experts}, -3, 3).cpu);
-    std::vector<double> coarse_bias = ToHost(Indices({experts}, 0, 1).cpu);
-    const Tensor scores = Tensor::FromHost(CpuDevice(), {tokens, experts}, DataType::kF32, coarse);
-    const Tensor bias = Tensor::FromHost(CpuDevice(), {experts}, DataType::kF32, coarse_bias);
+    std::vector<double> coarse = ToHost(Indices({tokens, experts}, -3, 3).tested);
+    std::vector<double> coarse_bias = ToHost(Indices({experts}, 0, 1).tested);
+    const Tensor scores = Tensor::FromHost(tested_device(), {tokens, experts}, DataType::kF32, coarse);
+    const Tensor bias = Tensor::FromHost(tested_device(), {experts}, DataType::kF32, coarse_bias);
     for (int64_t k : {int64_t{0}, int64_t{1}, (experts + 1) / 2, experts}) {
       const Twin got = FromIndices({tokens, k}, std::vector<int32_t>(tokens * k));
-      cpu().TopK(scores, bias, got.cpu);
+      tested().TopK(scores, bias, got.tested);
       reference().TopK(scores.To(ReferenceDevice(), DataType::kF64),
                        bias.To(ReferenceDevice(), DataType::kF64), got.reference);
-      EXPECT_EQ(ToHost(got.cpu), ToHost(got.reference));
+      EXPECT_EQ(ToHost(got.tested), ToHost(got.reference));
     }
   }
 }
 
-TEST_F(MoeOpsTest, ColumnsMatchTheReference) {
+TEST_P(MoeOpsTest, ColumnsMatchTheReference) {
   for (const auto& [tokens, experts] : kShapes) {
     const int64_t k = (experts + 1) / 2;
     const Twin x = Random({tokens, experts}, DataType::kF32), y = Output({tokens, k}, DataType::kF32);
     const Twin indices = Indices({tokens, k}, 0, static_cast<int32_t>(experts) - 1);
-    cpu().GatherColumns(x.cpu, indices.cpu, y.cpu);
+    tested().GatherColumns(x.tested, indices.tested, y.tested);
     reference().GatherColumns(x.reference, indices.reference, y.reference);
     ExpectTwin(y, DataType::kF32, "gather columns");
     const Twin dy = Random({tokens, k}, DataType::kF32);
-    cpu().GatherColumnsGrad(dy.cpu, indices.cpu, x.cpu);
+    tested().GatherColumnsGrad(dy.tested, indices.tested, x.tested);
     reference().GatherColumnsGrad(dy.reference, indices.reference, x.reference);
     ExpectTwin(x, DataType::kF32, "gather columns grad");
   }
 }
 
-TEST_F(MoeOpsTest, SortingIsStableAndInvertible) {
+TEST_P(MoeOpsTest, SortingIsStableAndInvertible) {
   for (const auto& [tokens, k, experts] :
        {std::array<int64_t, 3>{0, 2, 4}, {1, 1, 1}, {40, 2, 7}, {300, 4, 64}, {20, 3, 200}}) {
     const Twin indices = Choices(tokens, k, experts);
     const Twin offsets = FromIndices({experts + 1}, std::vector<int32_t>(experts + 1, 77));
     const Twin order = FromIndices({tokens * k}, std::vector<int32_t>(tokens * k, 77));
     const Twin places = FromIndices({tokens, k}, std::vector<int32_t>(tokens * k, 77));
-    cpu().SortByExpert(indices.cpu, offsets.cpu, order.cpu, places.cpu);
+    tested().SortByExpert(indices.tested, offsets.tested, order.tested, places.tested);
     reference().SortByExpert(indices.reference, offsets.reference, order.reference, places.reference);
-    EXPECT_EQ(ToHost(offsets.cpu), ToHost(offsets.reference));
-    EXPECT_EQ(ToHost(order.cpu), ToHost(order.reference));
-    EXPECT_EQ(ToHost(places.cpu), ToHost(places.reference));
-    for (int64_t i = 0; i < tokens * k; ++i) {
-      const int32_t place = places.cpu.data<int32_t>()[i];
-      if (place >= 0) {
-        EXPECT_EQ(order.cpu.data<int32_t>()[place], i);
+    EXPECT_EQ(ToHost(offsets.tested), ToHost(offsets.reference));
+    EXPECT_EQ(ToHost(order.tested), ToHost(order.reference));
+    EXPECT_EQ(ToHost(places.tested), ToHost(places.reference));
+    const std::vector<double> place = ToHost(places.tested), choice = ToHost(order.tested);
+    for (size_t i = 0; i < place.size(); ++i) {
+      if (place[i] >= 0) {
+        EXPECT_EQ(choice[static_cast<size_t>(place[i])], i);
       }
     }
   }
 }
 
-TEST_F(MoeOpsTest, CombineMatchesTheReference) {
-  for (int threads : kThreadCounts) {
+TEST_P(MoeOpsTest, CombineMatchesTheReference) {
+  for (int threads : thread_counts()) {
     SetCpuThreads(threads);
     for (DataType dtype : kComputeTypes) {
       for (const auto& [tokens, k, width] :
@@ -179,19 +179,19 @@ TEST_F(MoeOpsTest, CombineMatchesTheReference) {
         const int64_t experts = 5;
         const Twin indices = Choices(tokens, k, experts), offsets = Indices({experts + 1}, 0, 0);
         const Twin order = Indices({tokens * k}, 0, 0), places = Indices({tokens, k}, 0, 0);
-        cpu().SortByExpert(indices.cpu, offsets.cpu, order.cpu, places.cpu);
+        tested().SortByExpert(indices.tested, offsets.tested, order.tested, places.tested);
         reference().SortByExpert(indices.reference, offsets.reference, order.reference, places.reference);
         const Twin x = Random({tokens * k, width}, dtype), y = Output({tokens, width}, dtype);
         const Twin weights = Random({tokens, k}, DataType::kF32), dy = Random({tokens, width}, dtype);
         for (const bool weighted : {true, false}) {
           const Twin w = weighted ? weights : Twin();
-          cpu().CombineRows(x.cpu, places.cpu, w.cpu, y.cpu);
+          tested().CombineRows(x.tested, places.tested, w.tested, y.tested);
           reference().CombineRows(x.reference, places.reference, w.reference, y.reference);
           ExpectTwin(y, dtype, "combine");
           // Rows that no place names keep their values.
           const Twin dx = Random({tokens * k, width}, dtype), dweights = Output({tokens, k}, DataType::kF32);
           const Twin dw = weighted ? dweights : Twin();
-          cpu().CombineRowsGrad(dy.cpu, x.cpu, places.cpu, w.cpu, dx.cpu, dw.cpu);
+          tested().CombineRowsGrad(dy.tested, x.tested, places.tested, w.tested, dx.tested, dw.tested);
           reference().CombineRowsGrad(dy.reference, x.reference, places.reference, w.reference, dx.reference,
                                       dw.reference);
           ExpectTwin(dx, dtype, "combine grad");
@@ -202,7 +202,7 @@ TEST_F(MoeOpsTest, CombineMatchesTheReference) {
   }
 }
 
-TEST_F(MoeOpsTest, ReferenceGradientsMatchFiniteDifferences) {
+TEST_P(MoeOpsTest, ReferenceGradientsMatchFiniteDifferences) {
   Ops& ops = reference();
   ExpectGradient(
       Random({4, 5}, DataType::kF32).reference, [&](const Tensor& x, const Tensor& y) { ops.Softmax(x, y); },
@@ -245,6 +245,8 @@ TEST_F(MoeOpsTest, ReferenceGradientsMatchFiniteDifferences) {
       },
       {3, 3}, "combine, weights");
 }
+
+COHORT_ON_EVERY_DEVICE(MoeOpsTest);
 
 }  // namespace
 }  // namespace cohort::runtime

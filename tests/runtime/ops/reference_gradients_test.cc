@@ -7,7 +7,7 @@
 namespace cohort::runtime {
 namespace {
 
-class OpsReferenceGradientTest : public OpsTest {
+class OpsReferenceGradientTest : public OpsFixture {
  protected:
   Tensor Values(Shape shape) { return Random(shape, DataType::kF64).reference; }
   Tensor Empty(Shape shape) { return Tensor::Empty(ReferenceDevice(), shape, DataType::kF64); }

@@ -9,7 +9,7 @@
 namespace cohort::runtime {
 namespace {
 
-class SkinnyMatMulTest : public OpsTest {};
+class SkinnyMatMulTest : public OpsFixture {};
 
 constexpr std::array<int64_t, 2> kWeights[] = {{1, 1},    {15, 32},    {16, 64}, {50, 96},
                                                {333, 33}, {128, 1000}, {96, 0}};
@@ -25,7 +25,7 @@ TEST_F(SkinnyMatMulTest, MatchesTheReference) {
           reference().MatMul(x.reference, w.reference, y.reference, {.transpose_b = true});
           for (int threads : kThreadCounts) {
             SetCpuThreads(threads);
-            ASSERT_TRUE(SkinnyMatMul(x.cpu, w.cpu, y.cpu));
+            ASSERT_TRUE(SkinnyMatMul(x.tested, w.tested, y.tested));
             const std::string what =
                 std::to_string(m) + " x " + std::to_string(k) + " x " + std::to_string(n);
             ExpectTwin(y, dtype, what.c_str());
@@ -38,11 +38,12 @@ TEST_F(SkinnyMatMulTest, MatchesTheReference) {
 
 TEST_F(SkinnyMatMulTest, RefusesWhatItDoesNotTake) {
   const Twin w = Random({8, 8}, DataType::kF32), y = Output({1, 8}, DataType::kF32);
-  EXPECT_FALSE(SkinnyMatMul(Random({0, 8}, DataType::kF32).cpu, w.cpu, Output({0, 8}, DataType::kF32).cpu));
-  EXPECT_FALSE(SkinnyMatMul(Random({1, 8}, DataType::kBF16).cpu, w.cpu, y.cpu));
-  const int64_t many = cpu_policy::kSkinnyRows + 1;
   EXPECT_FALSE(
-      SkinnyMatMul(Random({many, 8}, DataType::kF32).cpu, w.cpu, Output({many, 8}, DataType::kF32).cpu));
+      SkinnyMatMul(Random({0, 8}, DataType::kF32).tested, w.tested, Output({0, 8}, DataType::kF32).tested));
+  EXPECT_FALSE(SkinnyMatMul(Random({1, 8}, DataType::kBF16).tested, w.tested, y.tested));
+  const int64_t many = cpu_policy::kSkinnyRows + 1;
+  EXPECT_FALSE(SkinnyMatMul(Random({many, 8}, DataType::kF32).tested, w.tested,
+                            Output({many, 8}, DataType::kF32).tested));
 }
 
 TEST_F(SkinnyMatMulTest, GroupsMatchTheReference) {
@@ -56,7 +57,7 @@ TEST_F(SkinnyMatMulTest, GroupsMatchTheReference) {
       reference().GroupedMatMul(x.reference, offsets.reference, w.reference, false, y.reference);
       for (int threads : kThreadCounts) {
         SetCpuThreads(threads);
-        ASSERT_TRUE(SkinnyGroupedMatMul(x.cpu, offsets.cpu, w.cpu, y.cpu));
+        ASSERT_TRUE(SkinnyGroupedMatMul(x.tested, offsets.tested, w.tested, y.tested));
         ExpectTwin(y, dtype, "grouped");
       }
     }
@@ -66,10 +67,11 @@ TEST_F(SkinnyMatMulTest, GroupsMatchTheReference) {
              y = Output({40, 8}, DataType::kF32), untouched = Output({36, 8}, DataType::kF32);
   const Twin offsets = FromIndices({3}, {0, 4, 40});
   reference().GroupedMatMul(x.reference, offsets.reference, w.reference, false, y.reference);
-  ASSERT_TRUE(SkinnyGroupedMatMul(x.cpu, offsets.cpu, w.cpu, y.cpu));
-  ExpectClose(y.cpu.Slice(0, 4), y.reference.Slice(0, 4), DataType::kF32, "the small group");
-  ExpectSameBits(y.cpu.Slice(4, 40), untouched.cpu, "the large group");
-  EXPECT_FALSE(SkinnyGroupedMatMul(x.cpu, offsets.cpu, Random({2, 8, 8}, DataType::kBF16).cpu, y.cpu));
+  ASSERT_TRUE(SkinnyGroupedMatMul(x.tested, offsets.tested, w.tested, y.tested));
+  ExpectClose(y.tested.Slice(0, 4), y.reference.Slice(0, 4), DataType::kF32, "the small group");
+  ExpectSameBits(y.tested.Slice(4, 40), untouched.tested, "the large group");
+  EXPECT_FALSE(
+      SkinnyGroupedMatMul(x.tested, offsets.tested, Random({2, 8, 8}, DataType::kBF16).tested, y.tested));
 }
 
 TEST_F(SkinnyMatMulTest, BitsDependOnNeitherThreadsNorNeighbours) {
@@ -77,11 +79,11 @@ TEST_F(SkinnyMatMulTest, BitsDependOnNeitherThreadsNorNeighbours) {
     const Twin x = Random({32, 160}, dtype), w = Random({100, 160}, dtype);
     const Twin all = Output({32, 100}, dtype), few = Output({7, 100}, dtype);
     SetCpuThreads(1);
-    ASSERT_TRUE(SkinnyMatMul(x.cpu, w.cpu, all.cpu));
+    ASSERT_TRUE(SkinnyMatMul(x.tested, w.tested, all.tested));
     for (int threads : kThreadCounts) {
       SetCpuThreads(threads);
-      ASSERT_TRUE(SkinnyMatMul(x.cpu.Slice(0, 7), w.cpu, few.cpu));
-      ExpectSameBits(all.cpu.Slice(0, 7), few.cpu, "seven rows of 32");
+      ASSERT_TRUE(SkinnyMatMul(x.tested.Slice(0, 7), w.tested, few.tested));
+      ExpectSameBits(all.tested.Slice(0, 7), few.tested, "seven rows of 32");
     }
   }
 }

@@ -19,28 +19,30 @@ class OpsVocabularyTest : public OpsTest {
 };
 
 // Also with a rank that has no column, and columns at -inf.
-TEST_F(OpsVocabularyTest, StepsMatchTheReferenceAndTheWholeLoss) {
+TEST_P(OpsVocabularyTest, StepsMatchTheReferenceAndTheWholeLoss) {
   constexpr int64_t kRows = 37, kClasses = 301;
   const int64_t bounds[] = {0, 150, 150, 228, 301};
   constexpr int kRanks = 4;
   for (DataType dtype : kComputeTypes) {
-    for (int threads : kThreadCounts) {
+    for (int threads : thread_counts()) {
       SetCpuThreads(threads);
       Twin logits = Random({kRows, kClasses}, dtype, 5);
-      const Twin targets = Indices({kRows}, -1, kClasses - 1);
-      for (Tensor* x : {&logits.cpu, &logits.reference}) {  // row 3 has nothing on rank 3
+      Twin targets = Indices({kRows}, -1, kClasses - 1);
+      for (Tensor* x : {&logits.tested, &logits.reference}) {  // row 3 has nothing on rank 3
         std::vector<double> values = ToHost(*x);
         std::fill(values.begin() + 3 * kClasses + 228, values.begin() + 4 * kClasses, -INFINITY);
         *x = Tensor::FromHost(x->device(), x->shape(), x->dtype(), values);
       }
-      targets.cpu.data<int32_t>()[3] = targets.reference.data<int32_t>()[3] = 5;
+      for (Tensor* x : {&targets.tested, &targets.reference}) {
+        *x = Edited(*x, [](std::vector<double>& values) { values[3] = 5; });
+      }
       const Twin losses = Output({kRows}, DataType::kF32), dlogits = Output({kRows, kClasses}, dtype);
       reference().CrossEntropy(logits.reference, targets.reference, 0.125, losses.reference,
                                dlogits.reference);
-      for (Ops* ops : {&cpu(), &reference()}) {
-        const bool on_cpu = ops == &cpu();
-        const auto on = [&](const Twin& x) { return on_cpu ? x.cpu : x.reference; };
-        Device& device = on_cpu ? CpuDevice() : ReferenceDevice();
+      for (Ops* ops : {&tested(), &reference()}) {
+        const bool on_tested = ops == &tested();
+        const auto on = [&](const Twin& x) { return on_tested ? x.tested : x.reference; };
+        Device& device = on_tested ? tested_device() : ReferenceDevice();
         const auto empty = [&](Shape shape) { return Tensor::Empty(device, shape, device.state_dtype()); };
         std::vector<Tensor> parts, maxima, sums;
         std::vector<double> top(kRows, -INFINITY), sum(kRows, 0), at_target(kRows, 0);
@@ -70,7 +72,7 @@ TEST_F(OpsVocabularyTest, StepsMatchTheReferenceAndTheWholeLoss) {
           const Tensor grad = Tensor::Empty(device, parts[r].shape(), parts[r].dtype());
           ops->VocabularyGrad(parts[r], on(targets), bounds[r], lse, 0.125, grad);
           ExpectClose(grad, Columns(dlogits.reference, bounds[r], bounds[r + 1]),
-                      on_cpu ? dtype : DataType::kF32, "dlogits");
+                      on_tested ? dtype : DataType::kF32, "dlogits");
           ops->VocabularyGrad(parts[r], on(targets), bounds[r], lse, 0.125, parts[r]);
           ExpectSameBits(parts[r], grad, "in place");
         }
@@ -80,7 +82,7 @@ TEST_F(OpsVocabularyTest, StepsMatchTheReferenceAndTheWholeLoss) {
 }
 
 // Sequences split over two ranks, one of them empty on each and one everywhere.
-TEST_F(OpsVocabularyTest, BalanceLossOfSplitSequencesEqualsTheWhole) {
+TEST_P(OpsVocabularyTest, BalanceLossOfSplitSequencesEqualsTheWhole) {
   constexpr int64_t kExperts = 7, kChoices = 2, kTokens = 61;
   const Twin probs = Random({kTokens, kExperts}, DataType::kF32),
              indices = Indices({kTokens, kChoices}, 0, kExperts - 1);
@@ -94,10 +96,10 @@ TEST_F(OpsVocabularyTest, BalanceLossOfSplitSequencesEqualsTheWhole) {
   const Twin before = Clone(want_grad);
   reference().BalanceLoss(probs.reference, indices.reference, offsets.reference, 0.3, want.reference,
                           want_grad.reference);
-  for (Ops* ops : {&cpu(), &reference()}) {
-    const bool on_cpu = ops == &cpu();
-    Device& device = on_cpu ? CpuDevice() : ReferenceDevice();
-    const auto on = [&](const Twin& x) { return on_cpu ? x.cpu : x.reference; };
+  for (Ops* ops : {&tested(), &reference()}) {
+    const bool on_tested = ops == &tested();
+    Device& device = on_tested ? tested_device() : ReferenceDevice();
+    const auto on = [&](const Twin& x) { return on_tested ? x.tested : x.reference; };
     const auto zeros = [&] { return Tensor::Zeros(device, {sequences, kExperts}, device.state_dtype()); };
     const Tensor counts = zeros(), sums = zeros();
     std::vector<std::vector<int32_t>> rows(2);
@@ -145,6 +147,8 @@ TEST_F(OpsVocabularyTest, BalanceLossOfSplitSequencesEqualsTheWhole) {
     }
   }
 }
+
+COHORT_ON_EVERY_DEVICE(OpsVocabularyTest);
 
 }  // namespace
 }  // namespace cohort::runtime

@@ -1,0 +1,71 @@
+// Opening CUDA devices, where there are some and where there are none; their memory, copies and limits, where there are.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <vector>
+
+#include "runtime/device/cuda/open_cuda_device.h"
+#include "runtime/tensor.h"
+#include "tests/support/cuda_or_skip.h"
+
+namespace cohort::runtime {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+TEST(CudaDeviceTest, WhereThereIsNoneItSaysWhatToDo) {
+  const int count = CudaDeviceCount();
+  for (const int missing : {-1, count, 1000}) {
+    const auto opened = OpenCudaDevice(missing);
+    ASSERT_EQ(opened.status().code(), absl::StatusCode::kUnavailable) << missing;
+    const std::string words(opened.status().message());
+    EXPECT_THAT(words, StartsWith("no CUDA device: "));
+    EXPECT_THAT(words, ::testing::AnyOf(HasSubstr("install"), HasSubstr("nvidia-smi"),
+                                        HasSubstr("CUDA_VISIBLE_DEVICES")))
+        << words;
+  }
+}
+
+TEST(CudaDeviceTest, ADeviceIsOpenedOnce) {
+  COHORT_CUDA_OR_SKIP(device);
+  EXPECT_EQ(*OpenCudaDevice(0), &device);
+  EXPECT_EQ(device.name(), "cuda:0");
+  EXPECT_EQ(device.kind(), DeviceKind::kCuda);
+  EXPECT_FALSE(device.in_host_memory());
+  EXPECT_TRUE(device.fast_bf16());
+}
+
+TEST(CudaDeviceTest, MemoryIsCountedAndComesBack) {
+  COHORT_CUDA_OR_SKIP(device);
+  const size_t before = device.allocated_bytes();
+  device.ResetPeak();
+  {
+    const auto block = device.Allocate(1 << 20);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(block.get()) % 256, 0u);
+    EXPECT_EQ(device.allocated_bytes(), before + (1 << 20));
+    EXPECT_NE(device.Allocate(0).get(), nullptr);
+  }
+  EXPECT_EQ(device.allocated_bytes(), before);
+  EXPECT_GE(device.peak_bytes(), before + (1 << 20));
+  EXPECT_GT(device.free_bytes(), 0);
+  EXPECT_DEATH(device.Allocate(size_t{1} << 50), "1125899906842624 bytes on cuda:0");
+}
+
+// Larger and smaller than the pinned buffers, and not a multiple of them.
+TEST(CudaDeviceTest, BytesComeBackAsTheyWent) {
+  COHORT_CUDA_OR_SKIP(device);
+  for (const int64_t size : {0, 1, 1000, 1 << 20, (5 << 20) + 3}) {
+    std::vector<int32_t> values(static_cast<size_t>(size));
+    std::iota(values.begin(), values.end(), 7);
+    const Tensor there = Tensor::FromHost(device, {size}, absl::MakeConstSpan(values));
+    std::fill(values.begin(), values.end(), -1);  // they are free when the call returns
+    const Tensor here = OnHost(there);
+    ASSERT_TRUE(here.device().in_host_memory());
+    for (int64_t i = 0; i < size; ++i) ASSERT_EQ(here.data<int32_t>()[i], 7 + i) << size;
+  }
+}
+
+}  // namespace
+}  // namespace cohort::runtime

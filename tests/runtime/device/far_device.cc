@@ -1,0 +1,111 @@
+#include "tests/runtime/device/far_device.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "comm/check.h"
+#include "tests/runtime/device/far_ops.h"
+#include "tests/runtime/device/late_queue.h"
+
+namespace cohort::runtime {
+namespace {
+
+constexpr size_t kMemory = size_t{2} << 30;  // of addresses: pages that nobody writes are not there
+constexpr size_t kAlignment = 256;
+
+class Far final : public Device {
+ public:
+  Far() : ops_(*this, queue_) {
+    const int file = memfd_create("far device", MFD_CLOEXEC);
+    COHORT_CHECK(file >= 0 && ftruncate(file, static_cast<off_t>(kMemory)) == 0, "no memory file");
+    far_ = static_cast<char*>(mmap(nullptr, kMemory, PROT_NONE, MAP_SHARED, file, 0));
+    near_ = static_cast<char*>(mmap(nullptr, kMemory, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0));
+    COHORT_CHECK(far_ != MAP_FAILED && near_ != MAP_FAILED, "no room for %zu bytes twice", kMemory);
+    close(file);
+    ops_.SetDistance(near_ - far_);
+  }
+
+  DeviceKind kind() const override { return DeviceKind::kCuda; }
+  std::string name() const override { return "far"; }
+
+  std::shared_ptr<void> Allocate(size_t bytes) override {
+    const size_t block = (std::max<size_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    std::vector<char*>& free = free_[block];
+    char* address = far_ + used_;
+    if (!free.empty()) {
+      address = free.back();
+      free.pop_back();
+    } else {
+      used_ += block;
+      COHORT_CHECK(used_ <= kMemory, "the far device's %zu bytes are used up", kMemory);
+    }
+    allocated_ += block;
+    peak_ = std::max(peak_, allocated_);
+    return std::shared_ptr<void>(address, [this, block](void* freed) {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      allocated_ -= block;
+      free_[block].push_back(static_cast<char*>(freed));
+    });
+  }
+  size_t allocated_bytes() const override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return allocated_;
+  }
+  size_t peak_bytes() const override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return peak_;
+  }
+  void ResetPeak() override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    peak_ = allocated_;
+  }
+  int64_t free_bytes() const override { return static_cast<int64_t>(kMemory - allocated_bytes()); }
+
+  bool in_host_memory() const override { return false; }
+  void CopyFromHost(const void* from, const Tensor& to) override {
+    COHORT_CHECK(&to.device() == this, "a copy to %s", to.DebugString().c_str());
+    if (to.bytes() == 0) return;
+    const auto* const bytes = static_cast<const char*>(from);
+    queue_.Push([copy = std::vector<char>(bytes, bytes + to.bytes()), twin = ops_.TwinOf(to)] {
+      std::memcpy(twin.raw(), copy.data(), copy.size());
+    });
+  }
+  void CopyToHost(const Tensor& from, void* to) override {
+    COHORT_CHECK(&from.device() == this, "a copy of %s", from.DebugString().c_str());
+    queue_.Drain();
+    if (from.bytes() > 0) std::memcpy(to, ops_.TwinOf(from).raw(), from.bytes());
+  }
+
+  Ops& ops() override { return ops_; }
+  void Synchronize() override { queue_.Drain(); }
+  absl::Span<const DataType> compute_dtypes() const override { return CpuDevice().compute_dtypes(); }
+  DataType state_dtype() const override { return CpuDevice().state_dtype(); }
+  bool fast_bf16() const override { return CpuDevice().fast_bf16(); }
+
+ private:
+  LateQueue queue_;
+  FarOps ops_;
+  char* far_ = nullptr;
+  char* near_ = nullptr;
+  mutable std::mutex mutex_;
+  std::map<size_t, std::vector<char*>> free_;  // by size
+  size_t used_ = 0, allocated_ = 0, peak_ = 0;
+};
+
+}  // namespace
+
+Device& FarDevice() {
+  static Device* const device = new Far;
+  return *device;
+}
+
+}  // namespace cohort::runtime

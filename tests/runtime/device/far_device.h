@@ -1,0 +1,18 @@
+// A device like those that are not the host's memory, for machines that have none: who touches its addresses on the host
+// dies of it, and its operations run late. What trains on it bit for bit as on the CPU does not know where it runs.
+#pragma once
+
+#include "runtime/device/device.h"
+
+namespace cohort::runtime {
+
+// One of this process, made by the first call; to be called in the process that uses it, not before a fork.
+// - Its addresses lie in a mapping without access. The same pages are mapped a second time, with access, for its own
+//   operations and copies.
+// - Operations wait in a queue, which a thread of its own runs in order when somebody waits for it (Synchronize,
+//   CopyToHost) or it has grown long. Who reads results without waiting gets the bytes of before.
+// - A freed block is handed out again at once, as its next user's operations come later in the queue.
+// Each operation is the CPU's, on the second mapping.
+Device& FarDevice();
+
+}  // namespace cohort::runtime
