@@ -70,13 +70,19 @@ runtime::TokenBatch BatchOf(runtime::Device& device, int64_t tokens, int64_t seq
   return {tensor(ids), tensor(targets), tensor(positions), tensor(offsets), offsets};
 }
 
+}  // namespace
+
 // Some layers of one kind.
-struct Stack {
+struct LayerStack {
   std::unique_ptr<runtime::Decoder> decoder;
   std::shared_ptr<runtime::TensorGroup> tensor;
   int layers = 1;
   bool head = false;
 };
+
+namespace {
+
+using Stack = LayerStack;
 
 absl::StatusOr<Stack> MakeStack(const ModelCost& model, Layer layer, int tensor, int expert,
                                 runtime::Device& device, DataType compute) {
@@ -197,7 +203,7 @@ absl::StatusOr<LayerTimes> MeasureLayers(const ModelCost& model, runtime::Device
 }
 
 struct BlockLoad::State {
-  Stack stack;
+  LayerStack stack;
   runtime::TokenBatch batch;
 };
 

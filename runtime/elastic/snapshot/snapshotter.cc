@@ -26,16 +26,16 @@ double ThreadSeconds() {
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
-// A part of a piece that one thread copies at once.
-struct Chunk {
-  const std::byte* from;
-  uint64_t offset;  // in the image
-  size_t bytes;
-};
-
 }  // namespace
 
 struct Snapshotter::Impl {
+  // A part of a piece that one thread copies at once.
+  struct Chunk {
+    const std::byte* from;
+    uint64_t offset;  // in the image
+    size_t bytes;
+  };
+
   Keeper& keeper;
   SegmentOwner owner;
   SnapshotterOptions options;
