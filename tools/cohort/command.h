@@ -9,10 +9,10 @@
 namespace cohort::tools {
 
 // What runs once the command line is understood. The status becomes the exit code: 0, or 1 with its message.
-using Action = std::function<absl::Status()>;
+using CommandRun = std::function<absl::Status()>;
 
-// Adds the subcommand with its flags to `app` and calls `selected` with its action when the user chose it.
-using Selected = std::function<void(Action)>;
+// Adds the subcommand with its flags to `app` and calls `selected` with it when the user chose it.
+using Selected = std::function<void(CommandRun)>;
 
 void AddData(CLI::App& app, const Selected& selected);
 void AddTrain(CLI::App& app, const Selected& selected);

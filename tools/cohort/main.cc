@@ -27,9 +27,9 @@ int Run(int argc, char** argv) {
   app.require_subcommand(1);
   app.set_help_all_flag("--help-all", "Show the help of every subcommand");
   app.set_version_flag("--version", COHORT_VERSION);
-  cohort::tools::Action action;
+  cohort::tools::CommandRun action;
   for (Add add : kCommands) {
-    add(app, [&action](cohort::tools::Action chosen) { action = std::move(chosen); });
+    add(app, [&action](cohort::tools::CommandRun chosen) { action = std::move(chosen); });
   }
   try {
     app.parse(argc, argv);
