@@ -31,6 +31,6 @@ if(COHORT_SANITIZE)
 endif()
 
 # Parsing the headers of the standard library, Abseil and gRPC is most of compiling a file. ON compiles neighbouring files
-# of a room together: a whole build takes a third of the processor time, one edited file more. Who edits sets it OFF.
+# of a room together: a whole build takes half of the processor time, one edited file more. Who edits sets it OFF.
 option(COHORT_UNITY "Compile the files of a room in batches" ON)
 set(COHORT_UNITY_BATCH 10 CACHE STRING "Files of a batch")

@@ -33,11 +33,10 @@ function(cohort_room room)
     $<BUILD_INTERFACE:cohort_options>)
 endfunction()
 
-# cohort_room_tests(<room> [BATCHED] [LINK targets...] [TIMEOUT seconds])
-# BATCHED: no two neighbouring files have names of their own in common, so that they can be compiled together
-# (COHORT_UNITY).
+# cohort_room_tests(<room> [LINK targets...] [TIMEOUT seconds])
+# Never in batches (COHORT_UNITY): tests call what is theirs alone Case and kTolerance, and should.
 function(cohort_room_tests room)
-  cmake_parse_arguments(ARG "BATCHED" "TIMEOUT" "LINK" ${ARGN})
+  cmake_parse_arguments(ARG "" "TIMEOUT" "LINK" ${ARGN})
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 300)
   endif()
@@ -49,9 +48,6 @@ function(cohort_room_tests room)
     return()
   endif()
   add_executable(test_${room} ${sources})
-  if(ARG_BATCHED)
-    set_target_properties(test_${room} PROPERTIES UNITY_BUILD ${COHORT_UNITY} UNITY_BUILD_BATCH_SIZE ${COHORT_UNITY_BATCH})
-  endif()
   target_link_libraries(test_${room} PRIVATE cohort_${room} cohort_test_support ${ARG_LINK}
     GTest::gtest GTest::gmock GTest::gtest_main cohort_options)
   gtest_discover_tests(test_${room} TEST_PREFIX "${room}/" DISCOVERY_TIMEOUT 120
