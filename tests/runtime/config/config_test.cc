@@ -49,6 +49,7 @@ TEST(DefaultsTest, AsTheSchemasCommentsSay) {
       ParseYaml(
           "output: o\n"
           "seed: 1\n"
+          "device: cpu\n"
           "model: {model_type: llama, vocab_size: 1024, hidden_size: 256, intermediate_size: 704,\n"
           "  num_hidden_layers: 4, num_attention_heads: 4, num_key_value_heads: 4, head_dim: 64,\n"
           "  max_position_embeddings: 512, rope_theta: 10000, rms_norm_eps: 1e-5,\n"
