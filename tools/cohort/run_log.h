@@ -47,7 +47,7 @@ class RunLog {
   std::unique_ptr<runtime::TensorBoardWriter> board_;  // rank 0, where wanted
   const absl::Time begin_ = absl::Now();
   std::string trace_;  // its file, while on
-  int64_t lost_ = 0;  // entries that could not be written, since the last that was
+  int64_t lost_ = 0;   // entries that could not be written, since the last that was
 };
 
 }  // namespace cohort::tools
