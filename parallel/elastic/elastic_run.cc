@@ -226,6 +226,7 @@ class ElasticRun {
     };
     callbacks.after_update = [&](const runtime::StepReport& report) {
       changer_.Count(report);
+      host_.OnUpdate(report);
       if (options_.check_every > 0 && report.step % options_.check_every == 0) {
         COHORT_RETURN_IF_ERROR(Check(part, report.step));
       }

@@ -128,6 +128,8 @@ class ElasticHost {
   virtual absl::Status AfterGradients() { return absl::OkStatus(); }
   virtual absl::Status BeforeUpdate() { return absl::OkStatus(); }
   virtual absl::Status AfterUpdate(ElasticPart&, const ElasticCounts&) { return absl::OkStatus(); }
+  // The update of this step is made here; whatever fails after it, OnStep does not come, and the step may count.
+  virtual void OnUpdate(const runtime::StepReport&) {}
   // Of a spare rank, in place of these: the others have made a step, or begin with the first on this mesh.
   virtual void AfterSpareStep() {}
 

@@ -16,20 +16,23 @@ std::string Dump(const ordered_json& json) {
   return json.dump(-1, ' ', false, ordered_json::error_handler_t::replace);
 }
 
-// Whether a line is whole and of a step up to `last`.
-bool Stays(absl::string_view line, int64_t last) {
+// Whether a line is whole and of a step up to `last`. Where it is of a step that was trained, that is `trained`.
+bool Stays(absl::string_view line, int64_t last, int64_t& trained) {
   const nlohmann::json json =
       nlohmann::json::parse(line.begin(), line.end(), nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) return false;
   const auto step = json.find("step");
-  return step == json.end() || !step->is_number_integer() || step->get<int64_t>() <= last;
+  if (step == json.end() || !step->is_number_integer()) return true;
+  if (step->get<int64_t>() > last) return false;
+  if (json.contains("loss")) trained = step->get<int64_t>();
+  return true;
 }
 
-// Rewrites the file, atomically, without the lines that do not stay.
-absl::Status DropAfter(const std::string& path, const std::string& text, int64_t last) {
+// Rewrites the file, atomically, without the lines that do not stay. `trained`: the step of the last one that says a loss.
+absl::Status DropAfter(const std::string& path, const std::string& text, int64_t last, int64_t& trained) {
   std::string kept;
   for (absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
-    if (Stays(line, last)) absl::StrAppend(&kept, line, "\n");
+    if (Stays(line, last, trained)) absl::StrAppend(&kept, line, "\n");
   }
   if (kept == text) return absl::OkStatus();
   const std::string next = path + ".partial";
@@ -63,11 +66,12 @@ std::string ToJson(const EvaluationMetrics& metrics) {
 
 absl::StatusOr<JsonLinesWriter> JsonLinesWriter::Open(const std::string& path, int64_t resume_step) {
   bool torn = false;
+  int64_t trained = 0;
   absl::StatusOr<std::string> text = ReadFile(path);
   if (text.ok()) {
     torn = !text->empty() && text->back() != '\n';
     if (resume_step >= 0) {
-      COHORT_RETURN_IF_ERROR(DropAfter(path, *text, resume_step));
+      COHORT_RETURN_IF_ERROR(DropAfter(path, *text, resume_step, trained));
       torn = false;
     }
   } else if (!absl::IsNotFound(text.status())) {
@@ -77,6 +81,7 @@ absl::StatusOr<JsonLinesWriter> JsonLinesWriter::Open(const std::string& path, i
   COHORT_ASSIGN_OR_RETURN(OutputFile file, OutputFile::Append(path));
   JsonLinesWriter writer(std::move(file));
   writer.torn_ = torn;
+  writer.resumed_at_ = trained;
   return writer;
 }
 

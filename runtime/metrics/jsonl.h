@@ -41,12 +41,15 @@ class JsonLinesWriter {
   // -1: forgets nothing.
   static absl::StatusOr<JsonLinesWriter> Open(const std::string& path, int64_t resume_step = -1);
 
+  // Resuming: the step of the last line that says a loss; 0: there is none.
+  int64_t resumed_at() const { return resumed_at_; }
   // A full disk is RESOURCE_EXHAUSTED: this line is lost, later ones may be tried.
   absl::Status Add(const std::string& json);
 
  private:
   explicit JsonLinesWriter(OutputFile file) : file_(std::move(file)) {}
   OutputFile file_;
+  int64_t resumed_at_ = 0;
   bool torn_ = false;  // the file ends in the middle of a line
 };
 

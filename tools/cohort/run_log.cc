@@ -54,6 +54,24 @@ absl::StatusOr<std::unique_ptr<RunLog>> RunLog::Open(const v1::TrainConfig& conf
   return log;
 }
 
+runtime::StepMetrics MetricsOf(const runtime::StepReport& report) {
+  return {.step = report.step,
+          .loss = report.loss,
+          .tokens = report.tokens,
+          .seconds = report.seconds,
+          .grad_norm = report.grad_norm,
+          .lr = report.lr,
+          .aux_loss = report.aux_loss,
+          .expert_load = *report.expert_load,
+          .dropped = report.dropped};
+}
+
+void RunLog::Unwritten(const runtime::StepMetrics& row) {
+  if (metrics_ != nullptr && row.step == facts_.resumed_step && metrics_->resumed_at() == row.step - 1) {
+    Report(metrics_->Add(ToJson(row)));
+  }
+}
+
 void RunLog::Step(const runtime::StepReport& report) {
   Trace(report.step);
   if (progress_ == nullptr) return;
@@ -62,15 +80,7 @@ void RunLog::Step(const runtime::StepReport& report) {
                      .tokens = report.tokens,
                      .seconds = report.seconds,
                      .elapsed = absl::ToDoubleSeconds(absl::Now() - begin_)});
-  runtime::StepMetrics row{.step = report.step,
-                           .loss = report.loss,
-                           .tokens = report.tokens,
-                           .seconds = report.seconds,
-                           .grad_norm = report.grad_norm,
-                           .lr = report.lr,
-                           .aux_loss = report.aux_loss,
-                           .expert_load = *report.expert_load,
-                           .dropped = report.dropped};
+  const runtime::StepMetrics row = MetricsOf(report);
   Report(metrics_->Add(ToJson(row)));
   if (board_ == nullptr) return;
   std::vector<runtime::Scalar> scalars = {

@@ -15,6 +15,8 @@
 
 namespace cohort::tools {
 
+runtime::StepMetrics MetricsOf(const runtime::StepReport& report);
+
 // Rank 0 shows and writes; the other ranks record their part of a trace alone. A full disk is reported once
 // and does not end the run. Not thread-safe.
 class RunLog {
@@ -29,6 +31,8 @@ class RunLog {
   static absl::StatusOr<std::unique_ptr<RunLog>> Open(const v1::TrainConfig& config, const Facts& facts);
 
   void Step(const runtime::StepReport& report);
+  // The step that this run goes on from, where the rank that was to write it died before: written where it is missing.
+  void Unwritten(const runtime::StepMetrics& row);
   void Evaluation(int64_t step, const runtime::Trainable::Evaluation& evaluation);
   // A message on the terminal, of rank 0.
   void Note(const std::string& message);

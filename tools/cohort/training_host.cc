@@ -256,6 +256,7 @@ absl::Status TrainingHost::OpenLog(const ElasticPart& part, const ElasticChange&
                           .resumed_step = change.counts.step,
                           .peak_flops = flops_ * part.group->size(),
                           .flops_per_token = model_.TrainFlopsPerToken(config_.data().sequence_length())}));
+  if (updated_) log_->Unwritten(*updated_);
   const absl::Status written =
       runtime::WriteFileDurably(config_.output() + "/config.yaml", runtime::ToYaml(part.mesh.config()));
   if (!written.ok()) log_->Note(absl::StrCat("config.yaml is of another mesh: ", written.message()));

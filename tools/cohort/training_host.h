@@ -63,6 +63,7 @@ class TrainingHost final : public parallel::ElasticHost {
   void OnRepair(int64_t step, const std::string& words) override;
   void OnEdit(uint32_t epoch, const std::vector<std::string>& names) override { tie_.SetGroup(epoch, names); }
   void OnLeft(uint32_t epoch, const std::vector<std::string>& names) override;
+  void OnUpdate(const runtime::StepReport& report) override { updated_ = MetricsOf(report); }
   void OnStep(const runtime::StepReport& report) override;
   void OnEvaluation(int64_t step, const runtime::Trainable::Evaluation& evaluation) override;
   void OnSaveFailed(int64_t step, const absl::Status& status) override;
@@ -93,6 +94,8 @@ class TrainingHost final : public parallel::ElasticHost {
   int64_t awaited_save_ = -1;   // by newcomers
   std::deque<float> computed_;  // seconds, of the newest steps on this mesh
   int stage_ = 0;
+  std::optional<runtime::StepMetrics>
+      updated_;       // the newest step: whoever writes the log may die before it does
   int64_t step_ = 0;  // done
   bool evicted_ = false;
 };

@@ -89,6 +89,16 @@ TEST_F(JsonLinesTest, ResumingForgetsWhatIsDoneAgain) {
   EXPECT_FALSE(std::filesystem::exists(path_ + ".partial"));
 }
 
+// By which whoever goes on knows whether the step that it goes on from was written.
+TEST_F(JsonLinesTest, ResumingSaysWhichStepWasWrittenLast) {
+  std::ofstream(path_) << ToJson(Step(1)) << "\n"
+                       << ToJson(Step(2)) << "\n"
+                       << ToJson(EvaluationMetrics{.step = 3}) << "\n";
+  EXPECT_EQ(JsonLinesWriter::Open(path_, 3)->resumed_at(), 2);
+  EXPECT_EQ(JsonLinesWriter::Open(path_, 1)->resumed_at(), 1);
+  EXPECT_EQ(JsonLinesWriter::Open(path_, 0)->resumed_at(), 0);
+}
+
 TEST_F(JsonLinesTest, AFullDiskIsReportedAndTearsNothing) {
   auto writer = JsonLinesWriter::Open(path_);
   ASSERT_TRUE(writer->Add(ToJson(Step(1))).ok());
