@@ -62,19 +62,24 @@ void UcxTransport::OnAnnouncement(Peer& peer, const Frame& frame, absl::Span<con
   arriving_ = {peer.rank, frame.slot, data};
   // Where this does not wait for its receive, Accept or Reply is called inside and takes what has come.
   events_->OnAnnouncement(*this, peer.rank, {frame.key, frame.signature, frame.bytes, frame.slot, 0, 0});
-  if (arriving_.peer >= 0) inbound_[InboundKey(peer.rank, frame.slot)].kept.assign(data.begin(), data.end());
+  if (arriving_.peer >= 0) {
+    Inbound& body = inbound_[InboundKey(peer.rank, frame.slot)];
+    body.bytes = frame.bytes;
+    body.kept.assign(data.begin(), data.end());
+  }
   arriving_ = {};
 }
 
 void UcxTransport::Accept(RecvRequest& recv, const MessageHeader& header) {
-  if (const absl::Status reach = Reach(recv.peer); !reach.ok()) {
+  const uint64_t key = InboundKey(recv.peer, header.slot);
+  if (const absl::Status reach = Reach(recv.peer); reach.ok()) {
+    Frame clear;
+    clear.slot = header.slot;
+    PostControl(*peers_[recv.peer], FrameType::kClear, clear);
+  } else if (const auto at = inbound_.find(key); at == inbound_.end() || !at->second.complete()) {
     recv.owner->OnRequestDone(recv.token, reach);
     return;
   }
-  Frame clear;
-  clear.slot = header.slot;
-  PostControl(*peers_[recv.peer], FrameType::kClear, clear);
-  const uint64_t key = InboundKey(recv.peer, header.slot);
   Inbound& body = inbound_[key];
   const std::vector<std::byte> kept = std::move(body.kept);
   absl::Span<const std::byte> here = kept;
@@ -89,7 +94,7 @@ void UcxTransport::Accept(RecvRequest& recv, const MessageHeader& header) {
   }
   recv.moving = true;
   recv.transfer = key;
-  body = {&recv, here.size(), {}};
+  body = {&recv, here.size(), recv.bytes, {}};
 }
 
 void UcxTransport::CancelRecv(RecvRequest& recv) {

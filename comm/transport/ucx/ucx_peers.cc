@@ -83,13 +83,21 @@ void UcxTransport::FailRequests(Peer& peer) {
   sending_.erase(peer.rank);
   std::erase_if(inbound_, [&](const auto& entry) {
     if (static_cast<int>(entry.first >> 32) != peer.rank) return false;
-    if (entry.second.recv != nullptr) recvs.push_back(entry.second.recv);
-    return true;
+    const Inbound& body = entry.second;
+    if (body.recv != nullptr) recvs.push_back(body.recv);
+    // Like a small message, one that has come whole stays for its receive: its sender may have left as it was done.
+    return body.recv != nullptr || !body.complete();
   });
   const absl::Status status = absl::UnavailableError(peer.how);
   for (RecvRequest* recv : recvs) recv->moving = false;
   for (SendRequest* send : sends) send->owner->OnRequestDone(send->token, status);
   for (RecvRequest* recv : recvs) recv->owner->OnRequestDone(recv->token, status);
+}
+
+// What FailRequests has left.
+void UcxTransport::DropBodies(const Peer& peer) {
+  std::erase_if(inbound_,
+                [&](const auto& entry) { return static_cast<int>(entry.first >> 32) == peer.rank; });
 }
 
 void UcxTransport::EndEndpoints(Peer& peer, const std::string& why) {

@@ -117,6 +117,7 @@ void UcxTransport::Detach(int rank) {
     EndEndpoints(peer, peer.how);
     FailRequests(peer);
   }
+  DropBodies(peer);
   peer.held.clear();
   peer.board = {};
   former_.push_back(std::move(peers_[rank]));

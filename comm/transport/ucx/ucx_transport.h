@@ -120,7 +120,9 @@ class UcxTransport : public Transport, Port<Frame>::Events {
   struct Inbound {  // a body that comes in
     RecvRequest* recv = nullptr;
     size_t received = 0;
+    uint64_t bytes = 0;           // of the whole message
     std::vector<std::byte> kept;  // what came before its receive
+    bool complete() const { return kept.size() == bytes; }
   };
   struct Prefix {  // the first bytes of an announced message
     int peer = -1;
@@ -170,6 +172,7 @@ class UcxTransport : public Transport, Port<Frame>::Events {
   void Gone(Peer& peer, bool left, std::string how);
   void EndEndpoints(Peer& peer, const std::string& why);
   void FailRequests(Peer& peer);
+  void DropBodies(const Peer& peer);
   void SayHello(Peer& peer, size_t rail, bool asks);
   void Greet(Peer& peer, int64_t now);
   void SendPong(Peer& peer, uint8_t rail);

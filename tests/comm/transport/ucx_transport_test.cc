@@ -36,12 +36,18 @@ TEST_F(UcxTransport, KilledPeerIsNamedWithinASecond) {
   for (const size_t count : {size_t{16}, size_t{1} << 20}) {
     RankOptions options;
     options.victims = {1};
+    SharedCounter met;
     RunRanks(
         3,
         [&](Communicator& comm) {
           std::vector<float> data(count, 1.0f);
           ASSERT_EQ(comm.Barrier().Wait(), absl::OkStatus());
-          if (comm.rank() == 1) kill(getpid(), SIGKILL);
+          if (comm.rank() == 1) {
+            // What a killed process has sent last may die with it, so not before the others have it.
+            met.WaitFor(2);
+            kill(getpid(), SIGKILL);
+          }
+          met.Add();
           const absl::Time start = absl::Now();
           const absl::Status status = comm.AllReduce(data.data(), data.data(), count, DataType::kF32).Wait();
           EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
@@ -75,6 +81,21 @@ TEST_F(UcxTransport, LargeMessagesMayComeBeforeTheirReceives) {
       for (size_t i = 0; i < counts[tag]; ++i)
         ASSERT_EQ(data[tag][i], static_cast<float>(i) + static_cast<float>(tag));
     }
+  });
+}
+
+TEST_F(UcxTransport, LargeMessagesOutliveTheirSender) {
+  // All of these are sent ahead of their receives, so that the sender is done, and leaves, before there is any.
+  RunRanks(2, [](Communicator& comm) {
+    if (comm.rank() == 1) absl::SleepFor(absl::Milliseconds(300));
+    for (const size_t count : {20'000, 100, 70'000}) {
+      std::vector<float> data(count, comm.rank() == 0 ? static_cast<float>(count) : 0.0f);
+      ASSERT_EQ(comm.Broadcast(data.data(), count, DataType::kF32, 0).Wait(), absl::OkStatus());
+      EXPECT_EQ(data, std::vector<float>(count, static_cast<float>(count)));
+    }
+    if (comm.rank() == 0) return;
+    float unsent = 0;
+    EXPECT_EQ(comm.Broadcast(&unsent, 1, DataType::kF32, 0).Wait().code(), absl::StatusCode::kUnavailable);
   });
 }
 
