@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -61,6 +62,35 @@ def send(pid, number):
         os.kill(pid, number)
     except ProcessLookupError:
         pass
+
+
+class Slowed:
+    """A process that is stopped for so much of the time, in turns of some milliseconds."""
+
+    def __init__(self, pid, share):
+        self.pid, self.share, self.over = pid, share, threading.Event()
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def run(self):
+        # This process is delayed as all others are: what counts is what was, not what was wanted.
+        stopped, begin = 0.0, time.monotonic()
+        try:
+            while not self.over.is_set():
+                now = time.monotonic()
+                if stopped <= self.share * (now - begin):
+                    os.kill(self.pid, signal.SIGSTOP)
+                    time.sleep(0.01)
+                    os.kill(self.pid, signal.SIGCONT)
+                    stopped += time.monotonic() - now
+                else:
+                    time.sleep(0.002)
+        except ProcessLookupError:
+            pass
+
+    def end(self):
+        self.over.set()
+        self.thread.join()
 
 
 class ElasticJob:
@@ -141,6 +171,12 @@ class ElasticJob:
         """Of the job's own coordinator."""
         path = next((self.run / "elastic").glob("*/events.jsonl"), None)
         return rows(path) if path else []
+
+    def members(self):
+        """As `cohort top` shows them."""
+        done = subprocess.run([cohort_binary(), "top", "--coordinator", self.address_file().read_text().strip(), "--once", "--json"],
+                              capture_output=True, text=True, check=True)
+        return json.loads(done.stdout)["members"]
 
     def step(self):
         """The last one that was done. Reads the end of the file only: it is asked often, beside ranks that need the cores."""

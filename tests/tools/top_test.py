@@ -3,47 +3,22 @@
 import fcntl
 import json
 import os
+import pathlib
 import pty
 import re
 import select
 import signal
 import struct
 import subprocess
+import sys
 import termios
-import threading
 import time
 import unittest
 
 from harness import COHORT, MPIRUN, CohortTest, environment
 
-
-class Slowed:
-    """A process that is stopped for so much of the time, in turns of some milliseconds."""
-
-    def __init__(self, pid, share):
-        self.pid, self.share, self.over = pid, share, threading.Event()
-        self.thread = threading.Thread(target=self.run)
-        self.thread.start()
-
-    def run(self):
-        # This process is delayed as all others are: what counts is what was, not what was wanted.
-        stopped, begin = 0.0, time.monotonic()
-        try:
-            while not self.over.is_set():
-                now = time.monotonic()
-                if stopped <= self.share * (now - begin):
-                    os.kill(self.pid, signal.SIGSTOP)
-                    time.sleep(0.01)
-                    os.kill(self.pid, signal.SIGCONT)
-                    stopped += time.monotonic() - now
-                else:
-                    time.sleep(0.002)
-        except ProcessLookupError:
-            pass
-
-    def end(self):
-        self.over.set()
-        self.thread.join()
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tools"))
+from elastic_jobs import Slowed
 
 
 class TopCase(CohortTest):

@@ -143,6 +143,7 @@ absl::Status TrainingHost::OnChange(ElasticPart& part, const ElasticChange& chan
   const auto saved = snapshots_.Saved(/*wait=*/false);  // told by one rank
   // Others have been compared on another mesh.
   computed_.clear();
+  watch_.Reset();
   stage_ = 0;
   if (!part.spare()) {
     COHORT_ASSIGN_OR_RETURN(const parallel::Mesh mesh, parallel::MeshOf(part.mesh, model_));
@@ -198,6 +199,7 @@ void TrainingHost::OnStep(const runtime::StepReport& report) {
   told.set_wait_seconds(report.seconds - computing);
   told.mutable_recent_compute_seconds()->Add(computed_.begin(), computed_.end());
   told.set_stage(stage_);
+  told.set_unusual(watch_.Unusual(report.seconds));
   told.set_tokens(first_ ? report.tokens : 0);
   job_.client().SetReport(told);
   step_ = report.step;

@@ -14,6 +14,7 @@
 #include "parallel/elastic/elastic_run.h"
 #include "parallel/elastic/part_snapshots.h"
 #include "runtime/elastic/coordinator/tie_bond.h"
+#include "runtime/elastic/detect/step_watch.h"
 #include "runtime/model/model_config.h"
 #include "tools/cohort/elastic_job.h"
 #include "tools/cohort/run_log.h"
@@ -93,6 +94,7 @@ class TrainingHost final : public parallel::ElasticHost {
   bool loaded_;  // some state of this training has been: where it is lost, the newest checkpoint counts
   int64_t awaited_save_ = -1;   // by newcomers
   std::deque<float> computed_;  // seconds, of the newest steps on this mesh
+  runtime::elastic::StepWatch watch_;
   int stage_ = 0;
   std::optional<runtime::StepMetrics>
       updated_;       // the newest step: whoever writes the log may die before it does

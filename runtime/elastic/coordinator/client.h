@@ -86,7 +86,7 @@ class Client {
   // Ends the thread.
   absl::Status Leave(const std::string& reason, absl::Time deadline);
   Standing standing() const;
-  // How the member is doing; goes with the next renewal, which this hastens not.
+  // How the member is doing; goes with the next renewal, which an unusual step hastens.
   void SetReport(const v1::StepReport& report);
   // Asked at each renewal, by its thread: what the member does at that moment, its report's phase. Before Join.
   void SetPhase(std::function<std::string()> phase);

@@ -129,6 +129,7 @@ void ClusterState::Tick(Turn& turn, v1::ClusterCommand& record) {
     }
   }
   last_tick_ = turn.now;
+  judge_soon_ = false;
   v1::ClusterCommand::Expire& expire = *record.mutable_expire();
   for (const auto& [id, member] : members_) {
     if (member.told.state() == v1::MEMBER_STATE_LIVE && member.lease_end < turn.now) {

@@ -60,6 +60,8 @@ class ClusterState {
   absl::Duration lease() const { return lease_; }
   uint64_t last_revision() const { return next_revision_ - 1; }
   int newcomers_waiting() const;
+  // A member has told of an unusual step: the next tick should not wait for its time.
+  bool judge_soon() const { return judge_soon_; }
   // Null: no answer yet.
   const std::string* Answered(const std::string& name) const;
   v1::BoardWaitingResponse Waiting() const;
@@ -197,6 +199,7 @@ class ClusterState {
   absl::flat_hash_map<std::string, Look> looks_;  // by host_id, since the last Tick
   absl::Time started_ = absl::InfinitePast();
   absl::Time last_tick_ = absl::InfinitePast();
+  bool judge_soon_ = false;
   // Derived.
   absl::flat_hash_map<std::string, int64_t> holder_;  // by name
   absl::flat_hash_map<std::string, int> rank_;        // in the present epoch

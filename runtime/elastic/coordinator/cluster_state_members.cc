@@ -165,6 +165,8 @@ void ClusterState::Renew(const v1::RenewRequest& request, Turn& turn) {
   response.set_newcomers_waiting(newcomers_waiting());
   response.mutable_gone()->Add(gone_.begin(), gone_.end());
   response.set_lease_seconds(absl::ToDoubleSeconds(lease_));
+  response.set_soonest_seconds(std::max(absl::ToDoubleSeconds(policy::kSoonestRenewal),
+                                        static_cast<double>(members_.size()) / policy::kRenewalsPerSecond));
   response.set_leased(Leased(member->told));
   AskToLook(member->told, response);
   if (const runtime::elastic::Straggler* slow = detector_.Find(member->told.id())) {
@@ -178,6 +180,7 @@ void ClusterState::TakeReport(const v1::StepReport& report, MemberEntry& member,
   member.report = report;
   member.report_time = now;
   if (!InEpoch(member.told)) return;
+  judge_soon_ |= report.unusual();
   const runtime::elastic::WorkShare share = {.stage = report.stage(), .weight = report.weight()};
   const auto& recent = report.recent_compute_seconds();
   if (recent.empty()) detector_.Add(member.told.id(), share, report.step(), report.compute_seconds());

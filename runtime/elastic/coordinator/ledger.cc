@@ -246,6 +246,8 @@ struct Ledger::Core {
       }
       const bool ticked = !items.empty() && items.front().command.has_tick();
       Process(items);
+      if (state.judge_soon())
+        tick = std::min(tick, Steady::now() + absl::ToChronoNanoseconds(policy::kJudgeSoon));
       if (ticked) metrics.Set(state);
       if (ending && !more()) break;
     }

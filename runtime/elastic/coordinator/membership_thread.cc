@@ -75,8 +75,12 @@ int64_t MembershipThread::id() const {
 }
 
 void MembershipThread::SetReport(const v1::StepReport& report) {
-  const std::lock_guard lock(mutex_);
-  report_ = report;
+  {
+    const std::lock_guard lock(mutex_);
+    report_ = report;
+    soon_ |= report.unusual();
+  }
+  if (report.unusual()) changed_.notify_all();
 }
 
 void MembershipThread::Tell(v1::ReportRequest report) {
@@ -109,22 +113,28 @@ bool MembershipThread::Flush(absl::Time deadline) {
 
 void MembershipThread::Run() {
   auto next = std::chrono::steady_clock::now();
+  auto soonest = next;
   std::unique_lock lock(mutex_);
+  const auto due = [&] { return soon_ && standing_.reachable ? std::min(next, soonest) : next; };
   while (!stop_) {
     // What is told waits for the next renewal where the coordinator is away, and was not taken.
     size_t left = told_.size() + epochs_.size();
-    changed_.wait_until(
-        lock, next, [&] { return stop_ || (standing_.reachable && told_.size() + epochs_.size() > left); });
+    const auto until = due();
+    changed_.wait_until(lock, until, [&] {
+      return stop_ || due() < until || (standing_.reachable && told_.size() + epochs_.size() > left);
+    });
     if (stop_) break;
     bool there = standing_.reachable;
     const auto now = std::chrono::steady_clock::now();
-    if (now >= next) {
+    if (now >= due()) {
+      soon_ = false;
       lock.unlock();
       there = Renew();
       lock.lock();
       absl::Duration pause = lease_ / policy::kRenewalsPerLease;
       if (!there) pause = std::min(pause, policy::kLongestPause);  // it may be back at any moment
       next = now + absl::ToChronoNanoseconds(pause);
+      soonest = now + absl::ToChronoNanoseconds(soonest_);
     }
     if (!there) continue;
     lock.unlock();
@@ -202,6 +212,7 @@ void MembershipThread::Take(const v1::RenewResponse& response, std::chrono::stea
   standing_.leased = response.leased();
   standing_.heard = absl::Now();
   lease_ = absl::Seconds(response.lease_seconds());
+  soonest_ = absl::Seconds(response.soonest_seconds());
   standing_.renewed = sent;
   standing_.lease_until = sent + absl::ToChronoNanoseconds(lease_);
   look_at_.assign(response.look_at().begin(), response.look_at().end());

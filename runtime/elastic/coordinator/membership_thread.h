@@ -63,7 +63,9 @@ class MembershipThread {
   std::condition_variable changed_;
   Standing standing_;
   absl::Duration lease_ = policy::kLease;
+  absl::Duration soonest_ = policy::kSoonestRenewal;
   std::optional<v1::StepReport> report_;
+  bool soon_ = false;             // it tells of an unusual step
   std::vector<int64_t> look_at_;  // processes, asked for by the last answer; of the thread
   std::function<std::string()> phase_;
   uint64_t sequence_ = 0;

@@ -28,6 +28,13 @@ inline constexpr size_t kLeastPast = 12;
 // Steps that a member has told and that are not judged yet.
 inline constexpr size_t kPendingSteps = 64;
 
+// ---- told at once (step_watch.h)
+// The first steps of a mesh, and those so many times as long as the median of so many before them. Below what a rank at
+// half its speed makes of a step of which a third is waiting, and above usual scatter.
+inline constexpr size_t kFirstTold = 16;
+inline constexpr double kUnusualFactor = 1.25;
+inline constexpr size_t kWatchedSteps = 32;
+
 // ---- stopped
 // No step for so many usual ones, and for at least so many seconds.
 inline constexpr double kStuckSteps = 10;

@@ -227,6 +227,39 @@ TEST_F(CoordinatorTest, RanksMeetThere) {
   EXPECT_GE(absl::Now() - begin, absl::Milliseconds(200));
 }
 
+// Renewals come every half second, and ten of these steps take less.
+TEST_F(CoordinatorTest, UnusualStepsAreToldAndJudgedAtOnce) {
+  lease = absl::Seconds(2);
+  Start();
+  const auto a = Joined("a"), b = Joined("b");
+  ASSERT_TRUE(a->AdvanceEpoch({0, 1, {"a", "b"}, "2 ranks", 1, "start"}, Soon()).ok());
+  ASSERT_TRUE(Eventually([&] { return b->standing().in_epoch; }));
+  std::vector<float> computed[2];
+  int64_t step = 0;
+  const auto train = [&](int64_t until, float slow, bool unusual) {
+    for (; step < until && b->standing().straggler_since == 0; absl::SleepFor(absl::Milliseconds(30))) {
+      ++step;
+      for (const int rank : {0, 1}) {
+        computed[rank].push_back(rank == 1 ? 0.02f * slow : 0.02f);
+        v1::StepReport report;
+        report.set_step(step);
+        report.set_unusual(unusual);
+        report.set_compute_seconds(computed[rank].back());
+        report.mutable_recent_compute_seconds()->Add(computed[rank].begin(), computed[rank].end());
+        (rank == 0 ? a : b)->SetReport(report);
+      }
+    }
+  };
+  train(20, 1, false);
+  EXPECT_EQ(b->standing().straggler_since, 0);
+  train(40, 2, true);
+  const int64_t named = b->standing().straggler_since;
+  EXPECT_GT(named, 20);
+  EXPECT_LE(named, 30);
+  // It knows soon as well.
+  EXPECT_LE(step, named + 4);
+}
+
 // Nothing of a client's that has no deadline waits for a coordinator that hangs.
 TEST_F(CoordinatorTest, ATrainingThreadNeverWaits) {
   Start();
