@@ -51,7 +51,8 @@ absl::StatusOr<std::unique_ptr<ElasticJob>> ElasticJob::Create(const ElasticJobF
                                     .role = flags.joins ? v1::MEMBER_ROLE_NEWCOMER : v1::MEMBER_ROLE_LAUNCHED,
                                     .launch_id = launch.id,
                                     .launch_rank = launch.rank,
-                                    .launch_size = launch.size};
+                                    .launch_size = launch.size,
+                                    .version = COHORT_VERSION};
   if (flags.joins) {
     cluster::ClientOptions onlooker;
     onlooker.coordinator = job->address_;

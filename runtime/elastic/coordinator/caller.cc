@@ -32,12 +32,13 @@ bool Caller::IsAway(const absl::Status& status) {
 absl::Duration Caller::NextPause(absl::Duration pause) { return std::min(2 * pause, policy::kLongestPause); }
 
 absl::Status Caller::Away(const absl::Status& last) const {
-  return absl::UnavailableError(
-      absl::StrCat("no coordinator answers at ", address_, " (", last.message(), ")"));
+  const std::lock_guard lock(mutex_);
+  return absl::UnavailableError(absl::StrCat("no coordinator answers at ", address_, " (",
+                                             cause_.empty() ? std::string(last.message()) : cause_, ")"));
 }
 
 bool Caller::Enter(grpc::ClientContext& context) {
-  if (!reachable_) {
+  if (!reachable_ && tried_) {
     // The call goes as soon as there is a connection: one that is made between two calls may be gone with the next.
     context.set_wait_for_ready(true);
     grpc::experimental::ChannelResetConnectionBackoff(channel_.get());
@@ -56,13 +57,21 @@ absl::Status Caller::Leave(grpc::ClientContext& context, const grpc::Status& wir
   if (absl::IsCancelled(status)) status = absl::UnavailableError("the call was cut off");
   if (absl::IsDeadlineExceeded(status) && timeout < policy::kTellingTimeout) return status;
   reachable_ = !IsAway(status);
+  tried_ = true;
+  // A call that waits for a connection ends with its time, and says no more why there is none.
+  if (absl::IsUnavailable(status)) cause_ = std::string(status.message());
   if (reachable_) {
+    cause_.clear();
     if (said_away_) spdlog::info("the coordinator at {} is back", address_);
     said_away_ = false;
     reached_ = true;
-  } else if (reached_ && !said_away_) {
-    spdlog::warn("the coordinator at {} is away ({}); going on without it", address_,
-                 std::string(status.message()));
+  } else if (!said_away_) {
+    const std::string why(status.message());
+    if (reached_) {
+      spdlog::warn("the coordinator at {} is away ({}); going on without it", address_, why);
+    } else {
+      spdlog::warn("no coordinator answers at {} yet ({}); trying again", address_, why);
+    }
     said_away_ = true;
   }
   return status;

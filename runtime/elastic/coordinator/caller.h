@@ -72,12 +72,14 @@ class Caller {
   const std::string address_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::Cluster::Stub> stub_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::set<grpc::ClientContext*> under_way_;
   bool ended_ = false;
   bool reached_ = false;    // ever
   bool said_away_ = false;  // the log knows that it is away
+  std::string cause_;       // why there is no connection; empty where there is one
   std::atomic<bool> reachable_ = false;
+  std::atomic<bool> tried_ = false;
 };
 
 }  // namespace cohort::cluster

@@ -75,6 +75,7 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Create(const ClientOptions& opti
   member.set_launch_id(options.launch_id);
   member.set_launch_rank(options.launch_rank);
   member.set_launch_size(options.launch_size);
+  member.set_version(options.version);
   state->membership = std::make_unique<MembershipThread>(state->caller, std::move(member));
   return std::unique_ptr<Client>(new Client(std::move(state)));
 }

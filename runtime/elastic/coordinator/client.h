@@ -29,6 +29,7 @@ struct ClientOptions {
   v1::MemberRole role = v1::MEMBER_ROLE_LAUNCHED;
   std::string launch_id = {};
   int launch_rank = 0, launch_size = 0;
+  std::string version = {};  // of the program; empty: not compared with that of the other members
 };
 
 // What the coordinator has last said of this member.

@@ -120,6 +120,8 @@ class ClusterState {
   // cluster_state_members.cc: who comes, is heard, goes and is forgotten
   void Join(const v1::JoinRequest& request, Turn& turn);
   // None of its members lives: another one begins.
+  // A live member of another version than this; null: there is none.
+  const v1::Member* OfAnotherVersion(const std::string& version) const;
   void EndJob(Turn& turn);
   void Leave(const v1::LeaveRequest& request, Turn& turn);
   void RequestLeave(const v1::RequestLeaveRequest& request, Turn& turn);

@@ -32,6 +32,12 @@ void ClusterState::Join(const v1::JoinRequest& request, Turn& turn) {
     }
     EndJob(turn);
   }
+  if (const v1::Member* other = OfAnotherVersion(request.version()); other != nullptr) {
+    turn.outcome.status = absl::FailedPreconditionError(
+        absl::StrCat("this is version ", request.version(), ", and the job runs ", other->version(), " (",
+                     other->name(), "): start it from the same build"));
+    return;
+  }
   MemberEntry* holder = Holder(request.name());
   if (holder != nullptr && holder->told.session() != request.session()) {
     if (holder->told.state() == v1::MEMBER_STATE_LIVE && !Evicted(holder->told)) {
@@ -55,6 +61,7 @@ void ClusterState::Join(const v1::JoinRequest& request, Turn& turn) {
     told.set_pid(request.pid());
     told.set_address(request.address());
     told.set_host_id(request.host_id());
+    told.set_version(request.version());
     told.set_role(request.role());
     told.set_launch_id(request.launch_id());
     told.set_launch_rank(request.launch_rank());
@@ -87,6 +94,16 @@ void ClusterState::Join(const v1::JoinRequest& request, Turn& turn) {
   response.set_lease_seconds(absl::ToDoubleSeconds(lease_));
   *response.mutable_epoch() = epoch_;
   response.set_incarnation(incarnation_);
+}
+
+const v1::Member* ClusterState::OfAnotherVersion(const std::string& version) const {
+  if (version.empty()) return nullptr;
+  for (const auto& [id, member] : members_) {
+    const v1::Member& told = member.told;
+    if (told.state() == v1::MEMBER_STATE_LIVE && !told.version().empty() && told.version() != version)
+      return &told;
+  }
+  return nullptr;
 }
 
 void ClusterState::EndJob(Turn& turn) {

@@ -57,6 +57,7 @@ absl::Status CheckRequest(const v1::JoinRequest& request) {
   COHORT_RETURN_IF_ERROR(CheckSize("host_id", request.host_id(), policy::kMaxKeyBytes));
   COHORT_RETURN_IF_ERROR(CheckSize("address", request.address(), policy::kMaxKeyBytes));
   COHORT_RETURN_IF_ERROR(CheckSize("launch_id", request.launch_id(), policy::kMaxKeyBytes));
+  COHORT_RETURN_IF_ERROR(CheckSize("version", request.version(), policy::kMaxNameBytes));
   if (request.role() != v1::MEMBER_ROLE_LAUNCHED && request.role() != v1::MEMBER_ROLE_NEWCOMER) {
     return absl::InvalidArgumentError("role is neither launched nor newcomer");
   }

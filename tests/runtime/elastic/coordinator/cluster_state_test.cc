@@ -66,6 +66,24 @@ TEST_F(ClusterStateTest, NamesAreHeldWhileTheirHoldersLive) {
   EXPECT_THAT(std::string(refused.status.message()), HasSubstr("serves the job job, not another"));
 }
 
+TEST_F(ClusterStateTest, VersionsDoNotMixWhileTheirMembersLive) {
+  const auto join = [](const std::string& name, const std::string& version) {
+    v1::ClusterCommand command = Join(name, "session of " + name);
+    command.mutable_join()->set_version(version);
+    return command;
+  };
+  EXPECT_TRUE(Do(join("a", "1.0")).status.ok());
+  EXPECT_TRUE(Do(join("b", "1.0")).status.ok());
+  EXPECT_TRUE(Do(join("onlooker", "")).status.ok());
+  const Outcome refused = Do(join("c", "1.1"));
+  EXPECT_EQ(refused.status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(refused.status.message()),
+              HasSubstr("this is version 1.1, and the job runs 1.0 (a): start it from the same build"));
+  EXPECT_FALSE(refused.record.has_value());
+  Pass(absl::Seconds(3));
+  EXPECT_TRUE(Do(join("c", "1.1")).status.ok());
+}
+
 // A launcher that begins anew finds the coordinator of the launch before.
 TEST_F(ClusterStateTest, AnotherJobBeginsWhenNobodyOfTheFormerLives) {
   const int64_t a = JoinAs("a"), b = JoinAs("b");
