@@ -62,7 +62,10 @@ struct PipelineRow {
   std::vector<MeasuredStep> steps = {};
   // What comes out of them.
   PipelineCosts costs = {};
-  Simulation measured = {}, simulated = {};  // measured: the step of median length
+  Simulation measured = {};   // the step of median length
+  Simulation simulated = {};  // from each stage's times
+  Simulation by_action =
+      {};  // from each action's: of one kind and stage they differ, and do so in every step
   // Medians over the steps: measured, and each step replayed with its own times.
   double seconds = 0, bubble = 0, replayed_seconds = 0, replayed_bubble = 0;
 
@@ -139,19 +142,32 @@ absl::Status Evaluate(PipelineRow& row) {
   row.costs.stages = CostsOf(schedule, row.steps);
   COHORT_ASSIGN_OR_RETURN(row.simulated, SimulateSchedule(schedule, row.costs));
   std::vector<double> seconds, bubbles, replayed_seconds, replayed_bubbles;
+  std::vector<std::vector<std::vector<double>>> of_actions;  // by rank and action: its times
   for (const MeasuredStep& step : row.steps) {
     const Simulation measured = AsSimulation(schedule, step);
     seconds.push_back(measured.seconds);
     bubbles.push_back(measured.BubbleFraction());
     PipelineCosts own = row.costs;
-    for (const auto& line : measured.timeline) {
+    of_actions.resize(measured.timeline.size());
+    for (size_t rank = 0; rank < measured.timeline.size(); ++rank) {
+      const auto& line = measured.timeline[rank];
       auto& times = own.actions.emplace_back();
-      for (const auto& timed : line) times.push_back(timed.end - timed.begin);
+      of_actions[rank].resize(line.size());
+      for (size_t i = 0; i < line.size(); ++i) {
+        times.push_back(line[i].end - line[i].begin);
+        of_actions[rank][i].push_back(times.back());
+      }
     }
     COHORT_ASSIGN_OR_RETURN(const Simulation replayed, SimulateSchedule(schedule, own));
     replayed_seconds.push_back(replayed.seconds);
     replayed_bubbles.push_back(replayed.BubbleFraction());
   }
+  PipelineCosts each = row.costs;
+  for (const auto& line : of_actions) {
+    auto& times = each.actions.emplace_back();
+    for (const std::vector<double>& of_action : line) times.push_back(Median(of_action));
+  }
+  COHORT_ASSIGN_OR_RETURN(row.by_action, SimulateSchedule(schedule, each));
   row.seconds = Median(seconds);
   row.bubble = Median(bubbles);
   row.replayed_seconds = Median(replayed_seconds);
@@ -161,24 +177,28 @@ absl::Status Evaluate(PipelineRow& row) {
   return absl::OkStatus();
 }
 
+std::string Ratio(double measured, double simulated) {
+  return simulated > 0 ? absl::StrFormat("%.3f", measured / simulated) : "-";
+}
+
 void PrintRows(const std::vector<PipelineRow>& rows) {
-  std::printf("%-12s %6s | %8s %9s %6s %9s | %7s %9s %6s %9s | %8s %9s\n", "schedule", "stages", "step ms",
-              "simulated", "ratio", "replayed", "bubble", "simulated", "ratio", "replayed", "kept MB",
-              "modelled");
+  std::printf("%-12s %6s | %8s %9s %6s %9s | %7s %9s %6s %9s %6s %9s | %8s %9s\n", "schedule", "stages",
+              "step ms", "simulated", "ratio", "replayed", "bubble", "simulated", "ratio", "by action",
+              "ratio", "replayed", "kept MB", "modelled");
   for (const PipelineRow& row : rows) {
-    const double simulated = row.simulated.BubbleFraction();
-    const std::string ratio = simulated > 0 ? absl::StrFormat("%.3f", row.bubble / simulated) : "-";
-    std::printf("%-12s %6d | %8.2f %9.2f %6.3f %9.2f | %6.2f%% %8.2f%% %6s %8.2f%% | %8.3f %9.3f\n",
-                row.name.c_str(), row.schedule().stages(), row.seconds * 1e3, row.simulated.seconds * 1e3,
-                row.seconds / row.simulated.seconds, row.replayed_seconds * 1e3, 100 * row.bubble,
-                100 * simulated, ratio.c_str(), 100 * row.replayed_bubble, MostKept(row.measured) / 1e6,
-                MostKept(row.simulated) / 1e6);
+    const double simulated = row.simulated.BubbleFraction(), by_action = row.by_action.BubbleFraction();
+    std::printf(
+        "%-12s %6d | %8.2f %9.2f %6.3f %9.2f | %6.2f%% %8.2f%% %6s %8.2f%% %6s %8.2f%% | %8.3f %9.3f\n",
+        row.name.c_str(), row.schedule().stages(), row.seconds * 1e3, row.simulated.seconds * 1e3,
+        row.seconds / row.simulated.seconds, row.replayed_seconds * 1e3, 100 * row.bubble, 100 * simulated,
+        Ratio(row.bubble, simulated).c_str(), 100 * by_action, Ratio(row.bubble, by_action).c_str(),
+        100 * row.replayed_bubble, MostKept(row.measured) / 1e6, MostKept(row.simulated) / 1e6);
   }
   std::printf(
       "bubble: the share of all ranks' time in which they do not compute; simulated: from each stage's "
-      "times, the "
-      "same for all micro-batches;\nreplayed: from what each action of a step took, so that what is left are "
-      "messages and the executor\n");
+      "times, the same for all\nmicro-batches; by action: from the median of each action over the steps; "
+      "replayed: each step from what its own actions took,\nso that what is left are messages and the "
+      "executor\n");
   for (const PipelineRow& row : rows) {
     const std::vector<int>& first = row.model->plan().first_block();
     std::printf("%s, blocks of each stage:", row.name.c_str());
@@ -207,6 +227,7 @@ nlohmann::ordered_json JsonOf(const PipelineRow& row, const PipelineBenchFlags& 
   json["simulated_step_s"] = row.simulated.seconds;
   json["bubble"] = row.bubble;
   json["simulated_bubble"] = row.simulated.BubbleFraction();
+  json["by_action_bubble"] = row.by_action.BubbleFraction();
   json["replayed_step_s"] = row.replayed_seconds;
   json["replayed_bubble"] = row.replayed_bubble;
   json["kept_bytes"] = MostKept(row.measured);

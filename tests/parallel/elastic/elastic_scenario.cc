@@ -14,8 +14,6 @@
 #include "absl/time/clock.h"
 #include "comm/check.h"
 #include "comm/membership/join_board.h"
-#include "parallel/elastic/elastic_run.h"
-#include "parallel/elastic/part_snapshots.h"
 #include "tests/support/ranks.h"
 
 namespace cohort::parallel {
@@ -34,8 +32,7 @@ class TestHost final : public ElasticHost {
         process_(process),
         board_(comm::FolderJoinBoard(folder)),
         told_(told),
-        snapshots_({.job = folder, .command = {COHORT_TEST_KEEPER}, .idle_life = absl::Seconds(1)},
-                   {.parity = {.data = 4, .lost_hosts = scenario.lost_hosts}}) {}
+        snapshots_(TestKeeper(folder), {.parity = {.data = 4, .lost_hosts = scenario.lost_hosts}}) {}
 
   std::shared_ptr<comm::JoinBoard> board() override { return board_; }
   // They come in together.
@@ -50,7 +47,7 @@ class TestHost final : public ElasticHost {
     if (process_ >= scenario_.founders || sources_ > 0) At(Event::kDiesMaking);
     if (process_ >= scenario_.founders) StopAt(Event::kStopsMaking);
     ++sources_;
-    return std::make_unique<Source>(*this, runtime::CpuDevice(), model_.vocab_size);
+    return std::make_unique<ElasticSource>(model_.vocab_size, [this](int64_t step) { AtStep(step); });
   }
   absl::StatusOr<ElasticCounts> Load(ElasticPart& part) override {
     part.model->Initialize(5);
@@ -173,24 +170,6 @@ class TestHost final : public ElasticHost {
     }
   }
 
-  class Source final : public BatchSource {
-   public:
-    Source(TestHost& host, runtime::Device& device, int64_t vocabulary)
-        : host_(host), data_(device, vocabulary) {}
-    absl::StatusOr<Samples> Training(int64_t step, int64_t begin, int64_t count) override {
-      host_.AtStep(step);
-      return data_.Training(step, begin, count);
-    }
-    int64_t held_out() const override { return 0; }
-    absl::StatusOr<Samples> HeldOut(int64_t begin, int64_t count) override {
-      return data_.HeldOut(begin, count);
-    }
-
-   private:
-    TestHost& host_;
-    TestSource data_;
-  };
-
   const Scenario& scenario_;
   const runtime::ModelConfig& model_;
   const int process_;
@@ -206,35 +185,6 @@ class TestHost final : public ElasticHost {
 
 }  // namespace
 
-v1::TrainConfig ElasticConfig(v1::ParallelSection parallel, int founders) {
-  v1::TrainConfig config;
-  config.mutable_train()->set_steps(kElasticSteps);
-  config.mutable_train()->set_global_batch(8);
-  config.mutable_train()->set_micro_batch(1);
-  config.mutable_train()->set_dtype("f32");
-  config.mutable_train()->set_deterministic(true);
-  config.mutable_train()->set_virtual_shards(8);
-  config.mutable_data()->set_sequence_length(16);
-  if (!parallel.has_sharding()) parallel.set_sharding("ddp");
-  if (!parallel.has_pipeline()) parallel.set_pipeline(1);
-  if (!parallel.has_tensor()) parallel.set_tensor(1);
-  if (!parallel.has_expert()) parallel.set_expert(1);
-  parallel.set_context(1);
-  parallel.set_shard(founders / parallel.pipeline() / parallel.tensor());
-  parallel.set_context_split("zigzag");
-  parallel.set_context_way("ring");
-  parallel.set_schedule("1f1b");
-  *config.mutable_parallel() = std::move(parallel);
-  return config;
-}
-
-runtime::ModelConfig ElasticModel(const std::string& family) {
-  runtime::ModelConfig config = runtime::TinyConfig(family);
-  config.num_hidden_layers = 4;
-  config.tie_word_embeddings = false;
-  return config;
-}
-
 void Play(const Scenario& scenario, Told& told) {
   const runtime::ModelConfig model = ElasticModel(scenario.model);
   testing::RankOptions ranks;
@@ -244,10 +194,7 @@ void Play(const Scenario& scenario, Told& told) {
   testing::RunProcesses(
       scenario.founders + scenario.newcomers,
       [&](int process, int, const std::string& folder) {
-        runtime::SetCpuThreads(1);
-        if (!scenario.hosts.empty()) {
-          setenv("COHORT_HOST_ID", scenario.hosts[static_cast<size_t>(process)].c_str(), 1);
-        }
+        BeginProcess(process, scenario.hosts);
         const comm::CommunicatorOptions options = {.timeout = scenario.timeout};
         auto world = process < scenario.founders
                          ? comm::Communicator::Create(
@@ -255,16 +202,10 @@ void Play(const Scenario& scenario, Told& told) {
                          : comm::Communicator::Join(comm::FolderJoinBoard(folder + "/board"), options);
         ASSERT_TRUE(world.ok()) << world.status();
         TestHost host(scenario, model, process, folder + "/board", told);
-        ElasticOptions elastic = {.config = ElasticConfig(scenario.parallel, scenario.founders),
-                                  .model = model};
+        ElasticOptions elastic = ElasticRunOptions(scenario.parallel, scenario.founders, model);
         elastic.config.mutable_train()->set_deterministic(scenario.deterministic);
         elastic.config.mutable_elastic()->set_lost_hosts(scenario.lost_hosts);
-        elastic.loop.steps = kElasticSteps;
         elastic.check_every = scenario.check_every;
-        elastic.loop.schedule = {.peak = 0.004,
-                                 .total_steps = kElasticSteps,
-                                 .warmup_steps = 0,
-                                 .decay = runtime::Decay::kConstant};
         const auto end = RunElastic(*std::move(world), elastic, runtime::CpuDevice(), host);
         ASSERT_TRUE(end.ok()) << "process " << process << ": " << end.status();
         told.ends[static_cast<size_t>(process)] = 1 + static_cast<double>(*end);

@@ -7,12 +7,10 @@
 
 #include "absl/time/time.h"
 #include "cohort/v1/config.pb.h"
-#include "runtime/model/model_config.h"
+#include "tests/parallel/elastic/elastic_setup.h"
 #include "tests/parallel/training_run.h"
 
 namespace cohort::parallel {
-
-inline constexpr int kElasticSteps = 12;
 
 // What happens to a process before it computes a step; or, whatever the step, when newcomers come.
 struct Event {
@@ -53,10 +51,6 @@ struct Scenario {
   int lost_hosts = 0;  // that parity brings back
   absl::Duration timeout = absl::Seconds(20);
 };
-
-// What trainings of these tests have in common: `founders` ranks, all options given.
-v1::TrainConfig ElasticConfig(v1::ParallelSection parallel, int founders);
-runtime::ModelConfig ElasticModel(const std::string& family);
 
 // What processes tell the test: the loss of each step, and how often it was made; what the first one saw of changes, and
 // the longest time without a step, in seconds.

@@ -9,8 +9,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "comm/check.h"
-#include "parallel/elastic/elastic_run.h"
-#include "parallel/elastic/part_snapshots.h"
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/checkpoint/checkpoint_folders.h"
 #include "tests/runtime/checkpoint/file_size_limit.h"
@@ -28,14 +26,14 @@ class SavingHost final : public ElasticHost {
         model_(model),
         process_(process),
         told_(told),
-        snapshots_({.job = folder, .command = {COHORT_TEST_KEEPER}, .idle_life = absl::Seconds(1)},
-                   {.every = scenario.snapshot_every,
-                    .parity = {.data = 4, .lost_hosts = scenario.lost_hosts},
-                    .saves = true}) {}
+        snapshots_(TestKeeper(folder), {.every = scenario.snapshot_every,
+                                        .parity = {.data = 4, .lost_hosts = scenario.lost_hosts},
+                                        .saves = true}) {}
 
   bool AskedToLeave() override { return leaves_; }
   std::unique_ptr<BatchSource> MakeSource() override {
-    return std::make_unique<Source>(*this, runtime::CpuDevice(), model_.vocab_size);
+    return std::make_unique<ElasticSource>(
+        model_.vocab_size, [this](int64_t step) { scenario_.at_step(process_, step, leaves_); });
   }
   absl::StatusOr<ElasticCounts> Load(ElasticPart& part) override {
     if (part.group->rank() == 0) told_.loads[0] += 1;
@@ -73,7 +71,6 @@ class SavingHost final : public ElasticHost {
   }
   absl::Status OnChange(ElasticPart& part, const ElasticChange& change) override {
     first_ = !part.spare() && part.group->rank() == 0;
-    done_ = change.counts.step;
     COHORT_RETURN_IF_ERROR(snapshots_.Follow(part, change.member, change.counts));
     EXPECT_TRUE(snapshots_.problem().ok()) << snapshots_.problem();
     EXPECT_EQ(snapshots_.saves(), scenario_.snapshot_every > 0 && !part.spare());
@@ -99,7 +96,6 @@ class SavingHost final : public ElasticHost {
   absl::Status AfterUpdate(ElasticPart&, const ElasticCounts& counts) override {
     snapshots_.AfterUpdate(counts);
     Tell(snapshots_.Saved(/*wait=*/false));
-    done_ = counts.step;
     return snapshots_.problem();
   }
   void OnStep(const runtime::StepReport& report) override {
@@ -113,30 +109,11 @@ class SavingHost final : public ElasticHost {
     told_.saved[static_cast<size_t>(saved->step)] = saved->path.ok() ? SavesTold::kSaved : SavesTold::kFailed;
   }
 
-  class Source final : public BatchSource {
-   public:
-    Source(SavingHost& host, runtime::Device& device, int64_t vocabulary)
-        : host_(host), data_(device, vocabulary) {}
-    absl::StatusOr<Samples> Training(int64_t step, int64_t begin, int64_t count) override {
-      host_.scenario_.at_step(host_.process_, step, host_.leaves_);
-      return data_.Training(step, begin, count);
-    }
-    int64_t held_out() const override { return 0; }
-    absl::StatusOr<Samples> HeldOut(int64_t begin, int64_t count) override {
-      return data_.HeldOut(begin, count);
-    }
-
-   private:
-    SavingHost& host_;
-    TestSource data_;
-  };
-
   const SavingScenario& scenario_;
   const runtime::ModelConfig& model_;
   const int process_;
   SavesTold& told_;
   PartSnapshots snapshots_;
-  int64_t done_ = 0;
   bool first_ = false, leaves_ = false;
 };
 
@@ -149,10 +126,7 @@ void PlaySaving(const SavingScenario& scenario, SavesTold& told) {
   testing::RunProcesses(
       scenario.founders,
       [&](int process, int, const std::string& folder) {
-        runtime::SetCpuThreads(1);
-        if (!scenario.hosts.empty()) {
-          setenv("COHORT_HOST_ID", scenario.hosts[static_cast<size_t>(process)].c_str(), 1);
-        }
+        BeginProcess(process, scenario.hosts);
         auto world =
             comm::Communicator::Create(comm::FileRendezvous(folder + "/meet", process, scenario.founders),
                                        {.timeout = absl::Seconds(20)});
@@ -160,14 +134,9 @@ void PlaySaving(const SavingScenario& scenario, SavesTold& told) {
         SavingHost host(scenario, model, process, folder + "/board", told);
         v1::ParallelSection zero;
         zero.set_sharding("zero-3");
-        ElasticOptions elastic = {.config = ElasticConfig(zero, scenario.founders), .model = model};
+        ElasticOptions elastic = ElasticRunOptions(zero, scenario.founders, model);
         elastic.config.mutable_train()->set_dtype(scenario.dtype);
-        elastic.loop.steps = kElasticSteps;
         elastic.loop.save_every = scenario.save_every;
-        elastic.loop.schedule = {.peak = 0.004,
-                                 .total_steps = kElasticSteps,
-                                 .warmup_steps = 0,
-                                 .decay = runtime::Decay::kConstant};
         const auto end = RunElastic(*std::move(world), elastic, runtime::CpuDevice(), host);
         ASSERT_TRUE(end.ok()) << "process " << process << ": " << end.status();
         told.ends[static_cast<size_t>(process)] = 1 + static_cast<double>(*end);
