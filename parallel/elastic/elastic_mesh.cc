@@ -21,7 +21,10 @@ absl::StatusOr<Mesh> MeshOf(const v1::ElasticMesh& mesh, const runtime::ModelCon
 absl::StatusOr<Layout> LayoutOf(const v1::ElasticMesh& mesh, const runtime::ModelConfig& model) {
   COHORT_ASSIGN_OR_RETURN(const Arrangement arrangement, ArrangementOf(mesh, model));
   COHORT_ASSIGN_OR_RETURN(const Mesh ranks, MeshOf(mesh, model));
-  return TrainingLayout(model, arrangement, ranks, DataType::kF32, mesh.config().train().deterministic());
+  // What computes in f64 has its state in it (Device::state_dtype).
+  const DataType state =
+      mesh.config().train().dtype() == Name(DataType::kF64) ? DataType::kF64 : DataType::kF32;
+  return TrainingLayout(model, arrangement, ranks, state, mesh.config().train().deterministic());
 }
 
 std::string DebugString(const v1::ElasticMesh& mesh, const runtime::ModelConfig& model) {

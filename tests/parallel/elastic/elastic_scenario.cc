@@ -47,7 +47,8 @@ class TestHost final : public ElasticHost {
     if (process_ >= scenario_.founders || sources_ > 0) At(Event::kDiesMaking);
     if (process_ >= scenario_.founders) StopAt(Event::kStopsMaking);
     ++sources_;
-    return std::make_unique<ElasticSource>(model_.vocab_size, [this](int64_t step) { AtStep(step); });
+    return std::make_unique<ElasticSource>(scenario_.device(), model_.vocab_size,
+                                           [this](int64_t step) { AtStep(step); });
   }
   absl::StatusOr<ElasticCounts> Load(ElasticPart& part) override {
     part.model->Initialize(5);
@@ -204,9 +205,10 @@ void Play(const Scenario& scenario, Told& told) {
         TestHost host(scenario, model, process, folder + "/board", told);
         ElasticOptions elastic = ElasticRunOptions(scenario.parallel, scenario.founders, model);
         elastic.config.mutable_train()->set_deterministic(scenario.deterministic);
+        elastic.config.mutable_train()->set_dtype(scenario.dtype);
         elastic.config.mutable_elastic()->set_lost_hosts(scenario.lost_hosts);
         elastic.check_every = scenario.check_every;
-        const auto end = RunElastic(*std::move(world), elastic, runtime::CpuDevice(), host);
+        const auto end = RunElastic(*std::move(world), elastic, scenario.device(), host);
         ASSERT_TRUE(end.ok()) << "process " << process << ": " << end.status();
         told.ends[static_cast<size_t>(process)] = 1 + static_cast<double>(*end);
       },
@@ -235,7 +237,8 @@ void ExpectUndisturbed(const Scenario& scenario, Told& told, int changes, int en
     if (scenario.deterministic) {
       EXPECT_EQ(losses[step], want[step]) << "step " << step;
     } else {
-      EXPECT_NEAR(losses[step], want[step], 1e-5 * want[step]) << "step " << step;
+      EXPECT_NEAR(losses[step], want[step], (scenario.dtype == "f64" ? 1e-12 : 1e-5) * want[step])
+          << "step " << step;
     }
   }
   EXPECT_EQ(told.loads[0], 1) << "the state came from the disk";

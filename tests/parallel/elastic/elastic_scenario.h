@@ -46,10 +46,15 @@ struct Scenario {
   int newcomers = 0;
   std::vector<Event> events = {};
   bool deterministic = true;
+  std::string dtype = "f32";            // f64: on the reference device
   std::vector<std::string> hosts = {};  // of the processes, as names; none: all on one
   int64_t check_every = 0;
   int lost_hosts = 0;  // that parity brings back
   absl::Duration timeout = absl::Seconds(20);
+
+  runtime::Device& device() const {
+    return dtype == "f64" ? runtime::ReferenceDevice() : runtime::CpuDevice();
+  }
 };
 
 // What processes tell the test: the loss of each step, and how often it was made; what the first one saw of changes, and

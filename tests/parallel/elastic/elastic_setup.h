@@ -32,8 +32,8 @@ void BeginProcess(int process, const std::vector<std::string>& hosts);
 // The tests' random sequences; `at_step` is called first, in the middle of computing the gradients of a step.
 class ElasticSource final : public BatchSource {
  public:
-  ElasticSource(int64_t vocabulary, std::function<void(int64_t step)> at_step)
-      : at_step_(std::move(at_step)), data_(runtime::CpuDevice(), vocabulary) {}
+  ElasticSource(runtime::Device& device, int64_t vocabulary, std::function<void(int64_t step)> at_step)
+      : at_step_(std::move(at_step)), data_(device, vocabulary) {}
   absl::StatusOr<Samples> Training(int64_t step, int64_t begin, int64_t count) override {
     at_step_(step);
     return data_.Training(step, begin, count);

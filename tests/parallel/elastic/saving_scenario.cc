@@ -32,8 +32,9 @@ class SavingHost final : public ElasticHost {
 
   bool AskedToLeave() override { return leaves_; }
   std::unique_ptr<BatchSource> MakeSource() override {
-    return std::make_unique<ElasticSource>(
-        model_.vocab_size, [this](int64_t step) { scenario_.at_step(process_, step, leaves_); });
+    return std::make_unique<ElasticSource>(runtime::CpuDevice(), model_.vocab_size, [this](int64_t step) {
+      scenario_.at_step(process_, step, leaves_);
+    });
   }
   absl::StatusOr<ElasticCounts> Load(ElasticPart& part) override {
     if (part.group->rank() == 0) told_.loads[0] += 1;
