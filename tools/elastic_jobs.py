@@ -121,7 +121,7 @@ class ElasticJob:
         self.launch(ranks, "--elastic", "--config", self.config)
 
     def add(self, ranks=1):
-        self.launch(ranks, "--join", self.address_file().read_text().strip())
+        self.launch(ranks, "--join", self.run)
 
     def address_file(self):
         """Of the coordinator that the training has started last."""
@@ -174,7 +174,7 @@ class ElasticJob:
 
     def members(self):
         """As `cohort top` shows them."""
-        done = subprocess.run([cohort_binary(), "top", "--coordinator", self.address_file().read_text().strip(), "--once", "--json"],
+        done = subprocess.run([cohort_binary(), "top", "--coordinator", self.run, "--once", "--json"],
                               capture_output=True, text=True, check=True)
         return json.loads(done.stdout)["members"]
 

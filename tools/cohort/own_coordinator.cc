@@ -7,8 +7,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <filesystem>
+#include <optional>
+#include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -81,6 +85,29 @@ absl::Status RestartCoordinator(const std::string& folder, const std::string& ad
   }
   close(lock);
   return status;
+}
+
+absl::StatusOr<std::string> CoordinatorAddress(const std::string& address_or_run) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  if (!fs::is_directory(address_or_run, error)) return address_or_run;
+  const fs::path folder = fs::path(address_or_run) / "elastic";
+  std::optional<std::pair<fs::file_time_type, std::string>> newest;
+  for (const auto& entry : fs::directory_iterator(folder, error)) {
+    const std::string name = entry.path().filename().string();
+    // Beside an address lies the pid, and, while it is written, a part of it.
+    if (!absl::StartsWith(name, "address-") || absl::EndsWith(name, ".pid") ||
+        absl::EndsWith(name, ".partial"))
+      continue;
+    const fs::file_time_type when = entry.last_write_time(error);
+    if (!error && (!newest || when > newest->first)) newest = {when, entry.path().string()};
+  }
+  if (!newest) {
+    return absl::NotFoundError(absl::StrCat(address_or_run, " is not the output of an elastic training: no ",
+                                            folder.string(), "/address-* is there; give HOST:PORT"));
+  }
+  COHORT_ASSIGN_OR_RETURN(const std::string text, runtime::ReadFile(newest->second));
+  return std::string(absl::StripSuffix(text, "\n"));
 }
 
 absl::StatusOr<std::string> WaitForAddress(const std::string& address_file, absl::Time deadline) {

@@ -22,6 +22,10 @@ pid_t CoordinatorHere(const std::string& address_file);
 absl::Status RestartCoordinator(const std::string& folder, const std::string& address_file,
                                 bool several_hosts);
 
+// HOST:PORT as it is; of a folder, the output of an elastic training on a file system that this host sees, the address of the
+// coordinator that was started there last.
+absl::StatusOr<std::string> CoordinatorAddress(const std::string& address_or_run);
+
 absl::StatusOr<std::string> WaitForAddress(const std::string& address_file, absl::Time deadline);
 
 }  // namespace cohort::tools

@@ -18,6 +18,7 @@
 #include "comm/check.h"
 #include "runtime/elastic/coordinator/client.h"
 #include "tools/cohort/command.h"
+#include "tools/cohort/own_coordinator.h"
 #include "tools/cohort/top_screen.h"
 #include "tools/cohort/world.h"
 
@@ -173,7 +174,7 @@ absl::Status RunTop(const TopFlags& flags) {
   // The client's own lines would be written over the screen, which says the same.
   spdlog::set_level(spdlog::level::off);
   cluster::ClientOptions options;
-  options.coordinator = flags.coordinator;
+  COHORT_ASSIGN_OR_RETURN(options.coordinator, CoordinatorAddress(flags.coordinator));
   COHORT_ASSIGN_OR_RETURN(const auto client, cluster::Client::Create(options));
   if (!flags.leave.empty()) {
     COHORT_RETURN_IF_ERROR(client->RequestLeave(flags.leave, flags.reason, absl::Now() + kFirstAnswer));
@@ -189,7 +190,9 @@ void AddTop(CLI::App& app, const Selected& selected) {
   CLI::App* top = app.add_subcommand(
       "top", "Show an elastic job live: members, mesh, speed, events; or ask a member to leave it");
   const auto flags = std::make_shared<TopFlags>();
-  top->add_option("--coordinator", flags->coordinator, "HOST:PORT of the job's coordinator")->required();
+  top->add_option("--coordinator", flags->coordinator,
+                  "HOST:PORT of the job's coordinator, or the output folder of the job that started one")
+      ->required();
   top->add_flag("--once", flags->once, "Print one screen and end");
   top->add_flag("--json", flags->json, "Objects instead of a screen: one, or one a line every interval");
   top->add_option("--interval", flags->interval, "Seconds between two looks")

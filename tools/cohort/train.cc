@@ -198,7 +198,8 @@ void AddTrain(CLI::App& app, const Selected& selected) {
   train->add_flag("--elastic", flags->elastic.elastic,
                   "Go on while ranks join, fail and leave; start it with mpirun --enable-recovery");
   train->add_option("--join", flags->elastic.join,
-                    "HOST:PORT of the coordinator of an elastic training that runs: add this process to it");
+                    "HOST:PORT of the coordinator of an elastic training that runs, or its output folder: "
+                    "add this process to it");
   train->add_option("--coordinator", flags->elastic.coordinator,
                     "HOST:PORT of a coordinator that runs (cohort coordinator). Default: the job starts one");
   train->add_flag("--help-config", flags->help_config, "Explain every key of the file");

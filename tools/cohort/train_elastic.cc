@@ -20,6 +20,7 @@
 #include "runtime/metrics/activity.h"
 #include "runtime/ops/machine_rates.h"
 #include "tools/cohort/elastic_job.h"
+#include "tools/cohort/own_coordinator.h"
 #include "tools/cohort/policy.h"
 #include "tools/cohort/training_host.h"
 #include "tools/cohort/training_setup.h"
@@ -74,9 +75,10 @@ absl::Status TrainElastic(v1::TrainConfig config, const ElasticFlags& flags) {
         "train without --elastic");
   }
   const bool joins = !flags.join.empty();
-  COHORT_ASSIGN_OR_RETURN(
-      auto job, ElasticJob::Create({.coordinator = joins ? flags.join : flags.coordinator, .joins = joins},
-                                   config.output() + "/elastic"));
+  COHORT_ASSIGN_OR_RETURN(const std::string coordinator,
+                          CoordinatorAddress(joins ? flags.join : flags.coordinator));
+  COHORT_ASSIGN_OR_RETURN(auto job, ElasticJob::Create({.coordinator = coordinator, .joins = joins},
+                                                       config.output() + "/elastic"));
   runtime::ResolvedConfig resolved;
   std::shared_ptr<comm::Communicator> world;
   if (joins) {
