@@ -1,4 +1,4 @@
-#include "tools/cohort/top_screen.h"
+#include "tools/cohort/elastic/top_screen.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -7,7 +7,7 @@
 #include "parallel/arrangement.h"
 #include "runtime/tokenizer/tokenizer.h"
 #include "tools/cohort/chosen_device.h"
-#include "tools/cohort/planned_mesh.h"
+#include "tools/cohort/plan/planned_mesh.h"
 #include "tools/cohort/world.h"
 
 namespace cohort::tools {
