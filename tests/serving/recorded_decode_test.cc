@@ -12,6 +12,7 @@
 #include "tests/serving/collecting_sink.h"
 #include "tests/serving/small_decoder.h"
 #include "tests/serving/test_tokenizer.h"
+#include "tests/support/cuda_or_skip.h"
 #include "tests/support/ranks.h"
 
 namespace cohort::serving {
@@ -107,6 +108,14 @@ TEST(RecordedDecodeTest, TokensAreThoseOfStepsThatAreNotRecorded) {
       ExpectSame(eager, host);
       ExpectSame(recorded, host);
     });
+  }
+}
+
+TEST(RecordedDecodeTest, AndOnAGpu) {
+  COHORT_CUDA_OR_SKIP(device);
+  for (int64_t max_sequences : {1, 3, 8}) {
+    SCOPED_TRACE(max_sequences);
+    ExpectSame(Generate(device, true, max_sequences), Generate(device, false, max_sequences));
   }
 }
 
