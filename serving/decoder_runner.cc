@@ -1,7 +1,5 @@
 #include "serving/decoder_runner.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <utility>
 
@@ -15,49 +13,17 @@ namespace {
 
 using runtime::Tensor;
 
-Tensor Ints(runtime::Device& device, const std::vector<int32_t>& values) {
-  return Tensor::FromHost(device, {static_cast<int64_t>(values.size())}, absl::MakeConstSpan(values));
-}
-
-runtime::PagedBatch MakeBatch(const RankStep& step, runtime::Device& device) {
-  std::vector<int32_t> rows;
-  for (const WantedRow& row : step.rows) rows.push_back(row.row);
+StepShape ShapeOf(const RankStep& step, size_t drawn) {
   size_t width = 1;
   for (const auto& pages : step.page_table) width = std::max(width, pages.size());
-  std::vector<int32_t> table(step.page_table.size() * width, 0);
-  for (size_t s = 0; s < step.page_table.size(); ++s) {
-    std::copy(step.page_table[s].begin(), step.page_table[s].end(), table.begin() + s * width);
-  }
-  runtime::PagedBatch batch;
-  batch.tokens = Ints(device, step.tokens);
-  batch.positions = Ints(device, step.positions);
-  batch.slots = Ints(device, step.slots);
-  batch.query_offsets = Ints(device, step.query_offsets);
-  batch.context_lengths = Ints(device, step.context_lengths);
-  batch.page_table =
-      Ints(device, table).View({static_cast<int64_t>(step.page_table.size()), static_cast<int64_t>(width)});
-  batch.logit_rows = Ints(device, rows);
-  return batch;
+  return {.tokens = static_cast<int64_t>(step.tokens.size()),
+          .sequences = static_cast<int64_t>(step.page_table.size()),
+          .table_width = static_cast<int64_t>(width),
+          .rows = static_cast<int64_t>(step.rows.size()),
+          .drawn = static_cast<int64_t>(drawn)};
 }
 
 }  // namespace
-
-RowResult EvaluateRow(absl::Span<const float> logits, const WantedRow& row, Sampler& sampler) {
-  RowResult result;
-  if (row.target) {
-    result.token = *row.target;
-  } else {
-    const auto token = sampler.Sample(
-        logits, {&row.params, row.prompt, row.output, row.banned, row.position, row.completion});
-    if (!token.ok()) {
-      result.error = std::string(token.status().message());
-      return result;
-    }
-    result.token = *token;
-  }
-  if (row.top_scores >= 0) result.scores = ScoreToken(logits, result.token, row.top_scores);
-  return result;
-}
 
 absl::StatusOr<std::unique_ptr<DecoderRunner>> DecoderRunner::Create(runtime::Decoder& decoder,
                                                                      CacheOptions options,
@@ -76,16 +42,23 @@ absl::StatusOr<std::unique_ptr<DecoderRunner>> DecoderRunner::Create(runtime::De
     return absl::InvalidArgumentError(absl::StrCat("the KV cache has ", bytes, " bytes; one page of ",
                                                    info.page_size, " tokens needs ", page_bytes));
   }
-  if (const int64_t free = decoder.device().free_bytes(); info.pages * page_bytes > free) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "the KV cache of ", info.pages * page_bytes >> 20, " MiB does not fit in the ", free >> 20,
-        " MiB that are free: give it less memory, or serve fewer or shorter sequences"));
+  const bool record = options.record && RecordedDecode::Possible(decoder);
+  const int64_t padding = record ? RecordedDecode::PaddingPages(info, max_sequences) : 0;
+  const int64_t needed = (info.pages + padding) * page_bytes;
+  if (const int64_t free = decoder.device().free_bytes(); needed > free) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("the KV cache of ", needed >> 20, " MiB does not fit in the ", free >> 20,
+                     " MiB that are free: give it less memory, or serve fewer or shorter sequences"));
   }
-  return std::unique_ptr<DecoderRunner>(new DecoderRunner(decoder, info));
+  std::unique_ptr<DecoderRunner> runner(new DecoderRunner(decoder, info, padding));
+  if (record) {
+    runner->recorded_ = std::make_unique<RecordedDecode>(decoder, runner->cache_, info, max_sequences);
+  }
+  return runner;
 }
 
-DecoderRunner::DecoderRunner(runtime::Decoder& decoder, RunnerInfo info)
-    : decoder_(decoder), info_(info), cache_(decoder.MakeCache(info.pages, info.page_size)) {}
+DecoderRunner::DecoderRunner(runtime::Decoder& decoder, RunnerInfo info, int64_t padding_pages)
+    : decoder_(decoder), info_(info), cache_(decoder.MakeCache(info.pages + padding_pages, info.page_size)) {}
 
 absl::StatusOr<StepResult> DecoderRunner::Run(const Step& step) {
   COHORT_CHECK(step.ranks.size() == 1, "a step for %zu ranks on one", step.ranks.size());
@@ -94,23 +67,28 @@ absl::StatusOr<StepResult> DecoderRunner::Run(const Step& step) {
 }
 
 absl::StatusOr<RankResult> DecoderRunner::RunRank(const RankStep& step) {
-  COHORT_ASSIGN_OR_RETURN(const Tensor logits,
-                          decoder_.ForwardPaged(MakeBatch(step, decoder_.device()), cache_));  // [R, V]
-  RankResult result;
-  if (step.rows.empty()) return result;
-  const Tensor here = OnHost(logits);
-  const Tensor host = here.dtype() == DataType::kF32 ? here : here.To(runtime::CpuDevice(), DataType::kF32);
-  const auto vocabulary = static_cast<size_t>(host.dim(1));
-  const auto rows = static_cast<int>(step.rows.size());
-  const int threads = std::min(rows, runtime::CpuThreads());
-  if (samplers_.size() < static_cast<size_t>(threads)) samplers_.resize(threads);
-  result.rows.resize(rows);
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
-  for (int i = 0; i < rows; ++i) {
-    result.rows[i] = EvaluateRow({host.data<float>() + i * vocabulary, vocabulary}, step.rows[i],
-                                 samplers_[omp_get_thread_num()]);
+  const bool recorded = recorded_ != nullptr && RecordedDecode::Takes(step);
+  COHORT_ASSIGN_OR_RETURN(const StepOutput output, recorded ? recorded_->Run(step) : Compute(step));
+  if (step.rows.empty()) return RankResult();
+  return EvaluateRows(step, output, samplers_);
+}
+
+// Where logits lie in the host's memory the host draws: nothing has to come back.
+absl::StatusOr<StepOutput> DecoderRunner::Compute(const RankStep& step) {
+  std::vector<int> drawn;
+  for (size_t i = 0; i < step.rows.size() && !decoder_.device().in_host_memory(); ++i) {
+    if (PlaceOf(step.rows[i]) == RowPlace::kDevice) drawn.push_back(static_cast<int>(i));
   }
-  return result;
+  StepBuffers buffers(decoder_.device(), ShapeOf(step, drawn.size()));
+  buffers.Write(step, drawn);
+  StepOutput output;
+  COHORT_ASSIGN_OR_RETURN(output.logits, decoder_.ForwardPaged(buffers.batch(), cache_));  // [R, V]
+  if (drawn.empty()) return output;
+  buffers.DrawFrom(PickRows(output.logits, drawn));
+  const std::vector<Draw> draws = buffers.Read(drawn.size());
+  output.drawn.resize(step.rows.size());
+  for (size_t i = 0; i < drawn.size(); ++i) output.drawn[drawn[i]] = draws[i];
+  return output;
 }
 
 }  // namespace cohort::serving

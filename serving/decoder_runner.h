@@ -6,6 +6,8 @@
 
 #include "runtime/model/decoder.h"
 #include "serving/model_runner.h"
+#include "serving/recorded_decode.h"
+#include "serving/row_results.h"
 #include "serving/sampler.h"
 
 namespace cohort::serving {
@@ -13,6 +15,7 @@ namespace cohort::serving {
 struct CacheOptions {
   int32_t page_size = 0;  // tokens; 0: policy::kPageSize
   int64_t bytes = 0;      // memory for keys and values; 0: policy::kCacheBytes
+  bool record = true;     // decode steps, where device and model allow it
 };
 
 // The cache is made at once and is never larger than `max_sequences` sequences of full length need. The
@@ -30,15 +33,15 @@ class DecoderRunner final : public ModelRunner {
   absl::StatusOr<RankResult> RunRank(const RankStep& step);
 
  private:
-  DecoderRunner(runtime::Decoder& decoder, RunnerInfo info);
+  DecoderRunner(runtime::Decoder& decoder, RunnerInfo info, int64_t padding_pages);
+  // Any step, as it comes.
+  absl::StatusOr<StepOutput> Compute(const RankStep& step);
 
   runtime::Decoder& decoder_;
   const RunnerInfo info_;
   runtime::KvCache cache_;
   std::vector<Sampler> samplers_;  // one a thread: rows do not depend on each other
+  std::unique_ptr<RecordedDecode> recorded_;
 };
-
-// One row of logits: what WantedRow asks for.
-RowResult EvaluateRow(absl::Span<const float> logits, const WantedRow& row, Sampler& sampler);
 
 }  // namespace cohort::serving

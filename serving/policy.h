@@ -54,12 +54,4 @@ inline constexpr uint64_t kMaxStepBytes = uint64_t{1} << 32;
 // The last tokens of a prompt among which one with text of its own is looked for, for the output to go on from.
 inline constexpr size_t kPromptTokensDecoded = 16;
 
-// ---- the sampler
-// Temperatures below this are greedy: dividing by them would overflow.
-inline constexpr float kGreedyTemperature = 1e-5f;
-// Candidates are sorted into bins by their distance from the likeliest token, in nats after temperature: bins
-// of 1/16 nat down to e^-64, below which nothing can matter in double precision.
-inline constexpr int kSamplerBinsPerNat = 16;
-inline constexpr int kSamplerBins = 64 * kSamplerBinsPerNat;
-
 }  // namespace cohort::serving::policy

@@ -2,29 +2,32 @@
 
 #include <algorithm>
 #include <cmath>
-
-#include "runtime/random/philox.h"
-#include "serving/policy.h"
+#include <limits>
 
 namespace cohort::serving {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-// Whether token a comes before token b: the likelier first, the lower index among equals.
-struct Before {
-  absl::Span<const float> x;
-  bool operator()(int32_t a, int32_t b) const { return x[a] != x[b] ? x[a] > x[b] : a < b; }
-};
-
 }  // namespace
 
-// The kept tokens are those up to and including (value, index) in the order of Before.
-struct Sampler::Cutoff {
-  float value = -kInfinity;
-  int32_t index = std::numeric_limits<int32_t>::max();
-  bool Keeps(float x, int32_t i) const { return x > value || (x == value && i <= index); }
-};
+absl::StatusOr<int32_t> TokenOrError(int32_t drawn) {
+  if (drawn == runtime::kBrokenLogits) {
+    return absl::InternalError("the model gave a logit that is NaN or infinite");
+  }
+  if (drawn == runtime::kNothingToDraw) return absl::InternalError("no token is left to draw from");
+  return drawn;
+}
+
+runtime::RowSampling RowOf(const SamplingParams& params, uint64_t position, uint64_t completion) {
+  return {.temperature = params.temperature,
+          .top_k = params.top_k,
+          .top_p = params.top_p,
+          .min_p = params.min_p,
+          .seed = params.seed,
+          .position = position,
+          .stream = completion};
+}
 
 absl::StatusOr<int32_t> Sampler::Sample(absl::Span<const float> logits, const SampleInput& input) {
   const SamplingParams& params = *input.params;
@@ -33,37 +36,7 @@ absl::StatusOr<int32_t> Sampler::Sample(absl::Span<const float> logits, const Sa
     Adjust(logits, input);
     x = adjusted_;
   }
-  int32_t best = 0;
-  bool broken = false;
-  for (size_t i = 0; i < x.size(); ++i) {
-    broken |= !(x[i] < kInfinity);
-    if (x[i] > x[best]) best = static_cast<int32_t>(i);
-  }
-  if (broken) return absl::InternalError("the model gave a logit that is NaN or infinite");
-  if (x.empty() || x[best] == -kInfinity) return absl::InternalError("no token is left to draw from");
-  if (params.temperature < policy::kGreedyTemperature) return best;
-
-  const float largest = x[best];
-  const float inverse = 1.0f / params.temperature;
-  weights_.resize(x.size());
-  for (size_t i = 0; i < x.size(); ++i) weights_[i] = std::exp((x[i] - largest) * inverse);
-  const Cutoff cutoff = FindCutoff(x, largest, params);
-  double total = 0;
-  for (size_t i = 0; i < x.size(); ++i) {
-    if (!cutoff.Keeps(x[i], static_cast<int32_t>(i))) weights_[i] = 0;
-    total += weights_[i];
-  }
-  const auto bits =
-      runtime::RandomBits(params.seed, runtime::RandomPurpose::kSampling, input.position, input.completion);
-  double left = runtime::UniformDouble(bits[0], bits[1]) * total;
-  int32_t last = best;  // rounding can leave something after the last weight
-  for (size_t i = 0; i < x.size(); ++i) {
-    if (weights_[i] == 0) continue;
-    last = static_cast<int32_t>(i);
-    left -= weights_[i];
-    if (left < 0) break;
-  }
-  return last;
+  return TokenOrError(rows_.Sample(x, RowOf(params, input.position, input.completion)));
 }
 
 void Sampler::Adjust(absl::Span<const float> logits, const SampleInput& input) {
@@ -99,82 +72,12 @@ void Sampler::Adjust(absl::Span<const float> logits, const SampleInput& input) {
   }
 }
 
-void Sampler::FillBins(absl::Span<const float> x, float largest, float temperature) {
-  bin_of_.resize(x.size());
-  bin_count_.assign(policy::kSamplerBins, 0);
-  bin_weight_.assign(policy::kSamplerBins, 0);
-  const float scale = policy::kSamplerBinsPerNat / temperature;
-  constexpr float kLastBin = policy::kSamplerBins - 1;
-  for (size_t i = 0; i < x.size(); ++i) {
-    // Falls with x and never the other way round, so that a bin's members come before those of the next.
-    const int bin = static_cast<int>(std::min((largest - x[i]) * scale, kLastBin));
-    bin_of_[i] = static_cast<uint16_t>(bin);
-    ++bin_count_[bin];
-    bin_weight_[bin] += weights_[i];
-  }
-}
-
-const std::vector<int32_t>& Sampler::SortedBin(absl::Span<const float> x, int bin) {
-  members_.clear();
-  for (size_t i = 0; i < x.size(); ++i) {
-    if (bin_of_[i] == bin) members_.push_back(static_cast<int32_t>(i));
-  }
-  std::sort(members_.begin(), members_.end(), Before{x});
-  return members_;
-}
-
-Sampler::Cutoff Sampler::FindCutoff(absl::Span<const float> x, float largest, const SamplingParams& params) {
-  Cutoff cutoff;
-  const auto vocabulary = static_cast<int64_t>(x.size());
-  const bool top_k = params.top_k > 0 && params.top_k < vocabulary, top_p = params.top_p < 1;
-  double mass = 0;  // of what is kept so far
-  if (top_k || top_p) {
-    FillBins(x, largest, params.temperature);
-    for (double weight : bin_weight_) mass += weight;
-  }
-  if (top_k) {
-    int bin = 0;
-    int64_t kept = 0;
-    mass = 0;
-    for (; kept + bin_count_[bin] < params.top_k; ++bin) {
-      kept += bin_count_[bin];
-      mass += bin_weight_[bin];
-    }
-    for (int32_t i : SortedBin(x, bin)) {
-      mass += weights_[i];
-      cutoff = {x[i], i};
-      if (++kept == params.top_k) break;
-    }
-  }
-  if (top_p) {
-    const double wanted = mass * static_cast<double>(params.top_p);
-    int bin = 0;
-    double reached = 0;
-    while (bin + 1 < policy::kSamplerBins && reached + bin_weight_[bin] < wanted)
-      reached += bin_weight_[bin++];
-    for (int32_t i : SortedBin(x, bin)) {
-      if (!cutoff.Keeps(x[i], i)) break;  // top_k ends first
-      reached += weights_[i];
-      if (reached >= wanted) {
-        cutoff = {x[i], i};
-        break;
-      }
-    }
-  }
-  if (params.min_p > 0) {
-    // In logits, as weights that have underflowed could not be told apart.
-    const float least = largest + params.temperature * std::log(params.min_p);
-    if (least > cutoff.value) cutoff = {least, std::numeric_limits<int32_t>::max()};
-  }
-  return cutoff;
-}
-
 TokenScores ScoreToken(absl::Span<const float> logits, int32_t chosen, int top) {
   const float largest = *std::max_element(logits.begin(), logits.end());
   double total = 0;
   TokenScores scores;
   int32_t rank = 1;
-  const Before before{logits};
+  const runtime::TokenBefore before{logits};
   std::vector<int32_t> best;  // in order, at most `top`
   for (size_t i = 0; i < logits.size(); ++i) {
     const auto token = static_cast<int32_t>(i);

@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "runtime/ops/cpu/row_sampler.h"
 #include "serving/generation.h"
 
 namespace cohort::serving {
@@ -20,33 +21,24 @@ struct SampleInput {
   uint64_t completion = 0;           // index among the request's n
 };
 
+// `drawn`, or INTERNAL for what SampleTokens gives where there is no token.
+absl::StatusOr<int32_t> TokenOrError(int32_t drawn);
+
+// What SampleTokens needs to know of a request.
+runtime::RowSampling RowOf(const SamplingParams& params, uint64_t position, uint64_t completion);
+
 // Keeps its workspace between calls; not thread-safe, one a thread. Results depend on the arguments alone.
 class Sampler {
  public:
-  // Penalties, logit_bias, temperature, top_k, top_p, min_p, in this order, then one draw with Philox(seed,
-  // position, completion). Temperature 0 (or below policy::kGreedyTemperature): the largest logit, the lowest
-  // index among equals. Each filter keeps a beginning of the order by (logit falling, index rising): top_k
-  // its first k; top_p the fewest that reach top_p of what top_k kept; min_p those at least min_p times as
-  // likely as the first. INTERNAL where the logits hold a NaN or +inf, or nothing finite is left to draw
-  // from.
+  // Penalties and logit_bias, in this order, then SampleTokens of runtime/ops/ops.h with (seed, position,
+  // completion). INTERNAL where the logits hold a NaN or +inf, or nothing finite is left to draw from.
   absl::StatusOr<int32_t> Sample(absl::Span<const float> logits, const SampleInput& input);
 
  private:
-  struct Cutoff;
-
   void Adjust(absl::Span<const float> logits, const SampleInput& input);
-  // The last candidate that top_k, top_p and min_p keep.
-  Cutoff FindCutoff(absl::Span<const float> x, float largest, const SamplingParams& params);
-  void FillBins(absl::Span<const float> x, float largest, float temperature);
-  // Members of one bin in order.
-  const std::vector<int32_t>& SortedBin(absl::Span<const float> x, int bin);
 
-  std::vector<float> adjusted_;   // [V], where anything changes the logits
-  std::vector<float> weights_;    // [V]: exp((x - largest) / temperature)
-  std::vector<uint16_t> bin_of_;  // [V]
-  std::vector<int64_t> bin_count_;
-  std::vector<double> bin_weight_;
-  std::vector<int32_t> members_;
+  runtime::RowSampler rows_;
+  std::vector<float> adjusted_;  // [V], where anything changes the logits
   std::vector<int32_t> counts_;  // [V], zero between calls
 };
 

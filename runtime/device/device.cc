@@ -13,6 +13,7 @@
 #include "runtime/device/caching_allocator.h"
 #include "runtime/device/cpu_features.h"
 #include "runtime/device/host_memory.h"
+#include "runtime/device/recording.h"
 #include "runtime/ops/cpu/cpu_ops.h"
 #include "runtime/ops/reference/reference_ops.h"
 #include "runtime/tensor.h"
@@ -85,6 +86,11 @@ void Device::CopyFromDevice(const Tensor& from, const Tensor& to) {
   const std::shared_ptr<void> host = CpuDevice().Allocate(from.bytes());
   from.device().CopyToHost(from, host.get());
   CopyFromHost(host.get(), to);
+}
+
+std::unique_ptr<Recording> Device::Record(const std::function<void()>& work) {
+  work();
+  return nullptr;
 }
 
 // Never destroyed: tensors in static storage may be freed after everything else.

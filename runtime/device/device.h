@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -13,6 +14,7 @@
 namespace cohort::runtime {
 
 class Ops;
+class Recording;
 class Tensor;
 
 // kReference computes everything in f64 with plain loops: the judge of the others. kCpu is what runs where there is no
@@ -53,6 +55,15 @@ class Device {
   virtual Ops& ops() = 0;
   // Waits until everything enqueued is done.
   virtual void Synchronize() = 0;
+
+  // Whether Record gives recordings here.
+  virtual bool records() const { return false; }
+  // What `work` enqueues here, to be enqueued again as a whole, on the same addresses (recording.h). Calls work twice:
+  // as always, from which it is known what memory it takes, and to record it, when nothing runs. Both times it must
+  // enqueue the same, wait for nothing and copy nothing from or to the host; nobody else uses the device meanwhile.
+  // What it allocates the second time is the recording's, and tensors that it leaves behind hold what the last Replay
+  // made. Null where work was called once, as always, and could not be recorded.
+  virtual std::unique_ptr<Recording> Record(const std::function<void()>& work);
 
   // The types a model can compute in here: f32 and bf16, or f64 on the reference.
   virtual absl::Span<const DataType> compute_dtypes() const = 0;

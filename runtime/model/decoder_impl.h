@@ -42,6 +42,7 @@ class DecoderImpl final : public Decoder {
   absl::Status BackwardWeight(Saved& saved) override;
   absl::StatusOr<Tensor> Logits(const TokenBatch& batch) override;
   absl::StatusOr<Tensor> ForwardPaged(const PagedBatch& batch, KvCache& cache) override;
+  bool paged_is_recordable() const override;
   KvCache MakeCache(int64_t pages, int64_t page_size) override;
   void UpdateBalance(const std::vector<std::vector<int64_t>>& load) override;
 

@@ -1,4 +1,5 @@
 // Logits, of whole sequences and from a paged cache.
+#include <algorithm>
 #include <utility>
 
 #include "runtime/model/decoder_impl.h"
@@ -43,6 +44,12 @@ absl::StatusOr<Tensor> DecoderImpl::ForwardPaged(const PagedBatch& batch, KvCach
     return absl::OkStatus();
   }));
   return logits;
+}
+
+bool DecoderImpl::paged_is_recordable() const {
+  const bool hooks = hooks_.before_forward != nullptr || hooks_.after_forward != nullptr;
+  return tensor().size() == 1 && !hooks &&
+         std::none_of(blocks_.begin(), blocks_.end(), [](const auto& block) { return block->sparse(); });
 }
 
 KvCache DecoderImpl::MakeCache(int64_t pages, int64_t page_size) {

@@ -38,6 +38,14 @@ struct KvPages {
   int64_t page_size() const { return keys.dim(2); }
 };
 
+// How SampleTokens draws from each of R rows. Tensors, so that a recorded step finds new values in the same place.
+struct SamplingRows {
+  Tensor temperatures;  // state [R]; below kGreedyTemperature (sampling.h): the largest logit
+  Tensor top_k;         // kI32 [R]; 0: all
+  Tensor top_p, min_p;  // state [R]; 1 and 0: all
+  Tensor draws;         // kI32 [R, 6]: seed, position and stream, of each the low word, then the high one
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -179,6 +187,18 @@ class Ops {
   // targets 0; of logits' type; may alias logits.
   virtual void VocabularyGrad(const Tensor& logits, const Tensor& targets, int64_t first, const Tensor& lse,
                               double grad_scale, const Tensor& dlogits) = 0;
+
+  // ---- sampling ----
+
+  // tokens[r]: the next token after logits[r], one number of Philox(seed, kSampling, position, stream) (runtime/random)
+  // laid over the weights exp((x - largest) / temperature) of what is kept. Tokens have an order: the larger logit
+  // first, the lower index among equals. Each filter keeps a beginning of it: top_k its first k; top_p the fewest that
+  // reach top_p of the weight that top_k kept; min_p those at least min_p times as likely as the first. Greedy: the
+  // first. kBrokenLogits where the row holds a NaN or +inf, kNothingToDraw where nothing in it is above -inf. Where
+  // defined (both or neither): logprobs[r] = log softmax(logits[r])[tokens[r]], ranks[r] = 1 + how many come before it;
+  // 0 where there is no token. logits float or state [R, V], logprobs state [R], tokens, ranks kI32 [R].
+  virtual void SampleTokens(const Tensor& logits, const SamplingRows& rows, const Tensor& tokens,
+                            const Tensor& logprobs, const Tensor& ranks) = 0;
 
   // ---- mixture of experts ----
 

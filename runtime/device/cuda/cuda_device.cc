@@ -1,6 +1,8 @@
 #include "runtime/device/cuda/cuda_device.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -91,9 +93,11 @@ std::string CudaDevice::name() const { return absl::StrCat("cuda:", traits_.ordi
 void CudaDevice::MakeCurrent() const { CheckCuda(cudaSetDevice(traits_.ordinal), "cudaSetDevice"); }
 
 std::shared_ptr<void> CudaDevice::Allocate(size_t bytes) {
+  if (capturing_) return recording_->Allocate(bytes);
   const size_t block_bytes = Rounded(bytes);
-  return std::shared_ptr<void>(Take(block_bytes),
-                               [this, block_bytes](void* block) { Return(block, block_bytes); });
+  std::shared_ptr<void> block(Take(block_bytes),
+                              [this, block_bytes](void* block) { Return(block, block_bytes); });
+  return recording_ == nullptr ? block : recording_->Note(std::move(block), bytes);
 }
 
 void* CudaDevice::Take(size_t bytes) {
@@ -125,6 +129,7 @@ void* CudaDevice::Take(size_t bytes) {
 }
 
 void CudaDevice::Return(void* block, size_t bytes) {
+  if (capturing_) return freed_late_.emplace_back(block, bytes), void();
   // Of a tensor in static storage, when the process ends: CUDA is gone before it.
   const cudaError_t error = cudaSetDevice(traits_.ordinal);
   if (error == cudaErrorCudartUnloading) return;
@@ -152,6 +157,7 @@ int64_t CudaDevice::free_bytes() const {
 }
 
 void CudaDevice::CopyFromHost(const void* from, const Tensor& to) {
+  CheckNotCapturing("a copy from the host");
   MakeCurrent();
   const absl::Status status = staging_->CopyIn(stream_, from, to.raw(), to.bytes());
   if (!status.ok())
@@ -159,6 +165,7 @@ void CudaDevice::CopyFromHost(const void* from, const Tensor& to) {
 }
 
 void CudaDevice::CopyToHost(const Tensor& from, void* to) {
+  CheckNotCapturing("a copy to the host");
   MakeCurrent();
   const absl::Status status = staging_->CopyOut(stream_, from.raw(), to, from.bytes());
   if (!status.ok()) {
@@ -169,6 +176,7 @@ void CudaDevice::CopyToHost(const Tensor& from, void* to) {
 void CudaDevice::CopyFromDevice(const Tensor& from, const Tensor& to) {
   const auto* const source = dynamic_cast<const CudaDevice*>(&from.device());
   if (source == nullptr) return Device::CopyFromDevice(from, to);
+  CheckNotCapturing("a copy from another device");
   source->MakeCurrent();
   CudaEvent made;
   made.Record(source->stream_);
@@ -187,7 +195,17 @@ Ops& CudaDevice::ops() {
   return *ops_;
 }
 
+void CudaDevice::CheckNotCapturing(const char* what) const {
+  COHORT_CHECK(!capturing_, "%s: %s in the middle of work that is recorded", name().c_str(), what);
+}
+
+bool CudaDevice::records() const {
+  const char* const asked = std::getenv("COHORT_CUDA_GRAPHS");
+  return asked == nullptr || std::strcmp(asked, "0") != 0;
+}
+
 void CudaDevice::Synchronize() {
+  CheckNotCapturing("a wait");
   MakeCurrent();
   CudaEvent all;
   all.Record(stream_);

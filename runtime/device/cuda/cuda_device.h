@@ -8,14 +8,17 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "runtime/device/cuda/pinned_staging.h"
 #include "runtime/device/device.h"
+#include "runtime/device/recording_memory.h"
 
 namespace cohort::runtime {
 
@@ -55,6 +58,8 @@ class CudaDevice final : public Device {
   void CopyFromDevice(const Tensor& from, const Tensor& to) override;
   Ops& ops() override;
   void Synchronize() override;
+  bool records() const override;
+  std::unique_ptr<Recording> Record(const std::function<void()>& work) override;  // cuda_graph.cc
   absl::Span<const DataType> compute_dtypes() const override { return compute_dtypes_; }
   DataType state_dtype() const override { return DataType::kF32; }
   bool fast_bf16() const override { return traits_.compute_capability >= 80; }
@@ -82,6 +87,8 @@ class CudaDevice final : public Device {
   absl::Status Open();
   void* Take(size_t bytes);
   void Return(void* block, size_t bytes);
+  // Aborts where a recording would not have it.
+  void CheckNotCapturing(const char* what) const;
 
   const CudaTraits traits_;
   const size_t memory_limit_;
@@ -95,6 +102,10 @@ class CudaDevice final : public Device {
   cublasLtHandle_t blas_ = nullptr;
   std::shared_ptr<void> blas_workspace_;
   std::unique_ptr<Ops> ops_;
+  // While Record is at work: whose memory it is, whether the stream is captured, and what was freed meanwhile.
+  std::shared_ptr<RecordingMemory> recording_;
+  bool capturing_ = false;
+  std::vector<std::pair<void*, size_t>> freed_late_;
 };
 
 }  // namespace cohort::runtime

@@ -23,5 +23,9 @@ inline constexpr int64_t kFixedTile = 512;
 // Products with at most this many rows stream the weights once
 // (skinny_matmul.h); beyond, oneDNN's blocking wins.
 inline constexpr int64_t kSkinnyRows = 32;
+// Sampling sorts candidates into bins by their distance from the likeliest token, in nats after temperature: bins of
+// 1/16 nat down to e^-64, below which nothing can matter in double precision.
+inline constexpr int kSamplerBinsPerNat = 16;
+inline constexpr int kSamplerBins = 64 * kSamplerBinsPerNat;
 
 }  // namespace cohort::runtime::cpu_policy

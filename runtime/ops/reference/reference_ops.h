@@ -69,6 +69,9 @@ class ReferenceOps final : public Ops {
                       const Tensor& lse, const Tensor& losses) override;
   void VocabularyGrad(const Tensor& logits, const Tensor& targets, int64_t first, const Tensor& lse,
                       double grad_scale, const Tensor& dlogits) override;
+  // sampling.
+  void SampleTokens(const Tensor& logits, const SamplingRows& rows, const Tensor& tokens,
+                    const Tensor& logprobs, const Tensor& ranks) override;
   // mixture of experts.
   void Softmax(const Tensor& x, const Tensor& y) override;
   void SoftmaxGrad(const Tensor& dy, const Tensor& y, const Tensor& dx) override;

@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "runtime/device/cuda/open_cuda_device.h"
+#include "runtime/device/recording.h"
+#include "runtime/ops/ops.h"
 #include "runtime/tensor.h"
 #include "tests/support/cuda_or_skip.h"
 
@@ -64,6 +66,38 @@ TEST(CudaDeviceTest, BytesComeBackAsTheyWent) {
     const Tensor here = OnHost(there);
     ASSERT_TRUE(here.device().in_host_memory());
     for (int64_t i = 0; i < size; ++i) ASSERT_EQ(here.data<int32_t>()[i], 7 + i) << size;
+  }
+}
+
+// A product of the library's, one of our own, and memory that comes and goes.
+TEST(CudaDeviceTest, RecordedWorkIsReplayed) {
+  COHORT_CUDA_OR_SKIP(device);
+  if (!device.records()) GTEST_SKIP() << "COHORT_CUDA_GRAPHS=0";
+  for (const int64_t rows : {1, 40}) {
+    const std::vector<double> ones(static_cast<size_t>(rows) * 64, 1);
+    const Tensor x = Tensor::FromHost(device, {rows, 64}, DataType::kBF16, ones);
+    const Tensor w = Tensor::FromHost(device, {64, 64}, DataType::kBF16, std::vector<double>(64 * 64, 0.5));
+    device.Record([&] { device.ops().Fill(x, 1); });  // what the device keeps from the first time on is there
+    const size_t before = device.allocated_bytes();
+    Tensor y;
+    {
+      const std::unique_ptr<Recording> recording = device.Record([&] {
+        const Tensor sums = Tensor::Empty(device, {rows, 64}, DataType::kF32);
+        device.ops().MatMul(x, w, sums, {.transpose_b = true});
+        y = sums.Clone();
+        device.ops().Scale(y, 2);
+      });
+      ASSERT_NE(recording, nullptr);
+      for (const double value : {1.0, 3.0}) {
+        device.ops().Fill(x, value);
+        const size_t allocated = device.allocated_bytes();
+        recording->Replay();
+        EXPECT_EQ(device.allocated_bytes(), allocated);
+        for (const double sum : ToHost(y)) ASSERT_EQ(sum, 64 * value) << rows;
+      }
+    }
+    y = Tensor();
+    EXPECT_EQ(device.allocated_bytes(), before) << "its memory came back";
   }
 }
 

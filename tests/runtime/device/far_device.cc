@@ -4,14 +4,18 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "comm/check.h"
+#include "runtime/device/recording.h"
+#include "runtime/device/recording_memory.h"
 #include "tests/runtime/device/far_ops.h"
 #include "tests/runtime/device/late_queue.h"
 
@@ -20,6 +24,32 @@ namespace {
 
 constexpr size_t kMemory = size_t{2} << 30;  // of addresses: pages that nobody writes are not there
 constexpr size_t kAlignment = 256;
+
+// A counter of one field of FarCalls.
+using Count = std::atomic<int64_t>;
+
+// Work that the queue kept.
+class FarRecording final : public Recording {
+ public:
+  FarRecording(LateQueue& queue, Count& replays, std::vector<std::function<void()>> work,
+               std::shared_ptr<void> memory)
+      : queue_(queue),
+        replays_(replays),
+        work_(std::make_shared<const std::vector<std::function<void()>>>(std::move(work))),
+        memory_(std::move(memory)) {}
+  void Replay() override {
+    ++replays_;
+    queue_.Push([work = work_, memory = memory_] {
+      for (const auto& one : *work) one();
+    });
+  }
+
+ private:
+  LateQueue& queue_;
+  Count& replays_;
+  const std::shared_ptr<const std::vector<std::function<void()>>> work_;
+  const std::shared_ptr<void> memory_;
+};
 
 class Far final : public Device {
  public:
@@ -37,7 +67,13 @@ class Far final : public Device {
   std::string name() const override { return "far"; }
 
   std::shared_ptr<void> Allocate(size_t bytes) override {
-    const size_t block = (std::max<size_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment;
+    ++allocations_;
+    if (queue_.recording()) return recording_->Allocate(bytes);
+    const std::shared_ptr<void> block =
+        Take((std::max<size_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment);
+    return recording_ == nullptr ? block : recording_->Note(block, bytes);
+  }
+  std::shared_ptr<void> Take(size_t block) {
     const std::lock_guard<std::mutex> lock(mutex_);
     std::vector<char*>& free = free_[block];
     char* address = far_ + used_;
@@ -73,6 +109,8 @@ class Far final : public Device {
   bool in_host_memory() const override { return false; }
   void CopyFromHost(const void* from, const Tensor& to) override {
     COHORT_CHECK(&to.device() == this, "a copy to %s", to.DebugString().c_str());
+    COHORT_CHECK(!queue_.recording(), "a copy from the host in the middle of work that is recorded");
+    ++copies_from_host_;
     if (to.bytes() == 0) return;
     const auto* const bytes = static_cast<const char*>(from);
     queue_.Push([copy = std::vector<char>(bytes, bytes + to.bytes()), twin = ops_.TwinOf(to)] {
@@ -81,12 +119,36 @@ class Far final : public Device {
   }
   void CopyToHost(const Tensor& from, void* to) override {
     COHORT_CHECK(&from.device() == this, "a copy of %s", from.DebugString().c_str());
+    ++copies_to_host_;
     queue_.Drain();
     if (from.bytes() > 0) std::memcpy(to, ops_.TwinOf(from).raw(), from.bytes());
   }
 
   Ops& ops() override { return ops_; }
-  void Synchronize() override { queue_.Drain(); }
+  void Synchronize() override {
+    ++waits_;
+    queue_.Drain();
+  }
+  bool records() const override { return true; }
+  std::unique_ptr<Recording> Record(const std::function<void()>& work) override {
+    ++recordings_;
+    const auto memory = std::make_shared<RecordingMemory>();
+    recording_ = memory;
+    work();
+    recording_ = nullptr;
+    const std::shared_ptr<void> block = Allocate(memory->bytes());
+    memory->BeginRecording(block);
+    recording_ = memory;
+    queue_.BeginRecording();
+    work();
+    auto recorded = queue_.EndRecording();
+    recording_ = nullptr;
+    memory->End();
+    return std::make_unique<FarRecording>(queue_, replays_, std::move(recorded), block);
+  }
+  FarCalls calls() const {
+    return {allocations_, copies_from_host_, copies_to_host_, waits_, queue_.pushed(), recordings_, replays_};
+  }
   absl::Span<const DataType> compute_dtypes() const override { return CpuDevice().compute_dtypes(); }
   DataType state_dtype() const override { return CpuDevice().state_dtype(); }
   bool fast_bf16() const override { return CpuDevice().fast_bf16(); }
@@ -99,13 +161,19 @@ class Far final : public Device {
   mutable std::mutex mutex_;
   std::map<size_t, std::vector<char*>> free_;  // by size
   size_t used_ = 0, allocated_ = 0, peak_ = 0;
+  std::shared_ptr<RecordingMemory> recording_;  // while Record is at work
+  Count allocations_{0}, copies_from_host_{0}, copies_to_host_{0}, waits_{0}, recordings_{0}, replays_{0};
 };
+
+Far& TheFarDevice() {
+  static Far* const device = new Far;
+  return *device;
+}
 
 }  // namespace
 
-Device& FarDevice() {
-  static Device* const device = new Far;
-  return *device;
-}
+Device& FarDevice() { return TheFarDevice(); }
+
+FarCalls FarDeviceCalls() { return TheFarDevice().calls(); }
 
 }  // namespace cohort::runtime

@@ -2,6 +2,8 @@
 // dies of it, and its operations run late. What trains on it bit for bit as on the CPU does not know where it runs.
 #pragma once
 
+#include <cstdint>
+
 #include "runtime/device/device.h"
 
 namespace cohort::runtime {
@@ -12,7 +14,16 @@ namespace cohort::runtime {
 // - Operations wait in a queue, which a thread of its own runs in order when somebody waits for it (Synchronize,
 //   CopyToHost) or it has grown long. Who reads results without waiting gets the bytes of before.
 // - A freed block is handed out again at once, as its next user's operations come later in the queue.
+// - It records: what is enqueued meanwhile is kept, and a replay enqueues it as one. Waits and copies from the host
+//   meanwhile abort.
 // Each operation is the CPU's, on the second mapping.
 Device& FarDevice();
+
+// What was asked of it since the process began. A copy to the host is a wait of its own kind and counted only as such.
+struct FarCalls {
+  int64_t allocations = 0, copies_from_host = 0, copies_to_host = 0, waits = 0, enqueued = 0, recordings = 0,
+          replays = 0;
+};
+FarCalls FarDeviceCalls();
 
 }  // namespace cohort::runtime

@@ -141,6 +141,11 @@ class FarOps final : public Ops {
                       double grad_scale, const Tensor& dlogits) override {
     Later(&Ops::VocabularyGrad, logits, targets, first, lse, grad_scale, dlogits);
   }
+  // sampling.
+  void SampleTokens(const Tensor& logits, const SamplingRows& rows, const Tensor& tokens,
+                    const Tensor& logprobs, const Tensor& ranks) override {
+    Later(&Ops::SampleTokens, logits, rows, tokens, logprobs, ranks);
+  }
   // mixture of experts.
   void Softmax(const Tensor& x, const Tensor& y) override { Later(&Ops::Softmax, x, y); }
   void SoftmaxGrad(const Tensor& dy, const Tensor& y, const Tensor& dx) override {
@@ -206,6 +211,10 @@ class FarOps final : public Ops {
 
  private:
   KvPages TwinOf(const KvPages& pages) const { return {TwinOf(pages.keys), TwinOf(pages.values)}; }
+  SamplingRows TwinOf(const SamplingRows& rows) const {
+    return {TwinOf(rows.temperatures), TwinOf(rows.top_k), TwinOf(rows.top_p), TwinOf(rows.min_p),
+            TwinOf(rows.draws)};
+  }
   template <typename T>
   T TwinOf(const T& number) const {
     return number;

@@ -2,11 +2,15 @@
 #pragma once
 
 #include <condition_variable>
+#include <cstdint>
 #include <deque>
 #include <functional>
 #include <mutex>
 #include <thread>
 #include <utility>
+#include <vector>
+
+#include "comm/check.h"
 
 namespace cohort::runtime {
 
@@ -17,6 +21,7 @@ class LateQueue {
 
   void Push(std::function<void()> work) {
     const std::lock_guard<std::mutex> lock(mutex_);
+    if (recording_) return recorded_.push_back(std::move(work));
     waiting_.push_back(std::move(work));
     ++pushed_;
     if (waiting_.size() > kMost) Ask(pushed_);
@@ -24,9 +29,29 @@ class LateQueue {
   // Returns when all that was pushed has run.
   void Drain() {
     std::unique_lock<std::mutex> lock(mutex_);
+    COHORT_CHECK(!recording_, "a wait in the middle of work that is recorded");
     const uint64_t all = pushed_;
     Ask(all);
     done_changed_.wait(lock, [&] { return done_ >= all; });
+  }
+  // Until EndRecording, which returns it in order, what is pushed is kept and not run.
+  void BeginRecording() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    recording_ = true;
+  }
+  std::vector<std::function<void()>> EndRecording() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    recording_ = false;
+    return std::exchange(recorded_, {});
+  }
+  // Since the beginning.
+  int64_t pushed() const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return static_cast<int64_t>(pushed_);
+  }
+  bool recording() const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return recording_;
   }
 
  private:
@@ -53,9 +78,11 @@ class LateQueue {
     }
   }
 
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable asked_changed_, done_changed_;
   std::deque<std::function<void()>> waiting_;
+  bool recording_ = false;
+  std::vector<std::function<void()>> recorded_;
   uint64_t pushed_ = 0, asked_ = 0, done_ = 0;
   std::thread thread_;
 };

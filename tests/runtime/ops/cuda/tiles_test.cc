@@ -35,7 +35,7 @@ TEST(CudaOperationsTest, EveryOperationOfTheListHasItsDefinition) {
       names(read("/runtime/ops/ops.h"), std::regex("virtual void (\\w+)\\("));
   EXPECT_GT(listed.size(), 40u);
   std::string sources;
-  for (const char* file : {"attention", "elementwise", "layers", "matmul", "moe"}) {
+  for (const char* file : {"attention", "elementwise", "layers", "matmul", "moe", "sampling"}) {
     sources += read(std::string("/runtime/ops/cuda/") + file + ".cc");
   }
   EXPECT_EQ(names(sources, std::regex("void CudaOps::(\\w+)\\(")), listed);
