@@ -11,7 +11,9 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "comm/check.h"
+#include "runtime/device/connected_device.h"
 #include "tests/runtime/device/far_ops.h"
 #include "tests/runtime/device/late_queue.h"
 
@@ -21,7 +23,7 @@ namespace {
 constexpr size_t kMemory = size_t{2} << 30;  // of addresses: pages that nobody writes are not there
 constexpr size_t kAlignment = 256;
 
-class Far final : public Device {
+class Far final : public Device, public ConnectedDevice {
  public:
   Far() : ops_(*this, queue_) {
     const int file = memfd_create("far device", MFD_CLOEXEC);
@@ -35,6 +37,7 @@ class Far final : public Device {
 
   DeviceKind kind() const override { return DeviceKind::kCuda; }
   std::string name() const override { return "far"; }
+  std::string hardware() const override { return absl::StrCat("far device of process ", getpid()); }
 
   std::shared_ptr<void> Allocate(size_t bytes) override {
     const size_t block = (std::max<size_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment;
@@ -85,6 +88,17 @@ class Far final : public Device {
     if (from.bytes() > 0) std::memcpy(to, ops_.TwinOf(from).raw(), from.bytes());
   }
 
+  absl::StatusOr<std::unique_ptr<comm::Communicator>> ConnectDirectly(
+      std::shared_ptr<comm::Communicator> host) override {
+    if (connect_) return connect_(std::move(host));
+    return absl::UnimplementedError("nothing leads from one far device to another");
+  }
+  void SetConnect(ConnectFar connect) { connect_ = std::move(connect); }
+  void* Near(const void* address) const {
+    auto* const byte = static_cast<char*>(const_cast<void*>(address));
+    return byte >= far_ && byte < far_ + kMemory ? near_ + (byte - far_) : byte;
+  }
+
   Ops& ops() override { return ops_; }
   void Synchronize() override { queue_.Drain(); }
   absl::Span<const DataType> compute_dtypes() const override { return CpuDevice().compute_dtypes(); }
@@ -99,13 +113,20 @@ class Far final : public Device {
   mutable std::mutex mutex_;
   std::map<size_t, std::vector<char*>> free_;  // by size
   size_t used_ = 0, allocated_ = 0, peak_ = 0;
+  ConnectFar connect_;
 };
+
+Far& TheFar() {
+  static Far* const device = new Far;
+  return *device;
+}
 
 }  // namespace
 
-Device& FarDevice() {
-  static Device* const device = new Far;
-  return *device;
-}
+Device& FarDevice() { return TheFar(); }
+
+void* NearAddress(const void* address) { return TheFar().Near(address); }
+
+void SetConnectFar(ConnectFar connect) { TheFar().SetConnect(std::move(connect)); }
 
 }  // namespace cohort::runtime

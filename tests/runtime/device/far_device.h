@@ -2,6 +2,10 @@
 // dies of it, and its operations run late. What trains on it bit for bit as on the CPU does not know where it runs.
 #pragma once
 
+#include <functional>
+#include <memory>
+
+#include "comm/communicator.h"
 #include "runtime/device/device.h"
 
 namespace cohort::runtime {
@@ -14,5 +18,14 @@ namespace cohort::runtime {
 // - A freed block is handed out again at once, as its next user's operations come later in the queue.
 // Each operation is the CPU's, on the second mapping.
 Device& FarDevice();
+
+// Where the host finds what is at an address of the far device; other addresses are what they are. For what a test moves
+// itself, between two Synchronize.
+void* NearAddress(const void* address);
+
+// How it connects to those of other processes from now on (connected_device.h). Until then, nothing leads there.
+using ConnectFar =
+    std::function<absl::StatusOr<std::unique_ptr<comm::Communicator>>(std::shared_ptr<comm::Communicator>)>;
+void SetConnectFar(ConnectFar connect);
 
 }  // namespace cohort::runtime
