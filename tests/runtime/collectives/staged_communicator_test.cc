@@ -15,6 +15,7 @@
 #include "comm/codec/quantized_collectives.h"
 #include "comm/tokens/token_routing.h"
 #include "runtime/collectives/over_device.h"
+#include "runtime/collectives/same_hardware.h"
 #include "runtime/ops/ops.h"
 #include "runtime/tensor.h"
 #include "tests/runtime/device/far_device.h"
@@ -217,6 +218,25 @@ TEST(OverDeviceTest, ARankThatCannotConnectItsDeviceSendsAllThroughTheHost) {
       if (world.rank() == 1) return absl::UnavailableError("no cable");
       return Communicator::Single();
     });
+    const auto over = OverDevice(FarDevice(), Borrowed(world));
+    ASSERT_TRUE(over.ok()) << over.status();
+    const Tensor x = Tensor::FromHost(FarDevice(), {1}, std::vector<float>{1});
+    ASSERT_TRUE((*over)->AllReduce(x.raw(), x.raw(), 1, DataType::kF32).Wait().ok());
+    EXPECT_EQ(ToHost(x), std::vector<double>{kRanks});
+  });
+}
+
+TEST(OverDeviceTest, RanksThatHaveOneDeviceBetweenThemGoThroughTheHost) {
+  cohort::testing::RunRanks(kRanks, [](Communicator& world) {
+    EXPECT_EQ(*RanksOfSameHardware(FarDevice(), world), 1);
+    EXPECT_EQ(*RanksOfSameHardware(CpuDevice(), world), kRanks) << "all ranks of a host have its memory";
+    SetConnectFar(
+        [](std::shared_ptr<Communicator>) -> absl::StatusOr<std::unique_ptr<Communicator>> {
+          ADD_FAILURE() << "one device has no links to itself";
+          return Communicator::Single();
+        },
+        world.rank() == 0 ? "card 0" : "card 1");
+    EXPECT_EQ(*RanksOfSameHardware(FarDevice(), world), world.rank() == 0 ? 1 : 2);
     const auto over = OverDevice(FarDevice(), Borrowed(world));
     ASSERT_TRUE(over.ok()) << over.status();
     const Tensor x = Tensor::FromHost(FarDevice(), {1}, std::vector<float>{1});

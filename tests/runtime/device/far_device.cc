@@ -37,7 +37,9 @@ class Far final : public Device, public ConnectedDevice {
 
   DeviceKind kind() const override { return DeviceKind::kCuda; }
   std::string name() const override { return "far"; }
-  std::string hardware() const override { return absl::StrCat("far device of process ", getpid()); }
+  std::string hardware() const override {
+    return hardware_.empty() ? absl::StrCat("far device of process ", getpid()) : hardware_;
+  }
 
   std::shared_ptr<void> Allocate(size_t bytes) override {
     const size_t block = (std::max<size_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment;
@@ -93,7 +95,10 @@ class Far final : public Device, public ConnectedDevice {
     if (connect_) return connect_(std::move(host));
     return absl::UnimplementedError("nothing leads from one far device to another");
   }
-  void SetConnect(ConnectFar connect) { connect_ = std::move(connect); }
+  void SetConnect(ConnectFar connect, std::string hardware) {
+    connect_ = std::move(connect);
+    hardware_ = std::move(hardware);
+  }
   void* Near(const void* address) const {
     auto* const byte = static_cast<char*>(const_cast<void*>(address));
     return byte >= far_ && byte < far_ + kMemory ? near_ + (byte - far_) : byte;
@@ -114,6 +119,7 @@ class Far final : public Device, public ConnectedDevice {
   std::map<size_t, std::vector<char*>> free_;  // by size
   size_t used_ = 0, allocated_ = 0, peak_ = 0;
   ConnectFar connect_;
+  std::string hardware_;
 };
 
 Far& TheFar() {
@@ -127,6 +133,8 @@ Device& FarDevice() { return TheFar(); }
 
 void* NearAddress(const void* address) { return TheFar().Near(address); }
 
-void SetConnectFar(ConnectFar connect) { TheFar().SetConnect(std::move(connect)); }
+void SetConnectFar(ConnectFar connect, std::string hardware) {
+  TheFar().SetConnect(std::move(connect), std::move(hardware));
+}
 
 }  // namespace cohort::runtime

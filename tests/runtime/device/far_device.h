@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "comm/communicator.h"
 #include "runtime/device/device.h"
@@ -24,8 +25,9 @@ Device& FarDevice();
 void* NearAddress(const void* address);
 
 // How it connects to those of other processes from now on (connected_device.h). Until then, nothing leads there.
+// `hardware`: what it is of the machine; empty: one of this process's own.
 using ConnectFar =
     std::function<absl::StatusOr<std::unique_ptr<comm::Communicator>>(std::shared_ptr<comm::Communicator>)>;
-void SetConnectFar(ConnectFar connect);
+void SetConnectFar(ConnectFar connect, std::string hardware = "");
 
 }  // namespace cohort::runtime
