@@ -21,6 +21,6 @@ write_basic_package_version_file(${PROJECT_BINARY_DIR}/cohort-config-version.cma
 # Part of every component: each can be installed alone.
 foreach(room proto comm nccl runtime cuda service cluster moe parallel serving)
   install(FILES ${PROJECT_BINARY_DIR}/cohort-config.cmake ${PROJECT_BINARY_DIR}/cohort-config-version.cmake
-    ${CMAKE_CURRENT_LIST_DIR}/FindOneDnn.cmake ${CMAKE_CURRENT_LIST_DIR}/FindNccl.cmake
+    ${CMAKE_CURRENT_LIST_DIR}/FindOneDnn.cmake
     DESTINATION ${package_dir} COMPONENT ${room})
 endforeach()

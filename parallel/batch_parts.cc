@@ -106,7 +106,7 @@ TokenBatch JoinHalves(std::vector<TokenBatch> halves) {
 
 absl::StatusOr<TokenBatch> BatchParts::OfContext(const TokenBatch& whole) const {
   if (groups_.context->size() == 1) return whole;
-  const ContextGroup group = WholeGroup(groups_.context);
+  const ContextGroup group = WholeGroup(groups_.over_device.context);
   COHORT_ASSIGN_OR_RETURN(const TokenSplit split,
                           TokenSplit::Create(context_.split, group.size(), SequenceLengths(whole)));
   TokenBatch batch = BatchOfRank(whole, split, group.rank);
@@ -139,8 +139,8 @@ absl::StatusOr<TokenBatch> BatchParts::Of(const TokenBatch& whole) const {
       batch = JoinHalves(std::move(halves));
     }
   }
-  batch.sequences =
-      std::make_shared<SequenceSums>(groups_.sequences, LengthTensor(SequenceLengths(whole), device_));
+  batch.sequences = std::make_shared<SequenceSums>(groups_.over_device.sequences,
+                                                   LengthTensor(SequenceLengths(whole), device_));
   return batch;
 }
 
@@ -151,7 +151,7 @@ absl::StatusOr<runtime::TokenBatch> BatchParts::Of(const runtime::TokenBatch& wh
   // Along kStageAxes the tensor axis varies fastest, and the context axis has one rank.
   const int tensor = groups_.tensor->size(), mine = groups_.hybrid->rank() / tensor - hybrid.first_rank;
   COHORT_CHECK(mine >= 0 && mine < hybrid.ranks, "rank %d of a hybrid micro-batch of %d", mine, hybrid.ranks);
-  ContextGroup all{groups_.hybrid, {}, mine * tensor + groups_.tensor->rank()};
+  ContextGroup all{groups_.over_device.hybrid, {}, mine * tensor + groups_.tensor->rank()};
   for (int member = 0; member < hybrid.ranks * tensor; ++member) {
     all.members.push_back(hybrid.first_rank * tensor + member);
   }

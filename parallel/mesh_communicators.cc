@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
+#include "runtime/collectives/over_device.h"
 
 namespace cohort::parallel {
 namespace {
@@ -18,9 +19,22 @@ absl::StatusOr<std::shared_ptr<comm::Communicator>> Along(const Mesh& mesh, absl
   return group;
 }
 
+// In one order on all ranks: each may make a communicator of the devices'.
+absl::Status ReachDevice(MeshCommunicators& groups, runtime::Device& device) {
+  MeshCommunicators::OverDevice& over = groups.over_device;
+  over.device = &device;
+  over.pipeline = runtime::ThroughHost(device, groups.pipeline);
+  COHORT_ASSIGN_OR_RETURN(over.context, runtime::OverDevice(device, groups.context));
+  COHORT_ASSIGN_OR_RETURN(over.tensor, runtime::OverDevice(device, groups.tensor));
+  COHORT_ASSIGN_OR_RETURN(over.expert, runtime::OverDevice(device, groups.expert));
+  COHORT_ASSIGN_OR_RETURN(over.sequences, runtime::OverDevice(device, groups.sequences));
+  return absl::OkStatus();
+}
+
 }  // namespace
 
-absl::StatusOr<MeshCommunicators> Connect(const Mesh& mesh, std::shared_ptr<comm::Communicator> world) {
+absl::StatusOr<MeshCommunicators> Connect(const Mesh& mesh, std::shared_ptr<comm::Communicator> world,
+                                          runtime::Device& device) {
   MeshCommunicators groups;
   groups.mesh = mesh;
   const auto along = [&](absl::Span<const Axis> axes, std::shared_ptr<comm::Communicator>& group) {
@@ -37,6 +51,7 @@ absl::StatusOr<MeshCommunicators> Connect(const Mesh& mesh, std::shared_ptr<comm
   COHORT_RETURN_IF_ERROR(along(kTensorReplicaAxes, groups.tensor_replicas));
   COHORT_RETURN_IF_ERROR(along({Axis::kExpertData}, groups.expert_data));
   groups.world = std::move(world);
+  COHORT_RETURN_IF_ERROR(ReachDevice(groups, device));
   return groups;
 }
 
@@ -48,6 +63,7 @@ absl::Status ConnectHybrid(MeshCommunicators& groups) {
         context, ": set one of them"));
   }
   COHORT_ASSIGN_OR_RETURN(groups.hybrid, Along(groups.mesh, kStageAxes, *groups.world));
+  groups.over_device.hybrid = runtime::ThroughHost(*groups.over_device.device, groups.hybrid);
   return absl::OkStatus();
 }
 

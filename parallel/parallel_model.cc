@@ -67,7 +67,7 @@ absl::StatusOr<std::unique_ptr<ParallelModel>> ParallelModel::Create(
                      " device has it in ", Name(device.state_dtype())));
   }
   COHORT_ASSIGN_OR_RETURN(const int64_t memory, ShareOfFreeMemory(device, *world));
-  COHORT_ASSIGN_OR_RETURN(MeshCommunicators groups, Connect(mesh, std::move(world)));
+  COHORT_ASSIGN_OR_RETURN(MeshCommunicators groups, Connect(mesh, std::move(world), device));
   if (options.hybrid) COHORT_RETURN_IF_ERROR(ConnectHybrid(groups));
   std::unique_ptr<ParallelModel> model(
       new ParallelModel(config, std::move(groups), options, device, std::move(source)));
@@ -84,12 +84,13 @@ ParallelModel::ParallelModel(const runtime::ModelConfig& config, MeshCommunicato
       device_(device),
       shards_(VirtualShards::Of(options.global_batch, options.virtual_shards, options.micro_batch)),
       feed_(groups_, FeedOptionsOf(config, options, groups_), options.context, std::move(source), device),
-      tensor_(std::make_shared<TensorCommunicator>(groups_.tensor)) {}
+      tensor_(std::make_shared<TensorCommunicator>(groups_.over_device.tensor)) {}
 
 absl::Status ParallelModel::MakeParts(const runtime::ModelConfig& config, int64_t memory) {
   COHORT_RETURN_IF_ERROR(MakePlan(config, feed_.micro_batches()));
   const std::vector<int> mine = plan_->StagesOf(groups_.pipeline->rank());
-  const auto experts = std::make_shared<moe::ExpertGroup>(groups_.expert, /*apart=*/options_.deterministic);
+  const auto experts = std::make_shared<moe::ExpertGroup>(groups_.expert, /*apart=*/options_.deterministic,
+                                                          groups_.over_device.expert);
   for (const int stage : mine) {
     const runtime::DecoderOptions decoder = {.compute = options_.compute,
                                              .trainable = true,
@@ -106,11 +107,12 @@ absl::Status ParallelModel::MakeParts(const runtime::ModelConfig& config, int64_
                                                       options_.deterministic ? &shards_ : nullptr));
     parts_.push_back(std::move(part));
   }
-  COHORT_ASSIGN_OR_RETURN(tied_, TiedEmbedding::Connect(*plan_, options_.deterministic, *groups_.pipeline));
+  COHORT_ASSIGN_OR_RETURN(tied_,
+                          TiedEmbedding::Connect(*plan_, options_.deterministic, *groups_.pipeline, device_));
   std::map<int, runtime::Decoder*> stages;
   for (const ModelPart& part : parts_) stages[part.stage] = part.decoder.get();
-  executor_ =
-      std::make_unique<pipeline::Executor>(plan_->rank_of(), groups_.pipeline, std::move(stages), *tensor_);
+  executor_ = std::make_unique<pipeline::Executor>(plan_->rank_of(), groups_.over_device.pipeline,
+                                                   std::move(stages), *tensor_);
   return absl::OkStatus();
 }
 

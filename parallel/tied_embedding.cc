@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "comm/check.h"
+#include "runtime/collectives/over_device.h"
 #include "runtime/ops/ops.h"
 
 namespace cohort::parallel {
@@ -11,7 +12,8 @@ using runtime::Tensor;
 
 absl::StatusOr<std::unique_ptr<TiedEmbedding>> TiedEmbedding::Connect(const PipelinePlan& plan,
                                                                       bool deterministic,
-                                                                      comm::Communicator& pipeline) {
+                                                                      comm::Communicator& pipeline,
+                                                                      runtime::Device& device) {
   const int last = plan.stages() - 1;
   if (!plan.PartOf(last, deterministic).head_copy) return nullptr;
   const int first_rank = plan.rank_of().front(), last_rank = plan.rank_of().back(), rank = pipeline.rank();
@@ -19,6 +21,9 @@ absl::StatusOr<std::unique_ptr<TiedEmbedding>> TiedEmbedding::Connect(const Pipe
   std::shared_ptr<comm::Communicator> both;
   if (first_rank != last_rank) {
     COHORT_ASSIGN_OR_RETURN(both, pipeline.Split(mine ? 0 : 1, rank));
+    if (mine) {
+      COHORT_ASSIGN_OR_RETURN(both, runtime::OverDevice(device, std::move(both)));
+    }
   }
   return mine ? std::unique_ptr<TiedEmbedding>(new TiedEmbedding(std::move(both))) : nullptr;
 }

@@ -19,7 +19,8 @@ class TiedEmbedding {
  public:
   // Collective over `pipeline`. Null where this rank has neither of the two, or there is one alone.
   static absl::StatusOr<std::unique_ptr<TiedEmbedding>> Connect(const PipelinePlan& plan, bool deterministic,
-                                                                comm::Communicator& pipeline);
+                                                                comm::Communicator& pipeline,
+                                                                runtime::Device& device);
 
   // Each becomes the sum of both. Undefined: it is on the other rank.
   absl::Status Sum(runtime::Device& device, const runtime::Tensor& embedding, const runtime::Tensor& copy);
@@ -27,7 +28,7 @@ class TiedEmbedding {
  private:
   explicit TiedEmbedding(std::shared_ptr<comm::Communicator> both) : both_(std::move(both)) {}
 
-  const std::shared_ptr<comm::Communicator> both_;  // null: this rank has both
+  const std::shared_ptr<comm::Communicator> both_;  // over the device's memory; null: this rank has both
 };
 
 }  // namespace cohort::parallel

@@ -1,5 +1,5 @@
-// The calls of CUDA and NCCL that device communicators are made of: one small table. The real one (nccl_real.cc) is the
-// only file that includes headers of CUDA or NCCL; tests have one over host memory, which is late, hangs and fails on
+// The calls of CUDA and NCCL that device communicators are made of: one small table. The real one (nccl_real.cc, with
+// nccl_functions.cc) is all that includes headers of CUDA or NCCL; tests have one over host memory, which is late, hangs and fails on
 // demand.
 #pragma once
 
@@ -81,7 +81,7 @@ class NcclApi {
   virtual absl::Status Abort(Handle handle) = 0;
 };
 
-// The real one. UNIMPLEMENTED in a build without NCCL.
+// The real one. UNIMPLEMENTED in a build without NCCL, UNAVAILABLE where libnccl is not found.
 absl::StatusOr<NcclApi*> OpenNccl();
 
 }  // namespace cohort::comm::nccl

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
 #include "comm/nccl/nccl_api.h"
+#include "comm/nccl/nccl_functions.h"
 
 namespace cohort::comm::nccl {
 namespace {
@@ -234,6 +235,7 @@ class RealNccl final : public NcclApi {
 }  // namespace
 
 absl::StatusOr<NcclApi*> OpenNccl() {
+  COHORT_RETURN_IF_ERROR(LoadNccl());
   static RealNccl real;
   return &real;
 }

@@ -94,7 +94,7 @@ absl::StatusOr<TokenExchange> TokenExchange::Create(const ExpertGroup& group, co
 
 RowsInFlight TokenExchange::StartToExperts(const Tensor& sorted) const {
   if (local()) return {.sent = sorted, .received = sorted, .work = comm::Work()};
-  return StartExchange(group_->communicator(), sorted, send_rows_, receive_rows_);
+  return StartExchange(group_->over_device(), sorted, send_rows_, receive_rows_);
 }
 
 absl::StatusOr<Tensor> TokenExchange::FinishToExperts(RowsInFlight rows) const {
@@ -107,7 +107,7 @@ absl::StatusOr<Tensor> TokenExchange::FinishToExperts(RowsInFlight rows) const {
 
 RowsInFlight TokenExchange::StartFromExperts(const Tensor& by_expert) const {
   if (local()) return {.sent = by_expert, .received = by_expert, .work = comm::Work()};
-  return StartExchange(group_->communicator(), by_rank_.defined() ? Permuted(by_expert, by_rank_) : by_expert,
+  return StartExchange(group_->over_device(), by_rank_.defined() ? Permuted(by_expert, by_rank_) : by_expert,
                        receive_rows_, send_rows_);
 }
 

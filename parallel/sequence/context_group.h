@@ -13,9 +13,9 @@ namespace cohort::parallel {
 // Members of a communicator, in an order of their own: no communicator has to be made for a group that is there for one
 // micro-batch only (hybrid_batches.h). All members make the same calls in the same order.
 struct ContextGroup {
-  std::shared_ptr<comm::Communicator> comm;
-  std::vector<int> members;  // their ranks in comm
-  int rank = 0;              // this one's place among them
+  std::shared_ptr<comm::Communicator> comm;  // over the memory of the device (runtime/collectives)
+  std::vector<int> members;                  // their ranks in comm
+  int rank = 0;                              // this one's place among them
   int size() const { return static_cast<int>(members.size()); }
   // All ranks of the communicator in their order.
   bool IsWhole() const;

@@ -1,6 +1,7 @@
 #include "parallel/sharding/replica_group.h"
 
 #include "comm/check.h"
+#include "runtime/collectives/over_device.h"
 
 namespace cohort::parallel {
 
@@ -14,6 +15,10 @@ absl::StatusOr<std::unique_ptr<ReplicaGroup>> ReplicaGroup::Connect(const Placem
                splits.replicas, row.name, replicas.size());
   auto group = std::make_unique<ReplicaGroup>(
       ReplicaGroup{.row = &row, .splits = splits, .tree = ShardTree(splits), .rank = replicas.rank()});
+  const auto split = [&](int color, int key) -> absl::StatusOr<std::shared_ptr<comm::Communicator>> {
+    COHORT_ASSIGN_OR_RETURN(std::shared_ptr<comm::Communicator> ranks, replicas.Split(color, key));
+    return runtime::OverDevice(*groups.over_device.device, std::move(ranks));
+  };
   const int refilled = splits.keeps_secondary() ? splits.secondary : 1;
   const struct {
     ShardMove* move;
@@ -28,10 +33,10 @@ absl::StatusOr<std::unique_ptr<ReplicaGroup>> ReplicaGroup::Connect(const Placem
     *move = {.coarse = coarse, .fine = fine, .ranks = nullptr};
     if (coarse == fine) continue;
     const ShardTree::Place place = group->tree.PlaceIn(coarse, fine, group->rank);
-    COHORT_ASSIGN_OR_RETURN(move->ranks, replicas.Split(place.color, place.key));
+    COHORT_ASSIGN_OR_RETURN(move->ranks, split(place.color, place.key));
   }
   if (everyone && replicas.size() > 1) {
-    COHORT_ASSIGN_OR_RETURN(group->everyone, replicas.Split(0, group->rank));
+    COHORT_ASSIGN_OR_RETURN(group->everyone, split(0, group->rank));
   }
   return group;
 }

@@ -13,7 +13,7 @@ namespace cohort::parallel {
 // communicator where the levels are equal: nothing moves.
 struct ShardMove {
   int coarse = 1, fine = 1;
-  std::shared_ptr<comm::Communicator> ranks;
+  std::shared_ptr<comm::Communicator> ranks;  // over the device's memory
 
   bool moves() const { return ranks != nullptr; }
 };
@@ -30,7 +30,7 @@ struct ReplicaGroup {
   ShardMove finish = {};   // the step's, to the optimizer's pieces
   ShardMove sum = {};      // these, over the ranks that hold the same ones
   ShardMove publish = {};  // new parameters, from the optimizer's pieces
-  // All replicas; null where Connect was not asked for it.
+  // All replicas, over the device's memory; null where Connect was not asked for it.
   std::shared_ptr<comm::Communicator> everyone = nullptr;
 
   // Ranks with the same piece of the optimizer's state, and this one's place among them.

@@ -15,6 +15,7 @@ namespace cohort::parallel {
 // alone. One thread; errors are the communicator's.
 class TensorCommunicator final : public runtime::TensorGroup {
  public:
+  // `ranks`: over the memory that tensors lie in (runtime/collectives).
   explicit TensorCommunicator(std::shared_ptr<comm::Communicator> ranks) : ranks_(std::move(ranks)) {}
 
   int rank() const override { return ranks_->rank(); }

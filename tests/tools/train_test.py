@@ -151,7 +151,7 @@ class TrainTest(CohortTest):
         for ask in (["--device", "cuda"], ["--set", "device=cuda"]):
             self.assertIn("no CUDA device: ", self.fails(*train, *ask, env=none))
         self.assertIn("device is 'gpu'; it must be cpu or cuda", self.fails(*train, "--set", "device=gpu"))
-        self.assertIn("job of 2 ranks", self.fails(*train, "--device", "cuda", ranks=2, env=none))
+        self.assertIn("no CUDA device: ", self.fails(*train, "--device", "cuda", ranks=2, env=none))
         self.assertIn("without --elastic", self.fails(*train, "--elastic", "--device", "cuda", env=none))
 
     def test_what_no_machine_can_hold(self):

@@ -1,5 +1,7 @@
 #include "tools/cohort/chosen_device.h"
 
+#include <algorithm>
+
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "runtime/device/cuda/open_cuda_device.h"
@@ -7,7 +9,7 @@
 namespace cohort::tools {
 
 void AddDeviceFlag(CLI::App& app, std::string& name) {
-  app.add_option("--device", name, "Where the model computes: cpu, or cuda (a GPU of NVIDIA's; one rank)")
+  app.add_option("--device", name, "Where the model computes: cpu, or cuda (a GPU of NVIDIA's)")
       ->check(CLI::IsMember({"cpu", "cuda"}))
       ->capture_default_str();
 }
@@ -20,10 +22,15 @@ absl::StatusOr<runtime::Device*> ChosenDevice(const std::string& name, int ranks
   if (ranks > 1) {
     return absl::UnimplementedError(
         absl::StrCat("device is cuda in a job of ", ranks,
-                     " ranks, which exchange what lies in the memory of hosts only: start one rank, or "
-                     "take device cpu"));
+                     " ranks, and this command exchanges what lies in the memory of hosts only: start one "
+                     "rank, or take device cpu"));
   }
   return runtime::OpenCudaDevice(0);
+}
+
+absl::StatusOr<runtime::Device*> DeviceOfRank(const std::string& name, const comm::Communicator& world) {
+  if (name != "cuda") return ChosenDevice(name, world.size());
+  return runtime::OpenCudaDevice(world.topology().local_rank() % std::max(runtime::CudaDeviceCount(), 1));
 }
 
 }  // namespace cohort::tools

@@ -37,7 +37,7 @@ absl::StatusOr<TrainingData> OpenData(const v1::TrainConfig& config) {
 }
 
 absl::StatusOr<runtime::Device*> DeviceOf(const v1::TrainConfig& config, const comm::Communicator& world) {
-  return ChosenDevice(config.has_device() ? config.device() : "cpu", world.size());
+  return DeviceOfRank(config.has_device() ? config.device() : "cpu", world);
 }
 
 absl::StatusOr<ResolvedConfig> Resolve(v1::TrainConfig config, comm::Communicator& world) {

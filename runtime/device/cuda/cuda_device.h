@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "runtime/device/connected_device.h"
 #include "runtime/device/cuda/pinned_staging.h"
 #include "runtime/device/device.h"
 #include "runtime/device/recording_memory.h"
@@ -38,7 +39,7 @@ struct CudaTraits {
 // The queue is one CUDA stream, in which everything of this device runs in the order it is enqueued: operations, copies,
 // and the taking and giving back of memory, so that a block may be freed while work that uses it is still to run.
 // Thread-safe, as CUDA's calls are; the order of calls from several threads is theirs to arrange.
-class CudaDevice final : public Device {
+class CudaDevice final : public Device, public ConnectedDevice {
  public:
   // ResourceExhausted or Unavailable, with words, where the device cannot be used. `memory_limit`: bytes of this process
   // (see MemoryLimit in memory_limit.h).
@@ -63,6 +64,12 @@ class CudaDevice final : public Device {
   absl::Span<const DataType> compute_dtypes() const override { return compute_dtypes_; }
   DataType state_dtype() const override { return DataType::kF32; }
   bool fast_bf16() const override { return traits_.compute_capability >= 80; }
+
+  // ---- other processes' devices: NCCL (connect_devices.cc) ----
+
+  std::string hardware() const override;
+  absl::StatusOr<std::unique_ptr<comm::Communicator>> ConnectDirectly(
+      std::shared_ptr<comm::Communicator> host) override;
 
   // ---- what operations need ----
 

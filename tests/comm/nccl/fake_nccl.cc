@@ -158,7 +158,8 @@ absl::Status FakeNccl::StreamWaitsForFlag(Stream stream, uint32_t* flag, uint32_
 
 absl::Status FakeNccl::Copy(void* to, const void* from, size_t bytes, Stream stream) {
   COHORT_CHECK(bytes == 0 || (to != nullptr && from != nullptr), "a copy from or to nowhere");
-  static_cast<Queue*>(stream)->Add([=] { std::memmove(to, from, bytes); });
+  static_cast<Queue*>(stream)->Add(
+      [to = Near(to), from = Near(from), bytes] { std::memmove(to, from, bytes); });
   return absl::OkStatus();
 }
 
@@ -222,6 +223,8 @@ absl::Status FakeNccl::Enqueue(const Call& call, Handle handle, Stream stream) {
   open_group.handle = handle;
   open_group.stream = stream;
   open_group.calls.push_back(call);
+  open_group.calls.back().from = Near(call.from);
+  open_group.calls.back().to = Near(call.to);
   ++calls_;
   return absl::OkStatus();
 }

@@ -34,8 +34,12 @@ class FakeNccl final : public NcclApi {
     bool finalize_hangs = false;      // Finalize stays pending
   };
 
-  // `folder`: all ranks see it.
-  explicit FakeNccl(std::string folder) : folder_(std::move(folder)) {}
+  // Where the host finds what a call or copy names as an address of a device.
+  using NearOf = std::function<void*(const void*)>;
+
+  // `folder`: all ranks see it. `near`: where device memory is not the host's after all.
+  explicit FakeNccl(std::string folder, NearOf near = nullptr)
+      : folder_(std::move(folder)), near_(std::move(near)) {}
 
   void Set(const Faults& faults) {
     const std::lock_guard lock(mutex_);
@@ -87,7 +91,10 @@ class FakeNccl final : public NcclApi {
                      const Faults& faults);
   static Work Begin(Communicator& host, const Call& call);
 
+  void* Near(const void* address) const { return near_ ? near_(address) : const_cast<void*>(address); }
+
   const std::string folder_;
+  const NearOf near_;
   mutable std::mutex mutex_;
   Faults faults_;
   std::map<Handle, std::shared_ptr<Group>> handles_;

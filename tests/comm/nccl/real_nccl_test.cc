@@ -9,7 +9,8 @@ namespace {
 TEST(RealNccl, IsThereOrSaysThatItIsNot) {
   const absl::StatusOr<NcclApi*> api = OpenNccl();
   if (!api.ok()) {
-    EXPECT_EQ(api.status().code(), absl::StatusCode::kUnimplemented) << api.status();
+    // Not built, or not found where this runs.
+    EXPECT_TRUE(absl::IsUnimplemented(api.status()) || absl::IsUnavailable(api.status())) << api.status();
     return;
   }
   // With a device, OK; without, CUDA's words.

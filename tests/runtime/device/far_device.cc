@@ -13,7 +13,9 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "comm/check.h"
+#include "runtime/device/connected_device.h"
 #include "runtime/device/recording.h"
 #include "runtime/device/recording_memory.h"
 #include "tests/runtime/device/far_ops.h"
@@ -51,7 +53,7 @@ class FarRecording final : public Recording {
   const std::shared_ptr<void> memory_;
 };
 
-class Far final : public Device {
+class Far final : public Device, public ConnectedDevice {
  public:
   Far() : ops_(*this, queue_) {
     const int file = memfd_create("far device", MFD_CLOEXEC);
@@ -65,6 +67,9 @@ class Far final : public Device {
 
   DeviceKind kind() const override { return DeviceKind::kCuda; }
   std::string name() const override { return "far"; }
+  std::string hardware() const override {
+    return hardware_.empty() ? absl::StrCat("far device of process ", getpid()) : hardware_;
+  }
 
   std::shared_ptr<void> Allocate(size_t bytes) override {
     ++allocations_;
@@ -124,6 +129,20 @@ class Far final : public Device {
     if (from.bytes() > 0) std::memcpy(to, ops_.TwinOf(from).raw(), from.bytes());
   }
 
+  absl::StatusOr<std::unique_ptr<comm::Communicator>> ConnectDirectly(
+      std::shared_ptr<comm::Communicator> host) override {
+    if (connect_) return connect_(std::move(host));
+    return absl::UnimplementedError("nothing leads from one far device to another");
+  }
+  void SetConnect(ConnectFar connect, std::string hardware) {
+    connect_ = std::move(connect);
+    hardware_ = std::move(hardware);
+  }
+  void* Near(const void* address) const {
+    auto* const byte = static_cast<char*>(const_cast<void*>(address));
+    return byte >= far_ && byte < far_ + kMemory ? near_ + (byte - far_) : byte;
+  }
+
   Ops& ops() override { return ops_; }
   void Synchronize() override {
     ++waits_;
@@ -163,17 +182,25 @@ class Far final : public Device {
   size_t used_ = 0, allocated_ = 0, peak_ = 0;
   std::shared_ptr<RecordingMemory> recording_;  // while Record is at work
   Count allocations_{0}, copies_from_host_{0}, copies_to_host_{0}, waits_{0}, recordings_{0}, replays_{0};
+  ConnectFar connect_;
+  std::string hardware_;
 };
 
-Far& TheFarDevice() {
+Far& TheFar() {
   static Far* const device = new Far;
   return *device;
 }
 
 }  // namespace
 
-Device& FarDevice() { return TheFarDevice(); }
+Device& FarDevice() { return TheFar(); }
 
-FarCalls FarDeviceCalls() { return TheFarDevice().calls(); }
+FarCalls FarDeviceCalls() { return TheFar().calls(); }
+
+void* NearAddress(const void* address) { return TheFar().Near(address); }
+
+void SetConnectFar(ConnectFar connect, std::string hardware) {
+  TheFar().SetConnect(std::move(connect), std::move(hardware));
+}
 
 }  // namespace cohort::runtime

@@ -3,7 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
 
+#include "comm/communicator.h"
 #include "runtime/device/device.h"
 
 namespace cohort::runtime {
@@ -25,5 +29,15 @@ struct FarCalls {
           replays = 0;
 };
 FarCalls FarDeviceCalls();
+
+// Where the host finds what is at an address of the far device; other addresses are what they are. For what a test moves
+// itself, between two Synchronize.
+void* NearAddress(const void* address);
+
+// How it connects to those of other processes from now on (connected_device.h). Until then, nothing leads there.
+// `hardware`: what it is of the machine; empty: one of this process's own.
+using ConnectFar =
+    std::function<absl::StatusOr<std::unique_ptr<comm::Communicator>>(std::shared_ptr<comm::Communicator>)>;
+void SetConnectFar(ConnectFar connect, std::string hardware = "");
 
 }  // namespace cohort::runtime

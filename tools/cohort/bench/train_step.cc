@@ -82,7 +82,7 @@ class Stepper {
     Stepper stepper;
     COHORT_ASSIGN_OR_RETURN(const parallel::Mesh mesh, parallel::MakeMesh(plan.shape, *world));
     const int ranks = world->size();
-    COHORT_ASSIGN_OR_RETURN(stepper.device_, ChosenDevice(flags.bench->device, ranks));
+    COHORT_ASSIGN_OR_RETURN(stepper.device_, DeviceOfRank(flags.bench->device, *world));
     COHORT_ASSIGN_OR_RETURN(
         stepper.model_,
         parallel::ParallelModel::Create(
@@ -186,7 +186,7 @@ absl::Status Predict(const runtime::ModelConfig& config, const TrainStepFlags& f
   const parallel::planner::Work work = {.sequence_length = flags.sequence,
                                         .global_batch = flags.batch * world.size(),
                                         .compute_bytes = dtype == DataType::kBF16 ? 2 : 4};
-  COHORT_ASSIGN_OR_RETURN(runtime::Device* const device, ChosenDevice(flags.bench->device, world.size()));
+  COHORT_ASSIGN_OR_RETURN(runtime::Device* const device, DeviceOfRank(flags.bench->device, world));
   COHORT_ASSIGN_OR_RETURN(const parallel::planner::Cluster cluster,
                           RunningCluster(world, *device, dtype, model, work));
   parallel::planner::MeshPricer pricer(model, work, cluster);
@@ -247,7 +247,7 @@ absl::Status BenchTrainStep(const TrainStepFlags& flags) {
                                                             {"alone", AloneOf(flags)}));
     alone = std::make_unique<Stepper>(std::move(single));
   }
-  COHORT_ASSIGN_OR_RETURN(runtime::Device* const device, ChosenDevice(flags.bench->device, world->size()));
+  COHORT_ASSIGN_OR_RETURN(runtime::Device* const device, DeviceOfRank(flags.bench->device, *world));
   const DataType dtype = *ParseDataType(flags.bench->dtype);
   std::vector<double> alone_speeds, rates;
   for (int step = -1; step < flags.steps; ++step) {  // the first one warms up
