@@ -44,7 +44,7 @@ class CoordinatorTest(CohortTest):
         return rows
 
     def test_it_dies_again_and_again_and_nobody_minds(self):
-        members, rounds = 4, 25
+        members, rounds = 4, 50
         process, address = self.coordinate()
         self.assertEqual((self.folder / "state" / "address").read_text().strip(), address)
         client = subprocess.Popen([CLIENT, address, str(members), str(rounds)], cwd=self.folder, env=environment(),

@@ -17,7 +17,7 @@ inline constexpr int kTicksPerLease = 8;
 // Unusual steps are told at once, as far as all members together renew at most so often in a second; members are judged
 // so long after the first that tells, when the others have told as well.
 inline constexpr double kRenewalsPerSecond = 10'000;
-inline constexpr absl::Duration kSoonestRenewal = absl::Milliseconds(20);
+inline constexpr absl::Duration kSoonestRenewal = absl::Milliseconds(50);
 inline constexpr absl::Duration kJudgeSoon = absl::Milliseconds(10);
 // Between two looks the coordinator should be away for at most this share of a lease: what is longer (it was stopped,
 // or the clock was set) is added to every lease.

@@ -12,8 +12,10 @@ inline constexpr double kSlowFactor = 2.0;
 inline constexpr double kEndFactor = 1.2;
 // A step counts for at most so much of the evidence, however long it took: so that a few spikes are none. In logarithms.
 inline constexpr double kStepEvidence = 0.5;
-// Evidence for a verdict: at least what five steps at twice the time give, ...
+// Evidence for a verdict: at least what five steps at twice the time give, of so much time: a few steps of some
+// milliseconds are what the processor gives to somebody else for a moment.
 inline constexpr double kLeastEvidence = 1.75;
+inline constexpr double kLeastSeconds = 0.25;
 // ... and where times scatter so much that a false alarm is likelier than once in e to the power of this many steps.
 inline constexpr double kAlarmExponent = 14;
 // Of a mesh, which have what later ones have not: allocations, first touches.

@@ -160,7 +160,9 @@ void StragglerDetector::JudgeStep(int64_t step, std::vector<Change>& changes) {
       double& evidence = member.is_slow ? member.fine : member.slow;
       const double gained = member.is_slow ? fine_below - one.evidence : one.evidence - slow_above;
       evidence = std::max(0.0, evidence + std::clamp(gained, -most, most));
-      if (member.is_slow || evidence >= needed) {
+      member.gathering = evidence == 0 ? 0 : member.gathering + std::exp(one.log_seconds);
+      const bool enough = evidence >= needed && member.gathering >= detect_policy::kLeastSeconds;
+      if (member.is_slow || enough) {
         const bool begins = !member.is_slow;
         const double told = Median(member.evidence);
         member.verdict = {.member = one.id,
@@ -168,11 +170,11 @@ void StragglerDetector::JudgeStep(int64_t step, std::vector<Change>& changes) {
                           .factor = std::exp(begins ? std::max(told, slow_above) : told),
                           .seconds = std::exp(one.log_seconds),
                           .past = one.by_past};
-        const bool ends = !begins && evidence >= needed;
+        const bool ends = !begins && enough;
         if (begins || ends) {
           changes.push_back({.straggler = member.verdict, .ended = ends});
           member.is_slow = begins;
-          member.slow = member.fine = 0;
+          member.slow = member.fine = member.gathering = 0;
         }
       }
     }

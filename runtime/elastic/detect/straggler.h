@@ -66,6 +66,7 @@ class StragglerDetector {
     std::deque<Told> pending;
     int judged = 0;               // steps
     double slow = 0, fine = 0;    // evidence, each where it counts
+    double gathering = 0;         // seconds of the steps that have given it
     std::deque<double> evidence;  // of the newest steps
     std::deque<double> past;      // over_all of steps at which it was not slow
     bool is_slow = false;

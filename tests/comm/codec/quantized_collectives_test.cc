@@ -62,7 +62,7 @@ bool Same(const void* a, const void* b, size_t bytes) { return bytes == 0 || std
 void ExpectSame(Communicator& group, const void* data, size_t bytes) {
   std::vector<size_t> counts(group.size(), bytes);
   std::vector<std::byte> all(bytes * group.size());
-  ASSERT_TRUE(group.AllGather(data, all.data(), counts, DataType::kU8).Wait().ok());
+  ASSERT_EQ(group.AllGather(data, all.data(), counts, DataType::kU8).Wait(), absl::OkStatus());
   for (int rank = 0; rank < group.size(); ++rank) {
     ASSERT_TRUE(Same(all.data() + rank * bytes, data, bytes)) << "rank " << rank << " has other bits";
   }
@@ -91,10 +91,10 @@ TEST(QuantizedCollectivesTest, AllReduceIsNearAndTheSameEverywhere) {
               ASSERT_NEAR(result[i], sums[i], bound) << codec.name << " " << i;
             ExpectSame(group, result.data(), count * sizeof(float));
             std::vector<float> in_place = values;
-            ASSERT_TRUE(
+            ASSERT_EQ(
                 QuantizedAllReduce(group, in_place.data(), in_place.data(), count, DataType::kF32, options)
-                    .Wait()
-                    .ok());
+                    .Wait(),
+                absl::OkStatus());
             ASSERT_TRUE(Same(in_place.data(), result.data(), count * sizeof(float)));
           }
         }
@@ -212,8 +212,8 @@ TEST(QuantizedCollectivesTest, ManyAtOnceHaveTheBitsOfTheirEncodings) {
       for (size_t i = 0; i < calls.size(); ++i) {
         Call& call = calls[i];
         const size_t count = kSizes[i];
-        ASSERT_TRUE(call.gather.Wait().ok());
-        ASSERT_TRUE(call.reduce.Wait().ok());
+        ASSERT_EQ(call.gather.Wait(), absl::OkStatus());
+        ASSERT_EQ(call.reduce.Wait(), absl::OkStatus());
         const Codec& codec = GetCodec(CodecKind::kMinMax8);
         const auto seen = [&](std::vector<float> values, int rank) {
           if (!encoded(i)) return values;

@@ -97,6 +97,20 @@ TEST(StragglerTest, NoFalseAlarmInTenThousandSteps) {
   }
 }
 
+// Ten steps of three milliseconds are no time in which anybody can be called slow; a hundred are.
+TEST(StragglerTest, ShortStepsTakeAQuarterOfASecond) {
+  Machine machine{.members = 4};
+  StragglerDetector detector;
+  const auto mean = [](int member, int64_t step) {
+    return member == 1 && (step > 500 || (step % 100 > 40 && step % 100 < 55)) ? 0.006 : 0.003;
+  };
+  const std::vector<Change> changes = Train(detector, machine, 1, 700, mean);
+  ASSERT_EQ(changes.size(), 1u);
+  EXPECT_EQ(changes[0].straggler.member, 1);
+  EXPECT_GE(changes[0].straggler.step, 520);
+  EXPECT_LE(changes[0].straggler.step, 560);
+}
+
 TEST(StragglerTest, SomeoneALittleSlowerIsNobody) {
   Machine machine;
   StragglerDetector detector;
