@@ -6,12 +6,13 @@
 namespace cohort::runtime::elastic::detect_policy {
 
 // ---- slow
-// What is to be found: a member that takes so many times as long as the others.
-inline constexpr double kSlowFactor = 2.0;
+// What is to be found: a member that takes so many times as long as the others. Half the speed is 2, of which it feels
+// less where what slows it falls into its waiting.
+inline constexpr double kSlowFactor = 1.85;
 // Once found, it is slow until it is below this.
 inline constexpr double kEndFactor = 1.2;
 // A step counts for at most so much of the evidence, however long it took: so that a few spikes are none. In logarithms.
-inline constexpr double kStepEvidence = 0.5;
+inline constexpr double kStepEvidence = 0.42;
 // Evidence for a verdict: at least what five steps at twice the time give, of so much time: a few steps of some
 // milliseconds are what the processor gives to somebody else for a moment.
 inline constexpr double kLeastEvidence = 1.75;

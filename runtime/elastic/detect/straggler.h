@@ -3,7 +3,7 @@
 //
 // A step is judged when all have told of it. The evidence of a member is the logarithm of its time over the median of its
 // peers: the members of its stage, whose work is the same, or, where it has none there and all weights are known, everybody's
-// time over weight; otherwise its own past, less what has changed for all. Evidence above that of a factor of sqrt(2) adds
+// time over weight; otherwise its own past, less what has changed for all. Evidence above half of what is looked for adds
 // up, and below it is taken off again (Page, Continuous inspection schemes, Biometrika 41, 1954): a member at half its speed is
 // named after five to ten steps, and noise, which goes both ways, is not. How much is needed grows with the scatter of
 // times, from one step to the next, over all members (a median: neither spikes nor the slow ones themselves count).
