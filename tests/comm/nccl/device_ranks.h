@@ -65,6 +65,8 @@ inline void RunDeviceRanks(int size, const RigOptions& wanted, const std::functi
           auto device = DeviceCommunicator::Create(rig.base, rig.options, *rig.fake);
           ASSERT_TRUE(device.ok()) << device.status();
           rig.device = *std::move(device);
+          // What a test does to one rank is not to meet another that is still being created.
+          ASSERT_EQ(rig.base->Barrier().Wait(), absl::OkStatus());
         }
         body(rig);
         rig.device.reset();
