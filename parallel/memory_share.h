@@ -7,8 +7,8 @@
 
 namespace cohort::parallel {
 
-// Collective. The device's free memory divided by the ranks of a host that have that device, of the rank that has the least: every rank
-// measures before any of them allocates, and all get the same answer. Bytes.
+// Collective. The device's free memory divided by the ranks of a host that have that device, of the rank that has the
+// least: every rank measures before any of them allocates, and all get the same answer. Bytes.
 absl::StatusOr<int64_t> ShareOfFreeMemory(runtime::Device& device, comm::Communicator& world);
 
 }  // namespace cohort::parallel

@@ -36,9 +36,8 @@ struct ExecutorTrace {
 // lost and others still wait for them, so all ranks of the pipeline fail with it, now and in later calls.
 class Executor {
  public:
-  // `rank_of`: by stage, in the numbering of `ranks`, which are over the memory of the decoders' device (runtime/collectives) and
-  // whose messages are this object's alone. The decoders outlive
-  // this.
+  // `rank_of`: by stage, in the numbering of `ranks`, which are over the memory of the decoders' device
+  // (runtime/collectives) and whose messages are this object's alone. The decoders outlive this.
   Executor(std::vector<int> rank_of, std::shared_ptr<comm::Communicator> ranks,
            std::map<int, runtime::Decoder*> stages, runtime::TensorGroup& tensor)
       : rank_of_(std::move(rank_of)), ranks_(std::move(ranks)), stages_(std::move(stages)), tensor_(tensor) {}

@@ -6,8 +6,8 @@
 //
 //  1. The holder's members train on only while their leases hold, by their own clocks, from the moment at which they sent
 //     the renewal that was answered: Client::standing().lease_until. That is never later than the lease ends here. They
-//     look before every update of the state and every checkpoint (tools/cohort/elastic/training_host.cc). All of them know that
-//     they are bound, without having to hear it: the decision by a half says so (comm::MembershipChange::tied); who joins
+//     look before every update of the state and every checkpoint (tools/cohort/elastic/training_host.cc). All of them know
+//     that they are bound, without having to hear it: the decision by a half says so (comm::MembershipChange::tied); who joins
 //     them hears it from here with its first renewal (RenewResponse.leased).
 //  2. The other half takes over only when no member of the holder, nor of the present epoch where that is a later one,
 //     has held a lease for a whole lease, which also makes up for clocks that were set: then none of them is inside an
