@@ -35,6 +35,7 @@ class EtcdJournal : public Journal {
 
   absl::StatusOr<Contents> Load() override {
     loaded_ = false;
+    COHORT_RETURN_IF_ERROR(Settle());
     // The head last: who writes meanwhile is noticed.
     Contents contents;
     COHORT_ASSIGN_OR_RETURN(const auto before, etcd_.Get(Key("head")));
@@ -136,6 +137,24 @@ class EtcdJournal : public Journal {
     return text;
   }
 
+  // A write whose answer is lost may still be on its way, and done after the head was looked at. It is kept from that by
+  // another head in place of the one that it compares with; where the head is another already, it came or never will.
+  absl::Status Settle() {
+    while (lost_) {
+      COHORT_ASSIGN_OR_RETURN(const auto present, etcd_.Get(Key("head")));
+      if (present == head_) {
+        const std::string next = head_.value_or("0 ");
+        COHORT_ASSIGN_OR_RETURN(
+            const bool done,
+            etcd_.PutIf(Key("head"), head_,
+                        {{Key("head"), absl::StrCat(next.substr(0, next.find(' ')), " ", Token())}}));
+        if (!done) continue;  // it came between the two, or another coordinator has written
+      }
+      lost_ = false;
+    }
+    return absl::OkStatus();
+  }
+
   // One transaction. Where its answer is lost, the head tells whether it was done.
   absl::Status Write(uint64_t next, std::vector<std::pair<std::string, std::string>> pairs) {
     const std::string head = absl::StrCat(next, " ", Token());
@@ -144,6 +163,7 @@ class EtcdJournal : public Journal {
     absl::StatusOr<bool> done = etcd_.PutIf(Key("head"), head_, pairs);
     if (!done.ok() && !absl::IsUnavailable(done.status())) return done.status();
     if (!done.ok() || !*done) {
+      lost_ = !done.ok();
       const auto present = etcd_.Get(Key("head"));
       if (!present.ok()) return done.ok() ? present.status() : done.status();
       if (*present != head) {
@@ -152,6 +172,7 @@ class EtcdJournal : public Journal {
             absl::StrCat("another coordinator has taken over the state in ", name()));
       }
     }
+    lost_ = false;
     head_ = head;
     next_ = next;
     loaded_ = true;
@@ -161,6 +182,7 @@ class EtcdJournal : public Journal {
   Etcd etcd_;
   const std::string prefix_;
   bool loaded_ = false;
+  bool lost_ = false;  // the last write compared with head_, and may yet be done
   std::optional<std::string> head_;
   uint64_t next_ = 0;
 };

@@ -2,10 +2,13 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <httplib.h>
 #include <signal.h>
 #include <sys/resource.h>
 
+#include <atomic>
 #include <filesystem>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "runtime/elastic/coordinator/policy.h"
@@ -250,9 +253,92 @@ TEST_F(EtcdJournalTest, AnEtcdThatIsAwayIsUnavailable) {
   etcd->Resume();
   EXPECT_EQ(away.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(away.message()), HasSubstr(etcd->address()));
-  // It may have been written: reading says so.
+  // It may have been written: reading says so, and it is not written later.
   const Journal::Contents contents = Load(*journal);
   EXPECT_TRUE(journal->Append(contents.next, {"three"}).ok());
+}
+
+// Stands before an etcd, and keeps transactions back where told to: to their sender they are lost.
+class SlowPath {
+ public:
+  explicit SlowPath(const std::string& etcd) : etcd_(etcd) {
+    server_.Post(".*", [this](const httplib::Request& request, httplib::Response& response) {
+      if (keep_back && request.path == "/v3/kv/txn") {
+        keep_back = false;
+        late_ = request.body;
+        response.status = 504;
+        return;
+      }
+      const httplib::Result answer =
+          httplib::Client("http://" + etcd_).Post(request.path, request.body, "application/json");
+      response.status = answer ? answer->status : 504;
+      if (answer) response.set_content(answer->body, "application/json");
+    });
+    port_ = server_.bind_to_any_port("127.0.0.1");
+    thread_ = std::thread([this] { server_.listen_after_bind(); });
+    while (!server_.is_running()) std::this_thread::yield();
+  }
+  ~SlowPath() {
+    server_.stop();
+    thread_.join();
+  }
+  std::string address() const { return absl::StrCat("127.0.0.1:", port_); }
+  // What was kept back arrives; whether its comparison held.
+  bool Deliver() {
+    const httplib::Result answer =
+        httplib::Client("http://" + etcd_).Post("/v3/kv/txn", late_, "application/json");
+    EXPECT_TRUE(answer && answer->status == 200);
+    return answer && answer->body.find("\"succeeded\":true") != std::string::npos;
+  }
+
+  std::atomic<bool> keep_back = false;
+
+ private:
+  const std::string etcd_;
+  httplib::Server server_;
+  std::thread thread_;
+  int port_ = -1;
+  std::string late_;
+};
+
+TEST_F(EtcdJournalTest, AWriteThatComesLateIsThereWhenRead) {
+  SlowPath path(etcd->address());
+  const auto journal = Open(absl::StrCat("etcd://", path.address(), "/cohort/job"));
+  Load(*journal);
+  ASSERT_TRUE(journal->Append(0, {"one"}).ok());
+  path.keep_back = true;
+  EXPECT_EQ(journal->Append(1, {"two"}).code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(path.Deliver());
+  EXPECT_THAT(Load(*journal).records, ElementsAre("one", "two"));
+  EXPECT_TRUE(journal->Append(2, {"three"}).ok());
+}
+
+TEST_F(EtcdJournalTest, AWriteThatComesAfterReadingIsNotDone) {
+  SlowPath path(etcd->address());
+  const auto journal = Open(absl::StrCat("etcd://", path.address(), "/cohort/job"));
+  Load(*journal);
+  for (const std::vector<std::string>& records : {std::vector<std::string>{"one"}, {"one", "two"}}) {
+    const uint64_t next = records.size() - 1;  // the first write of all, too
+    path.keep_back = true;
+    EXPECT_EQ(journal->Append(next, {"lost"}).code(), absl::StatusCode::kUnavailable);
+    Load(*journal);
+    EXPECT_FALSE(path.Deliver());
+    EXPECT_TRUE(journal->Append(next, {records.back()}).ok());
+    EXPECT_EQ(Load(*journal).records, records);
+  }
+}
+
+TEST_F(EtcdJournalTest, WhoLostAWriteDoesNotTakeFromWhoWroteSince) {
+  SlowPath path(etcd->address());
+  const auto first = Open(absl::StrCat("etcd://", path.address(), "/cohort/job")), second = Open(state);
+  Load(*first);
+  path.keep_back = true;
+  EXPECT_EQ(first->Append(0, {"lost"}).code(), absl::StatusCode::kUnavailable);
+  Load(*second);
+  ASSERT_TRUE(second->Append(0, {"second"}).ok());
+  EXPECT_THAT(Load(*first).records, ElementsAre("second"));
+  EXPECT_FALSE(path.Deliver());
+  EXPECT_TRUE(second->Append(1, {"again"}).ok());
 }
 
 }  // namespace
