@@ -114,7 +114,7 @@ bool Engine::Advance(Copy& copy, size_t* budget) {
     const RingLink::Mapping* mapping =
         peer->ways[0].Live() ? peer->ring->BeginWriting(write.to_region) : nullptr;
     const bool fits = mapping != nullptr && write.reach <= mapping->bytes;
-    while (fits && copy.place<write.bytes&& * budget> 0) {
+    while (*budget > 0 && fits && copy.place < write.bytes) {
       auto segment = std::upper_bound(write.segments.begin(), write.segments.end(), copy.place,
                                       [](uint64_t wanted, const Segment& one) { return wanted < one.place; });
       --segment;

@@ -147,7 +147,7 @@ absl::Status ShmTransport::ReadSome(Pull& pull, size_t most, std::byte* dense, s
 bool ShmTransport::Advance(Pull& pull, size_t* budget) {
   RecvRequest& recv = *pull.recv;
   const size_t chunk_bytes = !recv.direct() ? policy::kPullReduceBytes : policy::kPullBytes;
-  while (pull.offset<recv.bytes&& * budget> 0) {
+  while (*budget > 0 && pull.offset < recv.bytes) {
     size_t bytes = std::min(chunk_bytes, recv.bytes - pull.offset);
     const bool staged = !recv.direct() && !pull.local;
     std::byte* to = staged ? nullptr : recv.destination + pull.offset;
