@@ -107,9 +107,11 @@ void RunRanks(int size, const std::function<void(comm::Communicator&)>& body, co
   RunProcesses(
       size,
       [&](int rank, int ranks, const std::string& folder) {
-        auto communicator = comm::Communicator::Create(comm::FileRendezvous(folder + "/meet", rank, ranks),
-                                                       {.timeout = options.timeout});
+        // On a busy machine processes take their time to start: a short timeout is for the body.
+        auto communicator =
+            comm::Communicator::Create(comm::FileRendezvous(folder + "/meet", rank, ranks), {});
         ASSERT_TRUE(communicator.ok()) << communicator.status();
+        (*communicator)->SetTimeout(options.timeout);
         body(**communicator);
       },
       options);
