@@ -151,18 +151,10 @@ class Far final : public Device, public ConnectedDevice {
   bool records() const override { return true; }
   std::unique_ptr<Recording> Record(const std::function<void()>& work) override {
     ++recordings_;
-    const auto memory = std::make_shared<RecordingMemory>();
-    recording_ = memory;
-    work();
-    recording_ = nullptr;
-    const std::shared_ptr<void> block = Allocate(memory->bytes());
-    memory->BeginRecording(block);
-    recording_ = memory;
-    queue_.BeginRecording();
-    work();
-    auto recorded = queue_.EndRecording();
-    recording_ = nullptr;
-    memory->End();
+    std::vector<std::function<void()>> recorded;
+    const std::shared_ptr<void> block = RehearseAndRecord(
+        *this, recording_, work, [this] { queue_.BeginRecording(); },
+        [&] { recorded = queue_.EndRecording(); });
     return std::make_unique<FarRecording>(queue_, replays_, std::move(recorded), block);
   }
   FarCalls calls() const {
