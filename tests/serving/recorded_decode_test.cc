@@ -110,7 +110,7 @@ TEST_P(RecordedDecodeOf, TokensAreThoseOfStepsThatAreNotRecorded) {
       const std::vector<Output> recorded = Generate(GetParam(), runtime::FarDevice(), true, max_sequences);
       const runtime::FarCalls calls = runtime::FarDeviceCalls();
       EXPECT_GE(calls.replays, 20);
-      EXPECT_LE(calls.recordings, 4) << "1, 2, 4, 8: one a size";
+      EXPECT_LE(calls.recordings, 2 * 4) << "1, 2, 4, 8: one a size, and one to measure its memory";
       ExpectSame(eager, host);
       ExpectSame(recorded, host);
     });
@@ -204,6 +204,51 @@ TEST_P(RecordedDecodeOf, AReplayedStepAllocatesNothingAndWaitsForItsTokensOnly) 
         }
       }
     }
+  });
+}
+
+TEST_P(RecordedDecodeOf, KeepsTheMemoryThatWasMeasured) {
+  testing::RunProcesses(1, [](int, int, const std::string&) {
+    const auto decoder = SmallDecoder(GetParam(), {}, runtime::FarDevice());
+    CacheOptions cache;
+    cache.page_size = 4;
+    for (int64_t max_sequences : {1, 5, 8}) {
+      SCOPED_TRACE(max_sequences);
+      auto runner = DecoderRunner::Create(*decoder, cache, max_sequences);
+      ASSERT_TRUE(runner.ok()) << runner.status();
+      const auto measured = RecordedDecode::MeasureBytes(*decoder, (*runner)->info(), max_sequences);
+      ASSERT_TRUE(measured.ok()) << measured.status();
+      const size_t before = runtime::FarDevice().allocated_bytes();
+      for (int32_t sequences = 1; sequences <= max_sequences; ++sequences) {
+        ASSERT_TRUE((*runner)->RunRank(DecodeStep(sequences, 9, 4)).ok());
+      }
+      EXPECT_EQ(static_cast<int64_t>(runtime::FarDevice().allocated_bytes() - before), *measured);
+      EXPECT_GT(*measured, max_sequences * kByteVocabulary * 4) << "the logits are among them";
+    }
+  });
+}
+
+// What is free would do for the cache, and not for the recordings beside it.
+TEST(RecordedDecodeTest, ACacheThatLeavesNoRoomForRecordingsIsRefused) {
+  testing::RunProcesses(1, [](int, int, const std::string&) {
+    runtime::Device& far = runtime::FarDevice();
+    const auto decoder = SmallDecoder("mixtral", {}, far);
+    constexpr int64_t kSequences = 4;
+    CacheOptions cache;
+    cache.page_size = 4;
+    const RunnerInfo info = (*DecoderRunner::Create(*decoder, cache, kSequences))->info();
+    const int64_t measured = *RecordedDecode::MeasureBytes(*decoder, info, kSequences);
+    const int64_t pages = info.pages + RecordedDecode::PaddingPages(info, kSequences);
+    const int64_t needed = pages * BytesOfPage(*decoder, 4) + measured;
+    const int64_t words = (far.free_bytes() - needed) / 256 * 64;
+    const runtime::Tensor others = runtime::Tensor::Empty(far, {words}, DataType::kI32);
+    EXPECT_TRUE(DecoderRunner::Create(*decoder, cache, kSequences).ok());
+    const runtime::Tensor more = runtime::Tensor::Empty(far, {64}, DataType::kI32);
+    const absl::Status refused = DecoderRunner::Create(*decoder, cache, kSequences).status();
+    EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+    EXPECT_NE(refused.message().find("recorded decode steps"), absl::string_view::npos) << refused;
+    cache.record = false;
+    EXPECT_TRUE(DecoderRunner::Create(*decoder, cache, kSequences).ok());
   });
 }
 
