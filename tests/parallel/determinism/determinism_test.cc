@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <string>
 #include <vector>
@@ -221,6 +222,30 @@ TEST(Determinism, EverySchedulesMicroBatchesAscendInEachStage) {
       }
     }
   }
+}
+
+// A file may have any order: one that changes the sums is refused.
+TEST(Determinism, ScheduleFilesWhoseGradientsDoNotAscendAreRefused) {
+  const std::filesystem::path path = std::filesystem::path(::testing::TempDir()) / "order.schedule";
+  const std::shared_ptr<comm::Communicator> world = comm::Communicator::Single();
+  BitRun run = Small("llama");
+  run.options.global_batch = 4;
+  run.options.virtual_shards = 2;
+  run.options.schedule = path.string();
+  const auto made = [&](int micro_batch, const char* text) {
+    std::ofstream(path) << text;
+    run.options.micro_batch = micro_batch;
+    return ParallelModel::Create(run.config, runtime::CpuDevice(), run.options, *MakeMesh({}, *world), world,
+                                 std::make_unique<TestSource>(runtime::CpuDevice(), 19))
+        .status();
+  };
+  EXPECT_TRUE(made(1, "0F3,0F2,0F1,0F0,0B0,0B1,0B2,0B3\n").ok());
+  const absl::Status refused = made(1, "0F0,0F1,0F2,0F3,0B1,0B0,0B2,0B3\n");
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(refused.message().find("2 micro-batches of a virtual shard"), std::string::npos) << refused;
+  EXPECT_NE(refused.message().find(path.string()), std::string::npos) << refused;
+  EXPECT_TRUE(made(2, "0F0,0F1,0B1,0B0\n").ok());  // each is a virtual shard of its own
+  std::filesystem::remove(path);
 }
 
 TEST(Determinism, CodecsAreRefusedWithTheReason) {
