@@ -117,6 +117,20 @@ TEST(Determinism, MicroBatchesWithinVirtualShards) {
                           {4, {.pipeline = 2}, "ddp", "dualpipe-v", 2}});
 }
 
+// Eleven shards on two or three pipelines: each time one has a micro-batch less, in whose place it gets an empty one,
+// between the halves of whose backward come other micro-batches.
+TEST(Determinism, SplitBackwardsOfMicroBatchesThatAreEmpty) {
+  for (const char* family : {"llama", "qwen3_moe"}) {
+    BitRun run = Small(family);
+    run.steps = 3;
+    run.options.virtual_shards = 11;
+    run.config.num_hidden_layers = 4;
+    ExpectOneTraining(run, {{4, {.pipeline = 2}, "zero-2", "zb-h1"},
+                            {4, {.pipeline = 2}, "ddp", "zb-v", 2},
+                            {6, {.pipeline = 2, .shard = 3}, "zero-3", "dualpipe-v", 2}});
+  }
+}
+
 TEST(Determinism, InBf16) {
   BitRun run = Small("qwen3_moe");
   run.steps = 4;
