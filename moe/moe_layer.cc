@@ -53,6 +53,8 @@ class MoeLayer final : public runtime::FeedForward {
         shared_(std::move(shared)) {}
 
   bool divided() const override { return false; }
+  // Other ranks are told on the host how many rows come.
+  bool only_enqueues() const override { return ranks_->size() == 1; }
 
   absl::StatusOr<Tensor> Forward(const FeedForwardInput& input, std::unique_ptr<Saved>* saved,
                                  LossSums* sums) override {
@@ -71,7 +73,9 @@ class MoeLayer final : public runtime::FeedForward {
     const Tensor order = Tensor::Empty(device, {routing.kept.size()}, DataType::kI32);
     const Tensor places = Tensor::Empty(device, routing.kept.shape(), DataType::kI32);
     device.ops().SortByExpert(routing.kept, offsets, order, places);
-    COHORT_ASSIGN_OR_RETURN(TokenExchange exchange, TokenExchange::Create(*ranks_, offsets));
+    std::optional<int64_t> rows_of_all;
+    if (!routing.may_drop) rows_of_all = routing.kept.size();
+    COHORT_ASSIGN_OR_RETURN(TokenExchange exchange, TokenExchange::Create(*ranks_, offsets, rows_of_all));
     RowsInFlight rows = exchange.StartToExperts(SpreadRows(input.x, places, exchange.sorted_rows()));
 
     // What needs no other rank is computed while the rows travel.

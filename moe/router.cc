@@ -41,6 +41,7 @@ absl::StatusOr<Routing> Router::Forward(const FeedForwardInput& input, Saved* sa
 
   Routing routing = {.chosen = choice.indices, .kept = choice.indices, .weights = choice.weights};
   if (input.batch != nullptr && options_.capacity_factor > 0) {
+    routing.may_drop = true;
     routing.kept = Tensor::Empty(device, choice.indices.shape(), DataType::kI32);
     device.ops().DropOverCapacity(choice.indices, input.offsets, experts_, options_.capacity_factor,
                                   routing.kept);

@@ -15,6 +15,7 @@ struct Routing {
   runtime::Tensor chosen;   // kI32 [T, K]: what the gate chose
   runtime::Tensor kept;     // kI32 [T, K]: the same with -1 for choices over the capacity
   runtime::Tensor weights;  // state [T, K]
+  bool may_drop = false;    // whether kept may differ from chosen
 };
 
 class Router {

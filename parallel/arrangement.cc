@@ -17,8 +17,13 @@ absl::Status Bad(absl::string_view key, absl::string_view value, const absl::Sta
 }
 
 absl::Status CheckStages(const v1::ParallelSection& section, const Arrangement& arrangement, int blocks) {
-  if (IsScheduleFile(arrangement.schedule))
-    return absl::OkStatus();  // read, and held against the model, with the plan
+  if (IsScheduleFile(arrangement.schedule)) {  // read, and held against the model, with the plan
+    if (!section.has_stages_per_rank()) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat("parallel.stages_per_rank is ", section.stages_per_rank(),
+                     ", and the stages of each rank are those of its line in parallel.schedule ",
+                     arrangement.schedule, ": leave it out"));
+  }
   const int64_t stages = int64_t{arrangement.shape.pipeline} * arrangement.stages_per_rank;
   if (stages > blocks) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -26,7 +31,10 @@ absl::Status CheckStages(const v1::ParallelSection& section, const Arrangement& 
         arrangement.stages_per_rank == 1 ? " stage" : " stages", " a rank: ", stages,
         " stages, and the model has ", blocks, blocks == 1 ? " block" : " blocks"));
   }
-  if (arrangement.shape.pipeline == 1 && arrangement.stages_per_rank == 1) return absl::OkStatus();
+  if (arrangement.shape.pipeline == 1 && arrangement.stages_per_rank == 1 &&
+      pipeline::FindScheduleGenerator(arrangement.schedule) != nullptr) {
+    return absl::OkStatus();  // any of them is the same then; of another name it is said that there is none
+  }
   const absl::Status made =
       pipeline::MakeSchedule(arrangement.schedule, {.ranks = arrangement.shape.pipeline,
                                                     .chunks = arrangement.stages_per_rank,
@@ -69,6 +77,13 @@ absl::StatusOr<Arrangement> ArrangementOf(const v1::ParallelSection& section,
           absl::StrCat("parallel.hybrid_tokens is ", section.hybrid_tokens(),
                        ", which gives every sequence the ranks that it needs, and parallel.context gives it ",
                        result.shape.context, ": set one of them"));
+    }
+    // Heads are exchanged among as many ranks as a group has; here every micro-batch has a group of its own.
+    if (section.context_way() != "ring" && section.context_way() != "token-ring") {
+      return Bad("context_way", section.context_way(),
+                 absl::InvalidArgumentError(
+                     absl::StrCat("with parallel.hybrid_tokens ", section.hybrid_tokens(),
+                                  " sequences go over ranks by ring or token-ring alone: set one of them")));
     }
     result.hybrid = HybridOptions{.tokens = section.hybrid_tokens()};
   }

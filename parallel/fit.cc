@@ -56,7 +56,7 @@ absl::Status CheckHeads(const ModelConfig& config, const ParallelOptions& option
                     shape.tensor, " leaves ", heads / shape.tensor, " heads on each: ", divided.message());
 }
 
-absl::Status CheckExperts(const ModelConfig& config, const Mesh& mesh) {
+absl::Status CheckExperts(const ModelConfig& config, const ParallelOptions& options, const Mesh& mesh) {
   const int expert = mesh.shape().expert;
   if (config.num_experts % expert != 0) {
     return DoesNotFit("parallel.expert is ", expert, ", which does not divide the ", config.num_experts,
@@ -68,6 +68,13 @@ absl::Status CheckExperts(const ModelConfig& config, const Mesh& mesh) {
                       " and counts the tokens of whole sequences in their order, which parallel.context ",
                       mesh.shape().context, " x parallel.tensor ", mesh.shape().tensor, " divide over ",
                       sharers, " ranks: set it to 0 (no token is dropped), or both axes to 1");
+  }
+  const int hybrid_sharers = options.hybrid ? mesh.Size(kBatchAxes) : 1;
+  if (hybrid_sharers > 1 && config.num_experts > 0 && config.router.capacity_factor > 0) {
+    return DoesNotFit(
+        "router.capacity_factor is ", config.router.capacity_factor,
+        " and counts the tokens of whole sequences in their order, which parallel.hybrid_tokens ",
+        options.hybrid->tokens, " may divide over ", hybrid_sharers, " ranks: set either to 0");
   }
   return absl::OkStatus();
 }
@@ -99,7 +106,7 @@ absl::Status CheckFit(const ModelConfig& config, const ParallelOptions& options,
   COHORT_RETURN_IF_ERROR(CheckNumbers(options));
   COHORT_RETURN_IF_ERROR(CheckPipeline(config, options, shape));
   COHORT_RETURN_IF_ERROR(CheckHeads(config, options, shape));
-  COHORT_RETURN_IF_ERROR(CheckExperts(config, mesh));
+  COHORT_RETURN_IF_ERROR(CheckExperts(config, options, mesh));
   COHORT_RETURN_IF_ERROR(CheckDeterministic(options));
   const absl::Status splits =
       Resolve(options.sharding, shape.shard * shape.context * shape.tensor, mesh.stage_size()).status();

@@ -14,6 +14,7 @@
 #include "parallel/fit.h"
 #include "parallel/global_sums.h"
 #include "parallel/memory_share.h"
+#include "parallel/pipeline/check.h"
 #include "parallel/pipeline/schedule_file.h"
 #include "parallel/sequence/hybrid_costs.h"
 #include "parallel/sequence/policy.h"
@@ -121,6 +122,15 @@ absl::Status ParallelModel::MakePlan(const runtime::ModelConfig& config, int mic
   absl::StatusOr<PipelinePlan> plan =
       PipelinePlan::Create(config, options_.schedule, groups_.pipeline->size(), options_.stages_per_rank,
                            micro_batches, options_.block_costs);
+  // Those of one virtual shard are added to one tensor. Generators ascend; a file need not.
+  if (plan.ok() && options_.deterministic && shards_.micro_batches_per_shard > 1 &&
+      !pipeline::WeightGradientsAscend(plan->schedule())) {
+    plan = absl::InvalidArgumentError(absl::StrCat(
+        "train.deterministic adds up the ", shards_.micro_batches_per_shard,
+        " micro-batches of a virtual shard in ascending order, and in ", options_.schedule,
+        " the backwards (B or W) of a stage do not ascend: change the file, or give train.micro_batch the ",
+        (shards_.samples + shards_.shards - 1) / shards_.shards, " sequences of a virtual shard"));
+  }
   const bool first = plan_ == nullptr;
   if (first) COHORT_RETURN_IF_ERROR(AgreeOnSuccess(*groups_.world, plan.status(), "planning its pipeline"));
   COHORT_RETURN_IF_ERROR(plan.status());

@@ -1,6 +1,7 @@
 #include "serving/decoder_runner.h"
 
 #include <algorithm>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -21,6 +22,18 @@ StepShape ShapeOf(const RankStep& step, size_t drawn) {
           .table_width = static_cast<int64_t>(width),
           .rows = static_cast<int64_t>(step.rows.size()),
           .drawn = static_cast<int64_t>(drawn)};
+}
+
+// Recordings are made by the first steps of their sizes: what they will keep must be free beside the cache.
+absl::Status CheckFits(const runtime::Device& device, int64_t cache, int64_t recordings) {
+  const int64_t free = device.free_bytes();
+  if (cache + recordings <= free) return absl::OkStatus();
+  const std::string beside =
+      recordings > 0 ? absl::StrCat(" and recorded decode steps, which keep ", recordings >> 20, " MiB, do")
+                     : " does";
+  return absl::ResourceExhaustedError(
+      absl::StrCat("the KV cache of ", cache >> 20, " MiB", beside, " not fit in the ", free >> 20,
+                   " MiB that are free: give it less memory, or serve fewer or shorter sequences"));
 }
 
 }  // namespace
@@ -44,11 +57,12 @@ absl::StatusOr<std::unique_ptr<DecoderRunner>> DecoderRunner::Create(runtime::De
   }
   const bool record = options.record && RecordedDecode::Possible(decoder);
   const int64_t padding = record ? RecordedDecode::PaddingPages(info, max_sequences) : 0;
-  const int64_t needed = (info.pages + padding) * page_bytes;
-  if (const int64_t free = decoder.device().free_bytes(); needed > free) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("the KV cache of ", needed >> 20, " MiB does not fit in the ", free >> 20,
-                     " MiB that are free: give it less memory, or serve fewer or shorter sequences"));
+  const int64_t cache_bytes = (info.pages + padding) * page_bytes;
+  COHORT_RETURN_IF_ERROR(CheckFits(decoder.device(), cache_bytes, /*recordings=*/0));
+  if (record) {
+    COHORT_ASSIGN_OR_RETURN(const int64_t recordings,
+                            RecordedDecode::MeasureBytes(decoder, info, max_sequences));
+    COHORT_RETURN_IF_ERROR(CheckFits(decoder.device(), cache_bytes, recordings));
   }
   std::unique_ptr<DecoderRunner> runner(new DecoderRunner(decoder, info, padding));
   if (record) {

@@ -18,11 +18,12 @@ struct CacheOptions {
   bool record = true;     // decode steps, where device and model allow it
 };
 
-// The cache is made at once and is never larger than `max_sequences` sequences of full length need. The
-// decoder must outlive the runner, and nobody else may use it meanwhile.
+// The cache is made at once and is never larger than `max_sequences` sequences of full length need. What recordings of
+// decode steps will keep is measured before, and must be free beside it. The decoder must outlive the runner, and nobody
+// else may use it meanwhile.
 class DecoderRunner final : public ModelRunner {
  public:
-  // INVALID_ARGUMENT where the memory does not hold a single page.
+  // INVALID_ARGUMENT where the memory does not hold a single page; RESOURCE_EXHAUSTED where so much is not free.
   static absl::StatusOr<std::unique_ptr<DecoderRunner>> Create(runtime::Decoder& decoder,
                                                                CacheOptions options, int64_t max_sequences);
 

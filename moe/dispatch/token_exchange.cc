@@ -47,16 +47,18 @@ std::vector<int32_t> HostIndices(const Tensor& tensor) {
   return {values.begin(), values.end()};
 }
 
-absl::StatusOr<TokenExchange> TokenExchange::Create(const ExpertGroup& group, const Tensor& sorted_offsets) {
+absl::StatusOr<TokenExchange> TokenExchange::Create(const ExpertGroup& group, const Tensor& sorted_offsets,
+                                                    std::optional<int64_t> sorted_rows) {
   TokenExchange exchange;
   exchange.group_ = &group;
-  const std::vector<int32_t> offsets = HostIndices(sorted_offsets);
-  exchange.sorted_rows_ = offsets.back();
   if (group.size() == 1) {
+    exchange.sorted_rows_ = sorted_rows.has_value() ? *sorted_rows : HostIndices(sorted_offsets).back();
     exchange.expert_rows_ = exchange.sorted_rows_;
     exchange.runs_ = {{0, exchange.expert_rows_, sorted_offsets}};
     return exchange;
   }
+  const std::vector<int32_t> offsets = HostIndices(sorted_offsets);
+  exchange.sorted_rows_ = offsets.back();
   const size_t experts = offsets.size() - 1;
   std::vector<int32_t> send_counts(experts), receive_counts(experts);
   for (size_t e = 0; e < experts; ++e) send_counts[e] = offsets[e + 1] - offsets[e];

@@ -1,6 +1,8 @@
 // Runs an exchange plan: rows of tokens to the ranks that hold their experts, and back.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -27,9 +29,10 @@ struct RowsInFlight {
 class TokenExchange {
  public:
   // sorted_offsets kI32 [experts + 1]: where each expert's rows begin among this rank's. Collective: ranks
-  // tell each other their counts.
-  static absl::StatusOr<TokenExchange> Create(const ExpertGroup& group,
-                                              const runtime::Tensor& sorted_offsets);
+  // tell each other their counts. sorted_rows: the last of these offsets, where it is known without reading them. In a
+  // group of one nothing is read then: how many rows each expert has stays on the device, where the products find it.
+  static absl::StatusOr<TokenExchange> Create(const ExpertGroup& group, const runtime::Tensor& sorted_offsets,
+                                              std::optional<int64_t> sorted_rows = std::nullopt);
 
   // Rows of this rank's own tokens; rows that its experts got.
   int64_t sorted_rows() const { return sorted_rows_; }

@@ -33,6 +33,7 @@ Tensor TreeGradient::Zeros() {
 }
 
 void TreeGradient::BeginStep() {
+  begun_.clear();
   open_.clear();
   bound_.clear();
   sums_.Clear();
@@ -41,14 +42,8 @@ void TreeGradient::BeginStep() {
   sum_taken_ = false;
 }
 
-bool TreeGradient::open() const {
-  for (const TreeNode leaf : order_.leaf_of[micro_batch_]) {
-    if (open_.contains(leaf)) return true;
-  }
-  return false;
-}
-
 void TreeGradient::Open() {
+  begun_.insert(micro_batch_);
   bound_.clear();
   Tensor nobodys;  // what is accumulated for no shard (zeros) goes nowhere
   for (const TreeNode leaf : order_.leaf_of[micro_batch_]) {
@@ -66,6 +61,7 @@ void TreeGradient::Open() {
 }
 
 void TreeGradient::Close() {
+  begun_.erase(micro_batch_);
   bound_.clear();
   for (const TreeNode leaf : order_.leaf_of[micro_batch_]) {
     if (leaf == LeafOrder::kNone) continue;

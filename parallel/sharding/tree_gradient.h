@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <vector>
 
 #include "comm/work.h"
@@ -31,7 +32,7 @@ class TreeGradient {
   void BeginStep();
   void Enter(int micro_batch) { micro_batch_ = micro_batch; }
   // Whether gradients of the micro-batch at hand are being accumulated.
-  bool open() const;
+  bool open() const { return begun_.contains(micro_batch_); }
   void Open();
   // Whole gradients to accumulate into, one for each source rank of this micro-batch.
   const std::vector<runtime::Tensor>& gradients() const { return bound_; }
@@ -62,6 +63,7 @@ class TreeGradient {
   const runtime::Tensor sum_;
 
   int micro_batch_ = 0;
+  std::set<int> begun_;  // micro-batches between Open and Close, also those of no shard
   std::map<TreeNode, OpenLeaf> open_;
   std::vector<runtime::Tensor> bound_;
   bool sum_taken_ = false;  // its memory serves as one of the step's whole gradients

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "comm/check.h"
+#include "runtime/device/device.h"
 
 namespace cohort::runtime {
 namespace {
@@ -68,6 +69,25 @@ size_t RecordingMemory::Take(size_t bytes) {
 void RecordingMemory::Give(int phase, size_t place, size_t bytes) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (phase == phase_) free_[bytes].push_back(place);
+}
+
+std::shared_ptr<void> RehearseAndRecord(Device& device, std::shared_ptr<RecordingMemory>& current,
+                                        const std::function<void()>& work, const std::function<void()>& begin,
+                                        const std::function<void()>& end) {
+  COHORT_CHECK(current == nullptr, "%s records already", device.name().c_str());
+  const auto memory = std::make_shared<RecordingMemory>();
+  current = memory;
+  work();
+  current = nullptr;
+  const std::shared_ptr<void> block = device.Allocate(memory->bytes());
+  memory->BeginRecording(block);
+  current = memory;
+  begin();
+  work();
+  end();
+  current = nullptr;
+  memory->End();
+  return block;
 }
 
 }  // namespace cohort::runtime

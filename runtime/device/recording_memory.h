@@ -2,12 +2,15 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <vector>
 
 namespace cohort::runtime {
+
+class Device;
 
 // The rehearsal takes ordinary memory, and its blocks' places are noted; the recording takes and gives back in the same
 // order and so finds each block at the place that was noted for it, in one block made for all. A place is free again as
@@ -35,5 +38,12 @@ class RecordingMemory : public std::enable_shared_from_this<RecordingMemory> {
   std::map<size_t, std::vector<size_t>> free_;  // places, by size
   size_t used_ = 0, room_ = 0;
 };
+
+// What every device does that records: calls `work` as always, to rehearse it, and then between `begin` and `end`, where
+// the device keeps what is enqueued. `current`: the device's, null before and after. Its Allocate notes what it gives while
+// current is there, and between `begin` and `end` takes from it. Returns the block in which the recording's memory lies.
+std::shared_ptr<void> RehearseAndRecord(Device& device, std::shared_ptr<RecordingMemory>& current,
+                                        const std::function<void()>& work, const std::function<void()>& begin,
+                                        const std::function<void()>& end);
 
 }  // namespace cohort::runtime

@@ -57,6 +57,7 @@ class Block {
   // Whether the feed-forward is a mixture of experts, with a row of expert_load.
   bool sparse() const { return sparse_; }
   FeedForward& feed_forward() { return *feed_forward_; }
+  const FeedForward& feed_forward() const { return *feed_forward_; }
 
  private:
   Block(const ModelConfig& config, const std::string& prefix, Tensor rope, TensorGroup& tensor,

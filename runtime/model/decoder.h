@@ -121,8 +121,8 @@ class Decoder {
   // Stores the new keys and values and returns the logits of the wanted rows, kF32 [R, V] (kF64 on the
   // reference).
   virtual absl::StatusOr<Tensor> ForwardPaged(const PagedBatch& batch, KvCache& cache) = 0;
-  // Whether ForwardPaged does nothing but enqueue operations on its device: no other rank, no hook and no sparse block
-  // takes part, so that Device::Record can take it.
+  // Whether ForwardPaged does nothing but enqueue operations on its device: no other rank and no hook takes part, so
+  // that Device::Record can take it.
   virtual bool paged_is_recordable() const = 0;
   // An empty cache of `pages` pages of `page_size` tokens a block.
   virtual KvCache MakeCache(int64_t pages, int64_t page_size) = 0;

@@ -48,8 +48,9 @@ absl::StatusOr<Tensor> DecoderImpl::ForwardPaged(const PagedBatch& batch, KvCach
 
 bool DecoderImpl::paged_is_recordable() const {
   const bool hooks = hooks_.before_forward != nullptr || hooks_.after_forward != nullptr;
-  return tensor().size() == 1 && !hooks &&
-         std::none_of(blocks_.begin(), blocks_.end(), [](const auto& block) { return block->sparse(); });
+  return tensor().size() == 1 && !hooks && std::all_of(blocks_.begin(), blocks_.end(), [](const auto& block) {
+           return block->feed_forward().only_enqueues();
+         });
 }
 
 KvCache DecoderImpl::MakeCache(int64_t pages, int64_t page_size) {

@@ -33,6 +33,9 @@ class FeedForward {
   // Where a tensor group divides the tokens: true: it takes the rows of all ranks and makes a summand of
   // their outputs from its part of the matrices; false: it takes this rank's rows and makes their outputs.
   virtual bool divided() const = 0;
+  // Whether Forward, where nothing is kept and no sums are made, does nothing but enqueue operations on its device: it
+  // neither waits for another rank nor reads results on the host.
+  virtual bool only_enqueues() const = 0;
   // y [T, D]. `saved` null: inference, nothing is kept. `sums`, where not null, gets aux_loss, dropped, and
   // one row of expert_load and of block_aux_losses appended by a mixture of experts. Fails where
   // communication fails. In a group of ranks that share experts every rank must call it, even with T = 0. y

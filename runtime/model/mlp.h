@@ -16,6 +16,7 @@ class Mlp final : public FeedForward {
       const TensorGroup& tensor, ParameterGroup& group);
 
   bool divided() const override { return true; }
+  bool only_enqueues() const override { return true; }
   absl::StatusOr<Tensor> Forward(const FeedForwardInput& input, std::unique_ptr<Saved>* saved,
                                  LossSums* sums) override;
   absl::StatusOr<Tensor> BackwardInput(const Tensor& dy, Saved& saved, const Meanwhile& meanwhile) override;

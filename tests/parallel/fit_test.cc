@@ -91,6 +91,12 @@ TEST(Fit, ExpertsThatDoNotFit) {
   EXPECT_THAT(Refusal(capacity, {}, {.context = 2}, 4),
               AllOf(HasSubstr("router.capacity_factor is 1.25"), HasSubstr("parallel.context 2")));
   EXPECT_THAT(Refusal(capacity, {}, {.tensor = 2}, 4), HasSubstr("parallel.tensor 2"));
+  const ParallelOptions hybrid = {.hybrid = HybridOptions{.tokens = 64}};
+  EXPECT_TRUE(Check(Sparse(), hybrid, {.expert = 2}, 4).ok());
+  EXPECT_TRUE(Check(capacity, hybrid, {.pipeline = 2}, 2).ok());  // every sequence is on one rank
+  EXPECT_THAT(Refusal(capacity, hybrid, {.expert = 2}, 4),
+              AllOf(HasSubstr("router.capacity_factor is 1.25"), HasSubstr("parallel.hybrid_tokens 64"),
+                    HasSubstr("4 ranks")));
 }
 
 TEST(Fit, ShardingLevelsThatDoNotDivide) {

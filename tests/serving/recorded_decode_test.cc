@@ -48,8 +48,9 @@ std::vector<GenerationRequest> MixedRequests() {
 }
 
 // What every completion of every request gets.
-std::vector<Output> Generate(runtime::Device& device, bool record, int64_t max_sequences) {
-  const auto decoder = SmallDecoder("llama", {}, device);
+std::vector<Output> Generate(const char* family, runtime::Device& device, bool record,
+                             int64_t max_sequences) {
+  const auto decoder = SmallDecoder(family, {}, device);
   EngineOptions options;
   options.max_sequences = max_sequences;
   options.max_tokens_per_step = max_sequences + 9;
@@ -94,28 +95,34 @@ void ExpectSame(const std::vector<Output>& got, const std::vector<Output>& want)
   }
 }
 
-TEST(RecordedDecodeTest, TokensAreThoseOfStepsThatAreNotRecorded) {
+// By family: dense, and mixtures of experts.
+class RecordedDecodeOf : public ::testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Families, RecordedDecodeOf, ::testing::Values("llama", "mixtral", "qwen3_moe"),
+                         [](const auto& info) { return info.param; });
+
+TEST_P(RecordedDecodeOf, TokensAreThoseOfStepsThatAreNotRecorded) {
   for (int64_t max_sequences : {1, 3, 8}) {
     testing::RunProcesses(1, [&](int, int, const std::string&) {
       SCOPED_TRACE(max_sequences);
-      const std::vector<Output> host = Generate(runtime::CpuDevice(), true, max_sequences);
-      const std::vector<Output> eager = Generate(runtime::FarDevice(), false, max_sequences);
+      const std::vector<Output> host = Generate(GetParam(), runtime::CpuDevice(), true, max_sequences);
+      const std::vector<Output> eager = Generate(GetParam(), runtime::FarDevice(), false, max_sequences);
       EXPECT_EQ(runtime::FarDeviceCalls().replays, 0);
-      const std::vector<Output> recorded = Generate(runtime::FarDevice(), true, max_sequences);
+      const std::vector<Output> recorded = Generate(GetParam(), runtime::FarDevice(), true, max_sequences);
       const runtime::FarCalls calls = runtime::FarDeviceCalls();
       EXPECT_GE(calls.replays, 20);
-      EXPECT_LE(calls.recordings, 4) << "1, 2, 4, 8: one a size";
+      EXPECT_LE(calls.recordings, 2 * 4) << "1, 2, 4, 8: one a size, and one to measure its memory";
       ExpectSame(eager, host);
       ExpectSame(recorded, host);
     });
   }
 }
 
-TEST(RecordedDecodeTest, AndOnAGpu) {
+TEST_P(RecordedDecodeOf, AndOnAGpu) {
   COHORT_CUDA_OR_SKIP(device);
   for (int64_t max_sequences : {1, 3, 8}) {
     SCOPED_TRACE(max_sequences);
-    ExpectSame(Generate(device, true, max_sequences), Generate(device, false, max_sequences));
+    ExpectSame(Generate(GetParam(), device, true, max_sequences),
+               Generate(GetParam(), device, false, max_sequences));
   }
 }
 
@@ -155,10 +162,10 @@ runtime::FarCalls Since(const runtime::FarCalls& before) {
   return calls;
 }
 
-TEST(RecordedDecodeTest, AReplayedStepAllocatesNothingAndWaitsForItsTokensOnly) {
+TEST_P(RecordedDecodeOf, AReplayedStepAllocatesNothingAndWaitsForItsTokensOnly) {
   testing::RunProcesses(1, [](int, int, const std::string&) {
     constexpr int32_t kPageSize = 4;
-    const auto decoder = SmallDecoder("llama", {}, runtime::FarDevice());
+    const auto decoder = SmallDecoder(GetParam(), {}, runtime::FarDevice());
     CacheOptions cache;
     cache.page_size = kPageSize;
     auto runner = DecoderRunner::Create(*decoder, cache, 8);
@@ -190,10 +197,58 @@ TEST(RecordedDecodeTest, AReplayedStepAllocatesNothingAndWaitsForItsTokensOnly) 
         for (size_t i = 0; i < step.rows.size(); ++i) {
           EXPECT_EQ(got->rows[i].error, "");
           EXPECT_EQ(got->rows[i].token, want->rows[i].token) << i;
-          EXPECT_EQ(got->rows[i].scores.has_value(), i == 1);
+          ASSERT_EQ(got->rows[i].scores.has_value(), i == 1);
+          if (i != 1 || step.rows.size() == 3) continue;
+          EXPECT_EQ(got->rows[i].scores->chosen.logprob, want->rows[i].scores->chosen.logprob)
+              << "the same bits where nothing is padded";
         }
       }
     }
+  });
+}
+
+TEST_P(RecordedDecodeOf, KeepsTheMemoryThatWasMeasured) {
+  testing::RunProcesses(1, [](int, int, const std::string&) {
+    const auto decoder = SmallDecoder(GetParam(), {}, runtime::FarDevice());
+    CacheOptions cache;
+    cache.page_size = 4;
+    for (int64_t max_sequences : {1, 5, 8}) {
+      SCOPED_TRACE(max_sequences);
+      auto runner = DecoderRunner::Create(*decoder, cache, max_sequences);
+      ASSERT_TRUE(runner.ok()) << runner.status();
+      const auto measured = RecordedDecode::MeasureBytes(*decoder, (*runner)->info(), max_sequences);
+      ASSERT_TRUE(measured.ok()) << measured.status();
+      const size_t before = runtime::FarDevice().allocated_bytes();
+      for (int32_t sequences = 1; sequences <= max_sequences; ++sequences) {
+        ASSERT_TRUE((*runner)->RunRank(DecodeStep(sequences, 9, 4)).ok());
+      }
+      EXPECT_EQ(static_cast<int64_t>(runtime::FarDevice().allocated_bytes() - before), *measured);
+      EXPECT_GT(*measured, max_sequences * kByteVocabulary * 4) << "the logits are among them";
+    }
+  });
+}
+
+// What is free would do for the cache, and not for the recordings beside it.
+TEST(RecordedDecodeTest, ACacheThatLeavesNoRoomForRecordingsIsRefused) {
+  testing::RunProcesses(1, [](int, int, const std::string&) {
+    runtime::Device& far = runtime::FarDevice();
+    const auto decoder = SmallDecoder("mixtral", {}, far);
+    constexpr int64_t kSequences = 4;
+    CacheOptions cache;
+    cache.page_size = 4;
+    const RunnerInfo info = (*DecoderRunner::Create(*decoder, cache, kSequences))->info();
+    const int64_t measured = *RecordedDecode::MeasureBytes(*decoder, info, kSequences);
+    const int64_t pages = info.pages + RecordedDecode::PaddingPages(info, kSequences);
+    const int64_t needed = pages * BytesOfPage(*decoder, 4) + measured;
+    const int64_t words = (far.free_bytes() - needed) / 256 * 64;
+    const runtime::Tensor others = runtime::Tensor::Empty(far, {words}, DataType::kI32);
+    EXPECT_TRUE(DecoderRunner::Create(*decoder, cache, kSequences).ok());
+    const runtime::Tensor more = runtime::Tensor::Empty(far, {64}, DataType::kI32);
+    const absl::Status refused = DecoderRunner::Create(*decoder, cache, kSequences).status();
+    EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+    EXPECT_NE(refused.message().find("recorded decode steps"), absl::string_view::npos) << refused;
+    cache.record = false;
+    EXPECT_TRUE(DecoderRunner::Create(*decoder, cache, kSequences).ok());
   });
 }
 
@@ -258,8 +313,7 @@ TEST(RecordedDecodeTest, OnlyWhatEnqueuesNothingElsewhereIsRecorded) {
   testing::RunProcesses(1, [](int, int, const std::string&) {
     EXPECT_TRUE(RecordedDecode::Possible(*SmallDecoder("qwen3", {}, runtime::FarDevice())));
     EXPECT_FALSE(RecordedDecode::Possible(*SmallDecoder("qwen3", {})));
-    // The router's choices are read on the host.
-    EXPECT_FALSE(RecordedDecode::Possible(*SmallDecoder("mixtral", {}, runtime::FarDevice())));
+    EXPECT_TRUE(RecordedDecode::Possible(*SmallDecoder("mixtral", {}, runtime::FarDevice())));
     const auto hooked = SmallDecoder("llama", {}, runtime::FarDevice());
     runtime::ParameterHooks hooks;
     hooks.before_forward = [](int) { return absl::OkStatus(); };

@@ -25,9 +25,10 @@ class BenchTest(CohortTest):
             self.assertAlmostEqual(row["mfu"], row["model_flops_per_s"] / row["gemm_flops_per_s"], delta=1e-6)
 
     def test_decode(self):
-        row = self.rows("decode", "--tokens", 8, *SMALL)[0]
-        for key in ["tokens_per_s", "bytes_per_s", "copy_bytes_per_s", "bandwidth_share"]:
-            self.assertGreater(row[key], 0, key)
+        for moe in ([], ["--moe"]):
+            row = self.rows("decode", "--tokens", 8, *moe, *SMALL)[0]
+            for key in ["tokens_per_s", "bytes_per_s", "copy_bytes_per_s", "bandwidth_share"]:
+                self.assertGreater(row[key], 0, key)
 
     def test_a_device_that_is_not_there(self):
         none = {"CUDA_VISIBLE_DEVICES": ""}  # also where there are some

@@ -104,6 +104,12 @@ class ResumeTest(CohortTest):
             (folder / name).write_bytes(data)
         error = self.train(DENSE[2], "run", "--set", "train.steps=3", "model.hidden_size=64", fails=True)
         self.assertIn("wrong shapes: ", error)
+        # What no shape shows.
+        error = self.train(DENSE[2], "run", "--set", "train.steps=3", "model.num_attention_heads=4", "model.head_dim=8",
+                           fails=True)
+        self.assertIn("was trained with model.num_attention_heads 2 and the config says 4", error)
+        error = self.train(DENSE[2], "run", "--set", "train.steps=3", "model.rope_theta=500", fails=True)
+        self.assertIn("was trained with model.rope_theta 10000 and the config says 500", error)
         self.train(DENSE[2], "run", "--set", "train.steps=3")
 
 

@@ -97,6 +97,25 @@ absl::Status TrainingState::CheckResume(const runtime::TrainerState& saved, cons
   if (saved.data_fingerprint != state_.data_fingerprint) {
     return differs("data of fingerprint", saved.data_fingerprint, state_.data_fingerprint);
   }
+  // What no shape of a tensor shows: the same weights would be another model.
+  COHORT_ASSIGN_OR_RETURN(const runtime::ModelConfig then, runtime::ModelConfig::Load(folder));
+  const runtime::ModelConfig& now = model_config_;
+  const struct {
+    const char* key;
+    double then, now;
+  } of_model[] = {
+      {"model.num_attention_heads", static_cast<double>(then.num_attention_heads),
+       static_cast<double>(now.num_attention_heads)},
+      {"model.num_key_value_heads", static_cast<double>(then.num_key_value_heads),
+       static_cast<double>(now.num_key_value_heads)},
+      {"model.num_experts_per_tok", static_cast<double>(then.num_experts_per_tok),
+       static_cast<double>(now.num_experts_per_tok)},
+      {"model.rope_theta", then.rope_theta, now.rope_theta},
+      {"model.rms_norm_eps", then.rms_norm_eps, now.rms_norm_eps},
+  };
+  for (const auto& [key, was, is] : of_model) {
+    if (was != is) return differs(key, was, is);
+  }
   return absl::OkStatus();
 }
 

@@ -2,7 +2,6 @@
 
 #include <utility>
 
-#include "comm/check.h"
 #include "runtime/device/cuda/cuda_device.h"
 #include "runtime/device/cuda/cuda_status.h"
 #include "runtime/device/recording_memory.h"
@@ -28,25 +27,18 @@ void CudaGraph::Replay() {
 // Memory never comes from the stream while it is captured, which would make it the graph's own: the rehearsal says how
 // much there must be, and what is freed meanwhile but older waits for the end.
 std::unique_ptr<Recording> CudaDevice::Record(const std::function<void()>& work) {
-  COHORT_CHECK(recording_ == nullptr, "%s records already", name().c_str());
   MakeCurrent();
   blas_workspace();  // of the device, not of the recording that needs it first
-  const auto memory = std::make_shared<RecordingMemory>();
-  recording_ = memory;
-  work();
-  recording_ = nullptr;
-  const std::shared_ptr<void> block = Allocate(memory->bytes());
-
-  memory->BeginRecording(block);
-  recording_ = memory;
-  capturing_ = true;
-  CheckCuda(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
-  work();
   cudaGraph_t graph = nullptr;
-  CheckCuda(cudaStreamEndCapture(stream_, &graph), "cudaStreamEndCapture");
-  capturing_ = false;
-  recording_ = nullptr;
-  memory->End();
+  const auto begin = [&] {
+    capturing_ = true;
+    CheckCuda(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+  };
+  const auto end = [&] {
+    CheckCuda(cudaStreamEndCapture(stream_, &graph), "cudaStreamEndCapture");
+    capturing_ = false;
+  };
+  const std::shared_ptr<void> block = RehearseAndRecord(*this, recording_, work, begin, end);
   for (const auto& [freed, bytes] : std::exchange(freed_late_, {})) Return(freed, bytes);
   return std::make_unique<CudaGraph>(*this, graph, block);
 }

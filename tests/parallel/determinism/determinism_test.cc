@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <string>
 #include <vector>
@@ -116,6 +117,20 @@ TEST(Determinism, MicroBatchesWithinVirtualShards) {
                           {4, {.pipeline = 2}, "ddp", "dualpipe-v", 2}});
 }
 
+// Eleven shards on two or three pipelines: each time one has a micro-batch less, in whose place it gets an empty one,
+// between the halves of whose backward come other micro-batches.
+TEST(Determinism, SplitBackwardsOfMicroBatchesThatAreEmpty) {
+  for (const char* family : {"llama", "qwen3_moe"}) {
+    BitRun run = Small(family);
+    run.steps = 3;
+    run.options.virtual_shards = 11;
+    run.config.num_hidden_layers = 4;
+    ExpectOneTraining(run, {{4, {.pipeline = 2}, "zero-2", "zb-h1"},
+                            {4, {.pipeline = 2}, "ddp", "zb-v", 2},
+                            {6, {.pipeline = 2, .shard = 3}, "zero-3", "dualpipe-v", 2}});
+  }
+}
+
 TEST(Determinism, InBf16) {
   BitRun run = Small("qwen3_moe");
   run.steps = 4;
@@ -221,6 +236,30 @@ TEST(Determinism, EverySchedulesMicroBatchesAscendInEachStage) {
       }
     }
   }
+}
+
+// A file may have any order: one that changes the sums is refused.
+TEST(Determinism, ScheduleFilesWhoseGradientsDoNotAscendAreRefused) {
+  const std::filesystem::path path = std::filesystem::path(::testing::TempDir()) / "order.schedule";
+  const std::shared_ptr<comm::Communicator> world = comm::Communicator::Single();
+  BitRun run = Small("llama");
+  run.options.global_batch = 4;
+  run.options.virtual_shards = 2;
+  run.options.schedule = path.string();
+  const auto made = [&](int micro_batch, const char* text) {
+    std::ofstream(path) << text;
+    run.options.micro_batch = micro_batch;
+    return ParallelModel::Create(run.config, runtime::CpuDevice(), run.options, *MakeMesh({}, *world), world,
+                                 std::make_unique<TestSource>(runtime::CpuDevice(), 19))
+        .status();
+  };
+  EXPECT_TRUE(made(1, "0F3,0F2,0F1,0F0,0B0,0B1,0B2,0B3\n").ok());
+  const absl::Status refused = made(1, "0F0,0F1,0F2,0F3,0B1,0B0,0B2,0B3\n");
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(refused.message().find("2 micro-batches of a virtual shard"), std::string::npos) << refused;
+  EXPECT_NE(refused.message().find(path.string()), std::string::npos) << refused;
+  EXPECT_TRUE(made(2, "0F0,0F1,0B1,0B0\n").ok());  // each is a virtual shard of its own
+  std::filesystem::remove(path);
 }
 
 TEST(Determinism, CodecsAreRefusedWithTheReason) {

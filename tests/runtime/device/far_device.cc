@@ -24,7 +24,8 @@
 namespace cohort::runtime {
 namespace {
 
-constexpr size_t kMemory = size_t{2} << 30;  // of addresses: pages that nobody writes are not there
+constexpr size_t kMemory = size_t{2} << 30;  // pages that nobody writes are not there
+constexpr size_t kAddresses = 2 * kMemory;   // blocks that are freed keep theirs, for blocks of the same size
 constexpr size_t kAlignment = 256;
 
 // A counter of one field of FarCalls.
@@ -57,10 +58,10 @@ class Far final : public Device, public ConnectedDevice {
  public:
   Far() : ops_(*this, queue_) {
     const int file = memfd_create("far device", MFD_CLOEXEC);
-    COHORT_CHECK(file >= 0 && ftruncate(file, static_cast<off_t>(kMemory)) == 0, "no memory file");
-    far_ = static_cast<char*>(mmap(nullptr, kMemory, PROT_NONE, MAP_SHARED, file, 0));
-    near_ = static_cast<char*>(mmap(nullptr, kMemory, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0));
-    COHORT_CHECK(far_ != MAP_FAILED && near_ != MAP_FAILED, "no room for %zu bytes twice", kMemory);
+    COHORT_CHECK(file >= 0 && ftruncate(file, static_cast<off_t>(kAddresses)) == 0, "no memory file");
+    far_ = static_cast<char*>(mmap(nullptr, kAddresses, PROT_NONE, MAP_SHARED, file, 0));
+    near_ = static_cast<char*>(mmap(nullptr, kAddresses, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0));
+    COHORT_CHECK(far_ != MAP_FAILED && near_ != MAP_FAILED, "no room for %zu bytes twice", kAddresses);
     close(file);
     ops_.SetDistance(near_ - far_);
   }
@@ -87,9 +88,10 @@ class Far final : public Device, public ConnectedDevice {
       free.pop_back();
     } else {
       used_ += block;
-      COHORT_CHECK(used_ <= kMemory, "the far device's %zu bytes are used up", kMemory);
+      COHORT_CHECK(used_ <= kAddresses, "the far device's %zu bytes of addresses are used up", kAddresses);
     }
     allocated_ += block;
+    COHORT_CHECK(allocated_ <= kMemory, "the far device's %zu bytes are used up", kMemory);
     peak_ = std::max(peak_, allocated_);
     return std::shared_ptr<void>(address, [this, block](void* freed) {
       const std::lock_guard<std::mutex> lock(mutex_);
@@ -140,7 +142,7 @@ class Far final : public Device, public ConnectedDevice {
   }
   void* Near(const void* address) const {
     auto* const byte = static_cast<char*>(const_cast<void*>(address));
-    return byte >= far_ && byte < far_ + kMemory ? near_ + (byte - far_) : byte;
+    return byte >= far_ && byte < far_ + kAddresses ? near_ + (byte - far_) : byte;
   }
 
   Ops& ops() override { return ops_; }
@@ -151,18 +153,10 @@ class Far final : public Device, public ConnectedDevice {
   bool records() const override { return true; }
   std::unique_ptr<Recording> Record(const std::function<void()>& work) override {
     ++recordings_;
-    const auto memory = std::make_shared<RecordingMemory>();
-    recording_ = memory;
-    work();
-    recording_ = nullptr;
-    const std::shared_ptr<void> block = Allocate(memory->bytes());
-    memory->BeginRecording(block);
-    recording_ = memory;
-    queue_.BeginRecording();
-    work();
-    auto recorded = queue_.EndRecording();
-    recording_ = nullptr;
-    memory->End();
+    std::vector<std::function<void()>> recorded;
+    const std::shared_ptr<void> block = RehearseAndRecord(
+        *this, recording_, work, [this] { queue_.BeginRecording(); },
+        [&] { recorded = queue_.EndRecording(); });
     return std::make_unique<FarRecording>(queue_, replays_, std::move(recorded), block);
   }
   FarCalls calls() const {

@@ -106,6 +106,7 @@ TEST(RecordingTest, WorkThatWaitsOrCopiesFromTheHostDies) {
                "a copy from the host in the middle of work that is recorded");
   EXPECT_DEATH(second_time([] { Tensor::Zeros(FarDevice(), {1000}, DataType::kF32); }),
                "more memory than its rehearsal");
+  EXPECT_DEATH(second_time([] { FarDevice().Record([] {}); }), "far records already");
 }
 
 TEST(RecordingTest, WhereNothingIsRecordedTheWorkIsDoneOnce) {

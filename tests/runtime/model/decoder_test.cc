@@ -238,6 +238,7 @@ class Recorder final : public FeedForward {
     return mlp_.Forward(input, saved, nullptr);
   }
   bool divided() const override { return false; }
+  bool only_enqueues() const override { return false; }
   absl::StatusOr<Tensor> BackwardInput(const Tensor& dy, Saved& saved, const Meanwhile& meanwhile) override {
     return mlp_.BackwardInput(dy, saved, meanwhile);
   }

@@ -1,14 +1,18 @@
-// cohort bench decode: one sequence, token by token. Each token reads every weight once, so the limit is
-// memory: the bytes read a second are compared with a copy of memory measured in the same run.
+// cohort bench decode: one sequence, token by token, by what computes a server's steps. Each token reads every weight
+// once, so the limit is memory: the bytes read a second are compared with a copy of memory measured in the same run.
 #include <chrono>
 #include <cstdio>
 #include <memory>
 #include <numeric>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "comm/check.h"
 #include "runtime/model/decoder.h"
 #include "runtime/ops/machine_rates.h"
+#include "serving/batch_plan.h"
+#include "serving/decoder_runner.h"
 #include "tools/cohort/bench/bench.h"
 #include "tools/cohort/bench/model.h"
 #include "tools/cohort/chosen_device.h"
@@ -16,8 +20,6 @@
 
 namespace cohort::tools {
 namespace {
-
-using runtime::Tensor;
 
 constexpr BenchShape kShape = {.dense = R"(  num_hidden_layers: 12
   num_key_value_heads: 4
@@ -30,7 +32,6 @@ constexpr BenchShape kShape = {.dense = R"(  num_hidden_layers: 12
   num_experts_per_tok: 4
   moe_intermediate_size: 1024
 )"};
-constexpr int64_t kPageSize = 16;
 
 struct DecodeFlags {
   std::shared_ptr<BenchFlags> bench = std::make_shared<BenchFlags>();
@@ -38,41 +39,45 @@ struct DecodeFlags {
   int tokens = 64;        // measured
 };
 
-// One sequence in pages of its own, one after another.
+// One sequence as a server runs it, alone: each step brings back a token, and is replayed where the device records.
 class Sequence {
  public:
-  Sequence(runtime::Decoder& decoder, int64_t capacity)
-      : decoder_(decoder), cache_(decoder.MakeCache((capacity + kPageSize - 1) / kPageSize, kPageSize)) {}
+  static absl::StatusOr<Sequence> Create(runtime::Decoder& decoder) {
+    constexpr int64_t kWholeContext = int64_t{1} << 62;  // bytes: no more is made than one sequence can need
+    COHORT_ASSIGN_OR_RETURN(auto runner,
+                            serving::DecoderRunner::Create(decoder, {.bytes = kWholeContext}, 1));
+    return Sequence(std::move(runner));
+  }
 
   absl::Status Append(const std::vector<int32_t>& tokens) {
-    const auto count = static_cast<int64_t>(tokens.size());
-    std::vector<int32_t> positions(count), pages((length_ + count + kPageSize - 1) / kPageSize);
-    std::iota(positions.begin(), positions.end(), static_cast<int32_t>(length_));
+    const auto count = static_cast<int32_t>(tokens.size());
+    serving::RankStep step;
+    step.tokens = tokens;
+    step.positions.resize(tokens.size());
+    std::iota(step.positions.begin(), step.positions.end(), length_);
+    step.slots = step.positions;  // pages one after another
+    step.query_offsets.push_back(count);
+    step.context_lengths.push_back(length_ + count);
+    std::vector<int32_t> pages(serving::PagesFor(length_ + count, runner_->info().page_size));
     std::iota(pages.begin(), pages.end(), 0);
+    step.page_table.push_back(std::move(pages));
+    serving::WantedRow last;
+    last.row = count - 1;
+    last.params.temperature = 0;
+    step.rows.push_back(std::move(last));
     length_ += count;
-    const runtime::PagedBatch batch{.tokens = Ints(tokens),
-                                    .positions = Ints(positions),
-                                    .slots = Ints(positions),
-                                    .query_offsets = Ints({0, static_cast<int32_t>(count)}),
-                                    .context_lengths = Ints({static_cast<int32_t>(length_)}),
-                                    .page_table = Ints(pages).View({1, -1}),
-                                    .logit_rows = Ints({static_cast<int32_t>(count - 1)})};
-    COHORT_RETURN_IF_ERROR(decoder_.ForwardPaged(batch, cache_).status());
-    decoder_.device().Synchronize();
-    return absl::OkStatus();
+    COHORT_ASSIGN_OR_RETURN(const serving::RankResult result, runner_->RunRank(step));
+    const std::string& error = result.rows.front().error;
+    return error.empty() ? absl::OkStatus() : absl::InternalError(error);
   }
 
   int64_t length() const { return length_; }
 
  private:
-  Tensor Ints(const std::vector<int32_t>& values) {
-    return Tensor::FromHost(decoder_.device(), {static_cast<int64_t>(values.size())},
-                            absl::Span<const int32_t>(values));
-  }
+  explicit Sequence(std::unique_ptr<serving::DecoderRunner> runner) : runner_(std::move(runner)) {}
 
-  runtime::Decoder& decoder_;
-  runtime::KvCache cache_;
-  int64_t length_ = 0;
+  std::unique_ptr<serving::DecoderRunner> runner_;
+  int32_t length_ = 0;
 };
 
 absl::Status BenchDecode(const DecodeFlags& flags) {
@@ -83,9 +88,9 @@ absl::Status BenchDecode(const DecodeFlags& flags) {
   SetBenchThreads(*flags.bench);
   const DataType dtype = *ParseDataType(flags.bench->dtype);
   COHORT_ASSIGN_OR_RETURN(const auto decoder, BenchDecoder(config, *flags.bench));
-  Sequence sequence(*decoder, flags.context + 1 + flags.tokens);
+  COHORT_ASSIGN_OR_RETURN(Sequence sequence, Sequence::Create(*decoder));
   COHORT_RETURN_IF_ERROR(sequence.Append(std::vector<int32_t>(static_cast<size_t>(flags.context), 1)));
-  COHORT_RETURN_IF_ERROR(sequence.Append({1}));  // warms up
+  COHORT_RETURN_IF_ERROR(sequence.Append({1}));  // warms up, and records where the device does
 
   // A token reads the parameters it multiplies by, and the keys and values of all before it.
   const int64_t kv_bytes = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim;
