@@ -100,6 +100,7 @@ absl::StatusOr<Offer> Changer::OfferOf(const Source& source) {
   const auto add = [&](const HeldState& held) {
     offer.state.pieces.insert(offer.state.pieces.end(), held.pieces.begin(), held.pieces.end());
     offer.state.memory.insert(offer.state.memory.end(), held.memory.begin(), held.memory.end());
+    offer.state.devices.insert(offer.state.devices.end(), held.devices.begin(), held.devices.end());
   };
   const auto add_part = [&](const std::unique_ptr<ElasticPart>& part, int number) {
     if (part == nullptr || part->spare() || part->mesh.epoch() != source.mesh.epoch() ||
@@ -114,9 +115,10 @@ absl::StatusOr<Offer> Changer::OfferOf(const Source& source) {
     if (add_part(part_, number) || add_part(before_, number)) continue;
     for (const KeptState& kept : kept_) {
       if (!Is(kept.offer, source, number)) continue;
-      HeldState held{.pieces = layout.ranks[static_cast<size_t>(number)], .memory = {}};
+      HeldState held{.pieces = layout.ranks[static_cast<size_t>(number)], .memory = {}, .devices = {}};
       // A source is only read.
       for (const void* piece : kept.pieces) held.memory.push_back(const_cast<void*>(piece));
+      held.devices.assign(held.memory.size(), &runtime::CpuDevice());
       add(held);
       break;
     }

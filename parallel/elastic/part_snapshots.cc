@@ -88,16 +88,22 @@ absl::Status PartSnapshots::Start(ElasticPart& part, int member, const ElasticCo
   COHORT_RETURN_IF_ERROR(Connect());
   std::vector<elastic::StatePiece> pieces = {{kCounts, &counts_, sizeof(counts_)}};
   const HeldState held = HeldBy(*part.model, part.optimizer);
+  runtime::Device* device = nullptr;  // the part's, if its memory is not the host's
   for (size_t i = 0; i < held.pieces.size(); ++i) {
+    const bool on_device = !held.devices[i]->in_host_memory();
+    if (on_device) device = held.devices[i];
     pieces.push_back(
-        {held.pieces[i].piece.name, held.memory[i], static_cast<size_t>(held.pieces[i].bytes())});
+        {held.pieces[i].piece.name, held.memory[i], static_cast<size_t>(held.pieces[i].bytes()), on_device});
   }
   const int slots = 2 + (options_.parity.lost_hosts > 0 ? 1 : 0) + (options_.saves ? 1 : 0);
   COHORT_ASSIGN_OR_RETURN(
       snapshotter_,
-      elastic::Snapshotter::Create(
-          *keeper_, {std::to_string(member), part.mesh.epoch(), part.group->rank()}, std::move(pieces),
-          {.layout = part.mesh.SerializeAsString(), .every = options_.every, .slots = slots}));
+      elastic::Snapshotter::Create(*keeper_, {std::to_string(member), part.mesh.epoch(), part.group->rank()},
+                                   std::move(pieces),
+                                   {.layout = part.mesh.SerializeAsString(),
+                                    .every = options_.every,
+                                    .slots = slots,
+                                    .device = device}));
   return Begin(counts);
 }
 

@@ -108,6 +108,7 @@ absl::Status Preparation::Make() {
 absl::Status Preparation::MakeOwn() {
   {
     const runtime::TraceScope makes("make part");
+    const runtime::LaterLinks::Scope later(links_);
     COHORT_ASSIGN_OR_RETURN(
         next_, MakePart(*side_, decision_, options_.model, device_, [&] { return host_.MakeSource(); }));
   }
@@ -163,6 +164,8 @@ absl::StatusOr<Preparation::Taken> Preparation::TakeOver(const std::optional<Ste
   COHORT_RETURN_IF_ERROR(
       MoveState(*resharder_, gradients_, old_gradients_, GradientsIn(next_.get()), options_.move_timeout));
   if (!next_->spare()) next_->optimizer.step = taken.counts.step;
+  const runtime::TraceScope connects("connect devices");
+  COHORT_RETURN_IF_ERROR(links_.Connect());
   return taken;
 }
 

@@ -21,6 +21,7 @@
 #include "parallel/elastic/elastic_run.h"
 #include "parallel/elastic/greeting.h"
 #include "parallel/reshard/move_training.h"
+#include "runtime/collectives/over_device.h"
 #include "runtime/train/step_loop.h"
 
 namespace cohort::parallel {
@@ -87,6 +88,7 @@ class Preparation {
   // The thread's until it has ended.
   v1::ElasticDecision decision_;
   std::unique_ptr<ElasticPart> next_;
+  runtime::LaterLinks links_;  // of its devices, which the mesh that trains uses meanwhile
   Move state_, gradients_;
   ReshardTotals moved_;
   std::unique_ptr<Resharder> resharder_;

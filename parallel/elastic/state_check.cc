@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,6 +12,8 @@
 #include "parallel/reshard/reshard_plan.h"
 #include "parallel/reshard/resharder.h"
 #include "parallel/reshard/training_layout.h"
+#include "runtime/device/host_reader.h"
+#include "runtime/elastic/snapshot/policy.h"
 #include "runtime/elastic/snapshot/sum.h"
 #include "runtime/ops/ops.h"
 
@@ -34,6 +37,29 @@ std::string Words(const Layout& layout, const std::vector<WrongPiece>& wrong) {
                     pieces[0]->outvoted ? "" : " (as many say one thing as another: the lowest rank counts)");
   }
   return words;
+}
+
+// As SumOfPiece makes them, also of what lies on a device.
+absl::StatusOr<PieceSums> SumsOf(const HeldState& held) {
+  constexpr size_t kChunk = runtime::elastic::snapshot_policy::kChunkBytes;
+  PieceSums sums;
+  std::map<runtime::Device*, std::unique_ptr<runtime::HostReader>> readers;
+  for (size_t i = 0; i < held.pieces.size(); ++i) {
+    std::unique_ptr<runtime::HostReader>& reader = readers[held.devices[i]];
+    if (reader == nullptr) {
+      COHORT_ASSIGN_OR_RETURN(reader, MakeHostReader(*held.devices[i], kChunk));
+      reader->Mark();
+    }
+    std::vector<uint64_t> chunks;
+    const auto bytes = static_cast<size_t>(held.pieces[i].bytes());
+    for (size_t at = 0; at < bytes; at += kChunk) {
+      const size_t count = std::min(kChunk, bytes - at);
+      reader->Read(static_cast<const std::byte*>(held.memory[i]) + at, count,
+                   [&](const void* chunk) { chunks.push_back(runtime::elastic::SumOf(chunk, count)); });
+    }
+    sums.push_back(runtime::elastic::SumOfChunks(chunks));
+  }
+  return sums;
 }
 
 }  // namespace
@@ -82,10 +108,7 @@ absl::StatusOr<StateCheck> CheckState(comm::Communicator& group, const Layout& l
   for (const auto& pieces : layout.ranks) counts.push_back(pieces.size());
   COHORT_CHECK(held.pieces.size() == counts[me], "%zu pieces where the layout has %zu", held.pieces.size(),
                counts[me]);
-  for (size_t i = 0; i < held.pieces.size(); ++i) {
-    const auto bytes = static_cast<size_t>(held.pieces[i].bytes());
-    mine.push_back(runtime::elastic::SumOfPiece({static_cast<const std::byte*>(held.memory[i]), bytes}));
-  }
+  COHORT_ASSIGN_OR_RETURN(mine, SumsOf(held));
   size_t total = 0;
   for (const size_t count : counts) total += count;
   std::vector<uint64_t> all(total);
@@ -104,6 +127,7 @@ absl::StatusOr<StateCheck> CheckState(comm::Communicator& group, const Layout& l
   after.ranks.resize(layout.ranks.size());
   PieceMemory memory;
   memory.before.assign(held.memory.begin(), held.memory.end());
+  memory.before_on = held.devices;
   for (auto wrong = check.wrong.rbegin(); wrong != check.wrong.rend(); ++wrong) {  // the last ones go first
     HeldPieces& held_before = before.ranks[static_cast<size_t>(wrong->rank)];
     std::vector<HeldPiece> has = held_before;
@@ -114,7 +138,9 @@ absl::StatusOr<StateCheck> CheckState(comm::Communicator& group, const Layout& l
     check.repaired_bytes += piece.bytes();
     if (wrong->rank == group.rank()) {
       memory.before.erase(memory.before.begin() + wrong->piece);
+      memory.before_on.erase(memory.before_on.begin() + wrong->piece);
       memory.after.push_back(held.memory[static_cast<size_t>(wrong->piece)]);
+      memory.after_on.push_back(held.devices[static_cast<size_t>(wrong->piece)]);
     }
   }
   std::vector<int> hosts;

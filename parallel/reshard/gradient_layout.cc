@@ -63,6 +63,7 @@ HeldState GradientsOf(runtime::Trainable& trainable) {
     char* memory =
         static_cast<char*>(gradient.raw()) + static_cast<size_t>(entry.offset) * SizeOf(gradient.dtype());
     held.memory.push_back(piece.piece.empty() ? nullptr : memory);
+    held.devices.push_back(&gradient.device());
     held.pieces.push_back(std::move(piece));
   }
   return held;

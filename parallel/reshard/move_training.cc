@@ -124,7 +124,9 @@ absl::Status MoveState(Resharder& resharder, const Move& move, const HeldState& 
   COHORT_RETURN_IF_ERROR(AgreeOnSuccess(resharder.world(), status, "moving a training"));
   PieceMemory memory;
   memory.before.assign(from.memory.begin(), from.memory.end());
+  memory.before_on = from.devices;
   memory.after = to.memory;
+  memory.after_on = to.devices;
   return resharder.Run(move.before, move.after, move.plan, memory, timeout);
 }
 

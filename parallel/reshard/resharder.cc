@@ -62,10 +62,21 @@ absl::Status Resharder::Run(const Layout& before, const Layout& after, const Res
                "memory of %zu and %zu pieces for %zu and %zu", memory.before.size(), memory.after.size(),
                old_pieces.size(), new_pieces.size());
   const absl::Time deadline = absl::Now() + timeout;
+  const absl::StatusOr<StagedPieces> staged =
+      StagedPieces::Create(memory, old_pieces, new_pieces, plan, rank);
+  COHORT_RETURN_IF_ERROR(RunOnHost(before, old_pieces, new_pieces, plan,
+                                   staged.ok() ? staged->on_host() : memory, staged.status(), deadline));
+  staged->BringBack();
+  return absl::OkStatus();
+}
+
+absl::Status Resharder::RunOnHost(const Layout& before, absl::Span<const HeldPiece> old_pieces,
+                                  absl::Span<const HeldPiece> new_pieces, const ReshardPlan& plan,
+                                  const PieceMemory& memory, absl::Status status, absl::Time deadline) {
+  const int rank = world_.rank();
   ++round_;
 
   Regions regions;
-  absl::Status status;
   const auto enlist = [&](const void* data, const HeldPiece& held, int piece, std::map<int, Region>& into) {
     if (!status.ok() || into.contains(piece)) return;
     const auto region = engine_->Register(const_cast<void*>(data), static_cast<uint64_t>(held.bytes()));

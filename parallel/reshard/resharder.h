@@ -9,18 +9,13 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "comm/communicator.h"
 #include "comm/transfer/transfer_engine.h"
 #include "parallel/reshard/reshard_plan.h"
+#include "parallel/reshard/staged_pieces.h"
 
 namespace cohort::parallel {
-
-// Where this rank's pieces lie, in the order of the layouts' lists; host memory. A new piece may be in the memory of an
-// equal old one, whose contents it keeps; other pieces do not overlap. Null where the piece is empty.
-struct PieceMemory {
-  std::vector<const void*> before;
-  std::vector<void*> after;
-};
 
 // One for each rank of `world`, whose ranks are those of the layouts. Keeps its connections for the next plan. One
 // thread.
@@ -36,13 +31,18 @@ class Resharder {
   // are of lost ranks, in no copy. When it returns OK, every rank's
   // new pieces are complete and nobody needs the old ones. After an error, which every rank returns, the new pieces are
   // undefined and the old ones are what they were. Waits no longer than `timeout`, then DEADLINE_EXCEEDED; UNAVAILABLE
-  // where a rank was lost.
+  // where a rank was lost. What lies on a device goes by way of the host, where there must be room for it; beside what
+  // the device computes, which must leave the old pieces as they are.
   absl::Status Run(const Layout& before, const Layout& after, const ReshardPlan& plan,
                    const PieceMemory& memory, absl::Duration timeout);
 
  private:
   struct Regions;
   explicit Resharder(comm::Communicator& world) : world_(world) {}
+  // status: why this rank cannot take part, which all ranks return then.
+  absl::Status RunOnHost(const Layout& before, absl::Span<const HeldPiece> old_pieces,
+                         absl::Span<const HeldPiece> new_pieces, const ReshardPlan& plan,
+                         const PieceMemory& memory, absl::Status status, absl::Time deadline);
   absl::Status Exchange(const Layout& before, const ReshardPlan& plan, const Regions& regions,
                         absl::Time deadline);
 

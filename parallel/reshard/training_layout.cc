@@ -234,6 +234,7 @@ HeldState HeldBy(runtime::Trainable& trainable, const runtime::OptimizerState& o
       HeldPiece piece = {entry.piece, tensor.dtype()};
       piece.piece.name = name;
       held.memory.push_back(piece.piece.empty() ? nullptr : tensor.raw());
+      held.devices.push_back(&tensor.device());
       held.pieces.push_back(std::move(piece));
     };
     if (tensors.state.empty()) add(entry.piece.name, tensors.value);

@@ -7,6 +7,7 @@
 #include "parallel/arrangement.h"
 #include "parallel/mesh.h"
 #include "parallel/reshard/layout.h"
+#include "runtime/device/device.h"
 #include "runtime/model/model_config.h"
 #include "runtime/optim/optimizer.h"
 #include "runtime/train/trainable.h"
@@ -25,7 +26,8 @@ absl::StatusOr<Layout> TrainingLayout(const runtime::ModelConfig& config, const 
 // What this rank's part of a training holds, and where; the memory is the trainable's and the optimizer's.
 struct HeldState {
   std::vector<HeldPiece> pieces;
-  std::vector<void*> memory;  // of each; null where it is empty
+  std::vector<void*> memory;              // of each; null where it is empty
+  std::vector<runtime::Device*> devices;  // whose memory that is
 };
 HeldState HeldBy(runtime::Trainable& trainable, const runtime::OptimizerState& optimizer);
 

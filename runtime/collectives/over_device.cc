@@ -32,7 +32,52 @@ absl::StatusOr<int64_t> CountRanks(comm::Communicator& ranks, bool here) {
   return count;
 }
 
+// The device's own for this group; null where the ranks have none, and a line says why.
+absl::StatusOr<std::unique_ptr<comm::Communicator>> DirectOver(
+    Device& device, ConnectedDevice& connected, const std::shared_ptr<comm::Communicator>& host) {
+  COHORT_ASSIGN_OR_RETURN(const int same, RanksOfSameHardware(device, *host));
+  COHORT_ASSIGN_OR_RETURN(const int64_t sharing, CountRanks(*host, same > 1));
+  std::string why = same > 1 ? "ranks of this host share the device" : "ranks of another host share a device";
+  bool says = host->rank() == 0;
+  if (sharing == 0) {
+    auto direct = connected.ConnectDirectly(host);
+    COHORT_ASSIGN_OR_RETURN(const int64_t failed, CountRanks(*host, !direct.ok()));
+    if (failed == 0) return direct;
+    why = direct.ok() ? "another rank has none" : std::string(direct.status().message());
+    says = says || (!direct.ok() && failed < host->size());  // what rank 0 cannot know
+  }
+  if (says) {
+    SayOnce(absl::StrCat("what ranks on ", device.name(),
+                         " exchange goes by way of the host; no communicator of devices: ", why));
+  }
+  return nullptr;
+}
+
+// Of this thread, while one of its Scope lives.
+LaterLinks*& Later() {
+  thread_local LaterLinks* later = nullptr;
+  return later;
+}
+
 }  // namespace
+
+LaterLinks::Scope::Scope(LaterLinks& links) {
+  COHORT_CHECK(Later() == nullptr, "links are put off already");
+  Later() = &links;
+}
+
+LaterLinks::Scope::~Scope() { Later() = nullptr; }
+
+absl::Status LaterLinks::Connect() {
+  for (const Link& link : links_) {
+    auto* const connected = dynamic_cast<ConnectedDevice*>(link.device);
+    COHORT_ASSIGN_OR_RETURN(auto direct, DirectOver(*link.device, *connected, link.host));
+    const std::shared_ptr<StagedCommunicator> over = link.over.lock();
+    if (over != nullptr && direct != nullptr) over->SetDirect(std::move(direct));
+  }
+  links_.clear();
+  return absl::OkStatus();
+}
 
 std::shared_ptr<comm::Communicator> ThroughHost(Device& device, std::shared_ptr<comm::Communicator> host) {
   if (device.in_host_memory()) return host;
@@ -44,24 +89,13 @@ absl::StatusOr<std::shared_ptr<comm::Communicator>> OverDevice(Device& device,
   if (device.in_host_memory() || host->size() == 1) return ThroughHost(device, std::move(host));
   auto* const connected = dynamic_cast<ConnectedDevice*>(&device);
   if (connected == nullptr) return ThroughHost(device, std::move(host));
-  COHORT_ASSIGN_OR_RETURN(const int same, RanksOfSameHardware(device, *host));
-  COHORT_ASSIGN_OR_RETURN(const int64_t sharing, CountRanks(*host, same > 1));
-  std::string why = same > 1 ? "ranks of this host share the device" : "ranks of another host share a device";
-  bool says = host->rank() == 0;
-  if (sharing == 0) {
-    auto direct = connected->ConnectDirectly(host);
-    COHORT_ASSIGN_OR_RETURN(const int64_t failed, CountRanks(*host, !direct.ok()));
-    if (failed == 0) {
-      return std::make_shared<StagedCommunicator>(device, std::move(host), *std::move(direct));
-    }
-    why = direct.ok() ? "another rank has none" : std::string(direct.status().message());
-    says = says || (!direct.ok() && failed < host->size());  // what rank 0 cannot know
+  if (LaterLinks* const later = Later(); later != nullptr) {
+    auto over = std::make_shared<StagedCommunicator>(device, host);
+    later->links_.push_back({&device, std::move(host), over});
+    return over;
   }
-  if (says) {
-    SayOnce(absl::StrCat("what ranks on ", device.name(),
-                         " exchange goes by way of the host; no communicator of devices: ", why));
-  }
-  return ThroughHost(device, std::move(host));
+  COHORT_ASSIGN_OR_RETURN(auto direct, DirectOver(device, *connected, host));
+  return std::make_shared<StagedCommunicator>(device, std::move(host), std::move(direct));
 }
 
 }  // namespace cohort::runtime

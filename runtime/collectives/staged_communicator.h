@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "comm/communicator.h"
@@ -25,6 +26,8 @@ class StagedCommunicator final : public comm::Communicator {
   // `direct`: null where the device has none. The device outlives this.
   StagedCommunicator(Device& device, std::shared_ptr<comm::Communicator> host,
                      std::unique_ptr<comm::Communicator> direct = nullptr);
+  // The same later, on all ranks between the same two operations. Nothing is in flight.
+  void SetDirect(std::unique_ptr<comm::Communicator> direct) { direct_ = std::move(direct); }
 
   int rank() const override { return host_->rank(); }
   int size() const override { return host_->size(); }
@@ -81,7 +84,7 @@ class StagedCommunicator final : public comm::Communicator {
 
   Device& device_;
   const std::shared_ptr<comm::Communicator> host_;
-  const std::unique_ptr<comm::Communicator> direct_;
+  std::unique_ptr<comm::Communicator> direct_;
 };
 
 }  // namespace cohort::runtime

@@ -2,52 +2,27 @@
 // runs here over memory that no host can reach. Two ranks' sums have one order, so all bits are those of the CPU.
 #include <gtest/gtest.h>
 
-#include <memory>
+#include <algorithm>
 #include <string>
-#include <utility>
 #include <vector>
 
-#include "comm/nccl/device_communicator.h"
-#include "tests/comm/nccl/fake_nccl.h"
 #include "tests/parallel/any_device_training.h"
+#include "tests/runtime/device/fake_links.h"
 #include "tests/runtime/device/far_device.h"
 #include "tests/support/temp_folder.h"
 
 namespace cohort::parallel {
 namespace {
 
-using comm::nccl::DeviceCommunicator;
-using comm::nccl::FakeNccl;
-
-class ConnectedDevices : public ::testing::TestWithParam<DeviceSpread> {
- protected:
-  // What each rank does before it makes its model: the stand-in, for as long as that lives.
-  std::function<std::shared_ptr<void>()> Connect() {
-    return [this] {
-      auto fake = std::shared_ptr<FakeNccl>(new FakeNccl(temp_.Path(""), runtime::NearAddress),
-                                            [this](FakeNccl* last) {
-                                              calls_.Add(last->calls());
-                                              runtime::SetConnectFar(nullptr);
-                                              delete last;
-                                            });
-      // One queue for all groups, as a device has it: ranks that do not go by one order wait for each other for ever.
-      const comm::nccl::Stream stream = *fake->CreateStream();
-      runtime::SetConnectFar([fake = fake.get(), stream](std::shared_ptr<comm::Communicator> host)
-                                 -> absl::StatusOr<std::unique_ptr<comm::Communicator>> {
-        return DeviceCommunicator::Create(std::move(host), {.stream = stream}, *fake);
-      });
-      return fake;
-    };
-  }
-
-  const TempFolder temp_;
-  testing::SharedCounter calls_;
-};
+class ConnectedDevices : public ::testing::TestWithParam<DeviceSpread> {};
 
 TEST_P(ConnectedDevices, TrainWithTheSameBits) {
   const std::vector<double> want = TrainOn(runtime::CpuDevice, GetParam());
-  const std::vector<double> got = TrainOn(runtime::FarDevice, GetParam(), Connect());
-  EXPECT_GT(calls_.Get(), 0) << "nothing went that way";
+  const TempFolder temp;
+  testing::SharedCounter calls;
+  const std::vector<double> got =
+      TrainOn(runtime::FarDevice, GetParam(), runtime::FakeLinks(temp.Path(""), calls));
+  EXPECT_GT(calls.Get(), 0) << "nothing went that way";
   if (GetParam().ranks == 2) {
     EXPECT_EQ(got, want);
     return;

@@ -11,6 +11,7 @@
 #include "runtime/checkpoint/checkpoint.h"
 #include "runtime/checkpoint/safetensors.h"
 #include "tests/parallel/arranged_training.h"
+#include "tests/runtime/device/far_device.h"
 #include "tests/support/temp_folder.h"
 
 namespace cohort::parallel {
@@ -63,26 +64,31 @@ class Resume : public ::testing::TestWithParam<Case> {
   }
 
   // Trains, saves, and goes on: the losses from then on.
-  std::vector<double> WithoutInterruption(const Spread& spread) {
+  std::vector<double> WithoutInterruption(const Spread& spread,
+                                          runtime::Device& (*device)() = runtime::CpuDevice,
+                                          const std::string& root = "first") {
     SharedDoubles losses(kAfter);
     testing::RunRanks(spread.ranks, [&](comm::Communicator& world) {
-      ArrangedTraining training = ArrangedTraining::Make(config_, GetParam().compute, spread, world);
+      ArrangedTraining training =
+          ArrangedTraining::Make(config_, GetParam().compute, spread, world, device());
       training.model->Initialize(5);
       for (int i = 0; i < kBefore; ++i) training.Step();
-      Save(training, "first");
+      Save(training, root);
       training.Steps(kAfter, losses, 0);
     });
     return losses.Take();
   }
-  std::vector<double> GoneOn(const Spread& spread) {
+  std::vector<double> GoneOn(const Spread& spread, runtime::Device& (*device)() = runtime::CpuDevice,
+                             const std::string& root = "first", const std::string& saves_in = "") {
     SharedDoubles losses(kAfter);
     testing::RunRanks(spread.ranks, [&](comm::Communicator& world) {
-      ArrangedTraining training = ArrangedTraining::Make(config_, GetParam().compute, spread, world);
+      ArrangedTraining training =
+          ArrangedTraining::Make(config_, GetParam().compute, spread, world, device());
       const auto state =
-          LoadCheckpoint(*training.model, config_, training.optimizer, temp_.Path("first") + "/latest");
+          LoadCheckpoint(*training.model, config_, training.optimizer, temp_.Path(root) + "/latest");
       ASSERT_TRUE(state.ok()) << state.status();
       EXPECT_EQ(state->step, kBefore);
-      Save(training, spread.name);
+      Save(training, saves_in.empty() ? spread.name : saves_in);
       training.Steps(kAfter, losses, 0);
     });
     return losses.Take();
@@ -155,6 +161,33 @@ INSTANTIATE_TEST_SUITE_P(Models, Resume,
                                            Case{"experts_from_expert_4", "qwen3_moe", DataType::kF32, 3},
                                            Case{"experts_from_tensor", "qwen3_moe", DataType::kF32, 4},
                                            Case{"experts_bf16", "qwen3_moe", DataType::kBF16, 5}),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+// Ranks whose devices have memory that no host reaches save what ranks on CPUs save, to the byte, and go on from it on
+// other meshes as those do, bit for bit.
+class ResumeOnDevices : public Resume {};
+
+TEST_P(ResumeOnDevices, SavesAndGoesOnAsOnCpus) {
+  const Case& c = GetParam();
+  const std::vector<Spread> all = config_.num_experts > 0 ? SparseSpreads() : DenseSpreads();
+  const std::string step = "/step-00000003";
+  EXPECT_EQ(WithoutInterruption(all[c.from], runtime::FarDevice, "devices"),
+            WithoutInterruption(all[c.from]));
+  const auto saved = Contents(temp_.Path("first") + step);
+  ASSERT_GT(saved.size(), 40u);
+  EXPECT_EQ(Contents(temp_.Path("devices") + step), saved);
+  for (size_t i = 0; i < all.size(); i += 2) {
+    const std::vector<double> got = GoneOn(all[i], runtime::FarDevice, "devices", "again");
+    EXPECT_EQ(got, GoneOn(all[i])) << all[i].name;
+    EXPECT_EQ(Contents(temp_.Path("again") + step), saved) << all[i].name;
+    std::filesystem::remove_all(temp_.Path("again"));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, ResumeOnDevices,
+                         ::testing::Values(Case{"dense_from_zero_3", "llama", DataType::kF32, 1},
+                                           Case{"tied_bf16_from_pipeline", "llama_tied", DataType::kBF16, 5},
+                                           Case{"experts_from_expert_4", "qwen3_moe", DataType::kF32, 3}),
                          [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace

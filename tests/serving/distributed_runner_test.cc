@@ -6,13 +6,17 @@
 #include <unistd.h>
 
 #include "absl/time/clock.h"
+#include "runtime/collectives/over_device.h"
 #include "serving/decoder_runner.h"
 #include "serving/engine.h"
 #include "serving/step_codec.h"
+#include "tests/runtime/device/fake_links.h"
+#include "tests/runtime/device/far_device.h"
 #include "tests/serving/collecting_sink.h"
 #include "tests/serving/fake_runner.h"
 #include "tests/serving/small_decoder.h"
 #include "tests/support/ranks.h"
+#include "tests/support/temp_folder.h"
 
 namespace cohort::serving {
 namespace {
@@ -47,26 +51,37 @@ std::vector<std::shared_ptr<CollectingSink>> SubmitAll(Engine& engine,
   return sinks;
 }
 
-// Four experts on two ranks, sequences on both: every request gets what a single process with all experts
-// gives it, before and after a pause that is longer than the communicator waits.
-TEST(DistributedRunnerTest, ExpertsOverTwoRanksChangeNothing) {
-  testing::RunRanks(2,
-                    [](Communicator& communicator) {
+// Sequences and, where the family has them, its four experts on several ranks: every request gets what a single process
+// with all experts gives it on the CPU, before and after a pause that is longer than the communicator waits.
+// prepare: what a rank needs for as long as it serves.
+void CheckRanks(int ranks, const char* family, runtime::Device& (*device)(),
+                const std::function<std::shared_ptr<void>()>& prepare = nullptr) {
+  testing::RunRanks(ranks,
+                    [&](Communicator& communicator) {
+                      const std::shared_ptr<void> kept = prepare ? prepare() : nullptr;
                       auto shared = std::shared_ptr<Communicator>(&communicator, [](Communicator*) {});
-                      const auto decoder = SmallDecoder("qwen3_moe", moe::ExpertGroup(shared));
+                      auto over_device = runtime::OverDevice(device(), shared);
+                      ASSERT_TRUE(over_device.ok()) << over_device.status();
+                      const auto decoder = SmallDecoder(
+                          family, moe::ExpertGroup(shared, /*apart=*/false, *over_device), device());
                       ASSERT_NE(decoder, nullptr);
                       CacheOptions cache;
                       cache.page_size = 4;
                       auto local = DecoderRunner::Create(*decoder, cache, Options().max_sequences);
                       ASSERT_TRUE(local.ok()) << local.status();
-                      const RankFunction run = [&](const RankStep& step) { return (*local)->RunRank(step); };
+                      int rows = 0;
+                      const RankFunction run = [&](const RankStep& step) {
+                        rows += static_cast<int>(step.rows.size());
+                        return (*local)->RunRank(step);
+                      };
                       if (communicator.rank() != 0) {
                         EXPECT_EQ(RunFollower(communicator, run), absl::OkStatus());
+                        EXPECT_GT(rows, 0) << "rank " << communicator.rank() << " has had no sequence";
                         return;
                       }
                       Metrics metrics("small");
                       const auto engine = Lead(communicator, (*local)->info(), run, metrics);
-                      const auto alone = SmallDecoder("qwen3_moe");
+                      const auto alone = SmallDecoder(family);
                       const std::vector<GenerationRequest> requests = SmallRequests();
                       for (int round = 0; round < 2; ++round) {
                         const auto sinks = SubmitAll(*engine, requests);
@@ -74,10 +89,27 @@ TEST(DistributedRunnerTest, ExpertsOverTwoRanksChangeNothing) {
                           ASSERT_EQ(sinks[i]->Wait(), absl::OkStatus());
                           EXPECT_EQ(sinks[i]->output().tokens, GreedyByLogits(*alone, requests[i])) << i;
                         }
-                        if (round == 0) absl::SleepFor(absl::Milliseconds(1200));
+                        if (round == 0) absl::SleepFor(absl::Milliseconds(2200));
                       }
                     },
-                    {.timeout = absl::Seconds(1), .limit = absl::Seconds(60), .victims = {}});
+                    {.timeout = absl::Seconds(2), .limit = absl::Seconds(60), .victims = {}});
+}
+
+TEST(DistributedRunnerTest, ExpertsOverTwoRanksChangeNothing) {
+  CheckRanks(2, "qwen3_moe", runtime::CpuDevice);
+}
+
+TEST(DistributedRunnerTest, NorDoDevicesThatAreNotTheHostsMemory) {
+  CheckRanks(2, "qwen3_moe", runtime::FarDevice);
+  CheckRanks(4, "mixtral", runtime::FarDevice);
+  CheckRanks(3, "llama", runtime::FarDevice);
+}
+
+TEST(DistributedRunnerTest, NorDoLinksOfDevices) {
+  const TempFolder folder;
+  testing::SharedCounter calls;
+  CheckRanks(2, "qwen3_moe", runtime::FarDevice, runtime::FakeLinks(folder.Path(""), calls));
+  EXPECT_GT(calls.Get(), 0) << "nothing went that way";
 }
 
 RunnerInfo FakeInfo() { return {1, 32, 4, kByteVocabulary, 120}; }

@@ -6,7 +6,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "runtime/collectives/over_device.h"
 #include "serving/client.h"
+#include "tests/runtime/device/far_device.h"
 #include "tests/serving/small_decoder.h"
 #include "tests/serving/test_tokenizer.h"
 #include "tests/support/ranks.h"
@@ -18,10 +20,13 @@ namespace {
 
 // The whole of `cohort serve` on two ranks: a model with experts on both, requests over gRPC, and the
 // word to stop. The request that runs then is finished, and both ranks end with OK.
-TEST(ServeTest, TwoRanksServeAndDrain) {
-  testing::RunRanks(2, [](comm::Communicator& communicator) {
+void ServeAndDrain(runtime::Device& (*device)()) {
+  testing::RunRanks(2, [&](comm::Communicator& communicator) {
     auto shared = std::shared_ptr<comm::Communicator>(&communicator, [](comm::Communicator*) {});
-    const auto decoder = SmallDecoder("mixtral", moe::ExpertGroup(shared));
+    auto over_device = runtime::OverDevice(device(), shared);
+    ASSERT_TRUE(over_device.ok()) << over_device.status();
+    const auto decoder =
+        SmallDecoder("mixtral", moe::ExpertGroup(shared, /*apart=*/false, *over_device), device());
     ASSERT_NE(decoder, nullptr);
     ServeOptions options;
     options.model_name = "small";
@@ -58,6 +63,10 @@ TEST(ServeTest, TwoRanksServeAndDrain) {
     if (client_thread.joinable()) client_thread.join();
   });
 }
+
+TEST(ServeTest, TwoRanksServeAndDrain) { ServeAndDrain(runtime::CpuDevice); }
+
+TEST(ServeTest, TwoRanksOnDevicesServeAndDrain) { ServeAndDrain(runtime::FarDevice); }
 
 // Rank 0 cannot listen: the other is let go at once, not after its timeout.
 TEST(ServeTest, ABadAddressEndsAllRanks) {

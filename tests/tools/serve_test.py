@@ -70,6 +70,9 @@ class GenerateTest(TrainedModel):
         none = {"CUDA_VISIBLE_DEVICES": ""}  # also where there are some
         for command in [base, ["serve", "--model", self.model, "--listen", "127.0.0.1:0"]]:
             self.assertIn("no CUDA device: ", self.fails(*command, "--device", "cuda", env=none))
+        if MPIRUN:
+            error = self.fails(*command, "--device", "cuda", ranks=2, env=none)
+            self.assertIn("no CUDA device: ", error)
 
     def test_broken_weights_are_a_clear_error(self):
         folder = (self.folder / self.model).resolve()

@@ -152,7 +152,8 @@ class TrainTest(CohortTest):
             self.assertIn("no CUDA device: ", self.fails(*train, *ask, env=none))
         self.assertIn("device is 'gpu'; it must be cpu or cuda", self.fails(*train, "--set", "device=gpu"))
         self.assertIn("no CUDA device: ", self.fails(*train, "--device", "cuda", ranks=2, env=none))
-        self.assertIn("without --elastic", self.fails(*train, "--elastic", "--device", "cuda", env=none))
+        self.assertIn("no CUDA device: ", self.fails(*train, "--elastic", "--device", "cuda", env=none))
+        self.assertIn("it must be cpu or cuda", self.fails(*train, "--elastic", "--set", "device=gpu"))
 
     def test_what_no_machine_can_hold(self):
         self.write_config()

@@ -14,23 +14,22 @@ void AddDeviceFlag(CLI::App& app, std::string& name) {
       ->capture_default_str();
 }
 
-absl::StatusOr<runtime::Device*> ChosenDevice(const std::string& name, int ranks) {
+namespace {
+
+absl::StatusOr<runtime::Device*> DeviceAt(const std::string& name, int place) {
   if (name == "cpu") return &runtime::CpuDevice();
   if (name != "cuda") {
     return absl::InvalidArgumentError(absl::StrCat("device is '", name, "'; it must be cpu or cuda"));
   }
-  if (ranks > 1) {
-    return absl::UnimplementedError(
-        absl::StrCat("device is cuda in a job of ", ranks,
-                     " ranks, and this command exchanges what lies in the memory of hosts only: start one "
-                     "rank, or take device cpu"));
-  }
-  return runtime::OpenCudaDevice(0);
+  return runtime::OpenCudaDevice(place % std::max(runtime::CudaDeviceCount(), 1));
 }
 
+}  // namespace
+
+absl::StatusOr<runtime::Device*> ChosenDevice(const std::string& name) { return DeviceAt(name, 0); }
+
 absl::StatusOr<runtime::Device*> DeviceOfRank(const std::string& name, const comm::Communicator& world) {
-  if (name != "cuda") return ChosenDevice(name, world.size());
-  return runtime::OpenCudaDevice(world.topology().local_rank() % std::max(runtime::CudaDeviceCount(), 1));
+  return DeviceAt(name, world.topology().local_rank());
 }
 
 }  // namespace cohort::tools

@@ -134,7 +134,7 @@ class PrintingSink final : public serving::GenerationSink {
 
 absl::Status FromFolder(const GenerateFlags& flags, const v1::GenerateRequest& message) {
   runtime::SetCpuThreads(flags.threads > 0 ? flags.threads : HostCores());
-  COHORT_ASSIGN_OR_RETURN(runtime::Device* const device, ChosenDevice(flags.device, 1));
+  COHORT_ASSIGN_OR_RETURN(runtime::Device* const device, ChosenDevice(flags.device));
   COHORT_ASSIGN_OR_RETURN(const ServedModel model,
                           LoadServedModel(flags.model, flags.dtype, *device, comm::Communicator::Single()));
   const int n = CompletionsOf(message);

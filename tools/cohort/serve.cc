@@ -39,7 +39,7 @@ absl::Status Serve(ServeFlags flags) {
   const std::atomic<bool>* stop = StopRequested();  // before the first thread
   COHORT_ASSIGN_OR_RETURN(auto world, JoinWorld(absl::Seconds(flags.timeout_seconds)));
   runtime::SetCpuThreads(flags.threads > 0 ? flags.threads : std::max(1, HostCores() / RanksOnHost(*world)));
-  COHORT_ASSIGN_OR_RETURN(runtime::Device* const device, ChosenDevice(flags.device, world->size()));
+  COHORT_ASSIGN_OR_RETURN(runtime::Device* const device, DeviceOfRank(flags.device, *world));
   COHORT_ASSIGN_OR_RETURN(const ServedModel model, LoadServedModel(flags.model, flags.dtype, *device, world));
   serving::ServeOptions& options = flags.options;
   options.model_name = flags.name;

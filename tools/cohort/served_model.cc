@@ -8,6 +8,7 @@
 #include "moe/moe_layer.h"
 #include "parallel/memory_share.h"
 #include "runtime/checkpoint/hf_folder.h"
+#include "runtime/collectives/over_device.h"
 
 namespace cohort::tools {
 
@@ -29,7 +30,12 @@ absl::StatusOr<ServedModel> LoadServedModel(const std::string& folder, const std
                                ? (config.torch_dtype == "bfloat16" ? DataType::kBF16 : DataType::kF32)
                                : *ParseDataType(dtype);
   COHORT_ASSIGN_OR_RETURN(const int64_t memory, parallel::ShareOfFreeMemory(device, *world));
-  const auto experts = std::make_shared<const moe::ExpertGroup>(std::move(world));
+  std::shared_ptr<comm::Communicator> over_device;
+  if (config.num_experts > 0) {  // what else is on several ranks stays apart
+    COHORT_ASSIGN_OR_RETURN(over_device, runtime::OverDevice(device, world));
+  }
+  const auto experts =
+      std::make_shared<const moe::ExpertGroup>(std::move(world), /*apart=*/false, std::move(over_device));
   COHORT_ASSIGN_OR_RETURN(model.decoder, runtime::Decoder::Create(config, device,
                                                                   {.compute = compute,
                                                                    .trainable = false,

@@ -19,6 +19,7 @@
 #include "runtime/file.h"
 #include "runtime/ops/machine_rates.h"
 #include "runtime/train/step_loop.h"
+#include "tools/cohort/chosen_device.h"
 #include "tools/cohort/command.h"
 #include "tools/cohort/elastic/train.h"
 #include "tools/cohort/loader_source.h"
@@ -80,7 +81,7 @@ class TrainRun {
 
  private:
   absl::Status MakeModel() {
-    COHORT_ASSIGN_OR_RETURN(device_, DeviceOf(config_, *world_));
+    COHORT_ASSIGN_OR_RETURN(device_, DeviceOfRank(DeviceName(config_), *world_));
     COHORT_ASSIGN_OR_RETURN(
         model_, parallel::MakeConfiguredModel(config_, model_config_, *device_, world_,
                                               MakeLoaderSource(data_.training, data_.held_out, *device_)));
@@ -171,7 +172,9 @@ absl::Status Train(TrainFlags flags) {
                                      ? absl::Seconds(config.parallel().timeout_seconds())
                                      : comm::policy::kTimeout;
   COHORT_ASSIGN_OR_RETURN(auto world, JoinWorld(timeout));
-  absl::StatusOr<ResolvedConfig> resolution = Resolve(std::move(config), *world);
+  const auto device = DeviceOfRank(DeviceName(config), *world);
+  absl::StatusOr<ResolvedConfig> resolution =
+      device.ok() ? Resolve(std::move(config), **device, *world) : device.status();
   if (!resolution.ok()) return runtime::WithPlace(resolution.status(), flags.config, flags.overrides);
   ResolvedConfig resolved = *std::move(resolution);
   runtime::SetCpuThreads(resolved.config.train().threads());

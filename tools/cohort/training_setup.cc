@@ -6,7 +6,6 @@
 #include "comm/check.h"
 #include "parallel/arrangement.h"
 #include "runtime/tokenizer/tokenizer.h"
-#include "tools/cohort/chosen_device.h"
 #include "tools/cohort/plan/planned_mesh.h"
 #include "tools/cohort/world.h"
 
@@ -36,16 +35,16 @@ absl::StatusOr<TrainingData> OpenData(const v1::TrainConfig& config) {
   return data;
 }
 
-absl::StatusOr<runtime::Device*> DeviceOf(const v1::TrainConfig& config, const comm::Communicator& world) {
-  return DeviceOfRank(config.has_device() ? config.device() : "cpu", world);
+std::string DeviceName(const v1::TrainConfig& config) {
+  return config.has_device() ? config.device() : "cpu";
 }
 
-absl::StatusOr<ResolvedConfig> Resolve(v1::TrainConfig config, comm::Communicator& world) {
-  COHORT_ASSIGN_OR_RETURN(runtime::Device* const device, DeviceOf(config, world));
+absl::StatusOr<ResolvedConfig> Resolve(v1::TrainConfig config, runtime::Device& device,
+                                       comm::Communicator& world) {
   runtime::ConfigFacts facts{.ranks = world.size(),
                              .ranks_on_host = RanksOnHost(world),
                              .cores = HostCores(),
-                             .fast_bf16 = device->fast_bf16(),
+                             .fast_bf16 = device.fast_bf16(),
                              .tokenizer_size = 0};
   const std::string tokenizer_path = runtime::TokenizerPath(config);
   if (!tokenizer_path.empty()) {
@@ -57,7 +56,7 @@ absl::StatusOr<ResolvedConfig> Resolve(v1::TrainConfig config, comm::Communicato
     flat.clear_parallel();
     COHORT_ASSIGN_OR_RETURN(const ResolvedConfig defaults, runtime::ResolveConfig(std::move(flat), facts));
     runtime::SetCpuThreads(defaults.config.train().threads());  // it measures as it would train
-    COHORT_ASSIGN_OR_RETURN(config, WithPlannedMesh(std::move(config), defaults, *device, world));
+    COHORT_ASSIGN_OR_RETURN(config, WithPlannedMesh(std::move(config), defaults, device, world));
   }
   COHORT_ASSIGN_OR_RETURN(ResolvedConfig resolved, runtime::ResolveConfig(std::move(config), facts));
   COHORT_RETURN_IF_ERROR(

@@ -21,11 +21,13 @@ struct TrainingData {
 };
 absl::StatusOr<TrainingData> OpenData(const v1::TrainConfig& config);
 
-// What the configuration says of it, set or not yet.
-absl::StatusOr<runtime::Device*> DeviceOf(const v1::TrainConfig& config, const comm::Communicator& world);
+// What the configuration says of it, set or not yet: cpu or cuda.
+std::string DeviceName(const v1::TrainConfig& config);
 
-// Collective: complete for the ranks of `world`; with parallel.mesh: auto they are measured first.
-absl::StatusOr<runtime::ResolvedConfig> Resolve(v1::TrainConfig config, comm::Communicator& world);
+// Collective: complete for the ranks of `world`, of which this one computes on `device`; with parallel.mesh: auto they are
+// measured first.
+absl::StatusOr<runtime::ResolvedConfig> Resolve(v1::TrainConfig config, runtime::Device& device,
+                                                comm::Communicator& world);
 
 // What the step loop is told of a complete configuration.
 runtime::StepLoopOptions LoopOptions(const v1::TrainConfig& config, bool evaluate);

@@ -1,19 +1,14 @@
 // How CUDA devices of several processes reach each other: NCCL, in the device's own queue.
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "comm/check.h"
 #include "comm/nccl/device_communicator.h"
 #include "runtime/device/cuda/cuda_device.h"
-#include "runtime/device/cuda/cuda_status.h"
+#include "runtime/device/cuda/open_cuda_device.h"
 
 namespace cohort::runtime {
 
-std::string CudaDevice::hardware() const {
-  char bus[32] = "";
-  CheckCuda(cudaDeviceGetPCIBusId(bus, sizeof(bus), traits_.ordinal), "cudaDeviceGetPCIBusId");
-  return absl::StrCat("cuda ", bus);
-}
+std::string CudaDevice::hardware() const { return CudaHardware(traits_.ordinal); }
 
 absl::StatusOr<std::unique_ptr<comm::Communicator>> CudaDevice::ConnectDirectly(
     std::shared_ptr<comm::Communicator> host) {

@@ -19,6 +19,7 @@
 #include "runtime/device/connected_device.h"
 #include "runtime/device/cuda/pinned_staging.h"
 #include "runtime/device/device.h"
+#include "runtime/device/host_reader.h"
 #include "runtime/device/recording_memory.h"
 
 namespace cohort::runtime {
@@ -39,7 +40,7 @@ struct CudaTraits {
 // The queue is one CUDA stream, in which everything of this device runs in the order it is enqueued: operations, copies,
 // and the taking and giving back of memory, so that a block may be freed while work that uses it is still to run.
 // Thread-safe, as CUDA's calls are; the order of calls from several threads is theirs to arrange.
-class CudaDevice final : public Device, public ConnectedDevice {
+class CudaDevice final : public Device, public ConnectedDevice, public ReadBesideDevice {
  public:
   // ResourceExhausted or Unavailable, with words, where the device cannot be used. `memory_limit`: bytes of this process
   // (see MemoryLimit in memory_limit.h).
@@ -70,6 +71,10 @@ class CudaDevice final : public Device, public ConnectedDevice {
   std::string hardware() const override;
   absl::StatusOr<std::unique_ptr<comm::Communicator>> ConnectDirectly(
       std::shared_ptr<comm::Communicator> host) override;
+
+  // ---- reads beside the queue (cuda_host_reader.cc) ----
+
+  absl::StatusOr<std::unique_ptr<HostReader>> MakeHostReader(size_t most_bytes) override;
 
   // ---- what operations need ----
 

@@ -6,6 +6,8 @@ namespace cohort::runtime {
 
 int CudaDeviceCount() { return 0; }
 
+std::string CudaHardware(int) { return ""; }
+
 absl::StatusOr<Device*> OpenCudaDevice(int) {
   return absl::UnavailableError(
       "no CUDA device: Cohort was built without CUDA; install the CUDA toolkit (12 or newer), configure "

@@ -54,6 +54,12 @@ int CudaDeviceCount() {
   return count.ok() ? *count : 0;
 }
 
+std::string CudaHardware(int ordinal) {
+  char bus[32] = "";
+  CheckCuda(cudaDeviceGetPCIBusId(bus, sizeof(bus), ordinal), "cudaDeviceGetPCIBusId");
+  return absl::StrCat("cuda ", bus);
+}
+
 absl::StatusOr<Device*> OpenCudaDevice(int ordinal) {
   // Never destroyed: tensors in static storage may be freed after everything else.
   static auto& mutex = *new std::mutex;

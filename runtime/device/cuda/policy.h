@@ -19,6 +19,8 @@ inline constexpr size_t kAlignment = 256;
 // little to wait for.
 inline constexpr size_t kStagingBuffers = 2;
 inline constexpr size_t kStagingBytes = size_t{4} << 20;
+// One is filled while what is in the other is taken away (CudaHostReader), by two threads.
+inline constexpr size_t kReaderBuffers = 2;
 // The host waits for a device spinning, as long as a small copy takes, then sleeping in steps that grow from the first
 // pause to the last, and not for ever: no step of a model on one device takes so long.
 inline constexpr absl::Duration kSpin = absl::Microseconds(100);

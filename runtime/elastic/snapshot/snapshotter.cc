@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "comm/check.h"
+#include "runtime/device/host_reader.h"
 #include "runtime/elastic/snapshot/policy.h"
 #include "runtime/elastic/snapshot/segment.h"
 #include "runtime/elastic/snapshot/sum.h"
@@ -34,6 +35,7 @@ struct Snapshotter::Impl {
     const std::byte* from;
     uint64_t offset;  // in the image
     size_t bytes;
+    bool on_device;
   };
 
   Keeper& keeper;
@@ -44,7 +46,8 @@ struct Snapshotter::Impl {
   std::vector<size_t> first_chunk;  // by piece, and the end
   Keeper::Created segment;
   SegmentWriter writer;
-  Slots slots;  // of the calling thread
+  Slots slots;                         // of the calling thread
+  std::unique_ptr<HostReader> reader;  // null: all lies on the host
 
   // Of the generation that is being copied.
   GenerationName name;
@@ -79,7 +82,14 @@ struct Snapshotter::Impl {
       const size_t mine = next.fetch_add(1);
       if (mine >= chunks.size()) return;
       const Chunk& chunk = chunks[mine];
-      sums[mine] = CopyAndSum(image.data() + chunk.offset, chunk.from, chunk.bytes, stream);
+      const auto copy = [&](const void* from) {
+        sums[mine] = CopyAndSum(image.data() + chunk.offset, from, chunk.bytes, stream);
+      };
+      if (chunk.on_device) {
+        reader->Read(chunk.from, chunk.bytes, copy);
+      } else {
+        copy(chunk.from);
+      }
       const std::lock_guard<std::mutex> guard(lock);
       costs.bytes += chunk.bytes;
       if (++copied == chunks.size()) changed.notify_all();
@@ -130,13 +140,21 @@ absl::StatusOr<std::unique_ptr<Snapshotter>> Snapshotter::Create(Keeper& keeper,
   ImagePlan plan = PlanImage(std::move(named), options.layout);
   COHORT_ASSIGN_OR_RETURN(Keeper::Created segment,
                           keeper.Create(owner, kSnapshotKind, SegmentBytes(plan.bytes, options.slots)));
+  std::unique_ptr<HostReader> reader;
+  if (options.device != nullptr) {
+    COHORT_ASSIGN_OR_RETURN(reader, MakeHostReader(*options.device, snapshot_policy::kChunkBytes));
+  }
   auto impl = std::make_unique<Impl>(keeper, owner, std::move(options), std::move(plan), std::move(segment));
+  impl->reader = std::move(reader);
   for (size_t i = 0; i < pieces.size(); ++i) {
     impl->first_chunk.push_back(impl->chunks.size());
     for (size_t at = 0; at < pieces[i].bytes; at += snapshot_policy::kChunkBytes) {
       impl->chunks.push_back({static_cast<const std::byte*>(pieces[i].data) + at, impl->plan.offsets[i] + at,
-                              std::min(snapshot_policy::kChunkBytes, pieces[i].bytes - at)});
+                              std::min(snapshot_policy::kChunkBytes, pieces[i].bytes - at),
+                              pieces[i].on_device});
     }
+    COHORT_CHECK(!pieces[i].on_device || impl->reader != nullptr, "%s lies on no device",
+                 pieces[i].name.c_str());
   }
   impl->first_chunk.push_back(impl->chunks.size());
   impl->sums.resize(impl->chunks.size());
@@ -162,6 +180,7 @@ absl::Status Snapshotter::Begin(int64_t step) {
   COHORT_ASSIGN_OR_RETURN(impl_->slot, impl_->slots.Begin(name));
   impl_->name = name;
   impl_->image = impl_->writer.Open(impl_->slot);
+  if (impl_->reader != nullptr) impl_->reader->Mark();
   const std::lock_guard<std::mutex> guard(impl_->lock);
   impl_->copied = 0;
   impl_->next.store(0);

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "runtime/device/device.h"
 #include "runtime/elastic/keeper/keeper.h"
 #include "runtime/elastic/snapshot/image.h"
 #include "runtime/elastic/snapshot/slots.h"
@@ -25,6 +26,7 @@ struct StatePiece {
   std::string name;
   const void* data = nullptr;
   size_t bytes = 0;
+  bool on_device = false;  // SnapshotterOptions::device
 };
 
 struct SnapshotterOptions {
@@ -34,6 +36,9 @@ struct SnapshotterOptions {
   int64_t every = 1;
   // Images that there is memory for (Slots says who needs how many).
   int slots = 2;
+  // Whose memory pieces lie in that are said to lie on it. They are read beside what it computes (HostReader), from the
+  // place in its queue where Begin is called.
+  Device* device = nullptr;
 };
 
 struct SnapshotCosts {

@@ -71,6 +71,10 @@ TEST(ElasticSave, TheSameFilesInBf16WithExpertsWhereFewStepsHaveSnapshots) {
   ExpectSameFiles({.model = "qwen3_moe", .dtype = "bf16", .snapshot_every = 5});
 }
 
+TEST(ElasticSave, TheSameFilesOfDevices) {
+  ExpectSameFiles({.model = "qwen3_moe", .dtype = "bf16", .far = true});
+}
+
 TEST(ElasticSave, TheSameFilesWithParity) {
   ExpectSameFiles({.founders = 4, .hosts = {"a", "b", "c", "d"}, .lost_hosts = 1});
 }

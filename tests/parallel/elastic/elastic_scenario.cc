@@ -104,8 +104,10 @@ class TestHost final : public ElasticHost {
     snapshots_.BeforeUpdate();
     for (const Event& event : scenario_.events) {
       if (event.what != Event::kFlipsABit || event.process != process_ || event.step != done_) continue;
-      auto* bits = static_cast<uint8_t*>(part_->model->slices()[1].master.raw());
-      bits[5] ^= 4;
+      const runtime::Tensor& master = part_->model->slices()[1].master;
+      void* const place = scenario_.far ? runtime::NearAddress(master.raw()) : master.raw();
+      scenario_.device().Synchronize();
+      static_cast<uint8_t*>(place)[5] ^= 4;
     }
     return absl::OkStatus();
   }
@@ -196,6 +198,7 @@ void Play(const Scenario& scenario, Told& told) {
       scenario.founders + scenario.newcomers,
       [&](int process, int, const std::string& folder) {
         BeginProcess(process, scenario.hosts);
+        const std::shared_ptr<void> kept = scenario.prepare ? scenario.prepare() : nullptr;
         const comm::CommunicatorOptions options = {.timeout = scenario.timeout};
         auto world = process < scenario.founders
                          ? comm::Communicator::Create(
@@ -218,6 +221,8 @@ void Play(const Scenario& scenario, Told& told) {
 std::vector<double> Undisturbed(Scenario scenario) {
   scenario.events.clear();
   scenario.newcomers = 0;
+  scenario.far = false;
+  scenario.prepare = nullptr;
   Told told;
   Play(scenario, told);
   EXPECT_EQ(told.loads[0], 1);

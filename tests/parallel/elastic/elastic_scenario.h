@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -9,6 +11,7 @@
 #include "cohort/v1/config.pb.h"
 #include "tests/parallel/elastic/elastic_setup.h"
 #include "tests/parallel/training_run.h"
+#include "tests/runtime/device/far_device.h"
 
 namespace cohort::parallel {
 
@@ -51,8 +54,13 @@ struct Scenario {
   int64_t check_every = 0;
   int lost_hosts = 0;  // that parity brings back
   absl::Duration timeout = absl::Seconds(20);
+  bool far = false;  // on devices whose memory no host reaches; the run that nobody disturbs is on the CPU
+  // What a process needs for as long as it trains.
+  std::function<std::shared_ptr<void>()> prepare = nullptr;
 
+  // Of the calling process.
   runtime::Device& device() const {
+    if (far) return runtime::FarDevice();
     return dtype == "f64" ? runtime::ReferenceDevice() : runtime::CpuDevice();
   }
 };

@@ -33,7 +33,7 @@ class SavingHost final : public ElasticHost {
 
   bool AskedToLeave() override { return leaves_; }
   std::unique_ptr<BatchSource> MakeSource() override {
-    return std::make_unique<ElasticSource>(runtime::CpuDevice(), model_.vocab_size, [this](int64_t step) {
+    return std::make_unique<ElasticSource>(scenario_.device(), model_.vocab_size, [this](int64_t step) {
       scenario_.at_step(process_, step, leaves_);
     });
   }
@@ -141,7 +141,7 @@ void PlaySaving(const SavingScenario& scenario, SavesTold& told) {
         ElasticOptions elastic = ElasticRunOptions(zero, scenario.founders, model);
         elastic.config.mutable_train()->set_dtype(scenario.dtype);
         elastic.loop.save_every = scenario.save_every;
-        const auto end = RunElastic(*std::move(world), elastic, runtime::CpuDevice(), host);
+        const auto end = RunElastic(*std::move(world), elastic, scenario.device(), host);
         ASSERT_TRUE(end.ok()) << "process " << process << ": " << end.status();
         told.ends[static_cast<size_t>(process)] = 1 + static_cast<double>(*end);
       },
@@ -152,6 +152,7 @@ std::vector<double> SaveInside(SavingScenario scenario, const std::string& check
   scenario.checkpoints = checkpoints;
   scenario.snapshot_every = scenario.lost_hosts = 0;
   scenario.victims.clear();
+  scenario.far = false;
   scenario.at_step = [](int, int64_t, bool&) {};
   scenario.before_write = [](int, int64_t) {};
   SavesTold told;

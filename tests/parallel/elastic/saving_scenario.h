@@ -44,6 +44,9 @@ struct SavingScenario {
   // Before this process writes anything of that checkpoint, in the thread that does.
   std::function<void(int process, int64_t step)> before_write = [](int, int64_t) {};
   rlim_t disk = RLIM_INFINITY;  // while step 6 is written
+  bool far = false;             // on devices whose memory no host reaches; SaveInside is on the CPU
+
+  runtime::Device& device() const { return far ? runtime::FarDevice() : runtime::CpuDevice(); }
 };
 
 void PlaySaving(const SavingScenario& scenario, SavesTold& told);

@@ -226,6 +226,34 @@ TEST(OverDeviceTest, ARankThatCannotConnectItsDeviceSendsAllThroughTheHost) {
   });
 }
 
+// What the devices have for the group is asked for in Connect, and used from then on.
+TEST(OverDeviceTest, LinksCanBePutOff) {
+  cohort::testing::RunRanks(2, [](Communicator& world) {
+    int made = 0;
+    SetConnectFar([&](std::shared_ptr<Communicator>) -> absl::StatusOr<std::unique_ptr<Communicator>> {
+      ++made;
+      return Communicator::Single();
+    });
+    LaterLinks links;
+    absl::StatusOr<std::shared_ptr<Communicator>> over;
+    {
+      const LaterLinks::Scope scope(links);
+      over = OverDevice(FarDevice(), Borrowed(world));
+    }
+    ASSERT_TRUE(over.ok()) << over.status();
+    EXPECT_EQ(made, 0);
+    const Tensor x = Tensor::FromHost(FarDevice(), {1}, std::vector<float>{1});
+    ASSERT_TRUE((*over)->AllReduce(x.raw(), x.raw(), 1, DataType::kF32).Wait().ok());
+    EXPECT_EQ(ToHost(x), std::vector<double>{2}) << "by way of the host";
+    ASSERT_TRUE(links.Connect().ok());
+    EXPECT_EQ(made, 1);
+    ASSERT_TRUE(links.Connect().ok());
+    EXPECT_EQ(made, 1) << "once";
+    ASSERT_TRUE(OverDevice(FarDevice(), Borrowed(world)).ok());
+    EXPECT_EQ(made, 2) << "at once";
+  });
+}
+
 TEST(OverDeviceTest, RanksThatHaveOneDeviceBetweenThemGoThroughTheHost) {
   cohort::testing::RunRanks(kRanks, [](Communicator& world) {
     EXPECT_EQ(*RanksOfSameHardware(FarDevice(), world), 1);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "runtime/device/cuda/open_cuda_device.h"
+#include "runtime/device/host_reader.h"
 #include "runtime/device/recording.h"
 #include "runtime/ops/ops.h"
 #include "runtime/tensor.h"
@@ -66,6 +67,24 @@ TEST(CudaDeviceTest, BytesComeBackAsTheyWent) {
     const Tensor here = OnHost(there);
     ASSERT_TRUE(here.device().in_host_memory());
     for (int64_t i = 0; i < size; ++i) ASSERT_EQ(here.data<int32_t>()[i], 7 + i) << size;
+  }
+}
+
+TEST(CudaDeviceTest, ReadsBesideItsQueueHaveWhatWasEnqueuedBeforeTheMark) {
+  COHORT_CUDA_OR_SKIP(device);
+  constexpr int64_t kSize = 1 << 20;
+  auto reader = MakeHostReader(device, kSize * sizeof(float));
+  ASSERT_TRUE(reader.ok()) << reader.status();
+  const Tensor x = Tensor::Zeros(device, {kSize}, DataType::kF32),
+               y = Tensor::Zeros(device, {kSize}, DataType::kF32);
+  for (int turn = 1; turn <= 10; ++turn) {
+    device.ops().Fill(x, turn);
+    (*reader)->Mark();
+    for (int i = 0; i < 20; ++i) device.ops().Fill(y, i);
+    (*reader)->Read(x.raw(), x.bytes(), [&](const void* host) {
+      const auto* const values = static_cast<const float*>(host);
+      for (int64_t i = 0; i < kSize; ++i) ASSERT_EQ(values[i], turn) << i;
+    });
   }
 }
 

@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
 #include "runtime/device/connected_device.h"
+#include "runtime/device/host_reader.h"
 #include "runtime/device/recording.h"
 #include "runtime/device/recording_memory.h"
 #include "tests/runtime/device/far_ops.h"
@@ -54,7 +55,25 @@ class FarRecording final : public Recording {
   const std::shared_ptr<void> memory_;
 };
 
-class Far final : public Device, public ConnectedDevice {
+// What was pushed after Mark has not run yet, as far as nobody else has asked for it.
+class FarReader final : public HostReader {
+ public:
+  FarReader(LateQueue& queue, std::function<void*(const void*)> near)
+      : queue_(queue), near_(std::move(near)) {}
+  void Mark() override { mark_ = queue_.pushed(); }
+  void Read(const void* from, size_t bytes, const std::function<void(const void*)>& take) override {
+    queue_.DrainTo(mark_);
+    const auto* const near = static_cast<const char*>(near_(from));
+    take(std::vector<char>(near, near + bytes).data());
+  }
+
+ private:
+  LateQueue& queue_;
+  const std::function<void*(const void*)> near_;
+  std::atomic<int64_t> mark_{0};
+};
+
+class Far final : public Device, public ConnectedDevice, public ReadBesideDevice {
  public:
   Far() : ops_(*this, queue_) {
     const int file = memfd_create("far device", MFD_CLOEXEC);
@@ -135,6 +154,9 @@ class Far final : public Device, public ConnectedDevice {
       std::shared_ptr<comm::Communicator> host) override {
     if (connect_) return connect_(std::move(host));
     return absl::UnimplementedError("nothing leads from one far device to another");
+  }
+  absl::StatusOr<std::unique_ptr<HostReader>> MakeHostReader(size_t /*most_bytes*/) override {
+    return std::make_unique<FarReader>(queue_, [this](const void* address) { return Near(address); });
   }
   void SetConnect(ConnectFar connect, std::string hardware) {
     connect_ = std::move(connect);

@@ -4,9 +4,11 @@
 
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <string>
 #include <vector>
 
+#include "runtime/device/host_reader.h"
 #include "runtime/ops/exact_squares.h"
 #include "runtime/ops/ops.h"
 #include "tests/support/ranks.h"
@@ -67,6 +69,29 @@ TEST(FarDeviceTest, ValuesMoveBetweenMemoriesInAllTypes) {
     EXPECT_EQ(ToHost(indices), (std::vector<double>{5, -1, 1 << 30}));
     EXPECT_TRUE(
         ToHost(Tensor::Zeros(CpuDevice(), {0, 3}, DataType::kF32).To(FarDevice(), DataType::kBF16)).empty());
+  });
+}
+
+TEST(FarDeviceTest, ReadsBesideItsQueueHaveWhatWasEnqueuedBeforeTheMark) {
+  InAProcess([] {
+    Device& far = FarDevice();
+    auto reader = MakeHostReader(far, 8);
+    ASSERT_TRUE(reader.ok()) << reader.status();
+    const auto read = [&](const Tensor& x) {
+      std::vector<float> values(2);
+      (*reader)->Read(x.raw(), 8, [&](const void* host) { std::memcpy(values.data(), host, 8); });
+      return values;
+    };
+    const Tensor x = Tensor::FromHost(far, {2}, std::vector<float>{1, 2});
+    far.ops().Scale(x, 3);
+    EXPECT_EQ(read(x), (std::vector<float>{0, 0})) << "nothing was waited for";
+    (*reader)->Mark();
+    far.ops().Scale(Tensor::Zeros(far, {2}, DataType::kF32), 5);
+    EXPECT_EQ(read(x), (std::vector<float>{3, 6}));
+    auto on_host = MakeHostReader(CpuDevice(), 8);
+    ASSERT_TRUE(on_host.ok()) << on_host.status();
+    const Tensor near = Tensor::Zeros(CpuDevice(), {2}, DataType::kF32);
+    (*on_host)->Read(near.raw(), 8, [&](const void* host) { EXPECT_EQ(host, near.raw()); });
   });
 }
 

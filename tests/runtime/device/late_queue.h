@@ -27,12 +27,14 @@ class LateQueue {
     if (waiting_.size() > kMost) Ask(pushed_);
   }
   // Returns when all that was pushed has run.
-  void Drain() {
+  void Drain() { DrainTo(pushed()); }
+  // Returns when so much of what was pushed has run, counted from the beginning.
+  void DrainTo(int64_t pushed) {
     std::unique_lock<std::mutex> lock(mutex_);
     COHORT_CHECK(!recording_, "a wait in the middle of work that is recorded");
-    const uint64_t all = pushed_;
-    Ask(all);
-    done_changed_.wait(lock, [&] { return done_ >= all; });
+    const auto until = static_cast<uint64_t>(pushed);
+    Ask(until);
+    done_changed_.wait(lock, [&] { return done_ >= until; });
   }
   // Until EndRecording, which returns it in order, what is pushed is kept and not run.
   void BeginRecording() {

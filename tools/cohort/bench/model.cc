@@ -79,7 +79,7 @@ absl::StatusOr<runtime::ModelConfig> BenchModel(const BenchFlags& flags, const B
 
 absl::StatusOr<std::unique_ptr<runtime::Decoder>> BenchDecoder(const runtime::ModelConfig& config,
                                                                const BenchFlags& flags) {
-  COHORT_ASSIGN_OR_RETURN(runtime::Device* const device, ChosenDevice(flags.device, 1));
+  COHORT_ASSIGN_OR_RETURN(runtime::Device* const device, ChosenDevice(flags.device));
   COHORT_ASSIGN_OR_RETURN(
       auto decoder,
       runtime::Decoder::Create(config, *device,

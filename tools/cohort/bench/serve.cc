@@ -63,7 +63,7 @@ absl::StatusOr<std::shared_ptr<const runtime::Tokenizer>> MakeTokenizer() {
 
 absl::StatusOr<ServedModel> MakeModel(const ServeBenchFlags& flags) {
   if (!flags.model.empty()) {
-    COHORT_ASSIGN_OR_RETURN(runtime::Device* const device, ChosenDevice(flags.bench->device, 1));
+    COHORT_ASSIGN_OR_RETURN(runtime::Device* const device, ChosenDevice(flags.bench->device));
     return LoadServedModel(flags.model, flags.bench->dtype, *device, comm::Communicator::Single());
   }
   ServedModel model;

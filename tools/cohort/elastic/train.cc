@@ -17,8 +17,10 @@
 #include "comm/check.h"
 #include "comm/policy.h"
 #include "parallel/elastic/elastic_run.h"
+#include "runtime/device/cuda/open_cuda_device.h"
 #include "runtime/metrics/activity.h"
 #include "runtime/ops/machine_rates.h"
+#include "tools/cohort/claimed_gpu.h"
 #include "tools/cohort/elastic/job.h"
 #include "tools/cohort/elastic/own_coordinator.h"
 #include "tools/cohort/elastic/training_host.h"
@@ -69,10 +71,9 @@ absl::StatusOr<v1::TrainConfig> ConfigOfJob(ElasticJob& job, absl::Time deadline
 }  // namespace
 
 absl::Status TrainElastic(v1::TrainConfig config, const ElasticFlags& flags) {
-  if (config.has_device() && config.device() != "cpu") {
-    return absl::UnimplementedError(
-        "device: elastic training keeps and moves state in the memory of hosts only: take device cpu, or "
-        "train without --elastic");
+  // A rank that can have none says so before others wait for it.
+  if (DeviceName(config) != "cpu" && runtime::CudaDeviceCount() == 0) {
+    COHORT_RETURN_IF_ERROR(ClaimDevice(DeviceName(config), 0).status());
   }
   const bool joins = !flags.join.empty();
   COHORT_ASSIGN_OR_RETURN(const std::string coordinator,
@@ -81,18 +82,23 @@ absl::Status TrainElastic(v1::TrainConfig config, const ElasticFlags& flags) {
                                                        config.output() + "/elastic"));
   runtime::ResolvedConfig resolved;
   std::shared_ptr<comm::Communicator> world;
+  runtime::Device* device = nullptr;
   if (joins) {
     COHORT_ASSIGN_OR_RETURN(config, ConfigOfJob(*job, absl::Now() + absl::Minutes(1)));
+    COHORT_ASSIGN_OR_RETURN(device, ClaimDevice(DeviceName(config), 0));
     COHORT_ASSIGN_OR_RETURN(resolved.model, runtime::ModelConfigFrom(config));
     resolved.config = config;
     job->LookAfterCoordinator(config.output() + "/elastic");
   } else {
     COHORT_ASSIGN_OR_RETURN(world, job->Meet(TimeoutOf(config)));
-    auto checked = Resolve(std::move(config), *world);
+    const auto claimed = ClaimDevice(DeviceName(config), world->topology().local_rank());
+    absl::StatusOr<runtime::ResolvedConfig> checked =
+        claimed.ok() ? Resolve(std::move(config), **claimed, *world) : claimed.status();
     if (!checked.ok()) {
       if (world->rank() == 0) job->End();
       return checked.status();
     }
+    device = *claimed;
     resolved = *std::move(checked);
   }
   runtime::SetCpuThreads(resolved.config.train().threads());
@@ -103,7 +109,7 @@ absl::Status TrainElastic(v1::TrainConfig config, const ElasticFlags& flags) {
       .config = resolved.config,
       .model = resolved.model,
       .loop = LoopOptions(resolved.config, data.held_out != nullptr),
-      .flops = runtime::MeasureMatMulRate(*ParseDataType(resolved.config.train().dtype()), 0),
+      .flops = runtime::MeasureMatMulRate(*device, *ParseDataType(resolved.config.train().dtype()), 0),
       .check_every = resolved.config.elastic().check_every(),
       .patience = absl::Seconds(resolved.config.elastic().patience_seconds())};
   bool published = false, trained = false;
@@ -132,8 +138,8 @@ absl::Status TrainElastic(v1::TrainConfig config, const ElasticFlags& flags) {
     absl::StatusOr<ElasticEnd> end = ElasticEnd::kDone;
     bool evicted = false;
     {
-      TrainingHost host(resolved.config, resolved.model, data, options.flops, *job, joins || began);
-      end = parallel::RunElastic(std::move(world), options, runtime::CpuDevice(), host);
+      TrainingHost host(resolved.config, resolved.model, data, *device, options.flops, *job, joins || began);
+      end = parallel::RunElastic(std::move(world), options, *device, host);
       world = nullptr;
       if (end.ok()) host.End(*end);
       evicted = host.evicted();

@@ -47,10 +47,12 @@ std::string Words(const ElasticChange& change) {
 }  // namespace
 
 TrainingHost::TrainingHost(const v1::TrainConfig& config, const runtime::ModelConfig& model,
-                           const TrainingData& data, double flops, ElasticJob& job, bool begun)
+                           const TrainingData& data, runtime::Device& device, double flops, ElasticJob& job,
+                           bool begun)
     : config_(config),
       model_(model),
       data_(data),
+      device_(device),
       flops_(flops),
       job_(job),
       tie_(job.client()),
@@ -88,7 +90,7 @@ bool TrainingHost::AskedToLeave() {
 }
 
 std::unique_ptr<parallel::BatchSource> TrainingHost::MakeSource() {
-  return MakeLoaderSource(data_.training, data_.held_out, runtime::CpuDevice());
+  return MakeLoaderSource(data_.training, data_.held_out, device_);
 }
 
 absl::StatusOr<ElasticCounts> TrainingHost::Load(ElasticPart& part) {

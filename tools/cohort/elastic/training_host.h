@@ -28,7 +28,7 @@ class TrainingHost final : public parallel::ElasticHost {
  public:
   // `begun`: the training has begun before this process came to it. What is given by reference outlives this.
   TrainingHost(const v1::TrainConfig& config, const runtime::ModelConfig& model, const TrainingData& data,
-               double flops, ElasticJob& job, bool begun);
+               runtime::Device& device, double flops, ElasticJob& job, bool begun);
 
   std::string name() override { return job_.client().name(); }
   std::shared_ptr<comm::JoinBoard> board() override { return job_.board(); }
@@ -83,6 +83,7 @@ class TrainingHost final : public parallel::ElasticHost {
   const v1::TrainConfig config_;
   const runtime::ModelConfig model_;
   const TrainingData& data_;
+  runtime::Device& device_;
   const double flops_;
   ElasticJob& job_;
   cluster::TieBond tie_;

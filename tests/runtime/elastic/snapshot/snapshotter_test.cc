@@ -12,6 +12,8 @@
 #include <vector>
 
 #include "runtime/elastic/snapshot/segment.h"
+#include "runtime/tensor.h"
+#include "tests/runtime/device/far_device.h"
 #include "tests/runtime/elastic/keeper/test_keeper.h"
 #include "tests/runtime/elastic/snapshot/stepped_state.h"
 #include "tests/support/ranks.h"
@@ -65,6 +67,48 @@ TEST(Snapshotter, KeepsTwoGenerations) {
   EXPECT_EQ(Superseded(*entries, {4, 0}), std::vector<uint64_t>{(*entries)[0].id});
   EXPECT_TRUE(snapshotter.Drop().ok());
   EXPECT_TRUE(keeper->List()->empty());
+}
+
+// Its queue has not run what was enqueued before Begin when that is called; the image has it all the same, and nothing of
+// what comes after Finish. One piece is longer than a chunk, and one lies on the host.
+TEST(Snapshotter, KeepsWhatLiesOnADevice) {
+  testing::RunProcesses(1, [](int, int, const std::string&) {
+    TestJob job;
+    const auto keeper = job.Connect();
+    Device& far = FarDevice();
+    SteppedState expected({700'000, 3, 100});
+    std::vector<StatePiece> pieces = expected.Pieces();
+    std::vector<Tensor> tensors;
+    for (size_t i = 0; i < 2; ++i) {
+      const auto bytes = static_cast<int64_t>(pieces[i].bytes);
+      tensors.push_back(Tensor::Empty(far, {bytes}, DataType::kU8));
+    }
+    std::vector<StatePiece> places = pieces;
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      places[i].data = tensors[i].raw();
+      places[i].on_device = true;
+    }
+    auto made = Snapshotter::Create(*keeper, {"me", 3, 1}, places, {.layout = "", .device = &far});
+    ASSERT_TRUE(made.ok()) << made.status();
+    Snapshotter& snapshotter = **made;
+    const auto set = [&](int64_t step) {
+      expected.Set(step);
+      for (size_t i = 0; i < tensors.size(); ++i) far.CopyFromHost(pieces[i].data, tensors[i]);
+    };
+    for (int64_t step = 1; step <= 4; ++step) {
+      set(step);
+      ASSERT_TRUE(snapshotter.Begin(step).ok());
+      ASSERT_TRUE(snapshotter.Finish(absl::InfiniteFuture()).ok());
+      set(-1);
+      far.Synchronize();
+      const auto image = snapshotter.ImageOf(step);
+      ASSERT_TRUE(image.ok()) << image.status();
+      EXPECT_TRUE(expected.IsIn(*image)) << step;
+      EXPECT_TRUE(VerifyImage(*image).ok());
+      snapshotter.Complete(step);
+    }
+    EXPECT_EQ(FarDeviceCalls().copies_to_host, 0) << "through its queue, behind what it computes";
+  });
 }
 
 TEST(Snapshotter, ADeadlineLeavesItGoingOn) {
