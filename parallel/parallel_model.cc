@@ -102,10 +102,14 @@ absl::Status ParallelModel::MakeParts(const runtime::ModelConfig& config, int64_
                                              .tensor = tensor_};
     ModelPart part{.stage = stage, .decoder = nullptr, .parameters = nullptr};
     COHORT_ASSIGN_OR_RETURN(part.decoder, runtime::Decoder::Create(config, device_, decoder));
+    std::vector<pipeline::ActionKind> actions;
+    for (const pipeline::Action& action : plan_->schedule().actions[groups_.pipeline->rank()]) {
+      if (action.stage == stage) actions.push_back(action.kind);
+    }
     COHORT_ASSIGN_OR_RETURN(part.parameters,
                             ShardedParameters::Create(*part.decoder, options_.sharding, groups_,
                                                       memory / static_cast<int64_t>(mine.size()),
-                                                      options_.deterministic ? &shards_ : nullptr));
+                                                      options_.deterministic ? &shards_ : nullptr, actions));
     parts_.push_back(std::move(part));
   }
   COHORT_ASSIGN_OR_RETURN(tied_,

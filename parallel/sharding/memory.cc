@@ -16,19 +16,39 @@ struct GroupBytes {
 class HookCounters {
  public:
   HookCounters(const std::vector<GroupBytes>& groups, const GroupLayout& layout)
-      : groups_(groups), layout_(layout), parameters_(layout), gradients_(layout) {}
+      : groups_(groups),
+        layout_(layout),
+        parameters_(layout),
+        gradients_(layout),
+        unfinished_(groups.size(), 0),
+        whole_(groups.size(), false) {}
 
-  void Run(StateMemory& memory) {
+  void Run(absl::Span<const pipeline::ActionKind> actions, StateMemory& memory) {
     parameters_.Begin(/*training=*/true);
-    // The second one begins while gradients of the first are on their way.
-    for (int micro_batch = 0; micro_batch < 2; ++micro_batch) RunMicroBatch();
+    for (const pipeline::ActionKind action : actions) {
+      switch (action) {
+        case pipeline::ActionKind::kForward:
+          Forward();
+          break;
+        case pipeline::ActionKind::kBackward:
+          Backward(/*weights=*/true);
+          break;
+        case pipeline::ActionKind::kBackwardInput:
+          Backward(/*weights=*/false);
+          break;
+        case pipeline::ActionKind::kBackwardWeight:
+          for (int group = layout_.last_block(); group >= layout_.first_block(); --group)
+            AfterBackward(group);
+          break;
+      }
+    }
     memory.gathered = most_gathered_;
     memory.reducing = most_reducing_;
     memory.peak = memory.resident() + most_;
   }
 
  private:
-  void RunMicroBatch() {
+  void Forward() {
     for (int group = 0; group <= layout_.last_block(); ++group) {
       BeforeForward(group);
       Apply(parameters_.AfterForward(group));
@@ -41,14 +61,20 @@ class HookCounters {
       AfterBackward(layout_.head_group());
       if (layout_.copy) AfterBackward(tied);
     }
+  }
+  void Backward(bool weights) {
     for (int group = layout_.last_block(); group >= 0; --group) {
-      if (group != tied) BeforeBackward(group);
-      AfterBackward(group);
+      if (group != layout_.tied_group()) BeforeBackward(group);
+      if (weights || group < layout_.first_block()) {  // the embedding's has no halves
+        AfterBackward(group);
+      } else {
+        Apply(parameters_.AfterBackward(group));
+      }
     }
   }
   void AfterBackward(int group) {
     Apply(parameters_.AfterBackward(group));
-    gradients_.AfterBackward(group);
+    if (--unfinished_[group] == 0) gradients_.AfterBackward(group);
   }
   void BeforeForward(int group) {
     Free(gradients_.BeforeForward(group));
@@ -56,11 +82,16 @@ class HookCounters {
   }
   void BeforeBackward(int group) {
     Free(gradients_.BeforeBackward(group));
-    reducing_ += groups_[group].gradient;
+    if (!whole_[group]) reducing_ += groups_[group].gradient;
+    whole_[group] = true;
+    ++unfinished_[group];
     Apply(parameters_.BeforeBackward(group));
   }
   void Free(const std::vector<int>& gradients) {
-    for (const int group : gradients) reducing_ -= groups_[group].gradient;
+    for (const int group : gradients) {
+      reducing_ -= groups_[group].gradient;
+      whole_[group] = false;
+    }
   }
   void Apply(const GatherOrder::Actions& actions) {
     for (const int group : actions.free) gathered_ -= groups_[group].whole;
@@ -74,6 +105,8 @@ class HookCounters {
   const GroupLayout layout_;
   GatherOrder parameters_;
   GradientOrder gradients_;
+  std::vector<int> unfinished_;  // by group: backwards that have begun and whose weights are not in
+  std::vector<bool> whole_;      // by group: its gradients are
   int64_t gathered_ = 0, reducing_ = 0, most_gathered_ = 0, most_reducing_ = 0, most_ = 0;
 };
 
@@ -89,7 +122,8 @@ std::string StateMemory::DebugString() const {
 }
 
 StateMemory PlanMemory(const std::vector<std::vector<BucketSize>>& groups, const GroupLayout& layout,
-                       int64_t compute_bytes, int64_t state_bytes, bool same_type) {
+                       int64_t compute_bytes, int64_t state_bytes, bool same_type,
+                       absl::Span<const pipeline::ActionKind> actions) {
   StateMemory memory;
   std::vector<GroupBytes> bytes(groups.size());
   for (size_t group = 0; group < groups.size(); ++group) {
@@ -106,7 +140,10 @@ StateMemory PlanMemory(const std::vector<std::vector<BucketSize>>& groups, const
       if (splits.gradients > 1) bytes[group].gradient += bucket.elements * state_bytes;
     }
   }
-  HookCounters(bytes, layout).Run(memory);
+  // The second one begins while gradients of the first are on their way.
+  using enum pipeline::ActionKind;
+  constexpr pipeline::ActionKind kTwoMicroBatches[] = {kForward, kBackward, kForward, kBackward};
+  HookCounters(bytes, layout).Run(actions.empty() ? kTwoMicroBatches : actions, memory);
   return memory;
 }
 

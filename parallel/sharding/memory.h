@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/types/span.h"
+#include "parallel/pipeline/schedule.h"
 #include "parallel/sharding/gather_order.h"
 #include "parallel/sharding/shard_tree.h"
 
@@ -31,9 +33,11 @@ struct StateMemory {
   std::string DebugString() const;
 };
 
-// groups[g]: the buckets of group g of `layout`. Backwards do not interleave (in two halves they keep more whole
-// gradients). Bytes of an element in the compute type and of one of state.
+// groups[g]: the buckets of group g of `layout`. Bytes of an element in the compute type and of one of state. `actions`:
+// what is done with this part of the model in a step; empty: one micro-batch after another. Backwards in halves that
+// interleave keep whole gradients of all groups between them.
 StateMemory PlanMemory(const std::vector<std::vector<BucketSize>>& groups, const GroupLayout& layout,
-                       int64_t compute_bytes, int64_t state_bytes, bool same_type);
+                       int64_t compute_bytes, int64_t state_bytes, bool same_type,
+                       absl::Span<const pipeline::ActionKind> actions = {});
 
 }  // namespace cohort::parallel

@@ -15,11 +15,9 @@ namespace cohort::parallel {
 using runtime::ParameterBucket;
 using runtime::ParameterGroup;
 
-absl::StatusOr<std::unique_ptr<ShardedParameters>> ShardedParameters::Create(runtime::Decoder& decoder,
-                                                                             const Sharding& sharding,
-                                                                             const MeshCommunicators& groups,
-                                                                             int64_t memory_limit,
-                                                                             const VirtualShards* shards) {
+absl::StatusOr<std::unique_ptr<ShardedParameters>> ShardedParameters::Create(
+    runtime::Decoder& decoder, const Sharding& sharding, const MeshCommunicators& groups,
+    int64_t memory_limit, const VirtualShards* shards, absl::Span<const pipeline::ActionKind> actions) {
   const MeshShape& shape = groups.mesh.shape();
   COHORT_ASSIGN_OR_RETURN(const Splits stage, Resolve(sharding, shape.shard * shape.context * shape.tensor,
                                                       groups.mesh.stage_size()));
@@ -37,7 +35,7 @@ absl::StatusOr<std::unique_ptr<ShardedParameters>> ShardedParameters::Create(run
     made->orders_.push_back(
         std::make_unique<LeafOrder>(OrderOf(row.placement, groups.mesh, *shards, groups.world->rank())));
   }
-  made->MakeBuckets();
+  made->MakeBuckets(actions);
   if (memory_limit > 0 && made->plan_.peak > memory_limit) {
     return absl::ResourceExhaustedError(
         absl::StrFormat("the model is too large: its part on this rank takes %.2f GB (%s), and there are "
@@ -71,7 +69,7 @@ ShardedParameters::~ShardedParameters() {
   Finish().IgnoreError();
 }
 
-void ShardedParameters::MakeBuckets() {
+void ShardedParameters::MakeBuckets(absl::Span<const pipeline::ActionKind> actions) {
   std::vector<std::vector<BucketSize>> sizes;
   uint64_t number = 0;
   int64_t tree_elements = 0;
@@ -93,7 +91,7 @@ void ShardedParameters::MakeBuckets() {
   }
   const DataType state = decoder_.device().state_dtype();
   plan_ = PlanMemory(sizes, layout_, static_cast<int64_t>(SizeOf(decoder_.compute())),
-                     static_cast<int64_t>(SizeOf(state)), decoder_.compute() == state);
+                     static_cast<int64_t>(SizeOf(state)), decoder_.compute() == state, actions);
   // The table's levels of gradients do not hold in deterministic mode: whole ones wait for their siblings.
   const int64_t tree = tree_elements * static_cast<int64_t>(SizeOf(state));
   plan_.reducing = std::max(plan_.reducing, tree);

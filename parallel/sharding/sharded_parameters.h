@@ -40,12 +40,11 @@ class ShardedParameters {
   // which installs its hooks. RESOURCE_EXHAUSTED where the table says more than `memory_limit` bytes (0: no
   // limit); INVALID_ARGUMENT where the table does not fit the mesh. Values are undefined until SetWhole.
   // `shards`: deterministic mode, in which gradients are summed in the order of the tree over these; null
-  // otherwise.
-  static absl::StatusOr<std::unique_ptr<ShardedParameters>> Create(runtime::Decoder& decoder,
-                                                                   const Sharding& sharding,
-                                                                   const MeshCommunicators& groups,
-                                                                   int64_t memory_limit,
-                                                                   const VirtualShards* shards = nullptr);
+  // otherwise. `actions`: what a step does with the decoder, by which its memory is planned (memory.h).
+  static absl::StatusOr<std::unique_ptr<ShardedParameters>> Create(
+      runtime::Decoder& decoder, const Sharding& sharding, const MeshCommunicators& groups,
+      int64_t memory_limit, const VirtualShards* shards = nullptr,
+      absl::Span<const pipeline::ActionKind> actions = {});
   ~ShardedParameters();
 
   // Group by group: `set` finds the values and masters of this group whole, and sets them; then this rank keeps its
@@ -95,7 +94,7 @@ class ShardedParameters {
   };
 
   ShardedParameters(runtime::Decoder& decoder, const Sharding& sharding);
-  void MakeBuckets();
+  void MakeBuckets(absl::Span<const pipeline::ActionKind> actions);
   void ListSlices();
   void InstallHooks();
 

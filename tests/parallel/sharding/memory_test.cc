@@ -55,6 +55,21 @@ TEST(StateMemory, NoMoreThanTwoGroupsAreWholeAtATime) {
   EXPECT_EQ(Plan("zero-3", 4, /*tied=*/true).gathered, 2000 * 2);
 }
 
+TEST(StateMemory, HalvesThatInterleaveKeepWholeGradientsOfAllBlocks) {
+  using enum pipeline::ActionKind;
+  const Splits splits = *Resolve(*ParseSharding("zero-2"), 2, 4);
+  const std::vector<std::vector<BucketSize>> groups(3, {{400, splits, 0}});
+  const GroupLayout blocks = {.groups = 3, .embedding = false, .head = false};
+  const auto reducing = [&](const std::vector<pipeline::ActionKind>& actions) {
+    return PlanMemory(groups, blocks, 2, 4, false, actions).reducing;
+  };
+  EXPECT_EQ(reducing({}), 800 * 4);
+  EXPECT_EQ(reducing({kForward, kForward, kBackward, kBackward}), 800 * 4);
+  EXPECT_EQ(reducing({kForward, kForward, kBackwardInput, kBackwardWeight, kBackward}), 1200 * 4);
+  EXPECT_EQ(reducing({kForward, kForward, kBackwardInput, kBackwardInput, kBackwardWeight, kBackwardWeight}),
+            1200 * 4);
+}
+
 TEST(GatherOrder, OneAheadInBothDirectionsAndTheLastBlockStays) {
   GatherOrder order({.groups = 4});
   order.Begin(true);

@@ -207,6 +207,50 @@ TEST_P(SameGradients, AsOneRank) {
 INSTANTIATE_TEST_SUITE_P(Meshes, SameGradients, ::testing::ValuesIn(kCases),
                          [](const auto& info) { return std::string(info.param.name); });
 
+// Pipelines too, whatever their schedule.
+TEST(Sharded, StagesOfPipelinesHoldWhatTheTableSays) {
+  struct Row {
+    const char* schedule;
+    int stages_per_rank;
+  };
+  testing::RunRanks(4, [](comm::Communicator& world) {
+    runtime::SetCpuThreads(1);
+    for (const Row& row : {Row{"gpipe", 1}, Row{"1f1b", 1}, Row{"interleaved", 2}, Row{"zb-h1", 1},
+                           Row{"zb-v", 2}, Row{"dualpipe-v", 2}}) {
+      for (const char* sharding : {"ddp", "zero-1", "zero-2", "zero-3"}) {
+        runtime::ModelConfig config = runtime::TinyConfig("llama");
+        config.num_hidden_layers = 8;
+        const auto mesh = MakeMesh({.pipeline = 2}, world);
+        ASSERT_TRUE(mesh.ok());
+        ParallelOptions options;
+        options.sharding = *ParseSharding(sharding);
+        options.global_batch = 16;
+        options.micro_batch = 1;
+        options.schedule = row.schedule;
+        options.stages_per_rank = row.stages_per_rank;
+        const auto model =
+            ParallelModel::Create(config, runtime::CpuDevice(), options, *mesh,
+                                  std::shared_ptr<comm::Communicator>(&world, [](comm::Communicator*) {}),
+                                  std::make_unique<TestSource>(runtime::CpuDevice(), config.vocab_size));
+        ASSERT_TRUE(model.ok()) << model.status();
+        (*model)->Initialize(5);
+        for (ModelPart& part : (*model)->parts()) part.parameters->memory().ResetPeak();
+        const auto result = (*model)->ComputeGradients(0);
+        ASSERT_TRUE(result.ok()) << result.status();
+        for (ModelPart& part : (*model)->parts()) {
+          int64_t moments = 0;
+          for (const runtime::OptimizerSlice& slice : part.parameters->slices()) {
+            moments += 2 * static_cast<int64_t>(slice.master.bytes());
+          }
+          const auto got = static_cast<double>(part.parameters->memory().peak() + moments);
+          const auto want = static_cast<double>(part.parameters->plan().peak);
+          EXPECT_NEAR(got, want, 0.05 * want) << row.schedule << ", " << sharding << ", stage " << part.stage;
+        }
+      }
+    }
+  });
+}
+
 TEST(Sharded, CodecsChangeLittleAndRanksStillAgree) {
   Training run = {.config = runtime::SmallConfig("llama")};
   run.options.global_batch = 4;
