@@ -142,8 +142,8 @@ void MultiplyAsync(float (&c)[kTiles][4], const uint32_t (&a)[4], uint64_t b) {
 }
 inline void BeginProducts() {}
 inline void ShowToProducts() {}
-template <int kTiles>
-void Pin(float (&)[kTiles][4]) {}
+template <typename T, int kTiles>
+void Pin(T (&)[kTiles][4]) {}
 void CheckNoProducts();  // when a thread ends
 void CommitProducts();
 void WaitForProducts(int left);
@@ -187,6 +187,7 @@ T __shfl_up_sync(unsigned mask, T value, int by) {
   return emulator::Exchange("__shfl_up_sync", value, lane < by ? lane : lane - by);
 }
 unsigned __ballot_sync(unsigned mask, int predicate);
+inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 unsigned __match_any_sync(unsigned mask, int value);
 
 inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
