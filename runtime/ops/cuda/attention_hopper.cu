@@ -214,8 +214,15 @@ void LaunchHopper(const Queue& queue, const AttentionCall& call, const Bf16* q, 
 
 }  // namespace
 
+// A build for other processors (COHORT_CUDA_ARCHITECTURES without 90a) runs on a Hopper too, without these kernels.
+#if defined(COHORT_CUDA_HOPPER) || defined(COHORT_CUDA_EMULATED)
+constexpr bool kCompiled = true;
+#else
+constexpr bool kCompiled = false;
+#endif
+
 bool HopperTakes(const Queue& queue, const AttentionCall& call) {
-  return queue.compute_capability == 90 && call.page_table == nullptr && call.width <= 128 &&
+  return kCompiled && queue.compute_capability == 90 && call.page_table == nullptr && call.width <= 128 &&
          kShared<128> <= queue.shared_limit;
 }
 

@@ -61,10 +61,21 @@ extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulator {
 
-// How threads take turns and when asynchronous copies happen: a race shows in one of them.
+// How threads take turns and when asynchronous copies and products happen: a race shows in one of them.
 struct Schedule {
-  bool descending = false;   // the last thread first
-  bool eager_copies = true;  // at once, or as late as a wait allows
+  enum class When : uint8_t {
+    kAtOnce,
+    kLate,    // as late as a wait allows
+    kEither,  // at once in every second block, late in the others
+  };
+  bool descending = false;  // the last thread first
+  When copies = When::kAtOnce, products = When::kAtOnce;
+
+  // Of the block that runs now.
+  static bool AtOnce(When when) {
+    return when == When::kAtOnce ||
+           (when == When::kEither && (blockIdx.x + blockIdx.y + blockIdx.z) % 2 == 0);
+  }
 };
 extern Schedule schedule;
 
