@@ -19,9 +19,9 @@ inline constexpr size_t kAlignment = 256;
 // little to wait for.
 inline constexpr size_t kStagingBuffers = 2;
 inline constexpr size_t kStagingBytes = size_t{4} << 20;
-// The host waits for a device spinning, as long as a small copy takes, then sleeping for this part of what it has waited,
-// within the two limits, so that a step of decoding (a few milliseconds) is not found over much later than it is. And not
-// for ever: no step of a model on one device takes so long.
+// The host waits for a device spinning, as long as a small copy takes, then sleeping for this part of what it has
+// waited, within the two limits, so that a step of decoding (a few milliseconds) is not found over much later than it
+// is. And not for ever: no step of a model on one device takes so long.
 inline constexpr absl::Duration kSpin = absl::Microseconds(100);
 inline constexpr int kPausePart = 100;
 inline constexpr absl::Duration kLeastPause = absl::Microseconds(5), kMostPause = absl::Microseconds(200);

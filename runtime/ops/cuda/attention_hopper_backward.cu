@@ -1,7 +1,8 @@
 // Gradients of attention for Hopper (sm_90a): the two kernels of attention_backward.cu with products of warpgroups. Two
-// warpgroups take 128 queries, or 128 keys, and walk over 64 of the others at a time, in three stages of copies: one that
-// is computed with, one whose last products may still run, one on its way. Within a turn exponentials run beside products,
-// and the last products of a turn beside the first of the next; what a warpgroup waits for, the other one fills.
+// warpgroups take 128 queries, or 128 keys, and walk over 64 of the others at a time, in three stages of copies: one
+// that is computed with, one on its way, and one whose last products may still run. Within a turn exponentials run
+// beside products, and the last products of dk beside the first ones of the next turn; what a warpgroup waits for, the
+// other one fills.
 #include "runtime/ops/cuda/warpgroup_tiles.h"
 
 namespace cohort::runtime::COHORT_CUDA {

@@ -163,8 +163,8 @@ __device__ __forceinline__ void Store8(float* p, bool wide, int count, const flo
     }
   }
 }
-// The wide way rounds two at a time by an instruction, as FromFloat does but for the bits of a NaN: in integers, rounding
-// would be most of the work of an addition.
+// The wide way rounds two at a time by an instruction, as FromFloat does but for the bits of a NaN: in integers,
+// rounding would be most of the work of an addition.
 __device__ __forceinline__ void Store8(Bf16* p, bool wide, int count, const float (&x)[kGroup]) {
   if (wide) {
     uint32_t words[4];

@@ -69,8 +69,8 @@ __global__ void __launch_bounds__(kScanThreads)
     __syncthreads();
     if (e < experts) {
       offsets[e] = place;
-      // Many are read before one is written, which a read could not be moved over: one thread has all chunks of an expert,
-      // and would wait for each.
+      // Many are read before one is written, which a read could not be moved over: one thread has all chunks of an
+      // expert, and would wait for each.
       for (int64_t first_chunk = 0; first_chunk < chunks; first_chunk += kChunksAtOnce) {
         int32_t here[kChunksAtOnce];
 #pragma unroll

@@ -15,8 +15,8 @@ constexpr int kStep = 32;     // of k that a warp takes in a step: 4 lanes x 8 e
 constexpr int kSteps = 4;     // steps whose loads are under way together
 constexpr int kMostWarps = 16;
 
-// kWarps at most. So many blocks on a multiprocessor leave a thread 80 registers, or more: with fewer, the loads of a turn
-// would not be under way together.
+// kWarps at most. So many blocks on a multiprocessor leave a thread 80 registers, or more: with fewer, the loads of a
+// turn would not be under way together.
 template <typename O, int kWarps>
 __global__ void __launch_bounds__(kWarps* kWarp, 24 / kWarps)
     SkinnyKernel(const Bf16* x, const Bf16* w, O* y, int64_t m, int64_t n, int64_t k) {
@@ -32,8 +32,8 @@ __global__ void __launch_bounds__(kWarps* kWarp, 24 / kWarps)
   const Bf16* second = w + Least(row + g + 8, n - 1) * k + range.begin + t * 8;
   const Bf16* of_x = x + Least<int64_t>(g, m - 1) * k + range.begin + t * 8;
   float c[4] = {};
-  // A turn: all its loads of W, then the products. `left`: how much of k there is from this lane's place on; k ends with a
-  // whole piece, but maybe within the last turn, whose other loads read a piece that is there.
+  // A turn: all its loads of W, then the products. `left`: how much of k there is from this lane's place on; k ends
+  // with a whole piece, but maybe within the last turn, whose other loads read a piece that is there.
   const auto turn = [&](int left, bool whole) {
     uint4 a0[kSteps], a1[kSteps];
 #pragma unroll

@@ -13,10 +13,10 @@ namespace cohort::runtime::COHORT_CUDA {
 inline constexpr int kGroupThreads = 128;  // of a warpgroup
 inline constexpr int kGroupRows = 64;      // of its products
 
-// Rows [0, kRows), `stride` elements apart from `first` on, into blocks of 64 columns; zeros from `rows` on and from the
-// heads' width on. A thread has one piece of 16 bytes of each of its rows, which are so far apart that all lie in one
-// place of the swizzle: what a row costs is an addition, a comparison and the copy. A piece that is not there is read
-// from nowhere, whatever its address.
+// Rows [0, kRows), `stride` elements apart from `first` on, into blocks of 64 columns; zeros from `rows` on and from
+// the heads' width on. A thread has one piece of 16 bytes of each of its rows, which are so far apart that all lie in
+// one place of the swizzle: what a row costs is an addition, a comparison and the copy. A piece that is not there is
+// read from nowhere, whatever its address.
 template <int kWidth, int kRows, int kThreads>
 __device__ __forceinline__ void CopyBlocks(const Bf16* first, int64_t stride, int64_t rows, int64_t width,
                                            char* tile) {
@@ -41,9 +41,10 @@ __device__ __forceinline__ uint32_t FirstUnit() {
 
 #if defined(COHORT_WARPGROUPS)
 
-// Between exponentials, of which `sum` is a sum, and a WaitProducts for what runs beside them. ptxas takes a wait forward as
-// far as nothing needs what is between, and did so to before all exponentials; but not over a branch, and this one needs
-// them. It is never taken: `scale` is above zero, which ptxas does not know, while it knows that sums of exponentials are.
+// Between exponentials, of which `sum` is a sum, and a WaitProducts for what runs beside them. ptxas takes a wait
+// forward as far as nothing needs what is between, and did so to before all exponentials; but not over a branch, and
+// this one needs them. It is never taken: `scale` is above zero, which ptxas does not know, while it knows that sums
+// of exponentials are.
 __device__ __forceinline__ void HoldWait(float sum, float scale) {
   if (__any_sync(kAllLanes, sum < -scale)) {
     WaitProducts<0>();
