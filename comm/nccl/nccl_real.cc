@@ -120,9 +120,15 @@ class RealNccl final : public NcclApi {
   void FreePinned(void* memory) override { (void)cudaFreeHost(memory); }
 
   absl::StatusOr<Stream> CreateStream() override {
-    cudaStream_t stream = nullptr;
+    // Of another priority than the callers' streams: CUDA lays streams of one priority over a few queues of the
+    // hardware where they are many, knows nothing of the order that a wait for a flag makes, and could so put the
+    // copies that the flag is raised after behind that wait.
+    int least = 0, greatest = 0;
     COHORT_RETURN_IF_ERROR(
-        CudaStatus(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags"));
+        CudaStatus(cudaDeviceGetStreamPriorityRange(&least, &greatest), "cudaDeviceGetStreamPriorityRange"));
+    cudaStream_t stream = nullptr;
+    COHORT_RETURN_IF_ERROR(CudaStatus(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, greatest),
+                                      "cudaStreamCreateWithPriority"));
     return static_cast<Stream>(stream);
   }
   void DestroyStream(Stream stream) override { (void)cudaStreamDestroy(Queue(stream)); }

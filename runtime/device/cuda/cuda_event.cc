@@ -25,7 +25,6 @@ void CudaEvent::MakeWait(cudaStream_t queue) const {
 // Not by CUDA's own waits, which have no deadline, and spin or block but not first the one and then the other.
 void CudaEvent::Wait() const {
   const absl::Time begin = absl::Now();
-  absl::Duration pause = cuda_policy::kFirstPause;
   for (;;) {
     const cudaError_t error = cudaEventQuery(event_);
     if (error == cudaSuccess) return;
@@ -38,8 +37,8 @@ void CudaEvent::Wait() const {
                        ": a kernel hangs, or the device is lost; nvidia-smi and the kernel's log say more")));
     }
     if (waited < cuda_policy::kSpin) continue;
-    absl::SleepFor(pause);
-    pause = std::min(2 * pause, cuda_policy::kLastPause);
+    absl::SleepFor(
+        std::clamp(waited / cuda_policy::kPausePart, cuda_policy::kLeastPause, cuda_policy::kMostPause));
   }
 }
 

@@ -21,10 +21,12 @@ inline constexpr size_t kStagingBuffers = 2;
 inline constexpr size_t kStagingBytes = size_t{4} << 20;
 // One is filled while what is in the other is taken away (CudaHostReader), by two threads.
 inline constexpr size_t kReaderBuffers = 2;
-// The host waits for a device spinning, as long as a small copy takes, then sleeping in steps that grow from the first
-// pause to the last, and not for ever: no step of a model on one device takes so long.
+// The host waits for a device spinning, as long as a small copy takes, then sleeping for this part of what it has
+// waited, within the two limits, so that a step of decoding (a few milliseconds) is not found over much later than it
+// is. And not for ever: no step of a model on one device takes so long.
 inline constexpr absl::Duration kSpin = absl::Microseconds(100);
-inline constexpr absl::Duration kFirstPause = absl::Microseconds(20), kLastPause = absl::Microseconds(200);
+inline constexpr int kPausePart = 100;
+inline constexpr absl::Duration kLeastPause = absl::Microseconds(5), kMostPause = absl::Microseconds(200);
 inline constexpr absl::Duration kDeadline = absl::Minutes(10);
 // What NVIDIA's documentation of cuBLAS recommends for Hopper.
 inline constexpr size_t kBlasWorkspaceBytes = size_t{32} << 20;

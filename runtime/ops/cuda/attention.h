@@ -60,9 +60,11 @@ __device__ __forceinline__ AttentionSequence SequenceOf(const AttentionCall& cal
 
 // The element at which key j of sequence s begins in the pages, of group g; and wherever it is.
 __device__ __forceinline__ int64_t KeyInPages(const AttentionCall& call, int64_t s, int64_t j, int64_t g) {
-  const int64_t page = call.page_table[s * call.table_width + j / call.page_size];
+  // Lengths are i32, so j and pages that hold more than one key are too; a division of 64 bits costs several of 32.
+  const auto key = static_cast<uint32_t>(j), size = static_cast<uint32_t>(call.page_size), at = key / size;
+  const int64_t page = call.page_table[s * call.table_width + at];
   CheckOnDevice(page >= 0 && page < call.pages);
-  return ((page * call.groups + g) * call.page_size + j % call.page_size) * call.width;
+  return ((page * call.groups + g) * call.page_size + (key - at * size)) * call.width;
 }
 __device__ __forceinline__ int64_t KeyAt(const AttentionCall& call, const AttentionSequence& sequence,
                                          int64_t s, int64_t j, int64_t g) {

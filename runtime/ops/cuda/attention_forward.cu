@@ -50,8 +50,8 @@ __global__ void __launch_bounds__(kThreads)
       return kPaged ? KeyInPages(call, tile.group, first + row, g)
                     : first_key_row + (first + row) * key_stride;
     };
-    CopyRows<kWidth, kKeys, kThreads>(k, key_end - first, call.width, stage, at);
-    CopyRows<kWidth, kKeys, kThreads>(v, key_end - first, call.width, stage + S::kKeyBytes, at);
+    CopyKeysAndValues<kWidth, kKeys, kThreads>(k, v, key_end - first, call.width, stage, stage + S::kKeyBytes,
+                                               at);
   };
   CopyRows<kWidth, S::kQueries, kThreads>(q, rows, call.width, queries,
                                           [&](int row) { return first_row + row * row_stride; });

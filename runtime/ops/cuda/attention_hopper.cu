@@ -32,15 +32,16 @@ struct Rows {
 };
 
 // Scores into probabilities, with the running maximum and sum; shrink: what earlier outputs are multiplied by.
-__device__ __forceinline__ void Softmax(float (&scores)[kKeys / 8][4], int64_t first_key, bool some_hidden,
+__device__ __forceinline__ void Softmax(float (&scores)[kKeys / 8][4], int first_key, bool some_hidden,
                                         float scale2, Rows& rows, float (&shrink)[2]) {
-  const int column = threadIdx.x % 4 * 2;
   if (some_hidden) {
+    const int own_key = first_key + static_cast<int>(threadIdx.x) % 4 * 2;
+    const int seen[2] = {rows.seen[0] - own_key, rows.seen[1] - own_key};
 #pragma unroll
     for (int j = 0; j < kKeys / 8; ++j) {
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
-        if (first_key + j * 8 + column + e % 2 >= rows.seen[e / 2]) scores[j][e] = kNoScore;
+        if (j * 8 + e % 2 >= seen[e / 2]) scores[j][e] = kNoScore;
       }
     }
   }
@@ -85,7 +86,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int64_t first_row = (sequence.query + tile.first) * row_stride + head * call.width;
   const int64_t first_key_row = sequence.key * key_stride + g * call.width;
   const int32_t key_end = sequence.sight(tile.first + rows - 1);
-  const int64_t steps = CeilDiv(key_end, kKeys);
+  const int steps = static_cast<int>(CeilDiv(key_end, kKeys));
   const int group = threadIdx.x / kGroupThreads, lane = threadIdx.x % kWarp;
   const int group_row = group * kGroupRows,
             own_row = group_row + threadIdx.x % kGroupThreads / kWarp * 16 + lane / 4;
@@ -94,16 +95,15 @@ __global__ void __launch_bounds__(kThreads, 1)
 
   const uint32_t begin = FirstUnit();
   char* queries = SharedMemory() + (begin - SharedAddress(SharedMemory()));
-  const auto keys_of = [&](int64_t step) { return static_cast<int>(1 + step % 2) * kBytes; };  // from `begin`
-  const auto values_of = [&](int64_t step) { return static_cast<int>(3 + step % 2) * kBytes; };
-  const auto copy = [&](const Bf16* x, int64_t step, int to) {
+  const auto keys_of = [&](int step) { return (1 + step % 2) * kBytes; };  // from `begin`
+  const auto values_of = [&](int step) { return (3 + step % 2) * kBytes; };
+  const auto copy = [&](const Bf16* x, int step, int to) {
     if (step >= steps) return;
-    const int64_t first = step * kKeys;
-    CopyBlocks<kWidth, kKeys, kThreads>(x, key_end - first, call.width, queries + to,
-                                        [&](int row) { return first_key_row + (first + row) * key_stride; });
+    const int64_t first = static_cast<int64_t>(step) * kKeys;
+    CopyBlocks<kWidth, kKeys, kThreads>(x + first_key_row + first * key_stride, key_stride, key_end - first,
+                                        call.width, queries + to);
   };
-  CopyBlocks<kWidth, kQueries, kThreads>(q, rows, call.width, queries,
-                                         [&](int row) { return first_row + row * row_stride; });
+  CopyBlocks<kWidth, kQueries, kThreads>(q + first_row, row_stride, rows, call.width, queries);
   copy(k, 0, keys_of(0));
   CommitCopies();
   copy(k, 1, keys_of(1));
@@ -136,29 +136,35 @@ __global__ void __launch_bounds__(kThreads, 1)
     Softmax(scores, 0, kKeys > all_see, scale2, own, shrink);
     Pack(scores, p);
   }
-  for (int64_t step = 0; step + 1 < steps; ++step) {
+  for (int step = 0; step + 1 < steps; ++step) {
     WaitCopies<0>();
     ShowToProducts();
     __syncthreads();  // keys of step + 1 and values of `step` are there; those of the turn before are done with
-    copy(k, step + 2, keys_of(step));
-    copy(v, step + 1, values_of(step + 1));
-    CommitCopies();
     Pin(out);
+    Pin(p);
     BeginProducts();
     IssueRows<kWidth, kQueries, kKeys>(own_queries, begin + keys_of(step + 1), scores);
     CommitProducts();
     IssueInner<kKeys, kKeys>(p, begin + values_of(step), out);
     CommitProducts();
+    // Behind the products, which run meanwhile.
+    copy(k, step + 2, keys_of(step));
+    copy(v, step + 1, values_of(step + 1));
+    CommitCopies();
     WaitProducts<1>();
     Pin(scores);
-    const int64_t first_key = (step + 1) * kKeys;
+    const int first_key = (step + 1) * kKeys;
     Softmax(scores, first_key, first_key + kKeys > all_see, scale2, own, shrink);
+    HoldWait(own.sum[0] + own.sum[1], scale2);
     WaitProducts<0>();
     Pin(out);
+    // No maximum of the warp's rows has grown in most turns.
+    if (__any_sync(kAllLanes, shrink[0] != 1.0f || shrink[1] != 1.0f)) {
 #pragma unroll
-    for (int j = 0; j < kWidth / 8; ++j) {
+      for (int j = 0; j < kWidth / 8; ++j) {
 #pragma unroll
-      for (int e = 0; e < 4; ++e) out[j][e] *= shrink[e / 2];
+        for (int e = 0; e < 4; ++e) out[j][e] *= shrink[e / 2];
+      }
     }
     Pack(scores, p);
   }
@@ -167,6 +173,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     ShowToProducts();
     __syncthreads();
     Pin(out);
+    Pin(p);
     BeginProducts();
     IssueInner<kKeys, kKeys>(p, begin + values_of(steps - 1), out);
     CommitProducts();
@@ -207,8 +214,15 @@ void LaunchHopper(const Queue& queue, const AttentionCall& call, const Bf16* q, 
 
 }  // namespace
 
+// A build for other processors (COHORT_CUDA_ARCHITECTURES without 90a) runs on a Hopper too, without these kernels.
+#if defined(COHORT_CUDA_HOPPER) || defined(COHORT_CUDA_EMULATED)
+constexpr bool kCompiled = true;
+#else
+constexpr bool kCompiled = false;
+#endif
+
 bool HopperTakes(const Queue& queue, const AttentionCall& call) {
-  return queue.compute_capability == 90 && call.page_table == nullptr && call.width <= 128 &&
+  return kCompiled && queue.compute_capability == 90 && call.page_table == nullptr && call.width <= 128 &&
          kShared<128> <= queue.shared_limit;
 }
 

@@ -60,14 +60,23 @@ struct AscendBody {
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     DeltaKernel(const T* dy, const void* y, bool y_is_float, float* delta, int64_t tokens, int64_t heads,
-                int64_t width) {
+                int64_t width, bool wide) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kRows + threadIdx.x / kWarp;
   const int lane = threadIdx.x % kWarp;
   if (row >= tokens * heads) return;
   float sum = 0;
-  for (int64_t i = row * width + lane; i < (row + 1) * width; i += kWarp) {
-    const float out = y_is_float ? static_cast<const float*>(y)[i] : ToFloat(static_cast<const T*>(y)[i]);
-    sum = __fmaf_rn(ToFloat(dy[i]), out, sum);
+  for (int64_t i = lane * kGroup; i < width; i += kWarp * kGroup) {
+    const int count = static_cast<int>(width - i < kGroup ? width - i : kGroup);
+    const int64_t at = row * width + i;
+    float grad[kGroup], out[kGroup];
+    Load8(dy + at, wide, count, grad);
+    if (y_is_float) {
+      Load8(static_cast<const float*>(y) + at, wide, count, out);
+    } else {
+      Load8(static_cast<const T*>(y) + at, wide, count, out);
+    }
+#pragma unroll
+    for (int j = 0; j < kGroup; ++j) sum = __fmaf_rn(grad[j], out[j], sum);
   }
   sum = WarpSum(sum);
   if (lane == 0) delta[row % heads * tokens + row / heads] = sum;
@@ -105,7 +114,7 @@ template <typename T>
 void DeltaRows(const Queue& queue, const T* dy, const void* y, bool y_is_float, float* delta, int64_t tokens,
                int64_t heads, int64_t width) {
   Launch(queue, DeltaKernel<T>, static_cast<unsigned>(CeilDiv(tokens * heads, kRows)), kThreads, 0, dy, y,
-         y_is_float, delta, tokens, heads, width);
+         y_is_float, delta, tokens, heads, width, width % kGroup == 0 && Aligned16(dy) && Aligned16(y));
 }
 template void DeltaRows(const Queue&, const float*, const void*, bool, float*, int64_t, int64_t, int64_t);
 template void DeltaRows(const Queue&, const Bf16*, const void*, bool, float*, int64_t, int64_t, int64_t);

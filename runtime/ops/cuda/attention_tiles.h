@@ -30,6 +30,21 @@ __device__ __forceinline__ void CopyRows(const Bf16* x, int64_t rows, int64_t wi
   }
 }
 
+// The same of keys and of values, which lie in the same places of k and v: `at` is asked once for both.
+template <int kWidth, int kRows, int kThreads, typename At>
+__device__ __forceinline__ void CopyKeysAndValues(const Bf16* k, const Bf16* v, int64_t rows, int64_t width,
+                                                  char* keys, char* values, const At& at) {
+  constexpr int kChunks = kWidth / 8;
+#pragma unroll
+  for (int i = threadIdx.x; i < kRows * kChunks; i += kThreads) {
+    const int row = i / kChunks, chunk = i % kChunks, to = Swizzled<kChunks>(row, chunk) * 16;
+    const bool there = row < rows && chunk * 8 < width;
+    const int64_t from = there ? at(row) + chunk * 8 : 0;
+    CopyAsync16(keys + to, k + from, there ? 16 : 0);
+    CopyAsync16(values + to, v + from, there ? 16 : 0);
+  }
+}
+
 template <int kWidth>
 __device__ __forceinline__ const char* In(const char* tile, Place place) {
   return tile + Swizzled<kWidth / 8>(place.row, place.chunk) * 16;

@@ -3,6 +3,9 @@
 #pragma once
 
 #include "runtime/ops/cuda/language.h"
+#if defined(COHORT_DEVICE_CODE)
+#include "runtime/ops/cuda/ptx.h"
+#endif
 
 namespace cohort::runtime::COHORT_CUDA {
 
@@ -160,14 +163,13 @@ __device__ __forceinline__ void Store8(float* p, bool wide, int count, const flo
     }
   }
 }
+// The wide way rounds two at a time by an instruction, as FromFloat does but for the bits of a NaN: in integers,
+// rounding would be most of the work of an addition.
 __device__ __forceinline__ void Store8(Bf16* p, bool wide, int count, const float (&x)[kGroup]) {
   if (wide) {
     uint32_t words[4];
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      words[j] = FromFloat<Bf16>(x[2 * j]).bits | static_cast<uint32_t>(FromFloat<Bf16>(x[2 * j + 1]).bits)
-                                                      << 16;
-    }
+    for (int j = 0; j < 4; ++j) words[j] = PackBf16(x[2 * j], x[2 * j + 1]);
     *reinterpret_cast<uint4*>(p) = make_uint4(words[0], words[1], words[2], words[3]);
   } else {
 #pragma unroll

@@ -38,6 +38,7 @@ __global__ void __launch_bounds__(kWarp)
 }
 
 constexpr int kScanThreads = 256;
+constexpr int kChunksAtOnce = 16;
 
 // counts[chunk, e] := the place of the chunk's first choice of e; offsets. One block; experts in turns of 256.
 __global__ void __launch_bounds__(kScanThreads)
@@ -48,7 +49,10 @@ __global__ void __launch_bounds__(kScanThreads)
   for (int64_t first = 0; first < experts; first += kScanThreads) {
     const int64_t e = first + threadIdx.x;
     int32_t total = 0;
-    for (int64_t c = 0; e < experts && c < chunks; ++c) total += counts[c * experts + e];
+    if (e < experts) {
+#pragma unroll 8
+      for (int64_t c = 0; c < chunks; ++c) total += counts[c * experts + e];
+    }
     int32_t scan = total;  // inclusive, within the warp
 #pragma unroll
     for (int step = 1; step < kWarp; step *= 2) {
@@ -65,10 +69,19 @@ __global__ void __launch_bounds__(kScanThreads)
     __syncthreads();
     if (e < experts) {
       offsets[e] = place;
-      for (int64_t c = 0; c < chunks; ++c) {
-        const int32_t here = counts[c * experts + e];
-        counts[c * experts + e] = place;
-        place += here;
+      // Many are read before one is written, which a read could not be moved over: one thread has all chunks of an
+      // expert, and would wait for each.
+      for (int64_t first_chunk = 0; first_chunk < chunks; first_chunk += kChunksAtOnce) {
+        int32_t here[kChunksAtOnce];
+#pragma unroll
+        for (int c = 0; c < kChunksAtOnce; ++c) {
+          here[c] = first_chunk + c < chunks ? counts[(first_chunk + c) * experts + e] : 0;
+        }
+#pragma unroll
+        for (int c = 0; c < kChunksAtOnce; ++c) {
+          if (first_chunk + c < chunks) counts[(first_chunk + c) * experts + e] = place;
+          place += here[c];
+        }
       }
     }
   }

@@ -29,8 +29,13 @@ void Launch(const Queue& queue, void (*kernel)(P...), dim3 grid, dim3 block, siz
                                  cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
   }
   if (error == cudaSuccess) {
-    kernel<<<grid, block, shared, queue.stream>>>(static_cast<P>(arguments)...);
-    error = cudaGetLastError();
+    // The call's own result: cudaGetLastError would also tell what an earlier call of this thread has left there.
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = block;
+    config.dynamicSmemBytes = shared;
+    config.stream = queue.stream;
+    error = cudaLaunchKernelEx(&config, kernel, static_cast<P>(arguments)...);
   }
   if (error != cudaSuccess) LaunchFailed(grid, block, shared, cudaGetErrorString(error));
 }

@@ -14,12 +14,14 @@ constexpr int64_t kLeastKeys = 256;  // that are worth a block of their own
 
 // How the rows of a tile are queries and heads of a group.
 struct RowMap {
-  int64_t heads;  // of a group
-  __host__ __device__ int64_t queries_of_tile() const { return heads >= kRows ? 1 : kRows / heads; }
-  __host__ __device__ int64_t head_tiles() const { return CeilDiv(heads, kRows); }
+  int heads;  // of a group
+  __host__ __device__ explicit RowMap(const AttentionCall& call)
+      : heads(static_cast<int>(call.heads_of_group())) {}
+  __host__ __device__ int queries_of_tile() const { return heads >= kRows ? 1 : kRows / heads; }
+  __host__ __device__ int head_tiles() const { return (heads + kRows - 1) / kRows; }
   // Row r of head tile `part`: (query of the tile, head of the group); a head of `heads` or more does not exist.
-  __host__ __device__ int64_t query(int r) const { return heads >= kRows ? 0 : r / heads; }
-  __host__ __device__ int64_t head(int r, int64_t part) const {
+  __host__ __device__ int query(int r) const { return heads >= kRows ? 0 : r / heads; }
+  __host__ __device__ int head(int r, int part) const {
     return heads >= kRows ? part * kRows + r : r % heads;
   }
 };
@@ -34,8 +36,9 @@ __global__ void __launch_bounds__(kThreads)
     DecodeKernel(AttentionCall call, const Bf16* q, const Bf16* k, const Bf16* v, Bf16* y, float* part_y,
                  float* part_lse) {
   __shared__ float tops[kWarps][kRows], sums[kWarps][kRows];
-  const RowMap map = {call.heads_of_group()};
-  const int64_t part = blockIdx.y % map.head_tiles(), g = blockIdx.y / map.head_tiles();
+  const RowMap map(call);
+  const int part = static_cast<int>(blockIdx.y) % map.head_tiles();
+  const int64_t g = static_cast<int>(blockIdx.y) / map.head_tiles();
   const GroupTile tile =
       FindGroupTileByWarp(call.q_offsets, call.sequences, blockIdx.x, map.queries_of_tile());
   if (tile.group < 0) return;
@@ -48,7 +51,7 @@ __global__ void __launch_bounds__(kThreads)
   // Of row r in q and y: its token and head.
   const auto token_of = [&](int row) { return sequence.query + tile.first + map.query(row); };
   const auto head_of = [&](int row) { return g * map.heads + map.head(row, part); };
-  const int64_t last = Least(tile.first + map.queries_of_tile(), sequence.queries) - 1;
+  const int64_t last = Least<int64_t>(tile.first + map.queries_of_tile(), sequence.queries) - 1;
   const int32_t key_end = sequence.sight(last);
   // In whole tiles: only the last part ends within one, where nobody sees the rest.
   const Range range = PartOf(key_end, gridDim.z, blockIdx.z, kKeys);
@@ -61,8 +64,8 @@ __global__ void __launch_bounds__(kThreads)
     char* stage = stages + step % 2 * 2 * kTileBytes<kWidth>;
     const int64_t first = range.begin + step * kKeys;
     const auto at = [&](int row) { return KeyInPages(call, tile.group, first + row, g); };
-    CopyRows<kWidth, kKeys, kThreads>(k, range.end - first, call.width, stage, at);
-    CopyRows<kWidth, kKeys, kThreads>(v, range.end - first, call.width, stage + kTileBytes<kWidth>, at);
+    CopyKeysAndValues<kWidth, kKeys, kThreads>(k, v, range.end - first, call.width, stage,
+                                               stage + kTileBytes<kWidth>, at);
   };
   constexpr int kChunks = kWidth / 8;
   for (int i = threadIdx.x; i < kRows * kChunks; i += kThreads) {
@@ -205,7 +208,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 dim3 GridOf(const AttentionCall& call, int64_t splits) {
-  const RowMap map = {call.heads_of_group()};
+  const RowMap map(call);
   return dim3(static_cast<unsigned>(MostGroupTiles(call.tokens, call.sequences, map.queries_of_tile())),
               static_cast<unsigned>(call.groups * map.head_tiles()), static_cast<unsigned>(splits));
 }

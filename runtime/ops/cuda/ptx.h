@@ -70,12 +70,13 @@ __device__ __forceinline__ float Exp2(float x) {
 }
 
 // Sixteen bytes that nobody writes while the kernel runs and that this block reads once: they need not stay in the
-// first-level cache.
+// first-level cache. Loads stay in the order in which they are written, before what is written after them: several of
+// them in a row are under way together.
 __device__ __forceinline__ uint4 LoadOnce(const void* p) {
   uint4 v;
-  asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-      : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-      : "l"(p));
+  asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(p));
   return v;
 }
 

@@ -15,39 +15,55 @@ constexpr int kStep = 32;     // of k that a warp takes in a step: 4 lanes x 8 e
 constexpr int kSteps = 4;     // steps whose loads are under way together
 constexpr int kMostWarps = 16;
 
-template <typename O>
-__global__ void __launch_bounds__(kMostWarps* kWarp)
+// kWarps at most. So many blocks on a multiprocessor leave a thread 80 registers, or more: with fewer, the loads of a
+// turn would not be under way together.
+template <typename O, int kWarps>
+__global__ void __launch_bounds__(kWarps* kWarp, 24 / kWarps)
     SkinnyKernel(const Bf16* x, const Bf16* w, O* y, int64_t m, int64_t n, int64_t k) {
-  __shared__ float parts[kMostWarps][kRowsOfW * 8];
+  __shared__ float parts[kWarps][kRowsOfW * 8];
   const int warps = blockDim.x / kWarp, warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int g = lane / 4, t = lane % 4;
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kRowsOfW;
   // Rows past the end are other rows again: what comes out for them is not written. So no load is conditional, and all
   // of a turn are under way together.
-  const Bf16* first = w + Least(row + g, n - 1) * k;
-  const Bf16* second = w + Least(row + g + 8, n - 1) * k;
-  const Bf16* of_x = x + Least<int64_t>(g, m - 1) * k;
-  const Range range = PartOf(k, warps, warp, kStep * kSteps);
+  constexpr int kTurn = kStep * kSteps;
+  const Range range = PartOf(k, warps, warp, kTurn);
+  const Bf16* first = w + Least(row + g, n - 1) * k + range.begin + t * 8;
+  const Bf16* second = w + Least(row + g + 8, n - 1) * k + range.begin + t * 8;
+  const Bf16* of_x = x + Least<int64_t>(g, m - 1) * k + range.begin + t * 8;
   float c[4] = {};
-  for (int64_t k0 = range.begin; k0 < range.end; k0 += kStep * kSteps) {
-    uint4 a0[kSteps], a1[kSteps], b[kSteps];
+  // A turn: all its loads of W, then the products. `left`: how much of k there is from this lane's place on; k ends
+  // with a whole piece, but maybe within the last turn, whose other loads read a piece that is there.
+  const auto turn = [&](int left, bool whole) {
+    uint4 a0[kSteps], a1[kSteps];
 #pragma unroll
     for (int s = 0; s < kSteps; ++s) {
-      const int64_t at = k0 + s * kStep + t * 8, there = Least(at, k - 8);
-      a0[s] = LoadOnce(first + there);
-      a1[s] = LoadOnce(second + there);
-      b[s] = *reinterpret_cast<const uint4*>(of_x + there);
-      if (at >= k) b[s] = make_uint4(0, 0, 0, 0);  // k ends with a whole piece
+      const int at = whole || s * kStep < left ? s * kStep : left - 8;
+      a0[s] = LoadOnce(first + at);
+      a1[s] = LoadOnce(second + at);
     }
 #pragma unroll
     for (int s = 0; s < kSteps; ++s) {
+      uint4 b = make_uint4(0, 0, 0, 0);
+      // From the first-level cache.
+      if (whole || s * kStep < left) b = *reinterpret_cast<const uint4*>(of_x + s * kStep);
       const uint32_t low[4] = {a0[s].x, a1[s].x, a0[s].y, a1[s].y},
                      high[4] = {a0[s].z, a1[s].z, a0[s].w, a1[s].w};
-      Multiply16x8x16(c, low, b[s].x, b[s].y);
-      Multiply16x8x16(c, high, b[s].z, b[s].w);
+      Multiply16x8x16(c, low, b.x, b.y);
+      Multiply16x8x16(c, high, b.z, b.w);
     }
+  };
+  int turns = static_cast<int>((range.end - range.begin) / kTurn);
+#pragma unroll 1  // with several in one, loads of the later ones would wait for products of the earlier ones
+  for (; turns > 0; --turns) {
+    turn(0, true);
+    first += kTurn;
+    second += kTurn;
+    of_x += kTurn;
   }
-  // c[i] is W's row g (+ 8), x's rows 2t, 2t + 1.
+  const int rest = static_cast<int>((range.end - range.begin) % kTurn);
+  if (rest > 0) turn(rest - t * 8, false);
+    // c[i] is W's row g (+ 8), x's rows 2t, 2t + 1.
 #pragma unroll
   for (int i = 0; i < 4; ++i) parts[warp][(g + i / 2 * 8) * 8 + 2 * t + i % 2] = c[i];
   __syncthreads();
@@ -69,14 +85,16 @@ bool SkinnyProductTakes(int64_t m, int64_t n, int64_t k, const void* x, const vo
 template <typename O>
 void SkinnyProduct(const Queue& queue, const Bf16* x, const Bf16* w, O* y, int64_t m, int64_t n, int64_t k) {
   const int64_t blocks = CeilDiv(n, kRowsOfW);
-  // As many warps as keep a few thousand bytes of W under way on each multiprocessor, and have two turns of k to do.
+  // As many warps as keep 64 KB of W under way on each multiprocessor (at 800 ns, 5 TB/s are 30 KB on each of 132), and
+  // have a turn of k to do. All blocks run at once but where there are very many.
   const int64_t useful = Most<int64_t>(1, k / (kStep * kSteps));
-  const int64_t wanted = blocks >= 4 * queue.multiprocessors   ? 4
-                         : blocks >= 2 * queue.multiprocessors ? 8
-                                                               : kMostWarps;
-  const int64_t warps = Least(wanted, useful);
-  Launch(queue, SkinnyKernel<O>, static_cast<unsigned>(blocks), static_cast<unsigned>(warps * kWarp), 0, x, w,
-         y, m, n, k);
+  const auto run = [&](auto kernel, int64_t warps) {
+    Launch(queue, kernel, static_cast<unsigned>(blocks), static_cast<unsigned>(Least(warps, useful) * kWarp),
+           0, x, w, y, m, n, k);
+  };
+  if (blocks >= 4 * queue.multiprocessors) return run(SkinnyKernel<O, 4>, 4);
+  if (blocks >= queue.multiprocessors) return run(SkinnyKernel<O, 8>, 8);
+  run(SkinnyKernel<O, kMostWarps>, kMostWarps);
 }
 template void SkinnyProduct(const Queue&, const Bf16*, const Bf16*, float*, int64_t, int64_t, int64_t);
 template void SkinnyProduct(const Queue&, const Bf16*, const Bf16*, Bf16*, int64_t, int64_t, int64_t);

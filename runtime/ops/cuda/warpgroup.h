@@ -35,12 +35,20 @@ template <int kLeft>
 __device__ __forceinline__ void WaitProducts() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kLeft) : "memory");
 }
-// Keeps the compiler from moving what reads or writes these registers across.
+// Keeps the compiler from moving what reads or writes these registers across: accumulators, and first operands, which
+// must be written before BeginProducts.
 template <int kTiles>
 __device__ __forceinline__ void Pin(float (&c)[kTiles][4]) {
 #pragma unroll
   for (int i = 0; i < kTiles; ++i) {
     asm volatile("" : "+f"(c[i][0]), "+f"(c[i][1]), "+f"(c[i][2]), "+f"(c[i][3])::"memory");
+  }
+}
+template <int kTiles>
+__device__ __forceinline__ void Pin(uint32_t (&a)[kTiles][4]) {
+#pragma unroll
+  for (int i = 0; i < kTiles; ++i) {
+    asm volatile("" : "+r"(a[i][0]), "+r"(a[i][1]), "+r"(a[i][2]), "+r"(a[i][3])::"memory");
   }
 }
 // What this thread wrote to shared memory is seen by products (another proxy), after a barrier.

@@ -78,7 +78,9 @@ Device& EmulatedA100() {
   static Device* const device = new EmulatedDevice(
       "emulated A100",
       {.stream = nullptr, .multiprocessors = 3, .shared_limit = 163 << 10, .compute_capability = 80},
-      {.descending = false, .eager_copies = true});
+      {.descending = false,
+       .copies = emulator::Schedule::When::kAtOnce,
+       .products = emulator::Schedule::When::kAtOnce});
   return *device;
 }
 
@@ -86,7 +88,9 @@ Device& EmulatedH200() {
   static Device* const device = new EmulatedDevice(
       "emulated H200",
       {.stream = nullptr, .multiprocessors = 5, .shared_limit = 227 << 10, .compute_capability = 90},
-      {.descending = true, .eager_copies = false});
+      {.descending = true,
+       .copies = emulator::Schedule::When::kEither,
+       .products = emulator::Schedule::When::kLate});
   return *device;
 }
 

@@ -129,7 +129,7 @@ void CheckNoProducts() {
 }
 
 void IssueProduct(const WarpgroupProduct& product) {
-  if (schedule.eager_copies) {
+  if (Schedule::AtOnce(schedule.products)) {
     std::vector<WarpgroupProduct> one = {product};
     MakeProducts(one);
   } else {

@@ -286,7 +286,7 @@ void CopyAsync16(void* shared, const void* global, int bytes) {
     Fail("an asynchronous copy that is not aligned");
   }
   const Copy copy{static_cast<char*>(shared), static_cast<const char*>(global), bytes};
-  if (schedule.eager_copies) {
+  if (Schedule::AtOnce(schedule.copies)) {
     Perform(copy);
   } else {
     current->open.push_back(copy);

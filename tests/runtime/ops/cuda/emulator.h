@@ -61,10 +61,21 @@ extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulator {
 
-// How threads take turns and when asynchronous copies happen: a race shows in one of them.
+// How threads take turns and when asynchronous copies and products happen: a race shows in one of them.
 struct Schedule {
-  bool descending = false;   // the last thread first
-  bool eager_copies = true;  // at once, or as late as a wait allows
+  enum class When : uint8_t {
+    kAtOnce,
+    kLate,    // as late as a wait allows
+    kEither,  // at once in every second block, late in the others
+  };
+  bool descending = false;  // the last thread first
+  When copies = When::kAtOnce, products = When::kAtOnce;
+
+  // Of the block that runs now.
+  static bool AtOnce(When when) {
+    return when == When::kAtOnce ||
+           (when == When::kEither && (blockIdx.x + blockIdx.y + blockIdx.z) % 2 == 0);
+  }
 };
 extern Schedule schedule;
 
@@ -142,8 +153,8 @@ void MultiplyAsync(float (&c)[kTiles][4], const uint32_t (&a)[4], uint64_t b) {
 }
 inline void BeginProducts() {}
 inline void ShowToProducts() {}
-template <int kTiles>
-void Pin(float (&)[kTiles][4]) {}
+template <typename T, int kTiles>
+void Pin(T (&)[kTiles][4]) {}
 void CheckNoProducts();  // when a thread ends
 void CommitProducts();
 void WaitForProducts(int left);
@@ -187,6 +198,7 @@ T __shfl_up_sync(unsigned mask, T value, int by) {
   return emulator::Exchange("__shfl_up_sync", value, lane < by ? lane : lane - by);
 }
 unsigned __ballot_sync(unsigned mask, int predicate);
+inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 unsigned __match_any_sync(unsigned mask, int value);
 
 inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
