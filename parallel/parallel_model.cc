@@ -102,9 +102,9 @@ absl::Status ParallelModel::MakeParts(const runtime::ModelConfig& config, int64_
                                              .tensor = tensor_};
     ModelPart part{.stage = stage, .decoder = nullptr, .parameters = nullptr};
     COHORT_ASSIGN_OR_RETURN(part.decoder, runtime::Decoder::Create(config, device_, decoder));
-    std::vector<pipeline::ActionKind> actions;
+    std::vector<pipeline::Action> actions;
     for (const pipeline::Action& action : plan_->schedule().actions[groups_.pipeline->rank()]) {
-      if (action.stage == stage) actions.push_back(action.kind);
+      if (action.stage == stage) actions.push_back(action);
     }
     COHORT_ASSIGN_OR_RETURN(part.parameters,
                             ShardedParameters::Create(*part.decoder, options_.sharding, groups_,

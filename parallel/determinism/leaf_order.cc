@@ -62,17 +62,4 @@ LeafOrder OrderOf(runtime::Placement placement, const Mesh& mesh, const VirtualS
   return order;
 }
 
-int MostNodes(const LeafOrder& order) {
-  NodeSums sums(order.plan.tree);
-  size_t most = 0;
-  for (size_t round = 0; round < order.leaf_of.size(); ++round) {
-    if ((static_cast<int64_t>(round) + 1) % order.micro_batches_per_leaf != 0) continue;
-    most = std::max(most, sums.held().size() + order.leaf_of[round].size());
-    for (const TreeNode leaf : order.leaf_of[round]) {
-      if (leaf != LeafOrder::kNone) sums.Add(leaf, 0);
-    }
-  }
-  return static_cast<int>(std::max(most, sums.held().size()));
-}
-
 }  // namespace cohort::parallel

@@ -28,7 +28,4 @@ struct LeafOrder {
 // Of world rank `rank`.
 LeafOrder OrderOf(runtime::Placement placement, const Mesh& mesh, const VirtualShards& shards, int rank);
 
-// The most whole gradients that exist at a time on that rank, those under way included.
-int MostNodes(const LeafOrder& order);
-
 }  // namespace cohort::parallel

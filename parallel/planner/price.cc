@@ -67,6 +67,7 @@ const MeshPricer::PipelineLoads& MeshPricer::LoadsOf(int pipeline, int chunks, b
     layers[static_cast<int>(Layer::kEmbedding)] = stage == 0 ? 1 : 0;
     layers[static_cast<int>(Layer::kHead)] = stage == stages - 1 ? 1 : 0;
     for (int i = 0; i < kNumLayers; ++i) ranks[rank_of[stage]].layers[i] += layers[i];
+    ranks[rank_of[stage]].stages.push_back(stage);
   }
   double most = -1, sum = 0;
   for (int rank = 0; rank < pipeline; ++rank) {

@@ -48,16 +48,15 @@ absl::Span<const StepPart> StepParts();
 // Bytes of the rank that needs most.
 struct StepMemory {
   double parameters = 0;   // that stay
-  double gathered = 0;     // the most of whole ones beside them
+  double gathered = 0;     // the most of whole ones beside them at a time
   double gradients = 0;    // that stay
-  double reducing = 0;     // the most of whole ones beside them
+  double reducing = 0;     // the most of whole ones beside them at a time
+  double whole = 0;        // the most of both of these at a time
   double optimizer = 0;    // moments, and masters where the compute type is another
   double activations = 0;  // of all micro-batches in flight
   double working = 0;      // of what is being computed
 
-  double total() const {
-    return parameters + gathered + gradients + reducing + optimizer + activations + working;
-  }
+  double total() const { return parameters + gradients + whole + optimizer + activations + working; }
 };
 
 struct MeshPrice {
@@ -101,6 +100,7 @@ class MeshPricer {
   struct RankLoad {
     int rank = 0;
     std::array<int, kNumLayers> layers = {};
+    std::vector<int> stages = {};
   };
   struct PipelineLoads {
     std::vector<RankLoad> distinct;                     // each kind once, of the lowest rank
@@ -130,7 +130,10 @@ class MeshPricer {
   const PipelineLoads& LoadsOf(int pipeline, int chunks, bool v);
   Slot SlotOf(const std::array<int, kNumLayers>& layers, const MeshPlan& plan, const Resolved& resolved,
               bool last) const;
-  StepMemory MemoryOf(const RankLoad& load, const MeshPlan& plan, const Resolved& resolved) const;
+  StepMemory MemoryOf(const RankLoad& load, const MeshPlan& plan, const Resolved& resolved);
+  // What is gathered and reduced around the uses of a stage with these layers, in the fields that say so.
+  const StepMemory& WholeOf(const std::array<int, kNumLayers>& layers, const MeshPlan& plan,
+                            const Resolved& resolved);
   MeshPrice PriceResolved(const MeshPlan& plan, const Resolved& resolved);
   double Moves(comm::Operation operation, const Splits& splits, int stride, int coarse, int fine,
                double bytes);
@@ -145,6 +148,7 @@ class MeshPricer {
   const Cluster cluster_;
   LinkPrices links_;
   std::map<std::tuple<int, int, bool>, PipelineLoads> loads_;
+  std::map<std::vector<int>, StepMemory> whole_;
 };
 
 }  // namespace cohort::parallel::planner

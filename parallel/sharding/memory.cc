@@ -1,8 +1,10 @@
 #include "parallel/sharding/memory.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_format.h"
+#include "parallel/sharding/tree_memory.h"
 
 namespace cohort::parallel {
 namespace {
@@ -16,17 +18,24 @@ struct GroupBytes {
 class HookCounters {
  public:
   HookCounters(const std::vector<GroupBytes>& groups, const GroupLayout& layout)
-      : groups_(groups),
-        layout_(layout),
-        parameters_(layout),
-        gradients_(layout),
-        unfinished_(groups.size(), 0),
-        whole_(groups.size(), false) {}
+      : groups_(groups), layout_(layout), parameters_(layout), gradients_(layout), uses_(groups.size()) {}
 
-  void Run(absl::Span<const pipeline::ActionKind> actions, StateMemory& memory) {
+  // In deterministic mode a bucket's gradients are summed by a tree, and leave once a step.
+  void SumByTree(int group, const BucketSize& bucket, int64_t state_bytes) {
+    uses_[group].trees.emplace_back(*bucket.order, bucket.splits, bucket.rank, bucket.elements, state_bytes,
+                                    [this](int64_t bytes) { AddGradients(bytes); });
+  }
+
+  void Run(absl::Span<const pipeline::Action> actions, StateMemory& memory) {
     parameters_.Begin(/*training=*/true);
-    for (const pipeline::ActionKind action : actions) {
-      switch (action) {
+    micro_batches_ = static_cast<int>(std::count_if(actions.begin(), actions.end(), [](const auto& action) {
+      return action.kind == pipeline::ActionKind::kForward;
+    }));
+    for (const pipeline::Action& action : actions) {
+      for (Uses& uses : uses_) {
+        for (TreeMemory& tree : uses.trees) tree.Enter(action.micro_batch);
+      }
+      switch (action.kind) {
         case pipeline::ActionKind::kForward:
           Forward();
           break;
@@ -74,7 +83,12 @@ class HookCounters {
   }
   void AfterBackward(int group) {
     Apply(parameters_.AfterBackward(group));
-    if (--unfinished_[group] == 0) gradients_.AfterBackward(group);
+    Uses& uses = uses_[group];
+    ++uses.over;
+    for (TreeMemory& tree : uses.trees) tree.Close();
+    if (uses.over < (uses.trees.empty() ? uses.begun : micro_batches_)) return;
+    for (TreeMemory& tree : uses.trees) tree.StartExchange();
+    gradients_.AfterBackward(group);
   }
   void BeforeForward(int group) {
     Free(gradients_.BeforeForward(group));
@@ -82,31 +96,43 @@ class HookCounters {
   }
   void BeforeBackward(int group) {
     Free(gradients_.BeforeBackward(group));
-    if (!whole_[group]) reducing_ += groups_[group].gradient;
-    whole_[group] = true;
-    ++unfinished_[group];
+    Uses& uses = uses_[group];
+    if (!std::exchange(uses.whole, true)) AddGradients(groups_[group].gradient);
+    ++uses.begun;
+    for (TreeMemory& tree : uses.trees) tree.Open();
     Apply(parameters_.BeforeBackward(group));
   }
   void Free(const std::vector<int>& gradients) {
     for (const int group : gradients) {
-      reducing_ -= groups_[group].gradient;
-      whole_[group] = false;
+      if (std::exchange(uses_[group].whole, false)) AddGradients(-groups_[group].gradient);
+      for (TreeMemory& tree : uses_[group].trees) tree.Release();
     }
   }
   void Apply(const GatherOrder::Actions& actions) {
     for (const int group : actions.free) gathered_ -= groups_[group].whole;
     for (const int group : actions.gather) gathered_ += groups_[group].whole;
     most_gathered_ = std::max(most_gathered_, gathered_);
+    most_ = std::max(most_, gathered_ + reducing_);
+  }
+  void AddGradients(int64_t bytes) {
+    reducing_ += bytes;
     most_reducing_ = std::max(most_reducing_, reducing_);
     most_ = std::max(most_, gathered_ + reducing_);
   }
+
+  // Of a group.
+  struct Uses {
+    int begun = 0, over = 0;  // backwards: the second with their weights
+    bool whole = false;       // its gradients are
+    std::vector<TreeMemory> trees;
+  };
 
   const std::vector<GroupBytes>& groups_;
   const GroupLayout layout_;
   GatherOrder parameters_;
   GradientOrder gradients_;
-  std::vector<int> unfinished_;  // by group: backwards that have begun and whose weights are not in
-  std::vector<bool> whole_;      // by group: its gradients are
+  std::vector<Uses> uses_;
+  int micro_batches_ = 0;
   int64_t gathered_ = 0, reducing_ = 0, most_gathered_ = 0, most_reducing_ = 0, most_ = 0;
 };
 
@@ -123,9 +149,10 @@ std::string StateMemory::DebugString() const {
 
 StateMemory PlanMemory(const std::vector<std::vector<BucketSize>>& groups, const GroupLayout& layout,
                        int64_t compute_bytes, int64_t state_bytes, bool same_type,
-                       absl::Span<const pipeline::ActionKind> actions) {
+                       absl::Span<const pipeline::Action> actions) {
   StateMemory memory;
   std::vector<GroupBytes> bytes(groups.size());
+  HookCounters counters(bytes, layout);
   for (size_t group = 0; group < groups.size(); ++group) {
     for (const BucketSize& bucket : groups[group]) {
       const ShardTree tree(bucket.splits);
@@ -133,17 +160,23 @@ StateMemory PlanMemory(const std::vector<std::vector<BucketSize>>& groups, const
       const auto held = [&](int level) { return tree.RangeOf(level, bucket.rank, bucket.elements).size(); };
       memory.parameters += held(splits.parameters) * compute_bytes;
       if (splits.keeps_secondary()) memory.parameters += held(splits.secondary) * compute_bytes;
-      memory.gradients += held(splits.gradients) * state_bytes;
-      if (splits.optimizer > splits.gradients) memory.gradients += held(splits.optimizer) * state_bytes;
+      if (bucket.order != nullptr) {
+        memory.gradients += held(splits.optimizer) * state_bytes;
+        counters.SumByTree(static_cast<int>(group), bucket, state_bytes);
+      } else {
+        memory.gradients += held(splits.gradients) * state_bytes;
+        if (splits.optimizer > splits.gradients) memory.gradients += held(splits.optimizer) * state_bytes;
+        if (splits.gradients > 1) bytes[group].gradient += bucket.elements * state_bytes;
+      }
       memory.optimizer += held(splits.optimizer) * state_bytes * (same_type ? 2 : 3);
       if (splits.parameters > 1) bytes[group].whole += bucket.elements * compute_bytes;
-      if (splits.gradients > 1) bytes[group].gradient += bucket.elements * state_bytes;
     }
   }
   // The second one begins while gradients of the first are on their way.
   using enum pipeline::ActionKind;
-  constexpr pipeline::ActionKind kTwoMicroBatches[] = {kForward, kBackward, kForward, kBackward};
-  HookCounters(bytes, layout).Run(actions.empty() ? kTwoMicroBatches : actions, memory);
+  constexpr pipeline::Action kTwoMicroBatches[] = {
+      {kForward, 0, 0}, {kBackward, 0, 0}, {kForward, 0, 1}, {kBackward, 0, 1}};
+  counters.Run(actions.empty() ? kTwoMicroBatches : actions, memory);
   return memory;
 }
 

@@ -41,6 +41,13 @@ ElementRange ShardTree::RangeOf(int level, int rank, int64_t elements) const {
   return PieceRange(elements, level, Piece(level, rank));
 }
 
+bool ShardTree::InOrder() const {
+  for (int rank = 0; rank < replicas(); ++rank) {
+    if (Piece(replicas(), rank) != rank) return false;
+  }
+  return true;
+}
+
 ShardTree::Place ShardTree::PlaceIn(int coarse, int fine, int rank) const {
   // Ranks with equal digits up to `coarse` have equal remainders by it.
   return {rank / fine * coarse + rank % coarse, Piece(fine, rank) % (fine / coarse)};

@@ -37,6 +37,8 @@ class ShardTree {
   // The piece of `rank` at a level of the chain: [0, level).
   int Piece(int level, int rank) const;
   ElementRange RangeOf(int level, int rank, int64_t elements) const;
+  // Whether the ranks hold the smallest pieces in their own order.
+  bool InOrder() const;
 
   // A move between levels A < B goes on among the B / A ranks that hold the same piece of A, and of one run of B
   // neighbours: a reduce-scatter from A to B, an all-gather from B to A, and, with B = R, an all-reduce.

@@ -254,6 +254,7 @@ comm::Work ShardedBucket::StartSum(Sum sum) {
 }
 
 void ShardedBucket::EndGradient() {
+  if (tree_) return tree_->Release();
   if (!whole_gradient_.defined()) return;
   whole_gradient_ = Tensor();
   Bind();

@@ -69,7 +69,7 @@ class ShardedBucket {
   // to the optimizer's pieces, and of these over the ranks that hold the same.
   enum Sum : uint8_t { kMicroBatch, kToOptimizer, kOverCopies, kDone };
   comm::Work StartSum(Sum sum);
-  // After kMicroBatch: whole gradients go.
+  // After kMicroBatch, and in deterministic mode after kToOptimizer: whole gradients go.
   void EndGradient();
 
   // In deterministic mode: whose gradients come next, and that all of them are in. There is one sum a step.

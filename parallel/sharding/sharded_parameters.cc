@@ -17,7 +17,7 @@ using runtime::ParameterGroup;
 
 absl::StatusOr<std::unique_ptr<ShardedParameters>> ShardedParameters::Create(
     runtime::Decoder& decoder, const Sharding& sharding, const MeshCommunicators& groups,
-    int64_t memory_limit, const VirtualShards* shards, absl::Span<const pipeline::ActionKind> actions) {
+    int64_t memory_limit, const VirtualShards* shards, absl::Span<const pipeline::Action> actions) {
   const MeshShape& shape = groups.mesh.shape();
   COHORT_ASSIGN_OR_RETURN(const Splits stage, Resolve(sharding, shape.shard * shape.context * shape.tensor,
                                                       groups.mesh.stage_size()));
@@ -69,10 +69,9 @@ ShardedParameters::~ShardedParameters() {
   Finish().IgnoreError();
 }
 
-void ShardedParameters::MakeBuckets(absl::Span<const pipeline::ActionKind> actions) {
+void ShardedParameters::MakeBuckets(absl::Span<const pipeline::Action> actions) {
   std::vector<std::vector<BucketSize>> sizes;
   uint64_t number = 0;
-  int64_t tree_elements = 0;
   for (ParameterGroup& group : decoder_.groups()) {
     buckets_.emplace_back();
     sizes.emplace_back();
@@ -84,18 +83,13 @@ void ShardedParameters::MakeBuckets(absl::Span<const pipeline::ActionKind> actio
             *replicas, std::move(flat.parts), decoder_.device(), decoder_.compute(), memory_,
             flat.encoded ? sharding_.gather_codec : std::nullopt,
             flat.encoded ? sharding_.reduce_codec : std::nullopt, ++number, order));
-        if (order != nullptr) tree_elements += MostNodes(*order) * buckets_.back().back()->elements();
-        sizes.back().push_back({buckets_.back().back()->elements(), replicas->splits, replicas->rank});
+        sizes.back().push_back({buckets_.back().back()->elements(), replicas->splits, replicas->rank, order});
       }
     }
   }
   const DataType state = decoder_.device().state_dtype();
   plan_ = PlanMemory(sizes, layout_, static_cast<int64_t>(SizeOf(decoder_.compute())),
                      static_cast<int64_t>(SizeOf(state)), decoder_.compute() == state, actions);
-  // The table's levels of gradients do not hold in deterministic mode: whole ones wait for their siblings.
-  const int64_t tree = tree_elements * static_cast<int64_t>(SizeOf(state));
-  plan_.reducing = std::max(plan_.reducing, tree);
-  plan_.peak += tree;
 }
 
 void ShardedParameters::ListSlices() {
@@ -252,10 +246,10 @@ void ShardedParameters::EndGradients(const std::vector<int>& groups) {
     const bool ends = std::find(groups.begin(), groups.end(), reduction.group) != groups.end();
     if (ends && reduction.sum == ShardedBucket::kMicroBatch) failed_.Update(reduction.work.Wait());
   }
+  Advance();
   for (const int group : groups) {
     for (const auto& bucket : buckets_[group]) bucket->EndGradient();
   }
-  Advance();
 }
 
 absl::Status ShardedParameters::Finish() {

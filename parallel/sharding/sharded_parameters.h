@@ -40,11 +40,12 @@ class ShardedParameters {
   // which installs its hooks. RESOURCE_EXHAUSTED where the table says more than `memory_limit` bytes (0: no
   // limit); INVALID_ARGUMENT where the table does not fit the mesh. Values are undefined until SetWhole.
   // `shards`: deterministic mode, in which gradients are summed in the order of the tree over these; null
-  // otherwise. `actions`: what a step does with the decoder, by which its memory is planned (memory.h).
+  // otherwise. `actions`: what a step does with the decoder, by which its memory is planned (memory.h); with
+  // `shards` all of them.
   static absl::StatusOr<std::unique_ptr<ShardedParameters>> Create(
       runtime::Decoder& decoder, const Sharding& sharding, const MeshCommunicators& groups,
       int64_t memory_limit, const VirtualShards* shards = nullptr,
-      absl::Span<const pipeline::ActionKind> actions = {});
+      absl::Span<const pipeline::Action> actions = {});
   ~ShardedParameters();
 
   // Group by group: `set` finds the values and masters of this group whole, and sets them; then this rank keeps its
@@ -94,7 +95,7 @@ class ShardedParameters {
   };
 
   ShardedParameters(runtime::Decoder& decoder, const Sharding& sharding);
-  void MakeBuckets(absl::Span<const pipeline::ActionKind> actions);
+  void MakeBuckets(absl::Span<const pipeline::Action> actions);
   void ListSlices();
   void InstallHooks();
 

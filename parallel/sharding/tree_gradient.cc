@@ -36,22 +36,22 @@ void TreeGradient::BeginStep() {
   begun_.clear();
   open_.clear();
   bound_.clear();
+  nobodys_ = Tensor();
   sums_.Clear();
   nodes_.clear();
-  sent_ = received_ = Tensor();
+  Release();
   sum_taken_ = false;
 }
 
 void TreeGradient::Open() {
   begun_.insert(micro_batch_);
   bound_.clear();
-  Tensor nobodys;  // what is accumulated for no shard (zeros) goes nowhere
   for (const TreeNode leaf : order_.leaf_of[micro_batch_]) {
     if (leaf == LeafOrder::kNone) {
-      if (!nobodys.defined()) {
-        nobodys = memory_.Empty(device_, elements_, device_.state_dtype(), StateKind::kGradients);
+      if (!nobodys_.defined()) {
+        nobodys_ = memory_.Empty(device_, elements_, device_.state_dtype(), StateKind::kGradients);
       }
-      bound_.push_back(nobodys);
+      bound_.push_back(nobodys_);
       continue;
     }
     OpenLeaf& opened = open_[leaf];
@@ -63,6 +63,7 @@ void TreeGradient::Open() {
 void TreeGradient::Close() {
   begun_.erase(micro_batch_);
   bound_.clear();
+  nobodys_ = Tensor();
   for (const TreeNode leaf : order_.leaf_of[micro_batch_]) {
     if (leaf == LeafOrder::kNone) continue;
     const auto found = open_.find(leaf);
@@ -89,13 +90,6 @@ Tensor TreeGradient::OwnPiece() const {
   return sum_.Slice(own.begin - all.begin, own.end - all.begin);
 }
 
-bool TreeGradient::OwnersInOrder() const {
-  for (int rank = 0; rank < group_.splits.replicas; ++rank) {
-    if (group_.tree.Piece(group_.splits.replicas, rank) != rank) return false;
-  }
-  return true;
-}
-
 comm::Work TreeGradient::StartExchange() {
   const int ranks = group_.splits.replicas;
   const std::vector<TreeNode>& mine = order_.plan.held[group_.rank];
@@ -109,7 +103,7 @@ comm::Work TreeGradient::StartExchange() {
     return comm::Work();
   }
   const DataType type = device_.state_dtype();
-  if (held.size() == 1 && OwnersInOrder()) {
+  if (held.size() == 1 && group_.tree.InOrder()) {
     sent_ = held[0];  // it lies as it is sent
   } else {
     const auto count = static_cast<int64_t>(held.size());
@@ -136,7 +130,6 @@ comm::Work TreeGradient::StartExchange() {
 }
 
 void TreeGradient::Combine() {
-  sent_ = Tensor();
   if (group_.splits.replicas == 1) {
     if (received_.raw() != sum_.raw()) device_.ops().Copy(received_, sum_);
   } else {
@@ -151,8 +144,9 @@ void TreeGradient::Combine() {
     if (additions.empty()) device_.ops().Copy(node(order_.plan.result), OwnPiece());
   }
   device_.Synchronize();
-  received_ = Tensor();
 }
+
+void TreeGradient::Release() { sent_ = received_ = Tensor(); }
 
 comm::Work TreeGradient::StartGather() {
   const ShardMove& move = group_.sum;

@@ -18,9 +18,10 @@ namespace cohort::parallel {
 // both are there, so a rank holds about as many whole gradients as the tree has levels, however its sharding
 // table splits gradients. Once a step, what it is left with goes to the owners of each element, which finish
 // the sum: every rank of the replica group owns a piece. Then the copies of the optimizer's pieces gather
-// them.
+// them. tree_memory.h says what that takes.
 //
-//   BeginStep; for every micro-batch: Enter, Open, (the backward), Close; StartExchange; Combine; StartGather
+//   BeginStep; for every micro-batch: Enter, Open, (the backward), Close; StartExchange; Combine; StartGather;
+//   Release
 //
 // Micro-batches may interleave: Enter says whose turn it is. One thread.
 class TreeGradient {
@@ -42,6 +43,8 @@ class TreeGradient {
   comm::Work StartExchange();
   void Combine();
   comm::Work StartGather();
+  // What was exchanged goes: any time after Combine, or after an error.
+  void Release();
 
  private:
   struct OpenLeaf {
@@ -53,7 +56,6 @@ class TreeGradient {
   void Insert(TreeNode leaf, runtime::Tensor gradient);
   ElementRange Piece(int rank) const { return group_.tree.RangeOf(group_.splits.replicas, rank, elements_); }
   runtime::Tensor OwnPiece() const;  // within sum_
-  bool OwnersInOrder() const;
 
   const LeafOrder& order_;
   const ReplicaGroup& group_;
@@ -66,7 +68,8 @@ class TreeGradient {
   std::set<int> begun_;  // micro-batches between Open and Close, also those of no shard
   std::map<TreeNode, OpenLeaf> open_;
   std::vector<runtime::Tensor> bound_;
-  bool sum_taken_ = false;  // its memory serves as one of the step's whole gradients
+  runtime::Tensor nobodys_;  // what is accumulated for no shard (zeros) goes nowhere
+  bool sum_taken_ = false;   // its memory serves as one of the step's whole gradients
   NodeSums sums_;
   std::vector<runtime::Tensor> nodes_;  // by number
   runtime::Tensor sent_, received_;

@@ -162,6 +162,18 @@ absl::Status CheckNames(const cohort::v1::TrainConfig& config) {
              absl::StrCat("is '", config.schedule().decay(), "'; without train.steps it must be constant"));
 }
 
+// Fast mode cuts no shards. What a complete configuration says all the same is let pass.
+absl::Status CheckShards(const cohort::v1::TrainSection& train) {
+  const int64_t shards = train.virtual_shards(), usual = config_policy::kVirtualShards;
+  if (train.deterministic() || shards == usual || shards == std::min<int64_t>(train.global_batch(), usual)) {
+    return absl::OkStatus();
+  }
+  return Bad("train.virtual_shards",
+             absl::StrCat("is ", shards,
+                          "; only train.deterministic cuts the batch into shards: set "
+                          "that too, or leave virtual_shards out"));
+}
+
 absl::Status CheckModel(const cohort::v1::TrainConfig& config, const ModelConfig& model,
                         const ConfigFacts& facts) {
   if (!config.model().has_path() && !config.model().has_vocab_size()) {
@@ -210,6 +222,7 @@ absl::Status ValidateConfig(const cohort::v1::TrainConfig& config, const ModelCo
   COHORT_RETURN_IF_ERROR(CheckPresence(config));
   COHORT_RETURN_IF_ERROR(CheckRanges(config));
   COHORT_RETURN_IF_ERROR(CheckNames(config));
+  COHORT_RETURN_IF_ERROR(CheckShards(config.train()));
   COHORT_RETURN_IF_ERROR(CheckModel(config, model, facts));
   COHORT_RETURN_IF_ERROR(CheckHybrid(config, facts));
   return CheckDivisions(config, model);

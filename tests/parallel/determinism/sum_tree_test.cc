@@ -127,7 +127,6 @@ TEST(LeafOrder, EveryMeshHasItsPlans) {
         const LeafOrder order = OrderOf(placement, mesh, cut, rank);
         const absl::Status status = CheckSumPlan(order.plan, order.leaves);
         EXPECT_TRUE(status.ok()) << shape.DebugString() << ": " << status;
-        EXPECT_GE(MostNodes(order), 1);
       }
     }
   }

@@ -60,7 +60,9 @@ TEST(StateMemory, HalvesThatInterleaveKeepWholeGradientsOfAllBlocks) {
   const Splits splits = *Resolve(*ParseSharding("zero-2"), 2, 4);
   const std::vector<std::vector<BucketSize>> groups(3, {{400, splits, 0}});
   const GroupLayout blocks = {.groups = 3, .embedding = false, .head = false};
-  const auto reducing = [&](const std::vector<pipeline::ActionKind>& actions) {
+  const auto reducing = [&](const std::vector<pipeline::ActionKind>& kinds) {
+    std::vector<pipeline::Action> actions;
+    for (const pipeline::ActionKind kind : kinds) actions.push_back({.kind = kind});
     return PlanMemory(groups, blocks, 2, 4, false, actions).reducing;
   };
   EXPECT_EQ(reducing({}), 800 * 4);

@@ -202,6 +202,7 @@ TEST(ValidateTest, NamesTheKeyAndWhatIsAllowed) {
       {{"train.global_batch=0"}, "train.global_batch is 0"},
       {{"train.micro_batch=0"}, "train.micro_batch is 0"},
       {{"train.virtual_shards=0"}, "train.virtual_shards is 0"},
+      {{"train.virtual_shards=5"}, "train.virtual_shards is 5; only train.deterministic"},
       {{"device=gpu"}, "device is 'gpu'; it must be cpu or cuda"},
       {{"train.dtype=fp8"}, "train.dtype is 'fp8'; it must be bf16 or f32"},
       {{"train.clip_grad_norm=-1"}, "train.clip_grad_norm is -1; it must be at least 0"},
