@@ -17,6 +17,7 @@
 #include "parallel/planner/legal_plans.h"
 #include "parallel/planner/plan_config.h"
 #include "parallel/planner/planner.h"
+#include "parallel/planner/policy.h"
 
 namespace cohort::parallel {
 namespace {
@@ -38,6 +39,25 @@ v1::TrainConfig Fixed(const v1::TrainConfig& config) {
     fixed.mutable_train()->set_micro_batch(config.train().micro_batch());
   }
   return fixed;
+}
+
+// The fastest mesh with the axes that there are, where none that is faster could be told from it: the prices of a machine
+// on which no step was measured are not that good, and what was asked for once is nearest to it.
+absl::StatusOr<planner::PlannedMesh> BestMesh(const planner::ModelCost& costs, const planner::Work& work,
+                                              const planner::Cluster& cluster,
+                                              const planner::Choices& choices, const v1::TrainConfig& now) {
+  COHORT_ASSIGN_OR_RETURN(const planner::MeshRanking any,
+                          planner::RankMeshes(costs, work, cluster, choices, 1));
+  planner::Choices same = choices;
+  same.pipeline = now.parallel().pipeline();
+  same.context = now.parallel().context();
+  same.tensor = now.parallel().tensor();
+  same.expert = now.parallel().expert();
+  const absl::StatusOr<planner::MeshRanking> stays =
+      planner::RankMeshes(costs, work, cluster, same, 1);  // an error: not with these numbers
+  const bool alike =
+      stays.ok() && stays->best[0].seconds() <= (1 + planner::policy::kAssumedError) * any.best[0].seconds();
+  return alike ? stays->best[0] : any.best[0];
 }
 
 std::string Words(int ranks, int all, const std::string& what) {
@@ -113,16 +133,16 @@ absl::StatusOr<NextMesh> PlanNextMesh(const v1::TrainConfig& config, const runti
   for (size_t i = 0; i < numbers.size() && (i < preferred || (found.empty() && !lacks_memory)); ++i) {
     const int ranks = numbers[i];
     COHORT_ASSIGN_OR_RETURN(const planner::Cluster part, cluster.First(ranks));
-    absl::StatusOr<planner::MeshRanking> ranking = planner::RankMeshes(costs, work, part, *choices, 1);
-    if (!ranking.ok()) {
-      why.Update(ranking.status());
-      lacks_memory = lacks_memory || absl::IsResourceExhausted(ranking.status());
+    absl::StatusOr<planner::PlannedMesh> best = BestMesh(costs, work, part, *choices, config);
+    if (!best.ok()) {
+      why.Update(best.status());
+      lacks_memory = lacks_memory || absl::IsResourceExhausted(best.status());
       continue;
     }
     v1::TrainConfig next = config;
-    planner::WritePlan(ranking->best[0].plan, next);
+    planner::WritePlan(best->plan, next);
     why.Update(ArrangementOf(next.parallel(), model, ranks).status());
-    if (ArrangementOf(next.parallel(), model, ranks).ok()) found.push_back({ranks, ranking->best[0]});
+    if (ArrangementOf(next.parallel(), model, ranks).ok()) found.push_back({ranks, *best});
     // Half the ranks are not faster by what is still to be tried.
     if (!found.empty() && ranks <= found.front().ranks / 2) break;
   }

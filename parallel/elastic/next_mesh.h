@@ -18,9 +18,10 @@ struct NextMesh {
 
 // `config` is that of the mesh before, complete. `cluster` has all ranks that there are now, those first that should
 // train. What is trained stays as it is: the global batch, the type, the sharding, and in deterministic mode the axes and
-// sizes on which bits depend. Of the numbers of ranks for which there is a mesh whose predicted step takes at most
-// elastic_policy::kSpareGain longer than the fastest of all, the largest (with elastic.lost_hosts the largest of all); of its meshes the fastest. Where there are very
-// many ranks, of a few numbers of them (elastic_policy). Where the planner has no
+// sizes on which bits depend. Axes (pipeline, context, tensor, expert) stay where they can, unless others are predicted to
+// be faster by more than the planner's assumed error. Of the numbers of ranks for which there is a mesh whose predicted
+// step takes at most elastic_policy::kSpareGain longer than the fastest of all, the largest (with elastic.lost_hosts the
+// largest of all). Where there are very many ranks, of a few numbers of them (elastic_policy). Where the planner has no
 // price for what the configuration asks for, the axes stay and as many ranks train as they divide.
 // NOT_FOUND: no number of ranks can train it, with the planner's reasons.
 absl::StatusOr<NextMesh> PlanNextMesh(const v1::TrainConfig& config, const runtime::ModelConfig& model,
