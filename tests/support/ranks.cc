@@ -104,6 +104,7 @@ void RunProcesses(int size, const std::function<void(int, int, const std::string
 }
 
 void RunRanks(int size, const std::function<void(comm::Communicator&)>& body, const RankOptions& options) {
+  SharedCounter created;
   RunProcesses(
       size,
       [&](int rank, int ranks, const std::string& folder) {
@@ -111,6 +112,9 @@ void RunRanks(int size, const std::function<void(comm::Communicator&)>& body, co
         auto communicator =
             comm::Communicator::Create(comm::FileRendezvous(folder + "/meet", rank, ranks), {});
         ASSERT_TRUE(communicator.ok()) << communicator.status();
+        // A body may kill its rank at once, which must not spoil another's beginning.
+        created.Add();
+        ASSERT_TRUE(created.WaitFor(ranks, options.limit));
         (*communicator)->SetTimeout(options.timeout);
         body(**communicator);
       },
@@ -125,8 +129,8 @@ SharedCounter::SharedCounter() {
 
 SharedCounter::~SharedCounter() { munmap(value_, sizeof(*value_)); }
 
-bool SharedCounter::WaitFor(int value) const {
-  const absl::Time give_up = absl::Now() + absl::Seconds(10);
+bool SharedCounter::WaitFor(int value, absl::Duration limit) const {
+  const absl::Time give_up = absl::Now() + limit;
   while (Get() < value && absl::Now() < give_up) absl::SleepFor(absl::Milliseconds(1));
   return Get() >= value;
 }

@@ -43,8 +43,8 @@ class SharedCounter {
 
   void Add(int amount = 1) { value_->fetch_add(amount); }
   int Get() const { return value_->load(); }
-  // Sleeps until it is at least `value`. False after ten seconds.
-  bool WaitFor(int value) const;
+  // Sleeps until it is at least `value`. False after `limit`.
+  bool WaitFor(int value, absl::Duration limit = absl::Seconds(10)) const;
 
  private:
   std::atomic<int>* value_;

@@ -24,6 +24,7 @@ namespace {
 
 using cohort::testing::RankOptions;
 using cohort::testing::RunProcesses;
+using cohort::testing::SharedCounter;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -58,9 +59,10 @@ TEST(Joins, AProcessAlone) { GrowOverHosts(1, {"a", "b"}); }
 TEST(Joins, TheRankOfTheLostIsTakenFromAnotherHost) {
   RankOptions options;
   options.victims = {1};
+  SharedCounter met;
   RunProcesses(
       4,
-      [](int process, int, const std::string& folder) {
+      [&](int process, int, const std::string& folder) {
         setenv("COHORT_HOST_ID", process == 3 ? "b" : "a", 1);
         auto board = FolderJoinBoard(folder + "/board");
         auto comm = process == 3
@@ -68,6 +70,8 @@ TEST(Joins, TheRankOfTheLostIsTakenFromAnotherHost) {
                         : Communicator::Create(FileRendezvous(folder + "/meet", process, 3), kOptions);
         ASSERT_TRUE(comm.ok()) << comm.status();
         if (process < 3) {
+          met.Add();
+          ASSERT_TRUE(met.WaitFor(3));
           if (process == 1) kill(getpid(), SIGKILL);
           EXPECT_EQ((*comm)->Barrier().Wait().code(), absl::StatusCode::kUnavailable);
           const auto change = (*comm)->Grow(board, {.at_most = 1, .at_least = 1, .replace = true});

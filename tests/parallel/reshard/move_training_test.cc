@@ -265,11 +265,14 @@ TEST_P(MoveTrainingTest, SurvivorsGoOn) {
     training.model->Initialize(5);
     training.Steps(2 * kSteps, stayed, 0);
   });
+  testing::SharedCounter trained;
   testing::RunRanks(4,
                     [&](comm::Communicator& world) {
                       ArrangedTraining old = ArrangedTraining::Make(config_, DataType::kF32, before, world);
                       old.model->Initialize(5);
                       old.Steps(kSteps, moved, 0);
+                      trained.Add();
+                      ASSERT_TRUE(trained.WaitFor(4));
                       if (world.rank() == 1) raise(SIGKILL);
                       const auto change = world.Shrink({.patience = absl::Seconds(5)});
                       ASSERT_TRUE(change.ok()) << change.status();

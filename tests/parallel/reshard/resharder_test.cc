@@ -78,6 +78,7 @@ TEST(ResharderTest, APieceThatStaysMayKeepItsMemory) {
 }
 
 TEST(ResharderTest, ALostRankIsAnErrorOnAllOthers) {
+  testing::SharedCounter connected;
   testing::RunRanks(
       3,
       [&](comm::Communicator& world) {
@@ -87,6 +88,8 @@ TEST(ResharderTest, ALostRankIsAnErrorOnAllOthers) {
         const Layout before = FlatShards(3, 3), after = Boxes(3, 3, 1);
         const auto plan = PlanReshard(before, after, {});
         ASSERT_TRUE(plan.ok()) << plan.status();
+        connected.Add();
+        ASSERT_TRUE(connected.WaitFor(3));
         if (rank == 1) raise(SIGKILL);
         Contents held(before.ranks[rank]), next(after.ranks[rank]);
         held.Fill(before.ranks[rank]);

@@ -185,6 +185,7 @@ TEST(ParityExchange, APeerLostWhileEncodingIsAnErrorAndTheGenerationBeforeIsTher
   TestJob job;
   const Layout layout(4);
   for (int h = 0; h < 4; ++h) job.Options(Layout::Name(h));
+  testing::SharedCounter complete;
   testing::RunProcesses(
       layout.ranks(),
       [&](int number, int, const std::string& folder) {
@@ -193,7 +194,11 @@ TEST(ParityExchange, APeerLostWhileEncodingIsAnErrorAndTheGenerationBeforeIsTher
         ASSERT_TRUE(me.Step(1).ok());
         ASSERT_TRUE(me.communicator->Barrier().Wait().ok());
         me.Complete(1);
-        if (number == 1) kill(getpid(), SIGKILL);
+        complete.Add();
+        if (number == 1) {
+          complete.WaitFor(layout.ranks());  // what this rank has sent is there
+          kill(getpid(), SIGKILL);
+        }
         const absl::Time began = absl::Now();
         // Who needs nothing of the lost rank may have its own part done; that all have, nobody hears.
         const bool mine = me.Step(2).ok();
