@@ -7,6 +7,7 @@
 
 #include "comm/check.h"
 #include "runtime/device/host_reader.h"
+#include "runtime/device/policy.h"
 #include "runtime/tensor.h"
 
 namespace cohort::parallel {
@@ -16,8 +17,7 @@ using runtime::HostReader;
 
 namespace {
 
-// Of a read: what pinned memory there is for it.
-constexpr int64_t kReadBytes = int64_t{4} << 20;
+constexpr auto kReadBytes = static_cast<int64_t>(runtime::device_policy::kHostReadBytes);
 
 bool OnHost(const std::vector<Device*>& devices, size_t piece) {
   return devices.empty() || devices[piece]->in_host_memory();

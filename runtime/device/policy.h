@@ -1,4 +1,4 @@
-// The limits of the devices' memory pools, in one place.
+// The limits of the devices' memory pools and reads, in one place.
 #pragma once
 
 #include <cstddef>
@@ -15,5 +15,8 @@ inline constexpr size_t kHugePage = size_t{2} << 20;
 inline constexpr size_t kSizeStepsPerOctave = 8;
 // Free blocks are given back to the system when they would exceed this much plus the bytes in use.
 inline constexpr size_t kCacheSlackBytes = size_t{1} << 30;
+// What moves from a device by way of the host is read (HostReader) in pieces of this size, for which pinned memory is kept:
+// large enough that starting a copy is small beside it, as kStagingBytes of CUDA.
+inline constexpr size_t kHostReadBytes = size_t{4} << 20;
 
 }  // namespace cohort::runtime::device_policy
