@@ -228,7 +228,6 @@ absl::Status Engine::Connect(Rendezvous& rendezvous, const HostMap* declared, ab
   const bool own_core = topology_.local_size() <= static_cast<int>(std::thread::hardware_concurrency());
   spin_polls_ = own_core ? policy::kSpinPolls : policy::kSpinPollsShared;
   yield_nanos_ = own_core ? policy::kYieldNanos : policy::kYieldNanosShared;
-  if (shm_ != nullptr && !own_core) shm_->set_eager_bytes(policy::kShmEagerBytesShared);
   if (ucx_ != nullptr) Watch(ucx_);
   return absl::OkStatus();
 }

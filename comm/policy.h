@@ -75,11 +75,16 @@ inline constexpr int64_t kSilenceLookNanos = 50'000'000;
 
 // ---- Shared memory ----
 
-// Messages up to this size are copied through the ring, which is twice as fast as asking the kernel for them where
-// they fit the caches; larger ones are pulled by the receiver in one copy. The second where ranks share cores, and so
-// caches.
+// Messages up to the first size are copied through the ring, those larger than the second are read by the receiver in
+// one copy. Between the two, what goes by is measured (comm/transport/shm/body_way.h).
+inline constexpr size_t kShmCopiedBytes = 4 << 10;
 inline constexpr size_t kShmEagerBytes = 64 << 10;
-inline constexpr size_t kShmEagerBytesShared = 32 << 10;
+// So many messages are a trial of the other way, the first of which may find caches cold. Pauses between trials are so
+// many messages, times the square of how much slower the other way is. What is used stays unless it is so much slower.
+inline constexpr size_t kShmTrialMessages = 4;
+inline constexpr double kShmTrialPause = 64;
+inline constexpr uint32_t kShmLongestTrialPause = 4096;
+inline constexpr double kShmClearly = 1.1;
 // Where the receiver cannot read the sender's memory, bodies come through the ring in fragments of this size.
 inline constexpr size_t kShmFragmentBytes = 16 << 10;
 // Descriptors and payload bytes of the ring of one ordered pair of ranks. Powers of two.
@@ -212,8 +217,9 @@ inline constexpr double kRemoteLatency = 20e-6;
 inline constexpr double kRemoteSecondsPerByte = 1.0 / 1.25e9;
 inline constexpr double kRemoteGap = 2e-6;
 // How much longer the bytes of rounds between hosts take than their link needs, because ranks drift apart, and in turns
-// half as much: measured with halving-doubling, pairwise exchanges and rings of 2 MB on four hosts.
-inline constexpr double kDrift = 0.3;
+// half as much: measured with halving-doubling (0.04 to 0.2) and pairwise exchanges (0 to 0.13) of 512 KB to 16 MB on four
+// hosts at 1 Gbit/s, with Reno.
+inline constexpr double kDrift = 0.15;
 // An algorithm that takes at most so many times as long as the fastest may have won another time.
 inline constexpr double kMeasuredNoise = 1.03;
 // Algorithms whose prices differ by at most this part of what the cheapest one's messages take without their bytes: the

@@ -80,9 +80,11 @@ void PairwiseOwners(Pricer& p) {
   p.clock.Pairwise({p.Everyone()}, {Parts(p.count, p.size())}, true, true, &times);
 }
 
-// Large blocks for other hosts go in pieces to all at once, each after the one two before has come from the other side.
+// Large blocks for other hosts go in pieces: of ranks that are alone on their hosts in turns, each of which waits for all but
+// the last pieces that the one before has brought; of others to all at once, each piece after the one two before has come
+// from the other side.
 void Exchange(Pricer& p) {
-  constexpr size_t kPiecesAhead = 2;  // all_to_all_pairwise.cc
+  constexpr size_t kUnderWay = 2;  // all_to_all_pairwise.cc
   const Parts parts(p.count, p.size());
   const size_t pieces = p.Pieces(parts.Longest());
   Times times = p.clock.Start();
@@ -91,19 +93,25 @@ void Exchange(Pricer& p) {
     return;
   }
   p.clock.Follows(Clock::Follow::kTurns);
+  const bool alone = p.hosts().most_on_a_host() == 1;
+  Times turn = p.clock.Start();  // when a rank may send to another host again
+  Times brought = p.clock.Start();
   for (int distance = 1; distance < p.size(); ++distance) {
     std::vector<Times> came(pieces, p.clock.Start());  // by piece, from the rank at this distance
+    const Times turn_before = turn, brought_before = brought;
     for (size_t piece = 0; piece < pieces; ++piece) {
       for (int rank = 0; rank < p.size(); ++rank) {
         const int to = (rank + distance) % p.size(), from = algorithms::Modulo(rank - distance, p.size());
         const bool whole = p.hosts().SameHost(rank, to);
         if (whole && piece > 0) continue;
-        const bool paced = piece >= kPiecesAhead && !p.hosts().SameHost(rank, from);
+        const bool paced = !alone && piece >= kUnderWay && !p.hosts().SameHost(rank, from);
         const size_t count = whole ? parts.At(to) : Part(parts.At(to), pieces, piece).count;
-        came[piece][to] =
-            p.clock.Message(rank, to, count, paced ? came[piece - kPiecesAhead][rank] : Moment{});
+        Moment begin = paced ? came[piece - kUnderWay][rank] : Moment{};
+        if (alone) begin = p.clock.Later(turn_before[rank], brought_before[rank]);
+        came[piece][to] = p.clock.Message(rank, to, count, begin, {}, alone ? &turn[rank] : nullptr);
       }
     }
+    if (pieces > kUnderWay) brought = came[pieces - 1 - kUnderWay];
   }
 }
 

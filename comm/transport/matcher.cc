@@ -52,7 +52,7 @@ void Matcher::Join(RecvRequest& recv, Transport& from, const MessageHeader& head
     from.Accept(recv, header);
     return;
   }
-  recv.Deliver(body, 0, header.bytes);
+  from.Deliver(recv, header, body);
   if (header.slot != 0) from.Reply(recv.peer, header, Answer::kTaken);
   recv.owner->OnRequestDone(recv.token, absl::OkStatus());
 }

@@ -57,6 +57,10 @@ class Transport {
   // a peer is just reading, that peer will see the message fail.
   virtual void CancelSend(SendRequest& send) = 0;
 
+  // Puts a whole message, one that has just come or was kept, where `recv` wants it.
+  virtual void Deliver(RecvRequest& recv, const MessageHeader& header, const std::byte* body) {
+    recv.Deliver(body, 0, header.bytes);
+  }
   // Moves the body of an announced message to where `recv` wants it; its owner hears the end.
   virtual void Accept(RecvRequest& recv, const MessageHeader& header) = 0;
   virtual void CancelRecv(RecvRequest& recv) = 0;

@@ -53,7 +53,7 @@ const PricedChoice& Cheapest(const std::vector<PricedChoice>& all) {
 Choice Preferred(const std::vector<PricedChoice>& all, double alike) {
   const double most = Cheapest(all).seconds + alike;
   const auto order = [&](const PricedChoice& one) {
-    return std::tuple(one.seconds > most, one.remote_messages, one.messages, one.seconds);
+    return std::tuple(one.seconds > most, one.remote_messages, one.messages);
   };
   return std::min_element(all.begin(), all.end(),
                           [&](const PricedChoice& a, const PricedChoice& b) { return order(a) < order(b); })

@@ -89,6 +89,11 @@ class TestbedTest(unittest.TestCase):
         self.assertLess(rate, 105e6)    # the bucket passes at once
         self.assertGreater(rate, 50e6)  # of 96 that headers leave; a busy machine may be slow
 
+    def test_hosts_have_the_congestion_control_that_was_asked_for(self):
+        setting = "/proc/sys/net/ipv4/tcp_congestion_control"
+        self.up("--hosts", 2, "--congestion", "nosuch,reno")
+        self.assertEqual(self.on("host2", "cat", setting).stdout.strip(), "reno")
+
     def test_faults(self):
         self.up("--hosts", 3)
         for fault, shown in ((("cut", "host2"), "rail 0 cut"), (("drop", "host2", "in"), "rail 0 drops in"),
@@ -167,6 +172,7 @@ class TestbedTest(unittest.TestCase):
                 (["status", "--hosts", "3"], 2, "unrecognized"),
                 (["up", "--name", "a/b"], 2, "is not made of"),
                 (["up", "--name", self.name + "r", "--rate", "fast"], 2, "--rate fast"),
+                (["up", "--name", self.name + "r", "--congestion", "nosuch"], 2, "--congestion nosuch"),
                 (["down", "--name", "nosuch"], 1, "there is no testbed 'nosuch'")):
             done = testbed(*arguments)
             self.assertEqual(done.returncode, code, f"{arguments}\n{done.stdout}{done.stderr}")

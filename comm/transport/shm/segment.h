@@ -11,6 +11,7 @@
 #include "comm/operation.h"
 #include "comm/policy.h"
 #include "comm/transport/message.h"
+#include "comm/transport/shm/body_way.h"
 
 namespace cohort::comm::shm {
 
@@ -51,6 +52,8 @@ struct Ring {
   std::atomic<uint64_t> consumed_payload;
   // Written by the producer: it has forgotten the consumer, and listens to it no more.
   std::atomic<uint32_t> dismissed;
+  // Written by the consumer, seldom.
+  alignas(64) TakenTicks taken;
   alignas(64) Entry entries[policy::kShmRingEntries];
   alignas(64) std::byte payload[policy::kShmRingBytes];
 };

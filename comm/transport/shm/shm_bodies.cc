@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_format.h"
+#include "comm/ticks.h"
 #include "comm/transport/shm/shm_transport.h"
 
 namespace cohort::comm::shm {
@@ -146,6 +147,7 @@ absl::Status ShmTransport::ReadSome(Pull& pull, size_t most, std::byte* dense, s
 
 bool ShmTransport::Advance(Pull& pull, size_t* budget) {
   RecvRequest& recv = *pull.recv;
+  const int64_t begin = HasWays(recv.bytes) ? NowTicks() : 0;
   const size_t chunk_bytes = !recv.direct() ? policy::kPullReduceBytes : policy::kPullBytes;
   while (*budget > 0 && pull.offset < recv.bytes) {
     size_t bytes = std::min(chunk_bytes, recv.bytes - pull.offset);
@@ -164,6 +166,7 @@ bool ShmTransport::Advance(Pull& pull, size_t* budget) {
     pull.offset += bytes;
     *budget -= std::min(*budget, bytes);
   }
+  if (begin != 0) pull.ticks += NowTicks() - begin;
   if (pull.offset < recv.bytes) return false;
   FinishPull(pull, absl::OkStatus());
   return true;
@@ -183,6 +186,7 @@ void ShmTransport::FinishPull(const Pull& pull, const absl::Status& status) {
   // Given up by the sender while this rank was reading: its abort is on the way. And a process that is gone
   // is CheckPeers' to report, after what it last said: that may name another rank.
   if (!valid || status.code() == absl::StatusCode::kUnavailable) return;
+  if (status.ok() && pull.ticks != 0) peer.taken.NoteRead(recv.bytes, pull.ticks, peer.in_ring->taken);
   recv.owner->OnRequestDone(
       recv.token, status.ok() ? absl::OkStatus()
                               : absl::UnavailableError(absl::StrFormat("cannot read from rank %d: %s",

@@ -4,10 +4,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/string_view.h"
 #include "comm/check.h"
+#include "comm/ticks.h"
 
 namespace cohort::comm::shm {
 
@@ -23,7 +25,7 @@ void ShmTransport::Send(SendRequest& send) {
 }
 
 bool ShmTransport::TrySend(Peer& peer, SendRequest& send) {
-  const bool eager = send.bytes <= eager_bytes_;
+  const bool eager = IsCopied(peer, send);
   const bool slotted = !eager || send.confirmed;
   if (slotted && free_slots_.empty()) return false;
   const bool inlined = eager && !slotted && send.bytes <= kInlineEntryBytes;
@@ -42,7 +44,7 @@ bool ShmTransport::TrySend(Peer& peer, SendRequest& send) {
     entry->slot = 0;  // of a message without content, which is read where the content of others is
     send.Fetch(0, send.bytes, entry->inlined);
   } else {
-    if (eager) send.Fetch(0, send.bytes, payload);
+    if (eager) CopyIn(peer, send, payload);
     if (words_bytes > 0) std::memcpy(payload, words.data(), words_bytes);
     send.slot = slotted ? TakeSlot() : 0;
     entry->slot = send.slot;
@@ -60,6 +62,28 @@ bool ShmTransport::TrySend(Peer& peer, SendRequest& send) {
     send.owner->OnRequestDone(send.token, absl::OkStatus());
   }
   return true;
+}
+
+bool ShmTransport::IsCopied(Peer& peer, const SendRequest& send) {
+  if (!HasWays(send.bytes)) return send.bytes <= policy::kShmEagerBytes;
+  // What is packed as it goes is copied through the ring in any case.
+  if (!peer.readable || send.layout != nullptr) return true;
+  return !peer.way.Reads(send.bytes, peer.out_ring->taken);
+}
+
+void ShmTransport::CopyIn(Peer& peer, const SendRequest& send, std::byte* payload) {
+  const int64_t begin = HasWays(send.bytes) ? NowTicks() : 0;
+  send.Fetch(0, send.bytes, payload);
+  if (begin != 0) peer.way.NoteCopiedIn(send.bytes, NowTicks() - begin);
+}
+
+void ShmTransport::Deliver(RecvRequest& recv, const MessageHeader& header, const std::byte* body) {
+  Peer& peer = At(recv.peer);
+  // One that was kept for a late receive lies elsewhere.
+  const bool fresh = body >= peer.in_ring->payload && body < std::end(peer.in_ring->payload);
+  const int64_t begin = fresh && HasWays(header.bytes) ? NowTicks() : 0;
+  recv.Deliver(body, 0, header.bytes);
+  if (begin != 0) peer.taken.NoteCopied(header.bytes, NowTicks() - begin, peer.in_ring->taken);
 }
 
 bool ShmTransport::TryControl(Peer& peer, const Outgoing& control) {
@@ -195,7 +219,7 @@ bool ShmTransport::Progress(size_t budget) {
 }
 
 BodyPath ShmTransport::PathOf(int peer, size_t bytes) const {
-  return bytes > eager_bytes_ && peers_[peer]->readable ? BodyPath::kRead : BodyPath::kCopied;
+  return bytes > policy::kShmEagerBytes && peers_[peer]->readable ? BodyPath::kRead : BodyPath::kCopied;
 }
 
 int64_t ShmTransport::MaxSleepNanos() const {

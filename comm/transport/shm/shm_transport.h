@@ -20,14 +20,12 @@ namespace cohort::comm::shm {
 
 // Small messages are copied through a ring. Of large ones the ring carries the address: the
 // receiver reads them from the sender's memory, once, straight into place or into the reduction,
-// and says so in the sender's slot. Where the system forbids reading, the receiver asks, and the
-// sender copies fragments through the ring.
+// and says so in the sender's slot. Those between go as `body_way.h` says. Where the system forbids
+// reading, the receiver asks, and the sender copies fragments through the ring.
 class ShmTransport : public Transport {
  public:
   // What a peer must know to attach, as text.
   static absl::StatusOr<std::unique_ptr<ShmTransport>> Create(int rank, int size, TransportEvents* events);
-  // Messages up to this size go through the ring, larger ones are read by their receiver.
-  void set_eager_bytes(size_t bytes) { eager_bytes_ = bytes; }
   // This rank's number, where it was not known at first (-1): before the first Attach.
   void SetRank(int rank) { rank_ = rank; }
   // Whether the process of that address still lives.
@@ -45,6 +43,7 @@ class ShmTransport : public Transport {
   BodyPath PathOf(int peer, size_t bytes) const override;
   void Send(SendRequest& send) override;
   void CancelSend(SendRequest& send) override;
+  void Deliver(RecvRequest& recv, const MessageHeader& header, const std::byte* body) override;
   void Accept(RecvRequest& recv, const MessageHeader& header) override;
   void CancelRecv(RecvRequest& recv) override;
   void Reply(int peer, const MessageHeader& header, Answer answer) override;
@@ -77,6 +76,8 @@ class ShmTransport : public Transport {
     Ring* in_ring = nullptr;   // in this rank's
     RingProducer out;
     RingConsumer in;
+    BodyWay way;       // of what this rank sends
+    TakenNotes taken;  // what it took this rank to take what came
     std::deque<Outgoing> backlog;
     bool readable = false;
     bool spoke = false;   // since the last look who is stopped
@@ -89,6 +90,7 @@ class ShmTransport : public Transport {
     RecvRequest* recv;
     MessageHeader header;
     size_t offset;
+    int64_t ticks = 0;                     // that it has taken
     std::optional<RunCursor> remote = {};  // where it does not lie together there
     std::optional<RunCursor> local = {};   // where it is read into place, which does not lie together
   };
@@ -98,6 +100,9 @@ class ShmTransport : public Transport {
   Peer& At(int peer) { return *peers_[peer]; }
   // Whether it went into the ring.
   bool TrySend(Peer& peer, SendRequest& send);
+  // Whether the body goes through the ring.
+  static bool IsCopied(Peer& peer, const SendRequest& send);
+  static void CopyIn(Peer& peer, const SendRequest& send, std::byte* payload);
   bool TryControl(Peer& peer, const Outgoing& control);
   void Control(Peer& peer, Outgoing control);
   bool Flush(Peer& peer);
@@ -125,7 +130,6 @@ class ShmTransport : public Transport {
   TransportEvents* events_;
   std::unique_ptr<Segment> own_;
   bool may_read_ = true;
-  size_t eager_bytes_ = policy::kShmEagerBytes;
   std::vector<std::unique_ptr<Peer>> peers_;  // by rank; null where not reached
   std::vector<Peer*> live_;
   std::vector<uint32_t> free_slots_;

@@ -31,8 +31,9 @@ namespace {
 using comm::Communicator;
 using comm::ReduceOp;
 
-constexpr int kTurns = 11;      // where the time allows
-constexpr int kLeastTurns = 3;  // and where it does not
+constexpr absl::string_view kCohort = "cohort";  // what the peer that is no peer is called
+constexpr int kTurns = 11;                       // where the time allows
+constexpr int kLeastTurns = 3;                   // and where it does not
 constexpr int kMostRuns = 20'000;
 constexpr int kRunsWorthWarmingUp = 4;
 constexpr double kShort = 1e-3;                         // seconds
@@ -60,6 +61,7 @@ struct Contestant {
   int runs = 1;  // in a turn
   int total_runs = 0;
   std::vector<double> seconds = {};  // of a run, one a turn; this rank's, and in the end the slowest's
+  bool wrong = false;                // its result: it does not count
   double wire_bytes = 0;             // all that this host sent meanwhile; in the end all hosts', of a run
 };
 
@@ -92,7 +94,8 @@ absl::StatusOr<double> Turn(Communicator& world, Contestant& contestant, int run
   return seconds;
 }
 
-// Every contestant once, checked; then how many runs a turn of each is worth. Gives the number of turns.
+// Every contestant once, checked; then how many runs a turn of each is worth. Gives the number of turns. A peer with a
+// wrong result is left out; that Cohort has one is an error.
 absl::StatusOr<int> Prepare(Communicator& world, BenchBuffers& buffers, std::vector<Contestant>& contestants,
                             double budget) {
   std::vector<double> estimates;
@@ -105,7 +108,13 @@ absl::StatusOr<int> Prepare(Communicator& world, BenchBuffers& buffers, std::vec
     const double tolerance = contestant.peer->Tolerance(buffers.call(), contestant.algorithm);
     std::vector<double> wrong = {buffers.Correct(tolerance) ? 0.0 : 1.0};
     COHORT_RETURN_IF_ERROR(Agree(world, wrong, ReduceOp::kMax));
-    if (wrong[0] > 0) return absl::InternalError(absl::StrCat(what, " gives a wrong result"));
+    if (wrong[0] > 0) {
+      const std::string problem = absl::StrCat(what, " gives a wrong result");
+      if (contestant.peer->name() == kCohort) return absl::InternalError(problem);
+      if (world.rank() == 0) std::fprintf(stderr, "cohort: %s, and is left out\n", problem.c_str());
+      contestant.wrong = true;
+      continue;
+    }
     // Short ones are timed together: one alone is over before the ranks are in step.
     std::vector<double> seconds(1);
     for (const int runs : {1, 16}) {
@@ -115,6 +124,8 @@ absl::StatusOr<int> Prepare(Communicator& world, BenchBuffers& buffers, std::vec
     }
     estimates.push_back(seconds[0]);
   }
+  std::erase_if(contestants, [](const Contestant& contestant) { return contestant.wrong; });
+  if (contestants.empty()) return kLeastTurns;
   double round = 0;
   for (double estimate : estimates) round += estimate;
   const int turns = std::clamp(static_cast<int>(budget / round), kLeastTurns, kTurns);
@@ -159,7 +170,7 @@ void PrintLine(const std::set<std::string>& names, const std::vector<Contestant>
     }
     const double seconds = Median(best->seconds);
     absl::StrAppend(&line, absl::StrFormat("  %12.2f %-20s", seconds * 1e6, best->algorithm));
-    if (name == "cohort") {
+    if (name == kCohort) {
       cohort = seconds;
     } else {
       peers = std::min(peers, seconds);
