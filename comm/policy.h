@@ -83,7 +83,7 @@ inline constexpr size_t kShmEagerBytes = 64 << 10;
 // many messages, times the square of how much slower the other way is. What is used stays unless it is so much slower.
 inline constexpr size_t kShmTrialMessages = 4;
 inline constexpr double kShmTrialPause = 64;
-inline constexpr uint32_t kShmLongestTrialPause = 4096;
+inline constexpr uint32_t kShmLongestTrialPause = 1 << 16;
 inline constexpr double kShmClearly = 1.1;
 // Where the receiver cannot read the sender's memory, bodies come through the ring in fragments of this size.
 inline constexpr size_t kShmFragmentBytes = 16 << 10;

@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <iterator>
 #include <utility>
 
 #include "absl/strings/string_view.h"
@@ -78,12 +77,13 @@ void ShmTransport::CopyIn(Peer& peer, const SendRequest& send, std::byte* payloa
 }
 
 void ShmTransport::Deliver(RecvRequest& recv, const MessageHeader& header, const std::byte* body) {
-  Peer& peer = At(recv.peer);
-  // One that was kept for a late receive lies elsewhere.
-  const bool fresh = body >= peer.in_ring->payload && body < std::end(peer.in_ring->payload);
+  // One that was kept for a late receive lies elsewhere, and its peer may be forgotten.
+  const bool fresh = body == arriving_;
   const int64_t begin = fresh && HasWays(header.bytes) ? NowTicks() : 0;
   recv.Deliver(body, 0, header.bytes);
-  if (begin != 0) peer.taken.NoteCopied(header.bytes, NowTicks() - begin, peer.in_ring->taken);
+  if (begin == 0) return;
+  Peer& peer = At(recv.peer);
+  peer.taken.NoteCopied(header.bytes, NowTicks() - begin, peer.in_ring->taken);
 }
 
 bool ShmTransport::TryControl(Peer& peer, const Outgoing& control) {
@@ -162,7 +162,9 @@ void ShmTransport::Handle(Peer& peer, const Entry& entry, const std::byte* paylo
         header.slot = entry.slot;
         header.generation = entry.generation;
       }
+      arriving_ = payload;
       events_->OnMessage(*this, peer.rank, header, inlined ? entry.inlined : payload);
+      arriving_ = nullptr;
       return;
     }
     case EntryType::kAnnouncement:
