@@ -140,7 +140,7 @@ class ShmTransport : public Transport {
   std::unordered_map<uint64_t, RecvRequest*> transfers_;  // bodies that peers push here
   uint64_t next_transfer_ = 1;
   size_t backlog_ = 0;
-  int64_t last_look_ = 0;  // who is stopped
+  int64_t last_look_ = 0;                // who is stopped
   const std::byte* arriving_ = nullptr;  // the payload of the message that is just being handled
   std::vector<std::byte> staging_;
   std::vector<iovec> from_, to_;
