@@ -49,6 +49,7 @@ struct SendRequest {
 
   // The transport's notes.
   uint32_t slot = 0;
+  bool announced = false;  // the receiver reads it here, or asks for it
   size_t pushed = 0;
   uint64_t push_target = 0;
 

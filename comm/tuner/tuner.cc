@@ -51,9 +51,11 @@ const PricedChoice& Cheapest(const std::vector<PricedChoice>& all) {
 }  // namespace
 
 Choice Preferred(const std::vector<PricedChoice>& all, double alike) {
-  const double most = Cheapest(all).seconds + alike;
+  const double least = Cheapest(all).seconds;
   const auto order = [&](const PricedChoice& one) {
-    return std::tuple(one.seconds > most, one.remote_messages, one.messages);
+    const double more = one.seconds - least;
+    return std::tuple(more > alike, one.remote_messages, one.messages,
+                      alike > 0 ? std::floor(4 * more / alike) : more);
   };
   return std::min_element(all.begin(), all.end(),
                           [&](const PricedChoice& a, const PricedChoice& b) { return order(a) < order(b); })

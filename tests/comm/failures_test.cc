@@ -10,6 +10,7 @@
 
 #include "absl/time/clock.h"
 #include "comm/communicator.h"
+#include "comm/policy.h"
 #include "tests/support/ranks.h"
 
 namespace cohort::comm {
@@ -82,6 +83,42 @@ TEST(Failures, ReceiveFromKilledPeer) {
                     "rank 1 was lost");
         ExpectNames(comm.Send(&value, 1, DataType::kF32, 1).Wait(), absl::StatusCode::kUnavailable,
                     "rank 1 was lost");
+      },
+      options);
+}
+
+// Messages of a size that goes both ways (comm/transport/shm/body_way.h): some are whole at their receiver already, others
+// are only announced when their sender dies. None of them may keep a later receive waiting.
+TEST(Failures, WhatAKilledPeerHadAnnouncedIsNotWaitedFor) {
+  constexpr int kMessages = 3 * static_cast<int>(policy::kShmTrialMessages);
+  constexpr size_t kCount = (8 << 10) / sizeof(float);
+  RankOptions options;
+  options.victims = {1};
+  RunRanks(
+      2,
+      [](Communicator& comm) {
+        std::vector<float> data(kCount, 1.0f);
+        if (comm.rank() == 1) {
+          std::vector<Work> works;
+          for (int i = 0; i < kMessages; ++i) {
+            works.push_back(comm.Send(data.data(), kCount, DataType::kF32, 0, /*tag=*/i));
+          }
+          // Behind all of them in the ring.
+          ASSERT_EQ(comm.Send(data.data(), 1, DataType::kF32, 0, /*tag=*/kMessages).Wait(), absl::OkStatus());
+          kill(getpid(), SIGKILL);
+        }
+        ASSERT_EQ(comm.Recv(data.data(), 1, DataType::kF32, 1, /*tag=*/kMessages).Wait(), absl::OkStatus());
+        ExpectNames(comm.Recv(data.data(), 1, DataType::kF32, 1, /*tag=*/kMessages + 1).Wait(),
+                    absl::StatusCode::kUnavailable, "rank 1 was lost");
+        const absl::Time start = absl::Now();
+        int came = 0;
+        for (int i = 0; i < kMessages; ++i) {
+          const absl::Status status = comm.Recv(data.data(), kCount, DataType::kF32, 1, /*tag=*/i).Wait();
+          if (!status.ok()) ExpectNames(status, absl::StatusCode::kUnavailable, "rank 1 was lost");
+          came += status.ok() ? 1 : 0;
+        }
+        EXPECT_GE(came, static_cast<int>(policy::kShmTrialMessages));
+        EXPECT_LT(absl::Now() - start, absl::Seconds(2));
       },
       options);
 }

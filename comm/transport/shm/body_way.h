@@ -71,7 +71,7 @@ class TakenNotes {
     notes.Note(ticks);
     const uint32_t now = notes.ticks(), before = shown.load(std::memory_order_relaxed);
     const uint32_t change = now > before ? now - before : before - now;
-    if (change > before / 8) shown.store(now, std::memory_order_relaxed);
+    if (change > before / 16) shown.store(now, std::memory_order_relaxed);
   }
 
   std::array<RecentLeast, kWaySizes> copied_, read_;

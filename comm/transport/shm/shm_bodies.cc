@@ -80,6 +80,10 @@ void ShmTransport::Reply(int peer, const MessageHeader& header, Answer answer) {
 
 void ShmTransport::Accept(RecvRequest& recv, const MessageHeader& header) {
   Peer& peer = At(recv.peer);
+  if (peer.gone) {  // it had announced this before
+    recv.owner->OnRequestDone(recv.token, GoneStatus(peer));
+    return;
+  }
   recv.moving = true;
   if (!peer.readable || header.address == 0) {
     recv.transfer = next_transfer_++;
@@ -217,6 +221,7 @@ void ShmTransport::OnPushAsked(const Entry& entry) {
   for (SendRequest* send : answered_later_) {
     if (send->slot != entry.slot || generations_[send->slot] != entry.generation) continue;
     send->push_target = entry.address;
+    At(send->peer).asks = true;
     pushing_.push_back(send);
     return;
   }

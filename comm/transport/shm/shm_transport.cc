@@ -18,13 +18,14 @@ void ShmTransport::Send(SendRequest& send) {
     send.owner->OnRequestDone(send.token, GoneStatus(peer));
     return;
   }
+  send.announced = IsAnnounced(peer, send);
   if (peer.backlog.empty() && TrySend(peer, send)) return;
   peer.backlog.push_back({&send, EntryType::kMessage, {}, 0, {}});
   ++backlog_;
 }
 
 bool ShmTransport::TrySend(Peer& peer, SendRequest& send) {
-  const bool eager = IsCopied(peer, send);
+  const bool eager = !send.announced;
   const bool slotted = !eager || send.confirmed;
   if (slotted && free_slots_.empty()) return false;
   const bool inlined = eager && !slotted && send.bytes <= kInlineEntryBytes;
@@ -63,15 +64,21 @@ bool ShmTransport::TrySend(Peer& peer, SendRequest& send) {
   return true;
 }
 
-bool ShmTransport::IsCopied(Peer& peer, const SendRequest& send) {
-  if (!HasWays(send.bytes)) return send.bytes <= policy::kShmEagerBytes;
-  // What is packed as it goes is copied through the ring in any case.
-  if (!peer.readable || send.layout != nullptr) return true;
-  return !peer.way.Reads(send.bytes, peer.out_ring->taken);
+bool ShmTransport::IsAnnounced(Peer& peer, const SendRequest& send) const {
+  if (!HasWay(send)) return send.bytes > policy::kShmEagerBytes;
+  // One that cannot read here would have it copied piece by piece.
+  if (!peer.readable || peer.asks || free_slots_.empty()) return false;
+  return peer.way.Reads(send.bytes, peer.out_ring->taken);
+}
+
+// Not what is packed as it goes, which is copied in any case, nor what members tell each other of their group: its sender
+// does not wait until it is read.
+bool ShmTransport::HasWay(const SendRequest& send) {
+  return HasWays(send.bytes) && send.layout == nullptr && (send.key.context & kMembershipContext) == 0;
 }
 
 void ShmTransport::CopyIn(Peer& peer, const SendRequest& send, std::byte* payload) {
-  const int64_t begin = HasWays(send.bytes) ? NowTicks() : 0;
+  const int64_t begin = HasWay(send) ? NowTicks() : 0;
   send.Fetch(0, send.bytes, payload);
   if (begin != 0) peer.way.NoteCopiedIn(send.bytes, NowTicks() - begin);
 }

@@ -80,6 +80,7 @@ class ShmTransport : public Transport {
     TakenNotes taken;  // what it took this rank to take what came
     std::deque<Outgoing> backlog;
     bool readable = false;
+    bool asks = false;    // it cannot read here: it has asked for a body
     bool spoke = false;   // since the last look who is stopped
     int64_t stopped = 0;  // nanoseconds that its process was seen stopped
     bool gone = false;
@@ -100,8 +101,10 @@ class ShmTransport : public Transport {
   Peer& At(int peer) { return *peers_[peer]; }
   // Whether it went into the ring.
   bool TrySend(Peer& peer, SendRequest& send);
-  // Whether the body goes through the ring.
-  static bool IsCopied(Peer& peer, const SendRequest& send);
+  // Whether the ring carries the address only; else the body.
+  bool IsAnnounced(Peer& peer, const SendRequest& send) const;
+  // Whether that is a choice.
+  static bool HasWay(const SendRequest& send);
   static void CopyIn(Peer& peer, const SendRequest& send, std::byte* payload);
   bool TryControl(Peer& peer, const Outgoing& control);
   void Control(Peer& peer, Outgoing control);

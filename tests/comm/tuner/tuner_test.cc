@@ -173,6 +173,10 @@ TEST(Tuner, OfWhatCostsAboutTheSameTheFewestMessagesArePreferred) {
   EXPECT_EQ(name({slow, ring}), "ring");
   EXPECT_EQ(name({ring, tree}), "double_tree") << "fewer messages";
   EXPECT_EQ(name({ring, tree, hosts, slow}), "hierarchical") << "fewer between hosts count more";
+  const PricedChoice direct = {{FindAlgorithm(Operation::kAllReduce, "direct"), 0}, 0.99, 12, 24};
+  EXPECT_EQ(name({ring, direct}), "ring") << "of what costs the same, the first";
+  const PricedChoice dear = {{FindAlgorithm(Operation::kAllReduce, "all_pair"), 0}, 1.2, 12, 24};
+  EXPECT_EQ(name({dear, ring}), "ring") << "the cheaper";
 }
 
 TEST(Tuner, OverSlowLinksFewestBytesCross) {
