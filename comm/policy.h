@@ -241,6 +241,8 @@ inline constexpr size_t kMeasuredMostBytes = 4 << 20;
 inline constexpr double kMeasuredSeconds = 0.05;
 inline constexpr absl::Duration kMeasuringTimeout = absl::Seconds(2);
 inline constexpr size_t kMaxPieces = 8;
+// Of a pairwise exchange in pieces, those that may be under way beside those that are waited for.
+inline constexpr size_t kPiecesUnderWay = 2;
 // Hierarchical all-reduces do not cut a buffer into lanes of fewer elements than this.
 inline constexpr size_t kLaneElements = 256;
 

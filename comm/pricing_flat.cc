@@ -80,11 +80,10 @@ void PairwiseOwners(Pricer& p) {
   p.clock.Pairwise({p.Everyone()}, {Parts(p.count, p.size())}, true, true, &times);
 }
 
-// Large blocks for other hosts go in pieces: of ranks that are alone on their hosts in turns, each of which waits for all but
-// the last pieces that the one before has brought; of others to all at once, each piece after the one two before has come
-// from the other side.
+// Large blocks for other hosts go in pieces (all_to_all_pairwise.cc): of ranks that are alone on their hosts in turns, each
+// of which waits for all but the last pieces that the one before has brought; of others to all at once, each piece after the
+// one two before has come from the other side.
 void Exchange(Pricer& p) {
-  constexpr size_t kUnderWay = 2;  // all_to_all_pairwise.cc
   const Parts parts(p.count, p.size());
   const size_t pieces = p.Pieces(parts.Longest());
   Times times = p.clock.Start();
@@ -104,14 +103,14 @@ void Exchange(Pricer& p) {
         const int to = (rank + distance) % p.size(), from = algorithms::Modulo(rank - distance, p.size());
         const bool whole = p.hosts().SameHost(rank, to);
         if (whole && piece > 0) continue;
-        const bool paced = !alone && piece >= kUnderWay && !p.hosts().SameHost(rank, from);
+        const bool paced = !alone && piece >= policy::kPiecesUnderWay && !p.hosts().SameHost(rank, from);
         const size_t count = whole ? parts.At(to) : Part(parts.At(to), pieces, piece).count;
-        Moment begin = paced ? came[piece - kUnderWay][rank] : Moment{};
+        Moment begin = paced ? came[piece - policy::kPiecesUnderWay][rank] : Moment{};
         if (alone) begin = p.clock.Later(turn_before[rank], brought_before[rank]);
         came[piece][to] = p.clock.Message(rank, to, count, begin, {}, alone ? &turn[rank] : nullptr);
       }
     }
-    if (pieces > kUnderWay) brought = came[pieces - 1 - kUnderWay];
+    if (pieces > policy::kPiecesUnderWay) brought = came[pieces - 1 - policy::kPiecesUnderWay];
   }
 }
 

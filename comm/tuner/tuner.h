@@ -43,8 +43,8 @@ struct PricedChoice {
 };
 
 // Of those within `alike` seconds of the cheapest the one with the fewest messages between hosts, then with the fewest,
-// then the cheapest, a fourth of `alike` more or less, then the first: what a message costs the processors, which ranks may share, is in no price. `all`
-// is not empty.
+// then the cheapest, a fourth of `alike` more or less, then the first: what a message costs the processors, which ranks
+// may share, is in no price. `all` is not empty.
 Choice Preferred(const std::vector<PricedChoice>& all, double alike);
 
 // Chooses for one group: the override that fits, or else the rule of the table, or else on one host the built-in rule
