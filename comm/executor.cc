@@ -5,6 +5,7 @@
 #include <set>
 
 #include "comm/check.h"
+#include "comm/copy.h"
 #include "comm/engine.h"
 #include "comm/policy.h"
 #include "comm/ticks.h"
@@ -14,14 +15,6 @@ namespace {
 
 // Messages of a prelude are told by their tags from those that follow it.
 constexpr uint32_t kPreludeTags = uint32_t{1} << 30;
-
-// Like memmove. In blocks where it may: of more bytes than it takes for a core's share of the caches, the C library
-// writes past the caches, which takes several times as long where the caches would have held them.
-void CopyBytes(std::byte* to, const std::byte* from, size_t bytes) {
-  const bool apart = to + bytes <= from || from + bytes <= to;
-  const size_t block = apart ? policy::kCopyBlockBytes : bytes;
-  for (size_t at = 0; at < bytes; at += block) std::memmove(to + at, from + at, std::min(block, bytes - at));
-}
 
 }  // namespace
 
@@ -201,6 +194,9 @@ void Run::Copy(const Step& step) {
     const auto* source = reinterpret_cast<const float*>(From(step.source));
     auto* destination = reinterpret_cast<BFloat16*>(At(step.destination));
     for (size_t i = 0; i < count; ++i) destination[i] = BFloat16(source[i]);
+  } else if (step.destination.buffer == Buffer::kOutput &&
+             (schedule_->input_count + schedule_->output_count) * element_bytes_ >= policy::kPastCachesBytes) {
+    CopyBytesPastCaches(At(step.destination), From(step.source), BytesOf(step.source));
   } else {
     CopyBytes(At(step.destination), From(step.source), BytesOf(step.source));
   }

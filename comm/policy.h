@@ -59,6 +59,8 @@ inline constexpr size_t kProgressBytes = 512 << 10;
 
 // Copies are made in blocks of this size.
 inline constexpr size_t kCopyBlockBytes = 128 << 10;
+// Copies into the output of calls whose buffers take this much are written past the caches.
+inline constexpr size_t kPastCachesBytes = 16 << 20;
 // Scratch begins where the widest vectors and cache lines do.
 inline constexpr size_t kScratchAlignment = 64;
 // Scratch that a group keeps for calls that come again, of all kinds of calls together.
@@ -85,6 +87,11 @@ inline constexpr size_t kShmTrialMessages = 4;
 inline constexpr double kShmTrialPause = 64;
 inline constexpr uint32_t kShmLongestTrialPause = 1 << 16;
 inline constexpr double kShmClearly = 1.1;
+// What a pair of ranks lends at a time (comm/transport/shm/page_pipe.h), and all pairs of a host together: half of what
+// systems grant a user. Pipes below the least size are not worth their descriptors.
+inline constexpr size_t kShmLentBytes = 1 << 20;
+inline constexpr size_t kShmLentBytesOfHost = 32 << 20;
+inline constexpr size_t kShmLeastLentBytes = 32 << 10;
 // Where the receiver cannot read the sender's memory, bodies come through the ring in fragments of this size.
 inline constexpr size_t kShmFragmentBytes = 16 << 10;
 // Descriptors and payload bytes of the ring of one ordered pair of ranks. Powers of two.

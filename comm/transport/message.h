@@ -50,6 +50,7 @@ struct SendRequest {
   // The transport's notes.
   uint32_t slot = 0;
   bool announced = false;  // the receiver reads it here, or asks for it
+  bool lends = false;      // its pages, when it is announced
   size_t pushed = 0;
   uint64_t push_target = 0;
 
@@ -93,6 +94,7 @@ struct MessageHeader {
   uint32_t slot = 0;                                 // where the sender waits for an answer; 0: it does not
   uint32_t generation = 0;                           // of the slot
   uint64_t address = 0;                              // of an announced body, in the sender
+  uint64_t lent = 0, lent_at = 0;                    // its first bytes that wait here, and where (shm/page_pipe.h)
   std::shared_ptr<const Datatype> layout = nullptr;  // of an announced body that does not lie together there
 };
 

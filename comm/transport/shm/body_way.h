@@ -1,12 +1,14 @@
-// Which way a message of middling size goes to a rank of the same host.
+// Which way a message of more than a few pages goes to a rank of the same host.
 //
-// Through the ring two processors copy it, each fetching lines from the other's cache; read from the sender's memory it is
-// copied once, by the kernel, at the price of a system call and of the pages it looks up. Which is faster depends on
-// how far apart the two processors are, and on whether the sender has written its buffer since it was last read: if not, the
-// reader's own cache may hold it. Measured for 64 KiB both ways at once, microseconds: threads of one core 5 by the
-// ring, 8 read (9 where the buffer was written anew); cores with a cache in common 9, 6 (14); cores without one 32, 6 (39).
+// Through the ring two processors copy it, each fetching lines from the other's cache. Read from the sender's memory
+// (process_vm_readv) or from pages that its sender has lent (page_pipe.h) it is copied once, by the kernel, at the price of
+// system calls and of the pages that it looks up. Which is fastest depends on how far apart the two processors are, and
+// on whether the sender has written its buffer since it was last read: if not, the reader's own cache may hold it.
+// Measured for 64 KiB both ways at once, microseconds: threads of one core 5 by the ring, 8 read (9 where the buffer was
+// written anew); cores with a cache in common 9, 6 (14), and 4 lent; cores without one 32, 6 (39). Lent pages cost cores
+// without a common cache a line for every page: 512 KiB 39 lent, 36 read, and with one 26 lent, 32 read.
 // The caller's program, its neighbours and the machine's scheduler decide which it is, and may change it. So the ranks
-// measure what goes by, both sides of it, and try the other way now and then.
+// measure what goes by, both sides of it, and try the other ways now and then.
 #pragma once
 
 #include <algorithm>
@@ -16,18 +18,43 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <optional>
 
 #include "comm/policy.h"
 
 namespace cohort::comm::shm {
 
-// Sizes of more than kShmCopiedBytes, up to kShmEagerBytes, by powers of two.
-inline constexpr size_t kWaySizes = std::bit_width(policy::kShmEagerBytes / policy::kShmCopiedBytes) - 1;
-inline bool HasWays(size_t bytes) {
-  return bytes > policy::kShmCopiedBytes && bytes <= policy::kShmEagerBytes;
-}
+enum class Way : uint8_t { kCopied, kRead, kLent };
+inline constexpr size_t kWays = 3;
+
+// A set of ways.
+class OpenWays {
+ public:
+  OpenWays& Add(Way way, bool open = true) {
+    if (open) bits_ |= 1u << static_cast<unsigned>(way);
+    return *this;
+  }
+  bool Has(Way way) const { return (bits_ >> static_cast<unsigned>(way) & 1u) != 0; }
+  // The fewest copies first.
+  Way Default() const { return Has(Way::kCopied) ? Way::kCopied : Has(Way::kLent) ? Way::kLent : Way::kRead; }
+
+ private:
+  unsigned bits_ = 0;
+};
+
+// Messages of more than kShmCopiedBytes have ways, which are measured by powers of two; the last are those of more than
+// kShmLentBytes.
+inline constexpr size_t kWaySizes = std::bit_width(policy::kShmLentBytes / policy::kShmCopiedBytes);
+inline bool HasWays(size_t bytes) { return bytes > policy::kShmCopiedBytes; }
 inline size_t WaySize(size_t bytes) {
-  return static_cast<size_t>(std::bit_width((bytes - 1) / policy::kShmCopiedBytes)) - 1;
+  return std::min(static_cast<size_t>(std::bit_width((bytes - 1) / policy::kShmCopiedBytes)) - 1,
+                  kWaySizes - 1);
+}
+// Ticks of a message as if it were the longest of its size; of the last, as if it had kShmLentBytes.
+inline int64_t WholeTicks(size_t bytes, int64_t ticks) {
+  const size_t whole = std::min(policy::kShmCopiedBytes << (WaySize(bytes) + 1), policy::kShmLentBytes);
+  return static_cast<int64_t>(static_cast<double>(ticks) * static_cast<double>(whole) /
+                              static_cast<double>(bytes));
 }
 
 // The least of the last few: what is more is somebody else's, or the first touch of memory.
@@ -51,66 +78,101 @@ class RecentLeast {
 // What messages took their receiver, in ticks; 0: not known. In shared memory, written by it and read by their sender.
 // Ticks of two processes of one machine run at one rate, or nothing but the choice suffers.
 struct TakenTicks {
-  std::array<std::atomic<uint32_t>, kWaySizes> copied;  // out of the ring
-  std::array<std::atomic<uint32_t>, kWaySizes> read;
+  std::atomic<uint32_t> by[kWaySizes][kWays];
 };
 
 // The receiver's side of it, of one sender.
 class TakenNotes {
  public:
-  void NoteCopied(size_t bytes, int64_t ticks, TakenTicks& to) {
-    Show(copied_[WaySize(bytes)], ticks, to.copied[WaySize(bytes)]);
-  }
-  void NoteRead(size_t bytes, int64_t ticks, TakenTicks& to) {
-    Show(read_[WaySize(bytes)], ticks, to.read[WaySize(bytes)]);
-  }
-
- private:
   // Small changes are not shown: the sender holds the line in its cache.
-  static void Show(RecentLeast& notes, int64_t ticks, std::atomic<uint32_t>& shown) {
-    notes.Note(ticks);
-    const uint32_t now = notes.ticks(), before = shown.load(std::memory_order_relaxed);
+  void Note(size_t bytes, Way way, int64_t ticks, TakenTicks& to) {
+    const size_t size = WaySize(bytes), by = static_cast<size_t>(way);
+    notes_[size][by].Note(WholeTicks(bytes, ticks));
+    std::atomic<uint32_t>& shown = to.by[size][by];
+    const uint32_t now = notes_[size][by].ticks(), before = shown.load(std::memory_order_relaxed);
     const uint32_t change = now > before ? now - before : before - now;
     if (change > before / 16) shown.store(now, std::memory_order_relaxed);
   }
 
-  std::array<RecentLeast, kWaySizes> copied_, read_;
+ private:
+  RecentLeast notes_[kWaySizes][kWays];
 };
 
 // The sender's side, of one receiver: it chooses.
 class BodyWay {
  public:
-  // Whether the next message of that size is read by its receiver.
-  bool Reads(size_t bytes, const TakenTicks& taken) {
-    Way& way = ways_[WaySize(bytes)];
-    const double copied =
-        way.copied_in.ticks() + taken.copied[WaySize(bytes)].load(std::memory_order_relaxed);
-    const double read = taken.read[WaySize(bytes)].load(std::memory_order_relaxed);
-    const bool known = copied > 0 && read > 0;
-    // What is used stays unless the other is clearly faster.
-    if (known && way.trial_left == 0) {
-      way.reads = way.reads ? read <= policy::kShmClearly * copied : policy::kShmClearly * read < copied;
+  // The way of the next message, among those that are open.
+  Way Next(size_t bytes, OpenWays open, const TakenTicks& taken) {
+    Size& size = sizes_[WaySize(bytes)];
+    if (!size.used || !open.Has(*size.used)) size.used = open.Default();
+    if (size.trial_left == 0) {
+      const double used = Ticks(size, *size.used, bytes, taken);
+      double least = used;
+      Way fastest = *size.used;
+      for (const Way way : kAll) {
+        const double ticks = open.Has(way) ? Ticks(size, way, bytes, taken) : 0;
+        if (ticks > 0 && ticks < least) {
+          least = ticks;
+          fastest = way;
+        }
+      }
+      // What is used stays unless another is clearly faster.
+      if (policy::kShmClearly * least < used) size.used = fastest;
+      if (--size.until_trial == 0) BeginTrial(size, open);
     }
-    if (way.trial_left == 0 && --way.until_trial == 0) way.trial_left = policy::kShmTrialMessages;
-    if (way.trial_left == 0) return way.reads;
-    if (--way.trial_left == 0) {
-      // The slower the other way is, the more it costs to try it, and the less likely it has become the faster.
-      const double slower = known ? std::max(copied, read) / std::min(copied, read) : 1;
-      way.until_trial = static_cast<uint32_t>(
-          std::min(policy::kShmTrialPause * slower * slower, double{policy::kShmLongestTrialPause}));
-    }
-    return !way.reads;
+    if (size.trial_left == 0) return *size.used;
+    const Way tried = size.tried;
+    if (--size.trial_left == 0) EndTrial(size, bytes, open, taken);
+    return open.Has(tried) ? tried : *size.used;
   }
-  void NoteCopiedIn(size_t bytes, int64_t ticks) { ways_[WaySize(bytes)].copied_in.Note(ticks); }
+  // What the sender's part took.
+  void NoteSent(size_t bytes, Way way, int64_t ticks) {
+    sizes_[WaySize(bytes)].sent[static_cast<size_t>(way)].Note(WholeTicks(bytes, ticks));
+  }
 
  private:
-  struct Way {
-    RecentLeast copied_in;
-    bool reads = false;
-    uint32_t until_trial = policy::kShmTrialMessages + 1;  // first the ring, until it is known
+  static constexpr Way kAll[] = {Way::kCopied, Way::kRead, Way::kLent};
+
+  struct Size {
+    std::optional<Way> used;
+    Way tried = Way::kCopied;
     uint32_t trial_left = 0;
+    uint32_t until_trial = policy::kShmTrialMessages + 1;  // first the default, until it is known
+    RecentLeast sent[kWays];
   };
-  std::array<Way, kWaySizes> ways_;
+
+  // What a message takes both sides by that way; 0: not known.
+  static double Ticks(const Size& size, Way way, size_t bytes, const TakenTicks& taken) {
+    const auto by = static_cast<size_t>(way);
+    const double received = taken.by[WaySize(bytes)][by].load(std::memory_order_relaxed);
+    return received == 0 ? 0 : received + size.sent[by].ticks();
+  }
+
+  // The other ways take turns.
+  static void BeginTrial(Size& size, OpenWays open) {
+    for (size_t i = 1; i <= kWays; ++i) {
+      const Way next = kAll[(static_cast<size_t>(size.tried) + i) % kWays];
+      if (next == *size.used || !open.Has(next)) continue;
+      size.tried = next;
+      size.trial_left = policy::kShmTrialMessages;
+      return;
+    }
+    size.until_trial = policy::kShmLongestTrialPause;  // there is no other
+  }
+
+  // The slower the other way is, the more it costs to try it, and the less likely it has become the faster.
+  static void EndTrial(Size& size, size_t bytes, OpenWays open, const TakenTicks& taken) {
+    const double used = Ticks(size, *size.used, bytes, taken), tried = Ticks(size, size.tried, bytes, taken);
+    const double slower = used > 0 && tried > 0 ? std::max(used, tried) / std::min(used, tried) : 1;
+    size.until_trial = static_cast<uint32_t>(
+        std::min(policy::kShmTrialPause * slower * slower, double{policy::kShmLongestTrialPause}));
+    for (const Way way : kAll) {
+      const bool unknown = open.Has(way) && way != size.tried && Ticks(size, way, bytes, taken) == 0;
+      if (unknown) size.until_trial = policy::kShmTrialMessages + 1;
+    }
+  }
+
+  Size sizes_[kWaySizes];
 };
 
 }  // namespace cohort::comm::shm

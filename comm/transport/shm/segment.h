@@ -27,8 +27,8 @@ enum class EntryType : uint8_t {
 struct Entry {
   std::atomic<uint32_t> stamp;  // its number in the ring plus one, once complete
   EntryType type;
-  uint8_t code;  // of an abort
-  uint16_t unused;
+  uint8_t code;         // of an abort
+  uint16_t lent_pages;  // of an announcement: in the sender's pipe (page_pipe.h)
   MessageKey key;
   uint32_t payload_bytes;
   Signature signature;
@@ -52,8 +52,11 @@ struct Ring {
   std::atomic<uint64_t> consumed_payload;
   // Written by the producer: it has forgotten the consumer, and listens to it no more.
   std::atomic<uint32_t> dismissed;
+  // Written once by the producer: the descriptor of its pipe plus one.
+  std::atomic<uint32_t> lender;
   // Written by the consumer, seldom.
   alignas(64) TakenTicks taken;
+  std::atomic<uint32_t> cannot_borrow;  // it could not open the pipe
   alignas(64) Entry entries[policy::kShmRingEntries];
   alignas(64) std::byte payload[policy::kShmRingBytes];
 };

@@ -1,5 +1,6 @@
 // Bodies of large messages: slots where senders wait, pulls, and fragments where pulling is not permitted.
 #include <algorithm>
+#include <bit>
 
 #include "absl/strings/str_format.h"
 #include "comm/ticks.h"
@@ -11,7 +12,46 @@ namespace {
 // Runs in one call: as many as the system takes (UIO_MAXIOV).
 constexpr size_t kReadRuns = 1024;
 
+// The pipe of a pair among so many ranks of a host, in bytes; 0: none.
+size_t PipeBytes(size_t ranks) {
+  const size_t share = policy::kShmLentBytesOfHost / (ranks * (ranks - 1));
+  const size_t bytes = std::min(std::bit_floor(share), policy::kShmLentBytes);
+  return bytes < policy::kShmLeastLentBytes ? 0 : bytes;
+}
+
 }  // namespace
+
+bool ShmTransport::CanLend(const Peer& peer) const {
+  return may_read_ && peer.lends && !peer.asks &&
+         peer.out_ring->cannot_borrow.load(std::memory_order_relaxed) == 0;
+}
+
+uint32_t ShmTransport::Lend(Peer& peer, const SendRequest& send) {
+  if (!peer.lender.open()) {
+    const size_t bytes = PipeBytes(live_.size() + 1);
+    peer.lends = bytes > 0 && peer.lender.Open(bytes);
+    if (!peer.lends) return 0;
+    peer.out_ring->lender.store(static_cast<uint32_t>(peer.lender.receiver_fd()) + 1,
+                                std::memory_order_release);
+  }
+  const int64_t begin = NowTicks();
+  const uint32_t pages = peer.lender.Lend(send.data, send.bytes);
+  if (pages > 0) peer.way.NoteSent(send.bytes, Way::kLent, NowTicks() - begin);
+  return pages;
+}
+
+void ShmTransport::NoteLent(Peer& peer, const Entry& entry, MessageHeader* header) {
+  const size_t bytes = LentBytes(entry.address, entry.bytes, entry.lent_pages);
+  header->lent_at = peer.borrower.Note(bytes);
+  if (bytes > 0 && !peer.borrower.open()) {
+    const auto fd = static_cast<int>(peer.in_ring->lender.load(std::memory_order_acquire)) - 1;
+    if (!peer.borrower.Open(peer.process.pid(), fd)) {
+      peer.in_ring->cannot_borrow.store(1, std::memory_order_relaxed);
+      return;
+    }
+  }
+  header->lent = bytes;
+}
 
 uint32_t ShmTransport::TakeSlot() {
   const uint32_t slot = free_slots_.back();
@@ -116,10 +156,19 @@ void ShmTransport::Accept(RecvRequest& recv, const MessageHeader& header) {
 }
 
 absl::Status ShmTransport::ReadSome(Pull& pull, size_t most, std::byte* dense, size_t* got) {
-  const Process& process = At(pull.recv->peer).process;
+  Peer& peer = At(pull.recv->peer);
+  const Process& process = peer.process;
   if (!pull.remote && !pull.local) {
     *got = most;
-    return process.Read(pull.header.address + pull.offset, dense, most);
+    size_t at = pull.offset;
+    const size_t end = pull.offset + most;
+    while (at < std::min<uint64_t>(end, pull.header.lent)) {
+      const size_t lent = std::min<uint64_t>(end, pull.header.lent) - at;
+      const size_t part = peer.borrower.Read(pull.header.lent_at + at, dense + (at - pull.offset), lent);
+      if (part == 0) break;  // its turn is over
+      at += part;
+    }
+    return process.Read(pull.header.address + at, dense + (at - pull.offset), end - at);
   }
   // The lists of both sides, as long as the system takes them; the shorter one counts.
   const auto list = [](std::optional<RunCursor>& cursor, std::byte* base, size_t limit,
@@ -180,6 +229,8 @@ void ShmTransport::FinishPull(const Pull& pull, const absl::Status& status) {
   RecvRequest& recv = *pull.recv;
   Peer& peer = At(recv.peer);
   recv.moving = false;
+  // What is in the way of the next: lent of this one and not taken, or of those that were given up.
+  peer.borrower.SkipTo(pull.header.lent_at + pull.header.lent);
   uint64_t expected = SlotWord(pull.header.generation, SlotState::kClaimed);
   const SlotState state = status.ok() ? SlotState::kTaken : SlotState::kRefused;
   const bool valid = (*peer.segment)
@@ -190,7 +241,10 @@ void ShmTransport::FinishPull(const Pull& pull, const absl::Status& status) {
   // Given up by the sender while this rank was reading: its abort is on the way. And a process that is gone
   // is CheckPeers' to report, after what it last said: that may name another rank.
   if (!valid || status.code() == absl::StatusCode::kUnavailable) return;
-  if (status.ok() && pull.ticks != 0) peer.taken.NoteRead(recv.bytes, pull.ticks, peer.in_ring->taken);
+  if (status.ok() && pull.ticks != 0) {
+    const Way way = pull.header.lent > 0 ? Way::kLent : Way::kRead;
+    peer.taken.Note(recv.bytes, way, pull.ticks, peer.in_ring->taken);
+  }
   recv.owner->OnRequestDone(
       recv.token, status.ok() ? absl::OkStatus()
                               : absl::UnavailableError(absl::StrFormat("cannot read from rank %d: %s",

@@ -18,7 +18,7 @@ void ShmTransport::Send(SendRequest& send) {
     send.owner->OnRequestDone(send.token, GoneStatus(peer));
     return;
   }
-  send.announced = IsAnnounced(peer, send);
+  ChooseWay(peer, send);
   if (peer.backlog.empty() && TrySend(peer, send)) return;
   peer.backlog.push_back({&send, EntryType::kMessage, {}, 0, {}});
   ++backlog_;
@@ -52,6 +52,7 @@ bool ShmTransport::TrySend(Peer& peer, SendRequest& send) {
     // What is packed as it goes is nowhere to be read: the receiver asks for it.
     const bool packs = send.layout != nullptr && words.empty();
     entry->address = packs ? 0 : reinterpret_cast<uintptr_t>(send.data);
+    entry->lent_pages = static_cast<uint16_t>(send.lends ? Lend(peer, send) : 0);
   }
   peer.out.Commit(entry);
   (*peer.segment)->doorbell.Ring();
@@ -64,11 +65,18 @@ bool ShmTransport::TrySend(Peer& peer, SendRequest& send) {
   return true;
 }
 
-bool ShmTransport::IsAnnounced(Peer& peer, const SendRequest& send) const {
-  if (!HasWay(send)) return send.bytes > policy::kShmEagerBytes;
+void ShmTransport::ChooseWay(Peer& peer, SendRequest& send) const {
+  const bool small = send.bytes <= policy::kShmEagerBytes;
+  send.announced = !small;
+  send.lends = false;
+  if (!HasWay(send)) return;
   // One that cannot read here would have it copied piece by piece.
-  if (!peer.readable || peer.asks || free_slots_.empty()) return false;
-  return peer.way.Reads(send.bytes, peer.out_ring->taken);
+  const bool reads = !small || (peer.readable && !peer.asks && !free_slots_.empty());
+  OpenWays open;
+  open.Add(Way::kCopied, small).Add(Way::kRead, reads).Add(Way::kLent, reads && CanLend(peer));
+  const Way way = peer.way.Next(send.bytes, open, peer.out_ring->taken);
+  send.announced = way != Way::kCopied;
+  send.lends = way == Way::kLent;
 }
 
 // Not what is packed as it goes, which is copied in any case, nor what members tell each other of their group: its sender
@@ -80,7 +88,7 @@ bool ShmTransport::HasWay(const SendRequest& send) {
 void ShmTransport::CopyIn(Peer& peer, const SendRequest& send, std::byte* payload) {
   const int64_t begin = HasWay(send) ? NowTicks() : 0;
   send.Fetch(0, send.bytes, payload);
-  if (begin != 0) peer.way.NoteCopiedIn(send.bytes, NowTicks() - begin);
+  if (begin != 0) peer.way.NoteSent(send.bytes, Way::kCopied, NowTicks() - begin);
 }
 
 void ShmTransport::Deliver(RecvRequest& recv, const MessageHeader& header, const std::byte* body) {
@@ -90,7 +98,7 @@ void ShmTransport::Deliver(RecvRequest& recv, const MessageHeader& header, const
   recv.Deliver(body, 0, header.bytes);
   if (begin == 0) return;
   Peer& peer = At(recv.peer);
-  peer.taken.NoteCopied(header.bytes, NowTicks() - begin, peer.in_ring->taken);
+  peer.taken.Note(header.bytes, Way::kCopied, NowTicks() - begin, peer.in_ring->taken);
 }
 
 bool ShmTransport::TryControl(Peer& peer, const Outgoing& control) {
@@ -161,7 +169,7 @@ bool ShmTransport::Drain(Peer& peer, size_t* budget) {
 }
 
 void ShmTransport::Handle(Peer& peer, const Entry& entry, const std::byte* payload) {
-  MessageHeader header{entry.key, entry.signature, entry.bytes, 0, 0, 0};
+  MessageHeader header{entry.key, entry.signature, entry.bytes};
   switch (entry.type) {
     case EntryType::kMessage: {
       const bool inlined = entry.payload_bytes == 0 && entry.bytes > 0;
@@ -178,6 +186,7 @@ void ShmTransport::Handle(Peer& peer, const Entry& entry, const std::byte* paylo
       header.slot = entry.slot;
       header.generation = entry.generation;
       header.address = entry.address;
+      NoteLent(peer, entry, &header);
       if (entry.payload_bytes > 0) {
         std::vector<uint64_t> words(entry.payload_bytes / sizeof(uint64_t));
         std::memcpy(words.data(), payload, words.size() * sizeof(uint64_t));
@@ -222,7 +231,8 @@ bool ShmTransport::Progress(size_t budget) {
     moved = true;
     Pull pull = std::move(pulls_.front());
     pulls_.pop_front();
-    if (!Advance(pull, &budget)) pulls_.push_back(pull);
+    // One after the other: what was lent is taken in order.
+    if (!Advance(pull, &budget)) pulls_.push_front(std::move(pull));
   }
   return moved;
 }

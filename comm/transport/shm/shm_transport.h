@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "comm/transport/shm/page_pipe.h"
 #include "comm/transport/shm/process.h"
 #include "comm/transport/shm/ring.h"
 #include "comm/transport/shm/segment.h"
@@ -18,10 +19,10 @@
 
 namespace cohort::comm::shm {
 
-// Small messages are copied through a ring. Of large ones the ring carries the address: the
-// receiver reads them from the sender's memory, once, straight into place or into the reduction,
-// and says so in the sender's slot. Those between go as `body_way.h` says. Where the system forbids
-// reading, the receiver asks, and the sender copies fragments through the ring.
+// Small messages are copied through a ring. Of large ones the ring carries the address: the receiver copies them from the
+// sender's memory, once, straight into place or into the reduction, and says so in the sender's slot. It takes what the
+// sender has lent of them (`page_pipe.h`), and reads the rest. Those between go as `body_way.h` says. Where the system
+// forbids reading, the receiver asks, and the sender copies fragments through the ring.
 class ShmTransport : public Transport {
  public:
   // What a peer must know to attach, as text.
@@ -76,10 +77,13 @@ class ShmTransport : public Transport {
     Ring* in_ring = nullptr;   // in this rank's
     RingProducer out;
     RingConsumer in;
+    PageLender lender;
+    PageBorrower borrower;
     BodyWay way;       // of what this rank sends
     TakenNotes taken;  // what it took this rank to take what came
     std::deque<Outgoing> backlog;
     bool readable = false;
+    bool lends = true;    // pages, to it
     bool asks = false;    // it cannot read here: it has asked for a body
     bool spoke = false;   // since the last look who is stopped
     int64_t stopped = 0;  // nanoseconds that its process was seen stopped
@@ -101,11 +105,17 @@ class ShmTransport : public Transport {
   Peer& At(int peer) { return *peers_[peer]; }
   // Whether it went into the ring.
   bool TrySend(Peer& peer, SendRequest& send);
-  // Whether the ring carries the address only; else the body.
-  bool IsAnnounced(Peer& peer, const SendRequest& send) const;
+  // Notes in it whether the ring carries the address only, and whether pages are lent.
+  void ChooseWay(Peer& peer, SendRequest& send) const;
   // Whether that is a choice.
   static bool HasWay(const SendRequest& send);
   static void CopyIn(Peer& peer, const SendRequest& send, std::byte* payload);
+  // Whether pages can be lent to a peer, as far as is known.
+  bool CanLend(const Peer& peer) const;
+  // Lends the first pages of a message that is announced; how many.
+  uint32_t Lend(Peer& peer, const SendRequest& send);
+  // Notes what was lent of one.
+  void NoteLent(Peer& peer, const Entry& entry, MessageHeader* header);
   bool TryControl(Peer& peer, const Outgoing& control);
   void Control(Peer& peer, Outgoing control);
   bool Flush(Peer& peer);
@@ -120,7 +130,8 @@ class ShmTransport : public Transport {
   void FreeSlot(uint32_t slot);
   bool PushSome(SendRequest& send, size_t* budget);
 
-  // Reads the next bytes of a pull, at most so many, to where they lie together or into place; *got = how many.
+  // Reads the next bytes of a pull, at most so many, to where they lie together or into place; *got = how many: so many
+  // where both sides lie together.
   absl::Status ReadSome(Pull& pull, size_t most, std::byte* dense, size_t* got);
   // Moves up to `budget` bytes of a pull; whether it is over.
   bool Advance(Pull& pull, size_t* budget);

@@ -1,4 +1,4 @@
-// Which way middling messages take, from what they are said to take. Bytes and ticks are made up; nothing is measured.
+// Which way messages take, from what they are said to take. Bytes and ticks are made up; nothing is measured.
 #include "comm/transport/shm/body_way.h"
 
 #include <gtest/gtest.h>
@@ -7,44 +7,106 @@ namespace cohort::comm::shm {
 namespace {
 
 constexpr size_t kBytes = 32 << 10;
+const OpenWays kRingAndRead = OpenWays().Add(Way::kCopied).Add(Way::kRead);
+const OpenWays kEveryWay = OpenWays().Add(Way::kCopied).Add(Way::kRead).Add(Way::kLent);
+const OpenWays kLarge = OpenWays().Add(Way::kRead).Add(Way::kLent);
 
-// A pair of ranks whose messages take so long by either way.
+// A pair of ranks whose messages take so long by each way.
 class Pair {
  public:
-  int64_t copied_in = 1000, copied_out = 1000, read = 1000;
+  explicit Pair(OpenWays open = kRingAndRead) : open_(open) {}
+  int64_t copied_in = 1000, copied_out = 1000, read = 1000, lend = 200, lent = 800;
 
-  // The share of the next `messages` that are read.
-  double Read(int messages, size_t bytes = kBytes) {
-    int reads = 0;
-    for (int i = 0; i < messages; ++i) {
-      if (way_.Reads(bytes, taken_)) {
-        ++reads;
-        notes_.NoteRead(bytes, read, taken_);
-      } else {
-        way_.NoteCopiedIn(bytes, copied_in);
-        notes_.NoteCopied(bytes, copied_out, taken_);
-      }
-    }
-    return static_cast<double>(reads) / messages;
+  // The share of the next `messages` that take that way.
+  double Share(Way way, int messages, size_t bytes = kBytes) {
+    int number = 0;
+    for (int i = 0; i < messages; ++i) number += Message(bytes) == way;
+    return static_cast<double>(number) / messages;
   }
+  double Read(int messages, size_t bytes = kBytes) { return Share(Way::kRead, messages, bytes); }
+  void Open(OpenWays open) { open_ = open; }
 
  private:
+  Way Message(size_t bytes) {
+    const Way way = way_.Next(bytes, open_, taken_);
+    switch (way) {
+      case Way::kCopied:
+        way_.NoteSent(bytes, way, copied_in);
+        notes_.Note(bytes, way, copied_out, taken_);
+        break;
+      case Way::kRead:
+        notes_.Note(bytes, way, read, taken_);
+        break;
+      case Way::kLent:
+        way_.NoteSent(bytes, way, lend);
+        notes_.Note(bytes, way, lent, taken_);
+        break;
+    }
+    return way;
+  }
+
+  OpenWays open_;
   BodyWay way_;
   TakenNotes notes_;
   TakenTicks taken_ = {};
 };
 
-TEST(BodyWay, SizesBetweenTheLimitsHaveWays) {
+TEST(BodyWay, SizesHaveWays) {
   EXPECT_FALSE(HasWays(policy::kShmCopiedBytes));
   EXPECT_TRUE(HasWays(policy::kShmCopiedBytes + 1));
-  EXPECT_TRUE(HasWays(policy::kShmEagerBytes));
-  EXPECT_FALSE(HasWays(policy::kShmEagerBytes + 1));
   EXPECT_EQ(WaySize(policy::kShmCopiedBytes + 1), 0u);
-  EXPECT_EQ(WaySize(policy::kShmEagerBytes), kWaySizes - 1);
+  EXPECT_EQ(WaySize(policy::kShmLentBytes), kWaySizes - 2);
+  EXPECT_EQ(WaySize(policy::kShmLentBytes + 1), kWaySizes - 1);
+  EXPECT_EQ(WaySize(64 * policy::kShmLentBytes), kWaySizes - 1);
   EXPECT_NE(WaySize(16 << 10), WaySize((16 << 10) + 1));
 }
 
+TEST(BodyWay, MessagesOfASizeAreComparedAsIfAllWereAsLong) {
+  EXPECT_EQ(WholeTicks(32 << 10, 1000), 1000);
+  EXPECT_EQ(WholeTicks(24 << 10, 750), 1000);
+  EXPECT_EQ(WholeTicks(4 * policy::kShmLentBytes, 4000), 1000);
+}
+
 TEST(BodyWay, TheFirstGoThroughTheRing) { EXPECT_EQ(Pair().Read(policy::kShmTrialMessages), 0); }
+
+TEST(BodyWay, TheFirstLargeOnesAreLentWhereThatIsOpen) {
+  EXPECT_EQ(Pair(kLarge).Share(Way::kLent, policy::kShmTrialMessages, 1 << 20), 1);
+  EXPECT_EQ(Pair(OpenWays().Add(Way::kRead)).Read(100, 1 << 20), 1);
+}
+
+TEST(BodyWay, EveryWayIsTriedAndTheFastestKept) {
+  Pair lending(kEveryWay);
+  lending.read = 1500;
+  lending.Read(30);
+  EXPECT_GT(lending.Share(Way::kLent, 1000), 0.9);
+  Pair reading(kEveryWay);
+  reading.read = 700;
+  reading.Read(30);
+  EXPECT_GT(reading.Share(Way::kRead, 1000), 0.8);
+  Pair copying(kEveryWay);
+  copying.read = 4000;
+  copying.lent = 5000;
+  copying.Read(30);
+  EXPECT_GT(copying.Share(Way::kCopied, 1000), 0.9);
+}
+
+TEST(BodyWay, WhatLendingTakesItsSenderCounts) {
+  Pair pair(kLarge);
+  pair.lent = 800;
+  pair.lend = 1000;
+  pair.Read(30, 1 << 20);
+  EXPECT_GT(pair.Read(1000, 1 << 20), 0.9);
+}
+
+TEST(BodyWay, AWayThatIsOpenNoMoreIsNotTaken) {
+  Pair pair(kEveryWay);
+  pair.lent = 100;
+  pair.Read(1000);
+  pair.Open(kRingAndRead);
+  EXPECT_EQ(pair.Share(Way::kLent, 1000), 0);
+  pair.Open(kLarge);
+  EXPECT_EQ(pair.Share(Way::kCopied, 1000), 0);
+}
 
 TEST(BodyWay, TheFasterWayIsFoundAndKept) {
   Pair reading;
