@@ -16,28 +16,30 @@ def testbed(*arguments):
     return subprocess.run([TESTBED, *arguments], env=ENVIRONMENT, stdin=subprocess.DEVNULL, timeout=60)
 
 
-def main():
+def survives(what):
+    """On a testbed of its own: Open MPI, by which the ranks meet, may hang where an interface has just come back."""
     up = testbed("up", "--hosts", "2", "--rails", "2", "--rate", "1gbit")
     if up.returncode != 0:
         return up.returncode
     try:
-        for what in ("writes", "collectives"):
-            with subprocess.Popen([TESTBED, "run", "--np", "2", "--", PROGRAM, what, "2", "2"], env=ENVIRONMENT, text=True,
-                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as job:
-                said = []
-                for line in map(str.strip, job.stdout):
-                    said.append(line)
-                    if line == "ready":
-                        testbed("cut", "host2", "--rail", "1")
-                    if line == "survived":
-                        testbed("heal", "host2", "--rail", "1")
-                code = job.wait(timeout=60)
-            print(what, said, code)
-            if code != 0 or said != ["ready", "survived"]:
-                return code or 1
-        return 0
+        with subprocess.Popen([TESTBED, "run", "--np", "2", "--", PROGRAM, what, "2", "2"], env=ENVIRONMENT, text=True,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as job:
+            said = []
+            for line in map(str.strip, job.stdout):
+                said.append(line)
+                if line == "ready":
+                    testbed("cut", "host2", "--rail", "1")
+                if line == "survived":
+                    testbed("heal", "host2", "--rail", "1")
+            code = job.wait(timeout=60)
+        print(what, said, code)
+        return code or int(said != ["ready", "survived"])
     finally:
         testbed("down")
+
+
+def main():
+    return survives("writes") or survives("collectives")
 
 
 if __name__ == "__main__":
