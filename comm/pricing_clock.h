@@ -136,6 +136,10 @@ class Clock {
   // Recursive doubling of everything, with folding.
   void DoublingSum(const Teams& teams, absl::Span<const size_t> counts, Times* times);
 
+  // Whether a message of so many elements leaves for another host in one piece.
+  bool LeavesWhole(size_t count) const {
+    return static_cast<double>(count) * element_bytes_ <= static_cast<double>(policy::kUcxPieceBytes);
+  }
   // How messages follow each other from now on, which tells what Machine::drift does to them: in rounds that wait for
   // the one before; in turns, where a rank has one after the other for everybody, at half of it; or in a chain of
   // pieces, not at all. The patterns above know it of themselves.

@@ -29,8 +29,8 @@ struct State {
     State state;
     state.ready = ready ? 1 : 0;
     state.code = static_cast<uint8_t>(status.code());
-    std::memcpy(state.why.data(), status.message().data(),
-                std::min(status.message().size(), state.why.size() - 1));
+    const absl::string_view why = status.message().substr(0, state.why.size() - 1);
+    std::copy(why.begin(), why.end(), state.why.begin());
     return state;
   }
 };
