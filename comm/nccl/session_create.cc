@@ -1,7 +1,6 @@
 // Making NCCL's communicators, while every rank watches whether the others still come.
 #include <algorithm>
 #include <array>
-#include <cstring>
 #include <functional>
 #include <utility>
 

@@ -165,7 +165,9 @@ TEST(Tuner, ChoosesOneOfTheCheapest) {
 }
 
 TEST(Tuner, OfWhatCostsAboutTheSameTheFewestMessagesArePreferred) {
-  const auto name = [](const std::vector<PricedChoice>& all) { return Preferred(all, 0.25).algorithm->name; };
+  const auto name = [](const std::vector<PricedChoice>& all) {
+    return std::string(Preferred(all, 0.25).algorithm->name);
+  };
   const PricedChoice ring = {{FindAlgorithm(Operation::kAllReduce, "ring"), 0}, 1.0, 12, 24};
   const PricedChoice tree = {{FindAlgorithm(Operation::kAllReduce, "double_tree"), 0}, 1.2, 12, 20};
   const PricedChoice hosts = {{FindAlgorithm(Operation::kAllReduce, "hierarchical"), 0}, 1.25, 8, 40};
