@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 #include <numeric>
+#include <string>
 
 #include "absl/strings/match.h"
 #include "comm/tuner/agreement.h"
