@@ -45,6 +45,7 @@ class DeviceRun final : public WorkState {
   bool done_ = false;
   absl::Status status_;
   std::optional<Crossing> crossing_;
+  void* scratch_ = nullptr;  // of one that crosses, freed when it is over
 };
 
 // What an operation is started with.
@@ -109,6 +110,8 @@ class Session : public std::enable_shared_from_this<Session> {
   void CheckDeadlinesLocked();
   void FailLocked(const absl::Status& why, bool tell);
   void FinishLocked(DeviceRun& run, const absl::Status& status);
+  // After all that uses it, in the order of the stream.
+  absl::Status FreeScratchLocked(DeviceRun& run);
   // Aborts NCCL and the host's part, so that nothing touches a buffer any more, and ends all operations.
   void End();
   bool AbortNccl();

@@ -59,8 +59,15 @@ absl::Status Session::Submit(DeviceRun& run, Request& request) {
     buffers.scratch = static_cast<std::byte*>(scratch);
   }
   absl::Status status = Enqueue(run, request);
-  // In the order of the stream: after what uses it, also where that is only a part.
-  if (scratch != nullptr) status.Update(api_.Free(scratch, stream_));
+  // In the order of the stream: after what uses it, also where that is only a part. Pieces that cross use it beside the
+  // stream, which goes on without them where the call fails.
+  if (scratch != nullptr && request.plan.crosses) {
+    const Lock lock(mutex_);
+    run.scratch_ = scratch;
+    if (run.done_) status.Update(FreeScratchLocked(run));
+  } else if (scratch != nullptr) {
+    status.Update(api_.Free(scratch, stream_));
+  }
   COHORT_RETURN_IF_ERROR(status);
   COHORT_ASSIGN_OR_RETURN(const Event event, TakeEvent());
   {

@@ -155,7 +155,7 @@ void Session::PollLocked() {
     runs_.pop_front();
     if (run->number_ > 0) pulse_.finished = run->number_;
     events_.push_back(run->event_);
-    FinishLocked(*run, absl::OkStatus());
+    FinishLocked(*run, FreeScratchLocked(*run));
   }
 }
 
@@ -197,6 +197,14 @@ void Session::FinishLocked(DeviceRun& run, const absl::Status& status) {
   changed_.notify_all();
 }
 
+absl::Status Session::FreeScratchLocked(DeviceRun& run) {
+  void* const scratch = std::exchange(run.scratch_, nullptr);
+  // Where something did not end, it may be in use, and is never freed.
+  if (scratch == nullptr || stuck_) return absl::OkStatus();
+  COHORT_RETURN_IF_ERROR(api_.UseDevice(device_));
+  return api_.Free(scratch, stream_);
+}
+
 void Session::End() {
   Lock lock(mutex_);
   const absl::Status why = failed_;
@@ -213,6 +221,7 @@ void Session::End() {
   // One that a caller is still in is no longer waited for: its call finds the handle gone.
   for (const auto& run : runs_) {
     if (clean && run->submitted_) events_.push_back(run->event_);
+    (void)FreeScratchLocked(*run);
     FinishLocked(*run, why);
   }
   runs_.clear();
