@@ -195,7 +195,8 @@ void Run::Copy(const Step& step) {
     auto* destination = reinterpret_cast<BFloat16*>(At(step.destination));
     for (size_t i = 0; i < count; ++i) destination[i] = BFloat16(source[i]);
   } else if (step.destination.buffer == Buffer::kOutput &&
-             (schedule_->input_count + schedule_->output_count) * element_bytes_ >= policy::kPastCachesBytes) {
+             (schedule_->input_count + schedule_->output_count) * element_bytes_ >=
+                 policy::kPastCachesBytes) {
     CopyBytesPastCaches(At(step.destination), From(step.source), BytesOf(step.source));
   } else {
     CopyBytes(At(step.destination), From(step.source), BytesOf(step.source));
