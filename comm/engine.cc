@@ -256,15 +256,15 @@ void Engine::Arrive(Transport& from, int peer, const MessageHeader& header, bool
   if ((key.context & kPointToPointContext) == 0) {
     const std::shared_ptr<Run> run = FindRun(key, peer);
     if (run != nullptr && run->arguments().signature != header.signature) {
-      if (header.slot != 0) from.Reply(peer, header, Answer::kRefused);
+      // It hears why before it hears that it is refused.
       run->Fail(Mismatch(peer, header.signature, topology_.rank(), run->arguments().signature),
                 /*tell=*/true);
+      if (header.slot != 0) from.Reply(peer, header, Answer::kRefused);
       return;
     }
     const auto group = groups_.find(key.context);
     if (run == nullptr && group != groups_.end() && key.sequence < group->second->next_sequence) {
       // Over here, which it would not be if the ranks agreed on what it was, or if it had not failed.
-      if (header.slot != 0) from.Reply(peer, header, Answer::kRefused);
       absl::Status why = absl::InvalidArgumentError(
           absl::StrFormat("rank %d has already ended operation %d of the group, which rank %d calls as %s",
                           topology_.rank(), key.sequence, peer, Describe(header.signature)));
@@ -272,6 +272,7 @@ void Engine::Arrive(Transport& from, int peer, const MessageHeader& header, bool
         if (sequence == key.sequence) why = failure;
       }
       from.SendAbort(peer, key, why);
+      if (header.slot != 0) from.Reply(peer, header, Answer::kRefused);
       return;
     }
   }

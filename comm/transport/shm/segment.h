@@ -61,7 +61,8 @@ struct Ring {
   alignas(64) std::byte payload[policy::kShmRingBytes];
 };
 
-// Where a sender waits for the receiver's answer: generation << 8 | state.
+// Where a sender waits for the receiver's answer: generation << 8 | state. Withdrawn: the receiver gave the operation up,
+// and it or who told it so tells the sender.
 enum class SlotState : uint8_t { kFree, kPosted, kClaimed, kTaken, kRefused, kWithdrawn };
 struct Slot {
   alignas(64) std::atomic<uint64_t> word;

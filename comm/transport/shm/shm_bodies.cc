@@ -66,29 +66,51 @@ void ShmTransport::FreeSlot(uint32_t slot) {
   free_slots_.push_back(slot);
 }
 
+SlotState ShmTransport::StateOf(const SendRequest& send) const {
+  return static_cast<SlotState>((*own_)->slots[send.slot].word.load(std::memory_order_seq_cst) & 0xff);
+}
+
 bool ShmTransport::LookAtSlots() {
   bool moved = false;
+  std::vector<int> refusing;
   for (size_t i = 0; i < answered_later_.size();) {
     SendRequest* send = answered_later_[i];
-    const uint64_t word = (*own_)->slots[send->slot].word.load(std::memory_order_seq_cst);
-    const auto state = static_cast<SlotState>(word & 0xff);
-    if (state != SlotState::kTaken && state != SlotState::kRefused) {
+    const SlotState state = StateOf(*send);
+    if (state == SlotState::kRefused) refusing.push_back(send->peer);
+    if (state != SlotState::kTaken) {
       ++i;
       continue;
     }
-    answered_later_[i] = answered_later_.back();
-    answered_later_.pop_back();
-    std::erase(pushing_, send);
-    FreeSlot(send->slot);
     moved = true;
-    send->owner->OnRequestDone(
-        send->token, state == SlotState::kTaken
-                         ? absl::OkStatus()
-                         : absl::InvalidArgumentError(absl::StrFormat(
-                               "rank %d refused %s from this rank: it called something else, or gave up",
-                               send->peer, Describe(send->signature))));
+    EndAnswered(i, absl::OkStatus());
+  }
+  // Who refuses because the operation has failed there has said why before, in its ring.
+  for (const int peer : refusing) {
+    size_t budget = SIZE_MAX;
+    while (Drain(At(peer), &budget)) {
+    }
+    for (size_t i = 0; i < answered_later_.size();) {
+      const SendRequest& send = *answered_later_[i];
+      if (send.peer != peer || StateOf(send) != SlotState::kRefused) {
+        ++i;
+        continue;
+      }
+      moved = true;
+      EndAnswered(i, absl::InvalidArgumentError(absl::StrFormat(
+                         "rank %d refused %s from this rank: it called something else, or gave up", peer,
+                         Describe(send.signature))));
+    }
   }
   return moved;
+}
+
+void ShmTransport::EndAnswered(size_t place, const absl::Status& status) {
+  SendRequest* send = answered_later_[place];
+  answered_later_[place] = answered_later_.back();
+  answered_later_.pop_back();
+  std::erase(pushing_, send);
+  FreeSlot(send->slot);
+  send->owner->OnRequestDone(send->token, status);
 }
 
 void ShmTransport::CancelSend(SendRequest& send) {
@@ -265,9 +287,8 @@ void ShmTransport::CancelRecv(RecvRequest& recv) {
   uint64_t expected = SlotWord(at->header.generation, SlotState::kClaimed);
   (*peer.segment)
       ->slots[at->header.slot]
-      .word.compare_exchange_strong(expected, SlotWord(at->header.generation, SlotState::kRefused),
+      .word.compare_exchange_strong(expected, SlotWord(at->header.generation, SlotState::kWithdrawn),
                                     std::memory_order_seq_cst);
-  (*peer.segment)->doorbell.Ring();
   pulls_.erase(at);
 }
 

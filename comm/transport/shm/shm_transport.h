@@ -126,6 +126,9 @@ class ShmTransport : public Transport {
   void OnFragment(const Entry& entry, const std::byte* payload);
 
   bool LookAtSlots();
+  SlotState StateOf(const SendRequest& send) const;
+  // Of the announced send at that place among those that are answered later.
+  void EndAnswered(size_t place, const absl::Status& status);
   uint32_t TakeSlot();
   void FreeSlot(uint32_t slot);
   bool PushSome(SendRequest& send, size_t* budget);
