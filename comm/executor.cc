@@ -176,6 +176,13 @@ void Run::StartStep(StepId id) {
   StepOver(id);
 }
 
+// Of a large call, what no later step reads.
+bool Run::WritesPastCaches(const Step& step) const {
+  const size_t bytes = (schedule_->input_count + schedule_->output_count) * element_bytes_;
+  return bytes >= policy::kPastCachesBytes && step.destination.buffer == Buffer::kOutput &&
+         schedule_->Before(static_cast<StepId>(&step - schedule_->steps.data())).empty();
+}
+
 void Run::Copy(const Step& step) {
   const Codec* codec = arguments_.codec;
   const size_t count = step.source.count;
@@ -194,9 +201,7 @@ void Run::Copy(const Step& step) {
     const auto* source = reinterpret_cast<const float*>(From(step.source));
     auto* destination = reinterpret_cast<BFloat16*>(At(step.destination));
     for (size_t i = 0; i < count; ++i) destination[i] = BFloat16(source[i]);
-  } else if (step.destination.buffer == Buffer::kOutput &&
-             (schedule_->input_count + schedule_->output_count) * element_bytes_ >=
-                 policy::kPastCachesBytes) {
+  } else if (WritesPastCaches(step)) {
     CopyBytesPastCaches(At(step.destination), From(step.source), BytesOf(step.source));
   } else {
     CopyBytes(At(step.destination), From(step.source), BytesOf(step.source));

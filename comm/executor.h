@@ -147,6 +147,7 @@ class Run : public WorkState, public RequestOwner, public std::enable_shared_fro
   // Of a buffer whose elements are not encoded.
   DataType TypeOf(Buffer buffer) const;
   size_t BytesOf(const Slice& slice) const;
+  bool WritesPastCaches(const Step& step) const;
   void Copy(const Step& step);
   void Reduce(const Step& step);
   void Prepare();

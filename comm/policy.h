@@ -59,7 +59,7 @@ inline constexpr size_t kProgressBytes = 512 << 10;
 
 // Copies are made in blocks of this size.
 inline constexpr size_t kCopyBlockBytes = 128 << 10;
-// Copies into the output of calls whose buffers take this much are written past the caches.
+// Last copies into the output of calls whose buffers take this much are written past the caches.
 inline constexpr size_t kPastCachesBytes = 16 << 20;
 // Scratch begins where the widest vectors and cache lines do.
 inline constexpr size_t kScratchAlignment = 64;
@@ -77,19 +77,21 @@ inline constexpr int64_t kSilenceLookNanos = 50'000'000;
 
 // ---- Shared memory ----
 
-// Messages up to the first size are copied through the ring, those larger than the second are read by the receiver in
-// one copy. Between the two, what goes by is measured (comm/transport/shm/body_way.h).
+// Messages up to the first size are copied through the ring, those larger than the second never are. Otherwise what goes
+// by is measured (comm/transport/shm/body_way.h).
 inline constexpr size_t kShmCopiedBytes = 4 << 10;
 inline constexpr size_t kShmEagerBytes = 64 << 10;
-// So many messages are a trial of the other way, the first of which may find caches cold. Pauses between trials are so
-// many messages, times the square of how much slower the other way is. What is used stays unless it is so much slower.
+// So many messages are a trial of another way, the first of which may find caches cold. Pauses between trials are so
+// many messages, times the square of how much slower that way is. What is used stays unless it is so much slower.
 inline constexpr size_t kShmTrialMessages = 4;
 inline constexpr double kShmTrialPause = 64;
 inline constexpr uint32_t kShmLongestTrialPause = 1 << 16;
 inline constexpr double kShmClearly = 1.1;
-// What a pair of ranks lends at a time (comm/transport/shm/page_pipe.h), and all pairs of a host together: half of what
-// systems grant a user. Pipes below the least size are not worth their descriptors.
+// What a pair of ranks lends at a time (comm/transport/shm/page_pipe.h), and about what all pairs of a host do together:
+// half of what systems grant a user. Pipes below the least size are not worth their descriptors. A receiver takes this
+// much in one call, for which its sender may have to wait.
 inline constexpr size_t kShmLentBytes = 1 << 20;
+inline constexpr size_t kShmBorrowBytes = 128 << 10;
 inline constexpr size_t kShmLentBytesOfHost = 32 << 20;
 inline constexpr size_t kShmLeastLentBytes = 32 << 10;
 // Where the receiver cannot read the sender's memory, bodies come through the ring in fragments of this size.

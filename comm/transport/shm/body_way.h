@@ -35,7 +35,7 @@ class OpenWays {
     return *this;
   }
   bool Has(Way way) const { return (bits_ >> static_cast<unsigned>(way) & 1u) != 0; }
-  // The fewest copies first.
+  // What is taken until all are known.
   Way Default() const { return Has(Way::kCopied) ? Way::kCopied : Has(Way::kLent) ? Way::kLent : Way::kRead; }
 
  private:
@@ -107,7 +107,8 @@ class BodyWay {
     if (!size.used || !open.Has(*size.used)) size.used = open.Default();
     if (size.trial_left == 0) {
       const double used = Ticks(size, *size.used, bytes, taken);
-      double least = used;
+      // One that is still not known after another's trial never is: nothing was lent, say.
+      double least = used > 0 || size.tries == 0 ? used : std::numeric_limits<double>::infinity();
       Way fastest = *size.used;
       for (const Way way : kAll) {
         const double ticks = open.Has(way) ? Ticks(size, way, bytes, taken) : 0;
@@ -117,12 +118,12 @@ class BodyWay {
         }
       }
       // What is used stays unless another is clearly faster.
-      if (policy::kShmClearly * least < used) size.used = fastest;
+      if (used == 0 || policy::kShmClearly * least < used) size.used = fastest;
       if (--size.until_trial == 0) BeginTrial(size, open);
     }
     if (size.trial_left == 0) return *size.used;
     const Way tried = size.tried;
-    if (--size.trial_left == 0) EndTrial(size, bytes, open, taken);
+    if (--size.trial_left == 0) EndTrial(size, bytes, taken);
     return open.Has(tried) ? tried : *size.used;
   }
   // What the sender's part took.
@@ -137,15 +138,17 @@ class BodyWay {
     std::optional<Way> used;
     Way tried = Way::kCopied;
     uint32_t trial_left = 0;
+    uint32_t tries = 0;
     uint32_t until_trial = policy::kShmTrialMessages + 1;  // first the default, until it is known
     RecentLeast sent[kWays];
   };
 
-  // What a message takes both sides by that way; 0: not known.
+  // What a message takes both sides by that way; 0: not known. What is copied is known by its sender alone: where the
+  // receiver is always late, it does not say.
   static double Ticks(const Size& size, Way way, size_t bytes, const TakenTicks& taken) {
     const auto by = static_cast<size_t>(way);
     const double received = taken.by[WaySize(bytes)][by].load(std::memory_order_relaxed);
-    return received == 0 ? 0 : received + size.sent[by].ticks();
+    return received == 0 && way != Way::kCopied ? 0 : received + size.sent[by].ticks();
   }
 
   // The other ways take turns.
@@ -161,15 +164,13 @@ class BodyWay {
   }
 
   // The slower the other way is, the more it costs to try it, and the less likely it has become the faster.
-  static void EndTrial(Size& size, size_t bytes, OpenWays open, const TakenTicks& taken) {
+  static void EndTrial(Size& size, size_t bytes, const TakenTicks& taken) {
     const double used = Ticks(size, *size.used, bytes, taken), tried = Ticks(size, size.tried, bytes, taken);
     const double slower = used > 0 && tried > 0 ? std::max(used, tried) / std::min(used, tried) : 1;
     size.until_trial = static_cast<uint32_t>(
         std::min(policy::kShmTrialPause * slower * slower, double{policy::kShmLongestTrialPause}));
-    for (const Way way : kAll) {
-      const bool unknown = open.Has(way) && way != size.tried && Ticks(size, way, bytes, taken) == 0;
-      if (unknown) size.until_trial = policy::kShmTrialMessages + 1;
-    }
+    // The first time, all of them one after the other.
+    if (++size.tries < kWays - 1) size.until_trial = policy::kShmTrialMessages + 1;
   }
 
   Size sizes_[kWaySizes];

@@ -52,11 +52,12 @@ struct Ring {
   std::atomic<uint64_t> consumed_payload;
   // Written by the producer: it has forgotten the consumer, and listens to it no more.
   std::atomic<uint32_t> dismissed;
-  // Written once by the producer: the descriptor of its pipe plus one.
+  // Written once by the producer: the inode of its pipe, then its descriptor plus one.
+  std::atomic<uint64_t> lender_inode;
   std::atomic<uint32_t> lender;
   // Written by the consumer, seldom.
   alignas(64) TakenTicks taken;
-  std::atomic<uint32_t> cannot_borrow;  // it could not open the pipe
+  std::atomic<uint32_t> cannot_borrow;  // it cannot read here, or could not open the pipe
   alignas(64) Entry entries[policy::kShmRingEntries];
   alignas(64) std::byte payload[policy::kShmRingBytes];
 };

@@ -12,6 +12,8 @@ namespace {
 // Runs in one call: as many as the system takes (UIO_MAXIOV).
 constexpr size_t kReadRuns = 1024;
 
+static_assert(policy::kShmLentBytes / 4096 < UINT16_MAX, "an entry has 16 bits for pages");
+
 // The pipe of a pair among so many ranks of a host, in bytes; 0: none.
 size_t PipeBytes(size_t ranks) {
   const size_t share = policy::kShmLentBytesOfHost / (ranks * (ranks - 1));
@@ -27,26 +29,31 @@ bool ShmTransport::CanLend(const Peer& peer) const {
 }
 
 uint32_t ShmTransport::Lend(Peer& peer, const SendRequest& send) {
+  if (!CanLend(peer)) return 0;  // it may have waited since it was chosen
   if (!peer.lender.open()) {
     const size_t bytes = PipeBytes(live_.size() + 1);
     peer.lends = bytes > 0 && peer.lender.Open(bytes);
     if (!peer.lends) return 0;
+    peer.out_ring->lender_inode.store(peer.lender.inode(), std::memory_order_relaxed);
     peer.out_ring->lender.store(static_cast<uint32_t>(peer.lender.receiver_fd()) + 1,
                                 std::memory_order_release);
   }
   const int64_t begin = NowTicks();
-  const uint32_t pages = peer.lender.Lend(send.data, send.bytes);
-  if (pages > 0) peer.way.NoteSent(send.bytes, Way::kLent, NowTicks() - begin);
-  return pages;
+  const std::optional<uint32_t> pages = peer.lender.Lend(send.data, send.bytes);
+  peer.lends = pages.has_value();
+  if (pages.value_or(0) > 0) peer.way.NoteSent(send.bytes, Way::kLent, NowTicks() - begin);
+  return pages.value_or(0);
 }
 
 void ShmTransport::NoteLent(Peer& peer, const Entry& entry, MessageHeader* header) {
   const size_t bytes = LentBytes(entry.address, entry.bytes, entry.lent_pages);
   header->lent_at = peer.borrower.Note(bytes);
-  if (bytes > 0 && !peer.borrower.open()) {
+  if (bytes == 0 || peer.in_ring->cannot_borrow.load(std::memory_order_relaxed) != 0) return;
+  if (!peer.borrower.open()) {
     const auto fd = static_cast<int>(peer.in_ring->lender.load(std::memory_order_acquire)) - 1;
-    if (!peer.borrower.Open(peer.process.pid(), fd)) {
-      peer.in_ring->cannot_borrow.store(1, std::memory_order_relaxed);
+    const uint64_t inode = peer.in_ring->lender_inode.load(std::memory_order_relaxed);
+    if (!peer.borrower.Open(peer.process.pid(), fd, inode)) {
+      peer.in_ring->cannot_borrow.store(1, std::memory_order_relaxed);  // for good
       return;
     }
   }
@@ -168,13 +175,42 @@ void ShmTransport::Accept(RecvRequest& recv, const MessageHeader& header) {
            .word.compare_exchange_strong(expected, SlotWord(header.generation, SlotState::kClaimed),
                                          std::memory_order_seq_cst)) {
     // The sender has given the operation up: its abort is on the way, and says why.
+    PassOver(peer, header);
     recv.moving = false;
     return;
   }
   // Small bodies in the call that found them, others as Progress gets to it.
   size_t budget = policy::kInlineBytes;
   if (header.bytes <= budget && Advance(pull, &budget)) return;
-  pulls_.push_back(std::move(pull));
+  const auto behind = std::find_if(peer.pulls.begin(), peer.pulls.end(),
+                                   [&](const Pull& other) { return other.header.lent_at > header.lent_at; });
+  peer.pulls.insert(behind, std::move(pull));
+  StartPulling(peer);
+}
+
+void ShmTransport::StartPulling(Peer& peer) {
+  if (std::find(pulling_.begin(), pulling_.end(), &peer) == pulling_.end()) pulling_.push_back(&peer);
+}
+
+size_t ShmTransport::Borrow(Peer& peer, Pull& pull, size_t most, std::byte* to) {
+  // Another that is under way would lose what it has not taken yet.
+  if (!peer.pulls.empty() && peer.pulls.front().header.lent_at < pull.header.lent_at) return 0;
+  size_t got = 0;
+  while (got < most && pull.offset + got < pull.header.lent) {
+    const size_t left = std::min<uint64_t>(most, pull.header.lent - pull.offset) - got;
+    const size_t part = peer.borrower.Read(pull.header.lent_at + pull.offset + got, to + got, left);
+    if (part == 0) break;  // its turn is over
+    got += part;
+  }
+  pull.borrowed += got;
+  borrowed_bytes_ += got;
+  return got;
+}
+
+void ShmTransport::PassOver(Peer& peer, const MessageHeader& header) {
+  uint64_t at = header.lent_at + header.lent;
+  if (!peer.pulls.empty()) at = std::min(at, peer.pulls.front().header.lent_at);
+  peer.borrower.SkipTo(at);
 }
 
 absl::Status ShmTransport::ReadSome(Pull& pull, size_t most, std::byte* dense, size_t* got) {
@@ -182,15 +218,8 @@ absl::Status ShmTransport::ReadSome(Pull& pull, size_t most, std::byte* dense, s
   const Process& process = peer.process;
   if (!pull.remote && !pull.local) {
     *got = most;
-    size_t at = pull.offset;
-    const size_t end = pull.offset + most;
-    while (at < std::min<uint64_t>(end, pull.header.lent)) {
-      const size_t lent = std::min<uint64_t>(end, pull.header.lent) - at;
-      const size_t part = peer.borrower.Read(pull.header.lent_at + at, dense + (at - pull.offset), lent);
-      if (part == 0) break;  // its turn is over
-      at += part;
-    }
-    return process.Read(pull.header.address + at, dense + (at - pull.offset), end - at);
+    const size_t borrowed = Borrow(peer, pull, most, dense);
+    return process.Read(pull.header.address + pull.offset + borrowed, dense + borrowed, most - borrowed);
   }
   // The lists of both sides, as long as the system takes them; the shorter one counts.
   const auto list = [](std::optional<RunCursor>& cursor, std::byte* base, size_t limit,
@@ -251,8 +280,7 @@ void ShmTransport::FinishPull(const Pull& pull, const absl::Status& status) {
   RecvRequest& recv = *pull.recv;
   Peer& peer = At(recv.peer);
   recv.moving = false;
-  // What is in the way of the next: lent of this one and not taken, or of those that were given up.
-  peer.borrower.SkipTo(pull.header.lent_at + pull.header.lent);
+  PassOver(peer, pull.header);
   uint64_t expected = SlotWord(pull.header.generation, SlotState::kClaimed);
   const SlotState state = status.ok() ? SlotState::kTaken : SlotState::kRefused;
   const bool valid = (*peer.segment)
@@ -263,8 +291,9 @@ void ShmTransport::FinishPull(const Pull& pull, const absl::Status& status) {
   // Given up by the sender while this rank was reading: its abort is on the way. And a process that is gone
   // is CheckPeers' to report, after what it last said: that may name another rank.
   if (!valid || status.code() == absl::StatusCode::kUnavailable) return;
-  if (status.ok() && pull.ticks != 0) {
-    const Way way = pull.header.lent > 0 ? Way::kLent : Way::kRead;
+  // One that has lost its turn says nothing of either way.
+  if (status.ok() && pull.ticks != 0 && pull.borrowed == pull.header.lent) {
+    const Way way = pull.borrowed > 0 ? Way::kLent : Way::kRead;
     peer.taken.Note(recv.bytes, way, pull.ticks, peer.in_ring->taken);
   }
   recv.owner->OnRequestDone(
@@ -280,16 +309,17 @@ void ShmTransport::CancelRecv(RecvRequest& recv) {
     transfers_.erase(recv.transfer);
     return;
   }
-  const auto at =
-      std::find_if(pulls_.begin(), pulls_.end(), [&](const Pull& pull) { return pull.recv == &recv; });
-  if (at == pulls_.end()) return;
   Peer& peer = At(recv.peer);
+  const auto at = std::find_if(peer.pulls.begin(), peer.pulls.end(),
+                               [&](const Pull& pull) { return pull.recv == &recv; });
+  if (at == peer.pulls.end()) return;
   uint64_t expected = SlotWord(at->header.generation, SlotState::kClaimed);
   (*peer.segment)
       ->slots[at->header.slot]
       .word.compare_exchange_strong(expected, SlotWord(at->header.generation, SlotState::kWithdrawn),
                                     std::memory_order_seq_cst);
-  pulls_.erase(at);
+  peer.pulls.erase(at);
+  if (peer.pulls.empty()) std::erase(pulling_, &peer);
 }
 
 void ShmTransport::OnPushAsked(const Entry& entry) {

@@ -95,6 +95,7 @@ absl::Status ShmTransport::Attach(int peer, const std::string& address) {
       may_read_ &&
       entry->process.Read(parsed.probe, reinterpret_cast<std::byte*>(&word), sizeof(word)).ok() &&
       word == kProbe;
+  if (!entry->readable) entry->in_ring->cannot_borrow.store(1, std::memory_order_relaxed);
   if (peer >= static_cast<int>(peers_.size())) peers_.resize(peer + 1);
   live_.push_back(entry.get());
   peers_[peer] = std::move(entry);
@@ -108,6 +109,7 @@ void ShmTransport::Detach(int peer) {
   (*gone.segment)->doorbell.Ring();
   if (!gone.gone) backlog_ -= gone.backlog.size();
   std::erase(live_, &gone);
+  std::erase(pulling_, &gone);
   peers_[peer].reset();
   own_->Drop(peer);
 }
@@ -150,6 +152,7 @@ void ShmTransport::CheckPeers() {
     }
     peer.gone = true;
     peer.left = left;
+    peer.lender.Close();
     backlog_ -= peer.backlog.size();
     const std::deque<Outgoing> unsent = std::move(peer.backlog);
     peer.backlog.clear();

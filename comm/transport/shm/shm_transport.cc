@@ -72,6 +72,7 @@ void ShmTransport::ChooseWay(Peer& peer, SendRequest& send) const {
   if (!HasWay(send)) return;
   // One that cannot read here would have it copied piece by piece.
   const bool reads = !small || (peer.readable && !peer.asks && !free_slots_.empty());
+  if (peer.lender.open() && !CanLend(peer)) peer.lender.Close();  // for good
   OpenWays open;
   open.Add(Way::kCopied, small).Add(Way::kRead, reads).Add(Way::kLent, reads && CanLend(peer));
   const Way way = peer.way.Next(send.bytes, open, peer.out_ring->taken);
@@ -227,12 +228,15 @@ bool ShmTransport::Progress(size_t budget) {
     moved |= PushSome(*send, &budget);
     if (i < pushing_.size() && pushing_[i] != send) --i;  // it was the last of its fragments
   }
-  while (!pulls_.empty() && budget > 0) {
+  while (!pulling_.empty() && budget > 0) {
     moved = true;
-    Pull pull = std::move(pulls_.front());
-    pulls_.pop_front();
-    // One after the other: what was lent is taken in order.
-    if (!Advance(pull, &budget)) pulls_.push_front(std::move(pull));
+    Peer& peer = *pulling_.front();
+    pulling_.pop_front();
+    // Of a peer one after the other: what was lent is taken in order.
+    Pull pull = std::move(peer.pulls.front());
+    peer.pulls.pop_front();
+    if (!Advance(pull, &budget)) peer.pulls.push_front(std::move(pull));
+    if (!peer.pulls.empty()) StartPulling(peer);
   }
   return moved;
 }

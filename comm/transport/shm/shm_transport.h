@@ -21,8 +21,8 @@ namespace cohort::comm::shm {
 
 // Small messages are copied through a ring. Of large ones the ring carries the address: the receiver copies them from the
 // sender's memory, once, straight into place or into the reduction, and says so in the sender's slot. It takes what the
-// sender has lent of them (`page_pipe.h`), and reads the rest. Those between go as `body_way.h` says. Where the system
-// forbids reading, the receiver asks, and the sender copies fragments through the ring.
+// sender has lent of them (`page_pipe.h`), and reads the rest. What goes which way is measured (`body_way.h`). Where the
+// system forbids reading, the receiver asks, and the sender copies fragments through the ring.
 class ShmTransport : public Transport {
  public:
   // What a peer must know to attach, as text.
@@ -37,6 +37,8 @@ class ShmTransport : public Transport {
   absl::Status Attach(int peer, const std::string& address);
   // Forgets a peer, which sees it if it lives. Nothing may be in flight to or from it.
   void Detach(int peer);
+  // Bytes that this rank has taken from pages lent to it.
+  uint64_t borrowed_bytes() const { return borrowed_bytes_; }
   // Where this rank's threads sleep: peers ring it.
   Doorbell* doorbell() { return &(*own_)->doorbell; }
 
@@ -67,6 +69,15 @@ class ShmTransport : public Transport {
     uint8_t code = 0;
     std::string text;
   };
+  struct Pull {
+    RecvRequest* recv;
+    MessageHeader header;
+    size_t offset;
+    int64_t ticks = 0;                     // that it has taken
+    size_t borrowed = 0;                   // bytes of it
+    std::optional<RunCursor> remote = {};  // where it does not lie together there
+    std::optional<RunCursor> local = {};   // where it is read into place, which does not lie together
+  };
   struct Peer {
     Peer(int rank, Process process, std::unique_ptr<Segment> segment);
     ~Peer();
@@ -82,6 +93,7 @@ class ShmTransport : public Transport {
     BodyWay way;       // of what this rank sends
     TakenNotes taken;  // what it took this rank to take what came
     std::deque<Outgoing> backlog;
+    std::deque<Pull> pulls;  // bodies under way from there, in the order in which they were announced
     bool readable = false;
     bool lends = true;    // pages, to it
     bool asks = false;    // it cannot read here: it has asked for a body
@@ -90,14 +102,6 @@ class ShmTransport : public Transport {
     bool gone = false;
     bool left = false;
     std::string how;  // it is gone
-  };
-  struct Pull {
-    RecvRequest* recv;
-    MessageHeader header;
-    size_t offset;
-    int64_t ticks = 0;                     // that it has taken
-    std::optional<RunCursor> remote = {};  // where it does not lie together there
-    std::optional<RunCursor> local = {};   // where it is read into place, which does not lie together
   };
 
   ShmTransport(int rank, int size, TransportEvents* events, std::unique_ptr<Segment> own);
@@ -136,6 +140,13 @@ class ShmTransport : public Transport {
   // Reads the next bytes of a pull, at most so many, to where they lie together or into place; *got = how many: so many
   // where both sides lie together.
   absl::Status ReadSome(Pull& pull, size_t most, std::byte* dense, size_t* got);
+  // It has pulls: it takes its turns from now on.
+  void StartPulling(Peer& peer);
+  // The part of it that was lent and is still to be had, from where the pull is on: how many bytes came.
+  size_t Borrow(Peer& peer, Pull& pull, size_t most, std::byte* to);
+  // What was lent of a message that will not be taken from there, and of those before, is out of the way of the next: but
+  // for pulls that are under way.
+  static void PassOver(Peer& peer, const MessageHeader& header);
   // Moves up to `budget` bytes of a pull; whether it is over.
   bool Advance(Pull& pull, size_t* budget);
   void FinishPull(const Pull& pull, const absl::Status& status);
@@ -153,9 +164,10 @@ class ShmTransport : public Transport {
   std::vector<uint32_t> generations_;
   std::vector<SendRequest*> answered_later_;  // hold a slot
   std::vector<SendRequest*> pushing_;
-  std::deque<Pull> pulls_;
+  std::deque<Peer*> pulling_;                             // have pulls, and take turns
   std::unordered_map<uint64_t, RecvRequest*> transfers_;  // bodies that peers push here
   uint64_t next_transfer_ = 1;
+  uint64_t borrowed_bytes_ = 0;
   size_t backlog_ = 0;
   int64_t last_look_ = 0;                // who is stopped
   const std::byte* arriving_ = nullptr;  // the payload of the message that is just being handled

@@ -155,6 +155,27 @@ TEST(BodyWay, OneThatWasHeldUpDoesNotCount) {
   EXPECT_GT(pair.Read(60), 0.9);
 }
 
+// Receives that are always late, which say nothing of what is copied; and pages that are never lent, though the way is open.
+TEST(BodyWay, WhatIsNeverKnownIsNotTriedForEver) {
+  const auto share = [](OpenWays open, Way silent, Way used, size_t bytes) {
+    BodyWay way;
+    TakenNotes notes;
+    TakenTicks taken = {};
+    int number = 0;
+    for (int i = 0; i < 10'000; ++i) {
+      const Way next = way.Next(bytes, open, taken);
+      number += next == used;
+      if (next == Way::kCopied) way.NoteSent(bytes, next, 1000);
+      if (next != silent) notes.Note(bytes, next, next == Way::kCopied ? 1000 : 20'000, taken);
+      if (next == silent && silent == Way::kLent) notes.Note(bytes, Way::kRead, 20'000, taken);
+    }
+    return number / 10'000.0;
+  };
+  EXPECT_GT(share(kEveryWay, Way::kCopied, Way::kCopied, kBytes), 0.99);
+  EXPECT_GT(share(kEveryWay, Way::kLent, Way::kCopied, kBytes), 0.9);
+  EXPECT_GT(share(kLarge, Way::kLent, Way::kRead, 1 << 20), 0.9);
+}
+
 // The slower the other way, the rarer it is tried: what trials cost stays small.
 TEST(BodyWay, TrialsCostLittle) {
   for (const int64_t read : {2'200, 3'000, 4'000, 10'000, 100'000}) {

@@ -7,7 +7,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <optional>
 #include <vector>
+
+#include "absl/types/span.h"
 
 namespace cohort::comm::shm {
 namespace {
@@ -18,25 +21,27 @@ constexpr size_t kPipeBytes = 128 << 10;
 class PagePipeTest : public testing::Test {
  protected:
   struct Message {
-    std::vector<std::byte> bytes;
+    std::vector<std::byte> memory;
+    absl::Span<std::byte> bytes;
     size_t lent = 0;
     uint64_t at = 0;
   };
 
   void SetUp() override {
     if (!lender_.Open(kPipeBytes)) GTEST_SKIP() << "this user's pages in pipes are used up";
-    ASSERT_TRUE(borrower_.Open(getpid(), lender_.receiver_fd()));
+    ASSERT_TRUE(borrower_.Open(getpid(), lender_.receiver_fd(), lender_.inode()));
   }
 
-  // As a sender announces it and a receiver notes it.
-  void Lend(Message& message, size_t bytes, size_t apart_from_page = 0) {
+  // As a sender announces it and a receiver notes it. The message begins so far behind the begin of a page.
+  void Lend(Message& message, size_t bytes, size_t behind_page = 0) {
     static unsigned next = 0;
-    message.bytes.resize(bytes + apart_from_page);
+    message.memory.resize(bytes + behind_page + 4096);
+    const size_t begin = -reinterpret_cast<uintptr_t>(message.memory.data()) % 4096 + behind_page;
+    message.bytes = absl::MakeSpan(message.memory).subspan(begin, bytes);
     for (std::byte& byte : message.bytes) byte = static_cast<std::byte>(next++ * 2654435761u >> 24);
-    message.bytes.erase(message.bytes.begin(),
-                        message.bytes.begin() + static_cast<ptrdiff_t>(apart_from_page));
-    const uint32_t pages = lender_.Lend(message.bytes.data(), bytes);
-    message.lent = LentBytes(reinterpret_cast<uintptr_t>(message.bytes.data()), bytes, pages);
+    const std::optional<uint32_t> pages = lender_.Lend(message.bytes.data(), bytes);
+    ASSERT_TRUE(pages.has_value());
+    message.lent = LentBytes(reinterpret_cast<uintptr_t>(message.bytes.data()), bytes, *pages);
     message.at = borrower_.Note(message.lent);
   }
 
@@ -58,10 +63,12 @@ class PagePipeTest : public testing::Test {
 
 TEST_F(PagePipeTest, WhatIsLentComesOut) {
   for (const size_t bytes : {1, 16, 4095, 4096, 4097, 10000, 65536}) {
-    Message message;
-    Lend(message, bytes);
-    EXPECT_EQ(message.lent, bytes);
-    EXPECT_TRUE(Takes(message, 0, bytes)) << bytes;
+    for (const size_t behind_page : {0, 1, 16, 2048, 4095}) {
+      Message message;
+      Lend(message, bytes, behind_page);
+      EXPECT_EQ(message.lent, bytes) << behind_page;
+      EXPECT_TRUE(Takes(message, 0, bytes)) << bytes << " from " << behind_page;
+    }
   }
 }
 
@@ -126,7 +133,7 @@ TEST_F(PagePipeTest, MemoryThatCannotBeReadIsNotLent) {
   constexpr size_t kPages = 16 << 10;
   void* memory = mmap(nullptr, kPages, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   ASSERT_NE(memory, MAP_FAILED);
-  EXPECT_EQ(lender_.Lend(static_cast<std::byte*>(memory), kPages), 0u);
+  EXPECT_EQ(lender_.Lend(static_cast<std::byte*>(memory), kPages), std::optional<uint32_t>(0));
   munmap(memory, kPages);
 }
 
@@ -139,9 +146,16 @@ TEST_F(PagePipeTest, WhatWasLentOutlivesItsLender) {
   EXPECT_EQ(borrower_.Read(message.at + 5000, &more, 1), 0u);
 }
 
+// As after the sender has closed it and the system has given its number to something else.
+TEST_F(PagePipeTest, AnotherPipeOfThatNumberIsNotOpened) {
+  PageBorrower other;
+  EXPECT_FALSE(other.Open(getpid(), lender_.receiver_fd(), lender_.inode() + 1));
+  EXPECT_FALSE(other.open());
+}
+
 TEST(PageBorrower, APipeThatIsNotThereIsNotOpened) {
   PageBorrower borrower;
-  EXPECT_FALSE(borrower.Open(getpid(), 1 << 20));
+  EXPECT_FALSE(borrower.Open(getpid(), 1 << 20, 1));
   std::byte byte;
   EXPECT_EQ(borrower.Read(0, &byte, 1), 0u);
 }
