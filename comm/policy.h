@@ -91,7 +91,7 @@ inline constexpr double kShmClearly = 1.1;
 // half of what systems grant a user. Pipes below the least size are not worth their descriptors. A receiver takes this
 // much in one call, for which its sender may have to wait.
 inline constexpr size_t kShmLentBytes = 1 << 20;
-inline constexpr size_t kShmBorrowBytes = 128 << 10;
+inline constexpr size_t kShmBorrowBytes = 256 << 10;
 inline constexpr size_t kShmLentBytesOfHost = 32 << 20;
 inline constexpr size_t kShmLeastLentBytes = 32 << 10;
 // Where the receiver cannot read the sender's memory, bodies come through the ring in fragments of this size.
