@@ -26,8 +26,11 @@ absl::Status ErrnoStatus(int error, absl::string_view what, absl::string_view pa
       return absl::NotFoundError(message);
     case EACCES:
     case EPERM:
+      return absl::PermissionDeniedError(
+          absl::StrCat(message, "; give user ", geteuid(), " the right to it, or choose another"));
     case EROFS:
-      return absl::PermissionDeniedError(message);
+      return absl::PermissionDeniedError(
+          absl::StrCat(message, "; mount it writable, or choose another folder"));
     case EEXIST:
       return absl::AlreadyExistsError(message);
     default:

@@ -1,10 +1,12 @@
 // ModelConfig from and to Hugging Face's config.json.
+#include <cerrno>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
+#include "runtime/file.h"
 #include "runtime/model/families.h"
 #include "runtime/model/model_config.h"
 
@@ -239,8 +241,10 @@ absl::StatusOr<ModelConfig> ModelConfig::FromJson(const std::string& text, const
 absl::StatusOr<ModelConfig> ModelConfig::Load(const std::string& folder) {
   const std::string file = absl::StrCat(folder, "/config.json");
   std::ifstream stream(file, std::ios::binary);
-  if (!stream)
+  if (!stream) {
+    if (errno != ENOENT) return ErrnoStatus(errno, "open", file);
     return absl::NotFoundError(absl::StrCat("cannot open ", file, ": is ", folder, " a model's folder?"));
+  }
   std::stringstream text;
   text << stream.rdbuf();
   if (stream.bad()) return absl::DataLossError(absl::StrCat("cannot read ", file));

@@ -102,6 +102,12 @@ class DockerTest(unittest.TestCase):
         ports = {re.search(r"^\s*Port (\d+)$", (ROOT / "docker" / name).read_text(), re.M)[1] for name in ("ssh_config", "sshd_config")}
         self.assertEqual(ports, {"2222"})
 
+    def test_modes_of_the_checkout_do_not_matter_to_ssh(self):
+        for path in FILES:
+            copied = [shlex.split(rest)[-1] for word, rest in instructions(path) if word == "COPY" and rest.startswith("docker/")]
+            self.assertEqual(len(copied), 2, path)
+            self.assertIn("chmod 644 " + " ".join(copied), run_lines(path))
+
     def test_hadolint(self):
         hadolint = shutil.which("hadolint", path=os.environ["PATH"])
         if hadolint is None:

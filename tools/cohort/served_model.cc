@@ -1,6 +1,7 @@
 #include "tools/cohort/served_model.h"
 
 #include <filesystem>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -9,14 +10,22 @@
 #include "parallel/memory_share.h"
 #include "runtime/checkpoint/hf_folder.h"
 #include "runtime/collectives/over_device.h"
+#include "runtime/file.h"
 
 namespace cohort::tools {
 
 absl::StatusOr<ServedModel> LoadServedModel(const std::string& folder, const std::string& dtype,
                                             runtime::Device& device,
                                             std::shared_ptr<comm::Communicator> world) {
-  if (!std::filesystem::is_directory(folder)) {
-    return absl::NotFoundError(absl::StrCat("--model ", folder, ": there is no such folder"));
+  std::error_code error;
+  if (!std::filesystem::is_directory(folder, error)) {
+    if (error && error != std::errc::no_such_file_or_directory) {
+      return runtime::ErrnoStatus(error.value(), "look into --model", folder);
+    }
+    return absl::NotFoundError(absl::StrCat("--model ", folder,
+                                            ": there is no such folder; name a model's (config.json, "
+                                            "tokenizer.json, *.safetensors), in a container one "
+                                            "that is mounted"));
   }
   ServedModel model;
   COHORT_ASSIGN_OR_RETURN(const runtime::ModelConfig config, runtime::ModelConfig::Load(folder));

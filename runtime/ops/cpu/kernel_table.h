@@ -1,8 +1,6 @@
 // One instruction set's tables: included by kernels_<isa>.cc, which defines COHORT_ISA.
 #pragma once
 
-#pragma GCC diagnostic ignored \
-    "-Wpsabi"  // vectors are passed only to functions that are inlined; to the end of the file
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 on its own AVX-512 headers
 #include "runtime/ops/cpu/vec.h"
 // vec.h first.
