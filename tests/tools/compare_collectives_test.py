@@ -40,6 +40,16 @@ class JudgeTest(unittest.TestCase):
         self.assertEqual(self.verdict(done, "one host, everything: geometric mean against the best peer 2.00"), "met")
         self.assertEqual(done.returncode, 0, done.stdout)
 
+    def test_ratios_are_of_contestants_in_one_job(self):
+        # One job is twice as fast as the other for everybody; han was in the fast one, and is as fast as Cohort there.
+        rows = [{**row(who, seconds), "job": job} for who, seconds, job in (
+            ("cohort", 2e-3, 0), ("openmpi", 2.2e-3, 0), ("cohort", 1e-3, 1), ("openmpi-han", 1e-3, 1))]
+        done = self.judge(*rows)
+        self.assertEqual(self.verdict(done, "1x2 all-reduce"), "met")
+        self.assertIn("ratio 1.00", done.stdout)
+        rows[3]["median_s"] = 0.8e-3
+        self.assertEqual(self.verdict(self.judge(*rows), "1x2 all-reduce"), "MISSED")
+
     def test_the_bound_of_the_hierarchical_all_reduce(self):
         # 1 MB on 2x2: each host sends 1 MB: 8.77 ms with headers, and the round trip.
         for cohort, expected in ((10.0e-3, "met"), (10.4e-3, "MISSED")):
