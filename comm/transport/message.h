@@ -94,7 +94,7 @@ struct MessageHeader {
   uint32_t slot = 0;                                 // where the sender waits for an answer; 0: it does not
   uint32_t generation = 0;                           // of the slot
   uint64_t address = 0;                              // of an announced body, in the sender
-  uint64_t lent = 0, lent_at = 0;                    // its first bytes that wait here, and where (shm/page_pipe.h)
+  uint64_t lent = 0, lent_at = 0;                    // its first bytes in a pipe, and where there
   std::shared_ptr<const Datatype> layout = nullptr;  // of an announced body that does not lie together there
 };
 
