@@ -34,7 +34,20 @@ struct Moment {
   int64_t ticks, nanos;
 };
 
-Moment Now() { return {NowTicks(), NowNanos()}; }
+// Both at one time, also where the thread loses its processor in between: of a few looks the one that took least.
+Moment Now() {
+  constexpr int kLooks = 4;
+  constexpr int64_t kAtOnce = 4000;  // ticks, about a microsecond
+  Moment best = {};
+  int64_t least = INT64_MAX;
+  for (int look = 0; look < kLooks && least > kAtOnce; ++look) {
+    const int64_t before = NowTicks(), nanos = NowNanos(), took = NowTicks() - before;
+    if (took >= least) continue;
+    least = took;
+    best = {before + took / 2, nanos};
+  }
+  return best;
+}
 
 const Moment process_start = Now();
 
