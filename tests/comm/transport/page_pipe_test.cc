@@ -28,7 +28,8 @@ class PagePipeTest : public testing::Test {
   };
 
   void SetUp() override {
-    if (!lender_.Open(kPipeBytes)) GTEST_SKIP() << "this user's pages in pipes are used up";
+    ASSERT_TRUE(lender_.Open(kPipeBytes))
+        << "are this user's pages in pipes used up (fs.pipe-user-pages-soft)?";
     ASSERT_TRUE(borrower_.Open(getpid(), lender_.receiver_fd(), lender_.inode()));
   }
 
