@@ -68,6 +68,9 @@ class GroupCommunicator : public Communicator {
   absl::Status SetCollectives(absl::string_view collectives) override;
   std::string TopologyText() override;
   std::string AlgorithmOf(Operation operation, size_t bytes) override;
+  // One message of bytes as collectives have them, to which nobody answers: for what measures them (tuner/measure.h).
+  Work SendPlain(const void* buffer, size_t bytes, int peer);
+  Work RecvPlain(void* buffer, size_t bytes, int peer);
   // The world's first call: where nobody has said what links cost, all ranks get the same measured prices.
   absl::Status MeasurePrices(Rendezvous& rendezvous, absl::Time deadline);
 
@@ -94,9 +97,10 @@ class GroupCommunicator : public Communicator {
   Work CollectAfterCounts(const Call& call, const void* send, void* recv);
   Work Start(Run::Arguments arguments);
   // point_to_point.cc
-  // One message; with a layout, of `count` bytes that lie over the buffer as it says.
+  // One message; with a layout, of `count` bytes that lie over the buffer as it says. Where confirmed, the send is over
+  // when the receiver has agreed with its size.
   Work PointToPoint(bool sends, const void* send, void* recv, size_t count, DataType dtype, int peer, int tag,
-                    std::shared_ptr<const Datatype> layout = nullptr);
+                    bool confirmed, std::shared_ptr<const Datatype> layout = nullptr);
   // Decides how a layout is moved. Where the bytes to send are, packed or not.
   const void* Lay(bool sends, const void* send, std::shared_ptr<const Datatype> layout, int peer,
                   Run::Arguments* arguments);

@@ -9,7 +9,8 @@
 namespace cohort::comm {
 
 Work GroupCommunicator::PointToPoint(bool sends, const void* send, void* recv, size_t count, DataType dtype,
-                                     int peer, int tag, std::shared_ptr<const Datatype> layout) {
+                                     int peer, int tag, bool confirmed,
+                                     std::shared_ptr<const Datatype> layout) {
   if (auto status = CheckBuffer(sends ? "send" : "recv", sends ? send : recv, count); !status.ok()) {
     return Work(status);
   }
@@ -35,7 +36,7 @@ Work GroupCommunicator::PointToPoint(bool sends, const void* send, void* recv, s
     const uint32_t number = (sends ? sent_ : received_)[{peer, tag}]++;
     arguments.key = {group_->context | kPointToPointContext, number, step.tag};
   }
-  arguments.confirmed = true;
+  arguments.confirmed = confirmed;
   if (layout != nullptr) send = Lay(sends, send, std::move(layout), peer, &arguments);
   arguments.input = static_cast<const std::byte*>(send);
   arguments.output = static_cast<std::byte*>(recv);
@@ -43,11 +44,19 @@ Work GroupCommunicator::PointToPoint(bool sends, const void* send, void* recv, s
 }
 
 Work GroupCommunicator::Send(const void* buffer, size_t count, DataType dtype, int peer, int tag) {
-  return PointToPoint(/*sends=*/true, buffer, nullptr, count, dtype, peer, tag);
+  return PointToPoint(/*sends=*/true, buffer, nullptr, count, dtype, peer, tag, /*confirmed=*/true);
 }
 
 Work GroupCommunicator::Recv(void* buffer, size_t count, DataType dtype, int peer, int tag) {
-  return PointToPoint(/*sends=*/false, nullptr, buffer, count, dtype, peer, tag);
+  return PointToPoint(/*sends=*/false, nullptr, buffer, count, dtype, peer, tag, /*confirmed=*/true);
+}
+
+Work GroupCommunicator::SendPlain(const void* buffer, size_t bytes, int peer) {
+  return PointToPoint(/*sends=*/true, buffer, nullptr, bytes, DataType::kU8, peer, 0, /*confirmed=*/false);
+}
+
+Work GroupCommunicator::RecvPlain(void* buffer, size_t bytes, int peer) {
+  return PointToPoint(/*sends=*/false, nullptr, buffer, bytes, DataType::kU8, peer, 0, /*confirmed=*/false);
 }
 
 const void* GroupCommunicator::Lay(bool sends, const void* send, std::shared_ptr<const Datatype> layout,
@@ -82,12 +91,13 @@ Work GroupCommunicator::LaidOut(bool sends, const void* send, void* recv, size_t
   }
   if (!whole->dense()) {
     auto layout = std::make_shared<const Datatype>(*std::move(whole));
-    return PointToPoint(sends, send, recv, bytes, DataType::kU8, peer, tag, std::move(layout));
+    return PointToPoint(sends, send, recv, bytes, DataType::kU8, peer, tag, /*confirmed=*/true,
+                        std::move(layout));
   }
   const ptrdiff_t first = bytes > 0 ? whole->lower() : 0;
   if (send != nullptr) send = static_cast<const std::byte*>(send) + first;
   if (recv != nullptr) recv = static_cast<std::byte*>(recv) + first;
-  return PointToPoint(sends, send, recv, bytes, DataType::kU8, peer, tag);
+  return PointToPoint(sends, send, recv, bytes, DataType::kU8, peer, tag, /*confirmed=*/true);
 }
 
 Work GroupCommunicator::Send(const void* buffer, size_t count, const Datatype& type, int peer, int tag) {

@@ -237,12 +237,15 @@ inline constexpr double kAlike = 0.25;
 
 // ---- Measuring links when a communicator is made ----
 
-// Pairs of hosts that measure, side by side.
-inline constexpr int kMeasuredPairs = 4;
-inline constexpr int kMeasuredRoundTrips = 12;
-// Small messages back to back, whose rate is the gap.
-inline constexpr uint64_t kMeasuredBurst = 32;
-// The most of half a round trip that counts as gap; the rest is latency.
+// Hosts that measure, in teams of so many, at the same time.
+inline constexpr int kMeasuredHosts = 8;
+inline constexpr int kMeasuredTeam = 4;
+// Exchanges of small messages whose mean is taken, and such means.
+inline constexpr uint64_t kMeasuredExchanges = 20;
+inline constexpr uint64_t kMeasuredMeans = 9;
+// They are of one message and of so many from each rank.
+inline constexpr uint64_t kMeasuredBurst = 3;
+// The most of an exchange that counts as gap; the rest is latency.
 inline constexpr double kMostGap = 0.9;
 // Large ones grow fourfold from the first size to the most, until one takes a fourth of this many seconds.
 inline constexpr size_t kMeasuredFirstBytes = 64 << 10;

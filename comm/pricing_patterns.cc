@@ -3,10 +3,14 @@
 #include <bit>
 #include <cstdint>
 
+#include "comm/algorithms/halving.h"
 #include "comm/pricing_clock.h"
 #include "comm/pricing_holdings.h"
 
 namespace cohort::comm::pricing {
+
+using algorithms::Rounds;
+
 namespace {
 
 // The times of the members of each team: a rank may be in several.
@@ -26,12 +30,6 @@ void Finish(Clock& clock, const Teams& teams, const std::vector<Times>& own, Tim
       time = clock.Later(time, own[i][m]);
     }
   }
-}
-
-std::vector<int> Skips(int size) {
-  std::vector<int> skips = {size};
-  while (skips.back() > 1) skips.push_back((skips.back() + 1) / 2);
-  return skips;
 }
 
 // Calls visit(begin, end) for what travels as one message of `number` parts from the place `first` of member m on:
@@ -160,21 +158,22 @@ void Clock::Halving(const Teams& teams, absl::Span<const Parts> parts, Times* ti
   if (!ordered()) {
     // What is sent waits for the sums of the round before, or, where these are of other parts, of the one before that.
     std::vector<Times> before = now, earlier = now;
-    for (size_t round = 1, left = 1; left > 0; ++round) {
+    for (int round = 1, left = 1; left > 0; ++round) {
       left = 0;
       for (size_t i = 0; i < teams.size(); ++i) {
         const int p = static_cast<int>(teams[i].size());
-        const std::vector<int> skips = Skips(p);
-        if (round >= skips.size()) continue;
+        const Rounds rounds(p);
+        if (round > rounds.last()) continue;
         ++left;
-        const int skip = skips[round], number = skips[round - 1] - skip;
-        const bool waits = round < 2 || skip < skips[round - 2] - skips[round - 1];
+        const bool waits =
+            round < 2 || rounds.skip(round) < rounds.skip(round - 2) - rounds.skip(round - 1);
         earlier[i].swap(before[i]);
         before[i] = now[i];
         const Times& has = waits ? before[i] : earlier[i];
-        for (int m = 0, to = skip; m < p; ++m, to = to + 1 == p ? 0 : to + 1) {
+        for (int m = 0; m < p; ++m) {
+          const auto [to, first, number] = rounds.Halving(m, round);
           now[i][to] =
-              Message(teams[i][m], teams[i][to], parts[i].Range(m + skip, number), has[m], before[i][to]);
+              Message(teams[i][m], teams[i][to], parts[i].Range(first, number), has[m], before[i][to]);
         }
       }
     }
@@ -183,19 +182,22 @@ void Clock::Halving(const Teams& teams, absl::Span<const Parts> parts, Times* ti
     return;
   }
   std::vector<Holdings> added;
-  for (const Times& start : now) added.emplace_back(start, 2 * Skips(static_cast<int>(start.size())).size());
-  for (size_t round = 1, left = 1; left > 0; ++round) {
+  for (const Times& start : now) {
+    added.emplace_back(start, 2 * Rounds(static_cast<int>(start.size())).last() + 2);
+  }
+  for (int round = 1, left = 1; left > 0; ++round) {
     left = 0;
     for (size_t i = 0; i < teams.size(); ++i) {
       const int p = static_cast<int>(teams[i].size());
-      const std::vector<int> skips = Skips(p);
-      if (round >= skips.size()) continue;
+      const Rounds rounds(p);
+      if (round > rounds.last()) continue;
       ++left;
-      const int skip = skips[round], number = skips[round - 1] - skip;
       for (int m = 0; m < p; ++m) {
-        const int to = (m + skip) % p;
-        ForMessages(parts[i], nullptr, m, skip, number, [&](int begin, int end) {
-          const int at = begin - skip, at_end = end - skip;
+        const auto [to, first, number] = rounds.Halving(m, round);
+        // Places as the receiver counts them.
+        const int shift = rounds.HalvingTo(to, round) - to - (first - m);
+        ForMessages(parts[i], nullptr, m, first - m, number, [&](int begin, int end) {
+          const int at = begin + shift, at_end = end + shift;
           const Moment came =
               Message(teams[i][m], teams[i][to], parts[i].Range(m + begin, end - begin),
                       added[i].Since(*this, m, begin, end), added[i].Since(*this, to, at, at_end));
@@ -219,20 +221,21 @@ void Clock::Doubling(const Teams& teams, absl::Span<const Parts> parts,
   if (!ordered()) {
     // As above. Messages of one part each would be too many: those of a round are one.
     std::vector<Times> before = now, earlier = now;
-    size_t rounds = 0;
-    for (const Team& team : teams) rounds = std::max(rounds, Skips(static_cast<int>(team.size())).size());
-    for (size_t back = rounds; back > 1; --back) {
+    int most = 0;
+    for (const Team& team : teams) most = std::max(most, Rounds(static_cast<int>(team.size())).last());
+    for (int round = most; round > 0; --round) {
       for (size_t i = 0; i < teams.size(); ++i) {
         const int p = static_cast<int>(teams[i].size());
-        const std::vector<int> skips = Skips(p);
-        if (back > skips.size()) continue;
-        const int skip = skips[back - 1], number = skips[back - 2] - skip;
-        const bool waits = back == skips.size() || skips[back] < number;
+        const Rounds rounds(p);
+        if (round > rounds.last()) continue;
+        const bool waits = round == rounds.last() ||
+                           rounds.skip(round + 1) < rounds.skip(round - 1) - rounds.skip(round);
         earlier[i].swap(before[i]);
         before[i] = now[i];
         const Times& has = waits ? before[i] : earlier[i];
-        for (int m = 0, to = p - skip; m < p; ++m, to = to + 1 == p ? 0 : to + 1) {
-          const size_t count = parts[i].Range(m, number);
+        for (int m = 0; m < p; ++m) {
+          const auto [to, first, number] = rounds.Doubling(m, round);
+          const size_t count = parts[i].Range(first, number);
           const Moment came = Message(teams[i][m], teams[i][to], count, has[m]);
           if (arrived != nullptr) arrived(teams[i][to], count, came);
           if (!places.empty()) price_.messages += number - 1, price_.remote_messages += number - 1;
@@ -246,26 +249,28 @@ void Clock::Doubling(const Teams& teams, absl::Span<const Parts> parts,
   }
   const bool apart = !places.empty();
   std::vector<Holdings> held;
-  size_t most = 0;
+  int most = 0;
   for (const Times& start : now) {
-    const size_t rounds = Skips(static_cast<int>(start.size())).size();
-    held.emplace_back(start, apart ? start.size() : 2 * rounds);
+    const int rounds = Rounds(static_cast<int>(start.size())).last();
+    held.emplace_back(start, apart ? start.size() : 2 * static_cast<size_t>(rounds) + 2);
     most = std::max(most, rounds);
   }
-  for (size_t back = most; back > 1; --back) {
+  for (int round = most; round > 0; --round) {
     for (size_t i = 0; i < teams.size(); ++i) {
       const int p = static_cast<int>(teams[i].size());
-      const std::vector<int> skips = Skips(p);
-      if (back > skips.size()) continue;
-      const int skip = skips[back - 1], number = skips[back - 2] - skip;
+      const Rounds rounds(p);
+      if (round > rounds.last()) continue;
       for (int m = 0; m < p; ++m) {
-        const int to = algorithms::Modulo(m - skip, p);
-        ForMessages(parts[i], apart ? &places[i] : nullptr, m, 0, number, [&](int begin, int end) {
+        const auto [to, first, number] = rounds.Doubling(m, round);
+        // Places as the receiver counts them: behind its own, or, of pairs, on either side.
+        int shift = m - to;
+        if (!std::has_single_bit(static_cast<unsigned>(p)) && shift < 0) shift += p;
+        ForMessages(parts[i], apart ? &places[i] : nullptr, m, first - m, number, [&](int begin, int end) {
           const size_t count = parts[i].Range(m + begin, end - begin);
           if (count == 0) return;
           const Moment came = Message(teams[i][m], teams[i][to], count, held[i].Since(*this, m, begin, end));
           if (arrived != nullptr) arrived(teams[i][to], count, came);
-          held[i].Add(to, begin + skip, end + skip, came);
+          held[i].Add(to, begin + shift, end + shift, came);
         });
       }
       held[i].EndRound();
@@ -273,7 +278,8 @@ void Clock::Doubling(const Teams& teams, absl::Span<const Parts> parts,
   }
   for (size_t i = 0; i < teams.size(); ++i) {
     for (size_t m = 0; m < now[i].size(); ++m) {
-      now[i][m] = held[i].Since(*this, static_cast<int>(m), 0, static_cast<int>(now[i].size()));
+      const int p = static_cast<int>(now[i].size());
+      now[i][m] = held[i].Since(*this, static_cast<int>(m), -p, p);
     }
   }
   Finish(*this, teams, now, times);

@@ -4,6 +4,8 @@
 #include <bit>
 #include <optional>
 
+#include "comm/algorithms/halving.h"
+
 namespace cohort::comm::algorithms {
 namespace {
 
@@ -23,13 +25,6 @@ void ForRange(absl::Span<const Slice> parts, int first, int number, const Visit&
     joined = part;
   }
   if (joined.count > 0) visit(joined);
-}
-
-// p, ceil(p/2), ceil(p/4), …, 1.
-std::vector<int> Skips(int size) {
-  std::vector<int> skips = {size};
-  while (skips.back() > 1) skips.push_back((skips.back() + 1) / 2);
-  return skips;
 }
 
 }  // namespace
@@ -86,11 +81,6 @@ void RingReduceScatter(Flow& flow, const Team& team, const Cuts& cuts, Slice sou
   }
 }
 
-// Träff, "Optimal, Non-pipelined Reduce-scatter and Allreduce Algorithms", 2024: recursive halving round a
-// circle, for any p. With S the skip of the round before (p at first) and s = ceil(S/2), a member sends what
-// it has for the members s .. S-1 places on to the one s places on, whose own place and those up to S-s-1 on
-// they are. What is sent and what is added to never overlap. For powers of two: the rounds and bytes of
-// recursive halving.
 void HalvingReduceScatter(Flow& flow, const Team& team, const Cuts& cuts, Slice source, Slice work,
                           Slice result) {
   const int p = team.size();
@@ -98,25 +88,27 @@ void HalvingReduceScatter(Flow& flow, const Team& team, const Cuts& cuts, Slice 
     flow.Copy(Member(source, cuts, 0), result);
     return;
   }
-  const std::vector<int> skips = Skips(p);
+  const Rounds rounds(p);
   // An odd one is in the middle: the first round neither sends nor adds to it.
   if (p % 2 == 1) {
-    const int middle = Modulo(team.place + skips[1] - 1, p);
+    const int middle = Modulo(team.place + rounds.skip(1) - 1, p);
     flow.Copy(Member(source, cuts, middle), Member(work, cuts, middle));
   }
   const std::vector<Slice> brought = Slices(source, cuts);
   const std::vector<Slice> sums = Slices(work, cuts);
-  for (size_t round = 1; round < skips.size(); ++round) {
-    const int skip = skips[round], number = skips[round - 1] - skip;
+  for (int round = 1; round <= rounds.last(); ++round) {
+    const Rounds::Sent sent = rounds.Halving(team.place, round);
+    const int sender = team.ranks[rounds.HalvingFrom(team.place, round)];
     const std::vector<Slice>& from = round == 1 ? brought : sums;
-    ForRange(from, team.place + skip, number, [&](const Slice& part) { flow.Send(team.At(skip), part); });
-    if (round + 1 == skips.size()) {  // only the own part is left
-      flow.RecvReduce(team.At(-skip), from[team.place], result);
+    ForRange(from, sent.first, sent.number,
+             [&](const Slice& part) { flow.Send(team.ranks[sent.to], part); });
+    if (round == rounds.last()) {  // only the own part is left
+      flow.RecvReduce(sender, from[team.place], result);
       continue;
     }
-    ForRange(from, team.place, number, [&](const Slice& part) {
+    ForRange(from, rounds.HalvingTo(team.place, round), sent.number, [&](const Slice& part) {
       const size_t at = part.offset - (round == 1 ? source : work).offset;
-      flow.RecvReduce(team.At(-skip), part, work.Part(at, part.count));
+      flow.RecvReduce(sender, part, work.Part(at, part.count));
     });
   }
 }
@@ -143,18 +135,20 @@ void RingAllGather(Flow& flow, const Team& team, absl::Span<const Slice> parts, 
 }
 
 void DoublingAllGather(Flow& flow, const Team& team, absl::Span<const Slice> parts, Slice own) {
-  const std::vector<int> skips = Skips(team.size());
-  if (skips.size() != 2) flow.Copy(own, parts[team.place]);
-  for (size_t round = skips.size() - 1; round > 0; --round) {
-    const int skip = skips[round], number = skips[round - 1] - skip;
-    if (number == 1) {
-      flow.Send(team.At(-skip), own);
+  const Rounds rounds(team.size());
+  if (rounds.last() != 1) flow.Copy(own, parts[team.place]);
+  for (int round = rounds.last(); round > 0; --round) {
+    const Rounds::Sent sent = rounds.Doubling(team.place, round);
+    const int to = team.ranks[sent.to], sender = rounds.DoublingFrom(team.place, round);
+    if (sent.number == 1) {
+      flow.Send(to, own);
     } else {
-      ForRange(parts, team.place, number, [&](const Slice& part) { flow.Send(team.At(-skip), part); });
+      ForRange(parts, sent.first, sent.number, [&](const Slice& part) { flow.Send(to, part); });
     }
-    ForRange(parts, team.place + skip, number, [&](const Slice& part) { flow.Recv(team.At(skip), part); });
+    ForRange(parts, rounds.Doubling(sender, round).first, sent.number,
+             [&](const Slice& part) { flow.Recv(team.ranks[sender], part); });
   }
-  if (skips.size() == 2) flow.Copy(own, parts[team.place]);
+  if (rounds.last() == 1) flow.Copy(own, parts[team.place]);
 }
 
 namespace {

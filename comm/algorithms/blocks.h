@@ -28,7 +28,7 @@ void DirectReduceScatter(Flow& flow, const Team& team, const Cuts& cuts, Slice s
 // Round the ring: team-1 messages to the next member.
 void RingReduceScatter(Flow& flow, const Team& team, const Cuts& cuts, Slice source, Slice work,
                        Slice result);
-// In ceil(log2 team) rounds, of the fewest bytes, for any size of team (halving_reduce_scatter in blocks.cc).
+// In ceil(log2 team) rounds, of the fewest bytes, for any size of team (halving.h).
 void HalvingReduceScatter(Flow& flow, const Team& team, const Cuts& cuts, Slice source, Slice work,
                           Slice result);
 

@@ -16,10 +16,10 @@ absl::Status GroupCommunicator::MeasurePrices(Rendezvous& rendezvous, absl::Time
   const bool measured = tuning_->source == Source::kMeasured;
   if (!measured && (tuning_->source != Source::kAutomatic || topology_.num_hosts() == 1))
     return absl::OkStatus();
-  const std::vector<MeasuredPair> pairs = PairsToMeasure(*topology_.map());
-  if (pairs.empty()) return absl::OkStatus();
+  const std::vector<MeasuredTeam> teams = TeamsToMeasure(*topology_.map());
+  if (teams.empty()) return absl::OkStatus();
   std::vector<int> measurers;
-  for (const MeasuredPair& pair : pairs) measurers.push_back(pair.measurer);
+  for (const MeasuredTeam& team : teams) measurers.push_back(team.ranks[0]);
   std::vector<MeasuredLink> links;
   {
     // A group of its own: what fails there has no consequences here.
@@ -27,7 +27,7 @@ absl::Status GroupCommunicator::MeasurePrices(Rendezvous& rendezvous, absl::Time
     std::iota(members.begin(), members.end(), 0);
     GroupCommunicator group(engine_, engine_->AddGroup(engine_->NextContext(), std::move(members), rank()),
                             {.timeout = policy::kMeasuringTimeout}, tuning_);
-    links = MeasureLinks(group, pairs);
+    links = MeasureLinks(group, teams);
   }
   auto tuning = std::make_shared<TuningInputs>(*tuning_);
   COHORT_ASSIGN_OR_RETURN(tuning->prices_text,

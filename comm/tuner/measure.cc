@@ -14,98 +14,131 @@ double Now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-class PairMeasurement {
- public:
-  PairMeasurement(Communicator& group, const MeasuredPair& pair)
-      : group_(group), peer_(group.rank() == pair.measurer ? pair.partner : pair.measurer) {}
+// What the members of a team do as often as the first of them asks for it.
+struct Asked {
+  enum What : uint64_t { kNothing, kExchange, kStream } what = kNothing;
+  uint64_t times = 0, messages = 0, bytes = 0;
+};
 
-  // The least of some round trips, halved: what is more is somebody else's.
+// Messages go as those of collectives do: nobody confirms them, and, for latency and gap, all ranks send at once, to
+// different ones as far as there are. Where ranks are more than processors, that is what a message costs.
+class TeamMeasurement {
+ public:
+  TeamMeasurement(GroupCommunicator& group, const std::vector<int>& ranks)
+      : group_(group),
+        ranks_(ranks),
+        own_(static_cast<int>(std::find(ranks.begin(), ranks.end(), group.rank()) - ranks.begin())) {}
+
   absl::StatusOr<MeasuredLink> Measure() {
-    double least = 1e9;
-    for (int i = 0; i < policy::kMeasuredRoundTrips; ++i) {
-      const double begin = Now();
-      COHORT_RETURN_IF_ERROR(Send(1));
-      COHORT_RETURN_IF_ERROR(Recv(1));
-      if (i > 0) least = std::min(least, Now() - begin);  // the first one may connect
-    }
-    MeasuredLink link;
-    const double one_way = least / 2;
-    COHORT_ASSIGN_OR_RETURN(const double burst, Stream(policy::kMeasuredBurst, 1, one_way));
-    link.gap = std::min(burst / policy::kMeasuredBurst, policy::kMostGap * one_way);
-    // A message takes its gap and the latency.
-    link.latency = one_way - link.gap;
     // Long enough that the link's buffers do not count, if that does not take long.
-    double seconds = 0;
+    double streamed = 0;
     size_t bytes = policy::kMeasuredFirstBytes;
     for (;; bytes *= 4) {
-      COHORT_ASSIGN_OR_RETURN(seconds, Stream(1, bytes, one_way));
-      if (bytes >= policy::kMeasuredMostBytes || 4 * seconds > policy::kMeasuredSeconds) break;
+      COHORT_ASSIGN_OR_RETURN(streamed, Streamed(bytes));
+      if (bytes >= policy::kMeasuredMostBytes || 4 * streamed > policy::kMeasuredSeconds) break;
     }
-    link.seconds_per_byte = seconds / static_cast<double>(bytes);
-    COHORT_RETURN_IF_ERROR(Ask({0, 0}));
+    // After that, when all have long begun.
+    COHORT_ASSIGN_OR_RETURN(const double one, Exchanged(1));
+    COHORT_ASSIGN_OR_RETURN(const double several, Exchanged(policy::kMeasuredBurst));
+    // So many messages take as many gaps, and the latency; a large one and its answer two of both, beside its bytes.
+    MeasuredLink link;
+    link.gap = std::clamp((several - one) / static_cast<double>(policy::kMeasuredBurst - 1), 0.0,
+                          policy::kMostGap * one);
+    link.latency = one - link.gap;
+    link.seconds_per_byte = std::max(streamed - 2 * one, 1e-9) / static_cast<double>(bytes);
+    COHORT_RETURN_IF_ERROR(Ask({}));
     return link;
   }
 
-  // The other side.
+  // The others' side.
   absl::Status Answer() {
-    for (int i = 0; i < policy::kMeasuredRoundTrips; ++i) {
-      COHORT_RETURN_IF_ERROR(Recv(1));
-      COHORT_RETURN_IF_ERROR(Send(1));
-    }
     for (;;) {
-      uint64_t asked[2] = {0, 0};
-      COHORT_RETURN_IF_ERROR(group_.Recv(asked, 2, DataType::kI64, peer_).Wait());
-      if (asked[0] == 0) return absl::OkStatus();
-      std::vector<Work> works;
-      if (buffer_.size() < asked[1]) buffer_.resize(asked[1]);
-      for (uint64_t i = 0; i < asked[0]; ++i) {
-        works.push_back(group_.Recv(buffer_.data(), asked[1], DataType::kU8, peer_));
+      Asked asked;
+      COHORT_RETURN_IF_ERROR(group_.RecvPlain(&asked, sizeof asked, ranks_[0]).Wait());
+      if (asked.what == Asked::kNothing) return absl::OkStatus();
+      Reserve(asked.bytes);
+      for (uint64_t i = 0; i < asked.times; ++i) {
+        if (asked.what == Asked::kExchange) {
+          COHORT_RETURN_IF_ERROR(Exchange(asked.messages));
+        } else if (own_ == 1) {
+          COHORT_RETURN_IF_ERROR(group_.RecvPlain(buffer_.data(), asked.bytes, ranks_[0]).Wait());
+          COHORT_RETURN_IF_ERROR(group_.SendPlain(buffer_.data(), 1, ranks_[0]).Wait());
+        }
       }
-      for (const Work& work : works) COHORT_RETURN_IF_ERROR(work.Wait());
-      COHORT_RETURN_IF_ERROR(Send(1));
     }
   }
 
  private:
-  struct Asked {
-    uint64_t messages, bytes;
-  };
-
-  absl::Status Send(size_t bytes) { return group_.Send(buffer_.data(), bytes, DataType::kU8, peer_).Wait(); }
-  absl::Status Recv(size_t bytes) { return group_.Recv(buffer_.data(), bytes, DataType::kU8, peer_).Wait(); }
-  absl::Status Ask(Asked asked) { return group_.Send(&asked, 2, DataType::kI64, peer_).Wait(); }
-
-  // How long it takes until so many messages have come, without the latencies of the first and of the answer.
-  absl::StatusOr<double> Stream(uint64_t messages, size_t bytes, double latency) {
+  void Reserve(size_t bytes) {
     if (buffer_.size() < bytes) buffer_.resize(bytes);
-    double least = 1e9;
-    for (int i = 0; i < 2; ++i) {
-      COHORT_RETURN_IF_ERROR(Ask({messages, bytes}));
-      const double begin = Now();
-      std::vector<Work> works;
-      for (uint64_t m = 0; m < messages; ++m) {
-        works.push_back(group_.Send(buffer_.data(), bytes, DataType::kU8, peer_));
-      }
-      for (const Work& work : works) COHORT_RETURN_IF_ERROR(work.Wait());
-      COHORT_RETURN_IF_ERROR(Recv(1));
-      least = std::min(least, Now() - begin);
-    }
-    return std::max(least - 2 * latency, 1e-9);
   }
 
-  Communicator& group_;
-  const int peer_;
+  absl::Status Ask(Asked asked) {
+    for (size_t i = 1; i < ranks_.size(); ++i) {
+      COHORT_RETURN_IF_ERROR(group_.SendPlain(&asked, sizeof asked, ranks_[i]).Wait());
+    }
+    return absl::OkStatus();
+  }
+
+  // Everybody sends so many messages of a byte, the first one to the next member, the others to those behind it in turn.
+  absl::Status Exchange(uint64_t messages) {
+    const int size = static_cast<int>(ranks_.size());
+    std::vector<Work> works;
+    for (uint64_t m = 0; m < messages; ++m) {
+      const int distance = 1 + static_cast<int>(m) % (size - 1);
+      works.push_back(group_.RecvPlain(buffer_.data(), 1, ranks_[(own_ + size - distance) % size]));
+      works.push_back(group_.SendPlain(buffer_.data() + 1, 1, ranks_[(own_ + distance) % size]));
+    }
+    for (const Work& work : works) COHORT_RETURN_IF_ERROR(work.Wait());
+    return absl::OkStatus();
+  }
+
+  // What such an exchange takes: the mean of several, as of two ranks on one processor one finds its messages there and
+  // the other waits for both; of such means the one in the middle, as others use the machine, too.
+  absl::StatusOr<double> Exchanged(uint64_t messages) {
+    constexpr uint64_t kTimes = policy::kMeasuredExchanges, kMeans = policy::kMeasuredMeans;
+    COHORT_RETURN_IF_ERROR(Ask({Asked::kExchange, kTimes * kMeans, messages, 0}));
+    std::vector<double> means;
+    for (uint64_t mean = 0; mean < kMeans; ++mean) {
+      const double begin = Now();
+      for (uint64_t i = 0; i < kTimes; ++i) COHORT_RETURN_IF_ERROR(Exchange(messages));
+      means.push_back((Now() - begin) / kTimes);
+    }
+    std::nth_element(means.begin(), means.begin() + kMeans / 4, means.end());
+    return means[kMeans / 4];
+  }
+
+  // The least that a large message to the next member and its answer take.
+  absl::StatusOr<double> Streamed(size_t bytes) {
+    constexpr uint64_t kTimes = 2;
+    Reserve(bytes);
+    COHORT_RETURN_IF_ERROR(Ask({Asked::kStream, kTimes, 1, bytes}));
+    double least = 1e9;
+    for (uint64_t i = 0; i < kTimes; ++i) {
+      const double begin = Now();
+      COHORT_RETURN_IF_ERROR(group_.SendPlain(buffer_.data(), bytes, ranks_[1]).Wait());
+      COHORT_RETURN_IF_ERROR(group_.RecvPlain(buffer_.data(), 1, ranks_[1]).Wait());
+      least = std::min(least, Now() - begin);
+    }
+    return least;
+  }
+
+  GroupCommunicator& group_;
+  const std::vector<int>& ranks_;
+  const int own_;
   std::vector<std::byte> buffer_ = std::vector<std::byte>(64);
 };
 
 }  // namespace
 
-std::vector<MeasuredPair> PairsToMeasure(const HostMap& hosts) {
-  std::vector<MeasuredPair> pairs;
-  const int most = 2 * policy::kMeasuredPairs;
-  for (int host = 0; host + 1 < std::min(hosts.num_hosts(), most); host += 2) {
+std::vector<MeasuredTeam> TeamsToMeasure(const HostMap& hosts) {
+  std::vector<MeasuredTeam> teams;
+  const int number = std::min(hosts.num_hosts(), policy::kMeasuredHosts);
+  for (int host = 0; host < number && number > 1; ++host) {
+    // One host alone would be left over: it is the last team's fifth.
+    if (host % policy::kMeasuredTeam == 0 && host + 1 < number) teams.emplace_back();
     // Their last ranks, so that first ones are free for pairs inside.
-    pairs.push_back({hosts.ranks_on(host).back(), hosts.ranks_on(host + 1).back(), Distance::kRack});
+    teams.back().ranks.push_back(hosts.ranks_on(host).back());
   }
   for (const Distance distance : {Distance::kNuma, Distance::kSocket, Distance::kHost}) {
     bool found = false;
@@ -114,24 +147,26 @@ std::vector<MeasuredPair> PairsToMeasure(const HostMap& hosts) {
       for (size_t i = 1; i < ranks.size() && !found; ++i) {
         for (size_t j = 0; j < i && !found; ++j) {
           found = hosts.Between(ranks[j], ranks[i]) == distance;
-          if (found) pairs.push_back({ranks[j], ranks[i], distance});
+          if (found) teams.push_back({{ranks[j], ranks[i]}, distance});
         }
       }
     }
   }
-  return pairs;
+  return teams;
 }
 
-std::vector<MeasuredLink> MeasureLinks(Communicator& group, const std::vector<MeasuredPair>& pairs) {
+std::vector<MeasuredLink> MeasureLinks(GroupCommunicator& group, const std::vector<MeasuredTeam>& teams) {
   std::vector<MeasuredLink> links;
-  for (const MeasuredPair& pair : pairs) {
-    PairMeasurement measurement(group, pair);
-    if (group.rank() == pair.measurer) {
+  if (!group.Barrier().Wait().ok()) return links;  // all at once
+  for (const MeasuredTeam& team : teams) {
+    if (std::find(team.ranks.begin(), team.ranks.end(), group.rank()) == team.ranks.end()) continue;
+    TeamMeasurement measurement(group, team.ranks);
+    if (group.rank() == team.ranks[0]) {
       absl::StatusOr<MeasuredLink> link = measurement.Measure();
       if (!link.ok()) continue;
-      link->distance = pair.distance;
+      link->distance = team.distance;
       links.push_back(*link);
-    } else if (group.rank() == pair.partner) {
+    } else {
       (void)measurement.Answer();  // the measurer hears of it
     }
   }

@@ -347,11 +347,22 @@ TEST(Agreement, EveryDistanceIsMeasured) {
   const auto deep = std::make_shared<const HostMap>(places);
   for (const auto& hosts : {Hosts(2, 1), Hosts(5, 3), Hosts(40, 2), Hosts(1, 2), Hosts(2, 2), deep}) {
     std::map<Distance, int> number;
-    for (const MeasuredPair& pair : PairsToMeasure(*hosts)) {
-      EXPECT_EQ(pair.distance, hosts->Between(pair.measurer, pair.partner));
-      ++number[pair.distance];
+    std::set<int> measuring_hosts;
+    for (const MeasuredTeam& team : TeamsToMeasure(*hosts)) {
+      ASSERT_GT(team.ranks.size(), 1);
+      EXPECT_LE(team.ranks.size(), policy::kMeasuredTeam + 1);
+      for (const int one : team.ranks) {
+        for (const int other : team.ranks) {
+          EXPECT_TRUE(one == other || team.distance == hosts->Between(one, other));
+        }
+        const bool first_of_host =
+            team.distance < Distance::kRack || measuring_hosts.insert(hosts->host_of(one)).second;
+        EXPECT_TRUE(first_of_host);
+      }
+      ++number[team.distance];
     }
-    EXPECT_LE(number[Distance::kRack], policy::kMeasuredPairs);
+    EXPECT_EQ(measuring_hosts.size(),
+              hosts->num_hosts() == 1 ? 0 : std::min(hosts->num_hosts(), policy::kMeasuredHosts));
     for (int rank = 1; rank < hosts->size(); ++rank) EXPECT_GT(number[hosts->Between(0, rank)], 0);
     EXPECT_EQ(number[Distance::kNuma], hosts == deep);
     EXPECT_EQ(number[Distance::kSocket], hosts == deep);
