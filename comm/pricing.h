@@ -18,7 +18,8 @@ namespace cohort::comm {
 struct Machine {
   std::shared_ptr<const HostMap> hosts;
   LinkPrice price[kNumDistances];  // by Distance
-  // A link is taken this long by a message besides its bytes (the gap of LogGP, Alexandrov et al., 1995).
+  // What a message takes besides its bytes (the gap of LogGP, Alexandrov et al., 1995): inside a host on top of them,
+  // between hosts partly while they are on the link.
   double gap[kNumDistances] = {};
   int hosts_per_rack = 0;  // 0: no racks; every host is at Distance::kRack
   int rails = 0;           // links of a host, its ranks take turns on them; 0: each rank has its own

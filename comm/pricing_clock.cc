@@ -117,14 +117,14 @@ Moment Clock::Transfer(int from, int to, size_t count, Moment sent, Moment await
   const Distance distance = DistanceOf(from, to);
   const Hop& hop = Between(distance);
   const size_t link_out = Link(hop.level, from), link_in = Link(hop.level, to);
-  const double busy = hop.gap + static_cast<double>(count) * hop.seconds_per_byte *
-                                    (hop.level == kBetweenHosts ? stretch_ : 1);
+  const auto [busy, latency] = Occupies(
+      hop, static_cast<double>(count) * hop.seconds_per_byte * (hop.level == kBetweenHosts ? stretch_ : 1));
   Count(from, distance, 1, static_cast<double>(count));
   if (too_many()) return {};
   if (ordered()) {
     const size_t base = 2 * static_cast<size_t>(hop.level) * size_;
     return graph_.Message(base + link_out, base + (hop.level < kBetweenHosts ? size_ : links_) + link_in,
-                          busy, hop.latency, sent, awaited, left);
+                          busy, latency, sent, awaited, left);
   }
   LinkTimes &out = out_[hop.level][link_out], &in = in_[hop.level][link_in];
   double begin = std::max(sent.at, awaited.at);
@@ -136,8 +136,8 @@ Moment Clock::Transfer(int from, int to, size_t count, Moment sent, Moment await
   in.Take(begin, busy, kept_);
   const double end = begin + busy;
   if (left != nullptr) *left = {end};
-  end_ = std::max(end_, end + hop.latency);
-  return {end + hop.latency};
+  end_ = std::max(end_, end + latency);
+  return {end + latency};
 }
 
 double Clock::CopyTime(size_t count) const {
@@ -198,15 +198,15 @@ void Clock::RingBySlowest(const Team& team, const Parts& parts, int rounds, size
   for (int m = 0; m < p; ++m) {
     const int from = team[m], to = team[(m + 1) % p];
     const Hop& hop = Between(from, to);
-    const double busy = (chunk * hop.seconds_per_byte + static_cast<double>(pieces) * hop.gap) *
-                        (hop.level == kBetweenHosts ? sharing : 1);
+    const Occupied piece = Occupies(hop, chunk / static_cast<double>(pieces) * hop.seconds_per_byte);
+    const double busy = piece.busy * (hop.level == kBetweenHosts ? sharing : 1);
     start = std::max(start, (*times)[from].at);
-    const double hand = hop.latency + busy / static_cast<double>(pieces);
+    const double hand = piece.latency + busy;
     round += hand;
     pair = std::max(pair, before + hand);
-    before = busy / static_cast<double>(pieces);
-    busiest = std::max(busiest, busy);
-    slowest = std::max(slowest, hop.latency);
+    before = busy;
+    busiest = std::max(busiest, busy * static_cast<double>(pieces));
+    slowest = std::max(slowest, piece.latency);
     Count(from, DistanceOf(from, to), chunk > 0 ? steps * static_cast<double>(pieces) : 0, steps * chunk);
   }
   // A chunk has been round the ring after p steps; or the busiest link, which never rests, sets the pace.
@@ -251,13 +251,14 @@ void Clock::PairwiseBySlowest(const Team& team, const Parts& parts, bool to_owne
     for (int d = 0; d < kNumDistances; ++d) {
       const int number = near[d] - (d == 0 ? 0 : near[d - 1]);
       if (number <= 0) continue;
-      const LinkPrice& price = machine_.price[d];
-      const double busy =
-          number * (count * element_bytes_ * price.seconds_per_byte + (count > 0 ? machine_.gap[d] : 0));
+      const Hop& hop = Between(static_cast<Distance>(d));
+      const Occupied each =
+          count > 0 ? Occupies(hop, count * hop.seconds_per_byte) : Occupied{0, hop.latency};
+      const double busy = number * each.busy;
       Count(rank, static_cast<Distance>(d), count > 0 ? number : 0, number * count);
-      chain += number * price.latency + busy;
+      chain += number * each.latency + busy;
       if (d >= kBetweenHosts) link_busy[Link(kBetweenHosts, rank)] += busy;
-      longest = std::max(longest, busy + price.latency);
+      longest = std::max(longest, busy + each.latency);
     }
     if (chained) longest = std::max(longest, chain);
   }

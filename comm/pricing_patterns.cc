@@ -165,8 +165,7 @@ void Clock::Halving(const Teams& teams, absl::Span<const Parts> parts, Times* ti
         const Rounds rounds(p);
         if (round > rounds.last()) continue;
         ++left;
-        const bool waits =
-            round < 2 || rounds.skip(round) < rounds.skip(round - 2) - rounds.skip(round - 1);
+        const bool waits = round < 2 || rounds.skip(round) < rounds.skip(round - 2) - rounds.skip(round - 1);
         earlier[i].swap(before[i]);
         before[i] = now[i];
         const Times& has = waits ? before[i] : earlier[i];
@@ -228,8 +227,8 @@ void Clock::Doubling(const Teams& teams, absl::Span<const Parts> parts,
         const int p = static_cast<int>(teams[i].size());
         const Rounds rounds(p);
         if (round > rounds.last()) continue;
-        const bool waits = round == rounds.last() ||
-                           rounds.skip(round + 1) < rounds.skip(round - 1) - rounds.skip(round);
+        const bool waits =
+            round == rounds.last() || rounds.skip(round + 1) < rounds.skip(round - 1) - rounds.skip(round);
         earlier[i].swap(before[i]);
         before[i] = now[i];
         const Times& has = waits ? before[i] : earlier[i];

@@ -100,8 +100,7 @@ void HalvingReduceScatter(Flow& flow, const Team& team, const Cuts& cuts, Slice 
     const Rounds::Sent sent = rounds.Halving(team.place, round);
     const int sender = team.ranks[rounds.HalvingFrom(team.place, round)];
     const std::vector<Slice>& from = round == 1 ? brought : sums;
-    ForRange(from, sent.first, sent.number,
-             [&](const Slice& part) { flow.Send(team.ranks[sent.to], part); });
+    ForRange(from, sent.first, sent.number, [&](const Slice& part) { flow.Send(team.ranks[sent.to], part); });
     if (round == rounds.last()) {  // only the own part is left
       flow.RecvReduce(sender, from[team.place], result);
       continue;
