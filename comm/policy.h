@@ -88,12 +88,12 @@ inline constexpr double kShmTrialPause = 64;
 inline constexpr uint32_t kShmLongestTrialPause = 1 << 16;
 inline constexpr double kShmClearly = 1.1;
 // What a pair of ranks lends at a time (comm/transport/shm/page_pipe.h), and about what all pairs of a host do together:
-// half of what systems grant a user. Pipes below the least size are not worth their descriptors. A receiver takes this
-// much in one call, for which its sender may have to wait.
+// half of what systems grant a user. Pipes below the least size are not worth their descriptors.
 inline constexpr size_t kShmLentBytes = 1 << 20;
-inline constexpr size_t kShmBorrowBytes = 256 << 10;
 inline constexpr size_t kShmLentBytesOfHost = 32 << 20;
 inline constexpr size_t kShmLeastLentBytes = 32 << 10;
+// A receiver takes this much of it in one call, for which its sender may have to wait.
+inline constexpr size_t kShmBorrowBytes = 256 << 10;
 // Where the receiver cannot read the sender's memory, bodies come through the ring in fragments of this size.
 inline constexpr size_t kShmFragmentBytes = 16 << 10;
 // Descriptors and payload bytes of the ring of one ordered pair of ranks. Powers of two.
@@ -122,8 +122,9 @@ inline constexpr int64_t kUcxPingNanos = 100'000'000;
 // frames, or with any frame of its own.
 inline constexpr size_t kMaxRails = 8;
 inline constexpr uint64_t kUcxFramesUnsaid = 4;
-// How long a closing transport waits for its peers to say that they have everything, and for its endpoints to end.
-inline constexpr int64_t kUcxLingerNanos = 500'000'000;
+// How long a closing transport waits for its peers to say that they have everything, and for its endpoints to end. Peers
+// on a busy machine may not come to it for long, and what they have not read is lost with the connection.
+inline constexpr int64_t kUcxLingerNanos = 3'000'000'000;
 inline constexpr int64_t kUcxEndNanos = 500'000'000;
 
 // ---- Transfer engine ----
@@ -290,6 +291,10 @@ inline constexpr size_t kCodecBucket = 1024;
 static_assert(kCodecBucket % kCodecBlock == 0);
 
 // ---- Prices ----
+
+// Messages between hosts up to this size leave whole; larger ones come in pieces as the receiver is ready (the UCX
+// transport's).
+inline constexpr size_t kWholeBytes = kUcxPieceBytes;
 
 // Messages of a pattern that are priced one by one; beyond, repeated rounds are priced by their slowest member.
 inline constexpr size_t kReplayedMessages = 8 << 20;

@@ -139,7 +139,7 @@ class Clock {
 
   // Whether a message of so many elements leaves for another host in one piece.
   bool LeavesWhole(size_t count) const {
-    return static_cast<double>(count) * element_bytes_ <= static_cast<double>(policy::kUcxPieceBytes);
+    return static_cast<double>(count) * element_bytes_ <= static_cast<double>(policy::kWholeBytes);
   }
   // How messages follow each other from now on, which tells what Machine::drift does to them: in rounds that wait for
   // the one before; in turns, where a rank has one after the other for everybody, at half of it; or in a chain of

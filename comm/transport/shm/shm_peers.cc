@@ -150,6 +150,7 @@ void ShmTransport::CheckPeers() {
     size_t budget = SIZE_MAX;
     while (Drain(peer, &budget)) {
     }
+    LookAtSlots();  // and what it took
     peer.gone = true;
     peer.left = left;
     peer.lender.Close();

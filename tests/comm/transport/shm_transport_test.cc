@@ -37,12 +37,17 @@ class End final : public TransportEvents, public RequestOwner {
     aborts[key.step] = why;
     if (cancels_on_abort != nullptr) transport->CancelSend(*std::exchange(cancels_on_abort, nullptr));
   }
-  void OnPeerGone(int, bool, absl::string_view) override {}
+  void OnPeerGone(int, bool left, absl::string_view) override {
+    has_left = left;
+    done_before = done;
+  }
   void OnRequestDone(uint32_t token, const absl::Status& status) override { done[token] = status; }
 
   std::unique_ptr<ShmTransport> transport;
   std::map<uint32_t, MessageHeader> announced;  // by step
   std::map<uint32_t, absl::Status> aborts, done;
+  bool has_left = false;                         // the other end,
+  std::map<uint32_t, absl::Status> done_before;  // and what was done when that was heard
   SendRequest* cancels_on_abort = nullptr;
   int messages = 0;
 };
@@ -209,6 +214,24 @@ TEST_F(ShmTransportTest, ARefusalWithoutAReasonEndsTheSend) {
   sender_->transport->Progress(policy::kProgressBytes);
   ASSERT_EQ(sender_->done.count(1), 1u);
   EXPECT_EQ(sender_->done[1].code(), absl::StatusCode::kInvalidArgument);
+}
+
+// Its last answer lies in a slot that nobody has looked at when it is found to have left.
+TEST_F(ShmTransportTest, WhatALeaverHasTakenIsDoneBeforeItIsGone) {
+  Connect();
+  Send(1, kLarge);
+  Accept(1);
+  const absl::Time end = absl::Now() + absl::Seconds(20);
+  while (receiver_->done.count(1) == 0 && absl::Now() < end) {
+    receiver_->transport->Progress(policy::kProgressBytes);
+  }
+  ASSERT_TRUE(receiver_->done[1].ok());
+  receiver_->transport->Close();
+  ASSERT_EQ(sender_->done.count(1), 0);
+  sender_->transport->CheckPeers();
+  EXPECT_TRUE(sender_->has_left);
+  ASSERT_EQ(sender_->done_before.count(1), 1);
+  EXPECT_EQ(sender_->done_before[1], absl::OkStatus());
 }
 
 }  // namespace
