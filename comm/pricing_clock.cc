@@ -117,8 +117,8 @@ Moment Clock::Transfer(int from, int to, size_t count, Moment sent, Moment await
   const Distance distance = DistanceOf(from, to);
   const Hop& hop = Between(distance);
   const size_t link_out = Link(hop.level, from), link_in = Link(hop.level, to);
-  const auto [busy, latency] = Occupies(
-      hop, static_cast<double>(count) * hop.seconds_per_byte * (hop.level == kBetweenHosts ? stretch_ : 1));
+  const double stretch = hop.level == kBetweenHosts && !LeavesWhole(count) ? stretch_ : 1;
+  const auto [busy, latency] = Occupies(hop, static_cast<double>(count) * hop.seconds_per_byte * stretch);
   Count(from, distance, 1, static_cast<double>(count));
   if (too_many()) return {};
   if (ordered()) {

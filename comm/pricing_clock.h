@@ -143,7 +143,8 @@ class Clock {
   }
   // How messages follow each other from now on, which tells what Machine::drift does to them: in rounds that wait for
   // the one before; in turns, where a rank has one after the other for everybody, at half of it; or in a chain of
-  // pieces, not at all. The patterns above know it of themselves.
+  // pieces, not at all. Nor does it do anything to messages that leave whole, which wait for no receiver: links have them
+  // early. The patterns above know it of themselves.
   enum class Follow { kChain, kTurns, kRounds };
   void Follows(Follow how) {
     stretch_ = how == Follow::kRounds ? 1 + drift_ : how == Follow::kTurns ? 1 + machine_.drift / 2 : 1;

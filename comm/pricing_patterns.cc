@@ -110,21 +110,19 @@ void Clock::Ring(const Teams& teams, absl::Span<const Parts> parts, int rounds, 
 
 void Clock::Pairwise(const Teams& teams, absl::Span<const Parts> parts, bool to_owner, bool chained,
                      Times* times, const Arrived& arrived, const std::vector<std::vector<Times>>* ready) {
-  size_t messages = 0, most = 0;
+  size_t messages = 0;
   int longest = 0;
   for (const Team& team : teams) {
     messages += team.size() * team.size();
     longest = std::max(longest, static_cast<int>(team.size()));
   }
-  for (const Parts& part : parts) most = std::max(most, part.Longest());
   if (messages > replayed_) {
     for (size_t i = 0; i < teams.size(); ++i) {
       PairwiseBySlowest(teams[i], parts[i], to_owner, chained, times);
     }
     return;
   }
-  // Messages that leave whole are all under way at once, where they wait for no receiver: whoever drifts, links are busy.
-  Follows(LeavesWhole(most) && !chained ? Follow::kChain : Follow::kTurns);
+  Follows(Follow::kTurns);
   const std::vector<Times> start = OfTeams(teams, *times);
   std::vector<Times> now = start;
   std::vector<Times> turn;  // when a member may send to another host again

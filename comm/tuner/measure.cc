@@ -94,18 +94,28 @@ class TeamMeasurement {
   }
 
   // What such an exchange takes: the mean of several, as of two ranks on one processor one finds its messages there and
-  // the other waits for both; of such means the one in the middle, as others use the machine, too.
+  // the other waits for both; of such means the first quartile, as others use the machine, too. Of fewer where they take
+  // long; the first ones, which may connect, do not count.
   absl::StatusOr<double> Exchanged(uint64_t messages) {
-    constexpr uint64_t kTimes = policy::kMeasuredExchanges, kMeans = policy::kMeasuredMeans;
-    COHORT_RETURN_IF_ERROR(Ask({Asked::kExchange, kTimes * kMeans, messages, 0}));
-    std::vector<double> means;
-    for (uint64_t mean = 0; mean < kMeans; ++mean) {
-      const double begin = Now();
-      for (uint64_t i = 0; i < kTimes; ++i) COHORT_RETURN_IF_ERROR(Exchange(messages));
-      means.push_back((Now() - begin) / kTimes);
-    }
+    constexpr uint64_t kMeans = policy::kMeasuredMeans, kFirst = 4;
+    COHORT_ASSIGN_OR_RETURN(const std::vector<double> first, Means(1, kFirst, messages));
+    const double fit = policy::kMeasuredSeconds / (first[0] * kMeans);
+    const auto times = static_cast<uint64_t>(std::clamp<double>(fit, 1, policy::kMeasuredExchanges));
+    COHORT_ASSIGN_OR_RETURN(std::vector<double> means, Means(kMeans, times, messages));
     std::nth_element(means.begin(), means.begin() + kMeans / 4, means.end());
     return means[kMeans / 4];
+  }
+
+  // Of so many times each, without a pause between them: the first one has the asking in it.
+  absl::StatusOr<std::vector<double>> Means(uint64_t number, uint64_t times, uint64_t messages) {
+    COHORT_RETURN_IF_ERROR(Ask({Asked::kExchange, number * times, messages, 0}));
+    std::vector<double> means(number);
+    for (double& mean : means) {
+      const double begin = Now();
+      for (uint64_t i = 0; i < times; ++i) COHORT_RETURN_IF_ERROR(Exchange(messages));
+      mean = (Now() - begin) / static_cast<double>(times);
+    }
+    return means;
   }
 
   // The least that a large message to the next member and its answer take.

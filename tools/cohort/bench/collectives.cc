@@ -138,9 +138,13 @@ absl::StatusOr<int> Prepare(Communicator& world, BenchBuffers& buffers, std::vec
 }
 
 absl::Status Measure(Communicator& world, std::vector<Contestant>& contestants, int turns) {
-  for (int turn = 0; turn < turns; ++turn) {
-    for (size_t i = 0; i < contestants.size(); ++i) {  // whoever follows whom changes
-      Contestant& contestant = contestants[(i + turn) % contestants.size()];
+  // Every contestant follows every other about as often, as it finds what that leaves: caches, and which ranks share a
+  // processor. Of three, all orders.
+  const size_t number = contestants.size();
+  for (size_t turn = 0; turn < static_cast<size_t>(turns); ++turn) {
+    for (size_t i = 0; i < number; ++i) {
+      const size_t place = turn % 2 == 0 ? i : number - 1 - i;
+      Contestant& contestant = contestants[(place + turn / 2) % number];
       COHORT_ASSIGN_OR_RETURN(const double seconds, Turn(world, contestant, contestant.runs));
       contestant.seconds.push_back(seconds);
     }
