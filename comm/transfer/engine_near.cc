@@ -57,7 +57,8 @@ void Engine::SendLine(Peer& peer, Line* line, LineType type) {
   peer.told_below = DoneBelow(peer);
   line->done_below = static_cast<uint32_t>(peer.told_below);
   peer.ring->Commit(line);
-  peer.ring->Knock();
+  // That bytes are in place is news to nobody who sleeps: who waits for them waits for an immediate, or looks at them.
+  if (type != LineType::kCount || (line->flags & kHasImmediate) != 0) peer.ring->Knock();
 }
 
 // Stores a write into the peer's memory, where it is mapped. All or nothing: a range that is not within the region is

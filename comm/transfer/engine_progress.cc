@@ -167,10 +167,11 @@ bool Engine::Poll(Transfer& transfer) {
   return transfer.done.load(std::memory_order_acquire);
 }
 
-// A waiter's turn under the lock: some looks at the rings, then at what takes longer, and once in a while at
-// everything.
+// A waiter's turn under the lock: some looks at the rings, or one where there is something to copy, then at what takes
+// longer, and once in a while at everything.
 bool Engine::Turn(const Transfer& transfer, bool everything) {
-  for (int look = 0; look < policy::kTransferLooks && !near_.empty(); ++look) {
+  const int looks = near_.empty() ? 0 : copies_.empty() && pulls_.empty() ? policy::kTransferLooks : 1;
+  for (int look = 0; look < looks; ++look) {
     if (LookAtRings()) return true;
     if (transfer.done.load(std::memory_order_relaxed) || mutex_.wanted()) return false;
   }

@@ -26,9 +26,13 @@ class RingLink final : public Link {
   size_t MaxPayload() const override { return policy::kTransferRingFrameBytes; }
   bool pulls() const override { return readable_; }
 
-  // A line of another type than kFrame, to fill and to commit; nullptr where there is no room now.
+  // A line of another type than kFrame, to fill and to commit; nullptr where there is no room now, which the peer is woken
+  // to make.
   Line* Reserve(size_t bytes, std::byte** payload) {
-    return broken_.empty() ? out_.Reserve(bytes, payload) : nullptr;
+    if (!broken_.empty()) return nullptr;
+    Line* line = out_.Reserve(bytes, payload);
+    if (line == nullptr) Knock();
+    return line;
   }
   void Commit(Line* line) {
     out_.Commit(line);
