@@ -176,7 +176,7 @@ class Clock {
   };
   static Occupied Occupies(const Hop& hop, double bytes_take) {
     if (hop.level < kBetweenHosts) return {hop.gap + bytes_take, hop.latency};
-    const double busy = std::hypot(hop.gap, bytes_take);
+    const double busy = std::sqrt(hop.gap * hop.gap + bytes_take * bytes_take);
     return {busy, hop.latency + hop.gap + bytes_take - busy};
   }
   const Hop& Between(Distance distance) const { return hops_[static_cast<int>(distance)]; }

@@ -9,11 +9,11 @@ namespace cohort::comm::pricing {
 
 namespace {
 
-// Elements of the ranks of a host.
-size_t On(const Pricer& p, const Parts& parts, int host) {
-  size_t count = 0;
-  for (const int rank : p.hosts().ranks_on(host)) count += parts.At(rank);
-  return count;
+// Elements of the ranks of each host.
+std::vector<size_t> ByHost(const Pricer& p, const Parts& parts) {
+  std::vector<size_t> counts(p.hosts().num_hosts(), 0);
+  for (int rank = 0; rank < p.size(); ++rank) counts[p.hosts().host_of(rank)] += parts.At(rank);
+  return counts;
 }
 
 // Elements: in(rank) from a rank to its leader, across(from, to) between the leaders of two hosts, out(rank) from a
@@ -37,9 +37,10 @@ void ThroughLeaders(Pricer& p, bool sums, const In& in, const Across& across, co
   const auto copy = [&](int host, size_t count, Moment begin) {
     return own == nullptr ? begin : p.clock.Copy(hosts[host][0], count, begin);
   };
-  // Of what each rank of the host has brought, when that is there.
+  // Of what each rank of the host has brought, when that is there; where messages are very many, when all is.
   const auto pack = [&](int host, size_t count) {
     if (own == nullptr) return brought[host];
+    if (!p.clock.ordered()) return copy(host, count, brought[host]);
     Moment packed;
     for (const int rank : hosts[host])
       packed = p.clock.Later(packed, copy(host, count / hosts[host].size(), by_rank[rank]));
@@ -80,15 +81,17 @@ void ThroughLeaders(Pricer& p, bool sums, const In& in, const Across& across, co
 
 void LeadersReduceScatter(Pricer& p) {
   const Parts parts(p.count, p.size());
+  const std::vector<size_t> on = ByHost(p, parts);
   ThroughLeaders(
-      p, true, [&](int) { return p.count; }, [&](int, int to) { return On(p, parts, to); },
+      p, true, [&](int) { return p.count; }, [&](int, int to) { return on[to]; },
       [&](int rank) { return parts.At(rank); }, nullptr);
 }
 
 void LeadersAllGather(Pricer& p) {
   const Parts parts(p.count, p.size());
+  const std::vector<size_t> on = ByHost(p, parts);
   ThroughLeaders(
-      p, false, [&](int rank) { return parts.At(rank); }, [&](int from, int) { return On(p, parts, from); },
+      p, false, [&](int rank) { return parts.At(rank); }, [&](int from, int) { return on[from]; },
       [&](int) { return p.count; }, nullptr);
 }
 
