@@ -15,6 +15,7 @@
 namespace cohort::comm {
 namespace {
 
+using cohort::testing::RankOptions;
 using cohort::testing::RunProcesses;
 using cohort::testing::SharedCounter;
 
@@ -44,44 +45,50 @@ TEST(Churn, JoiningAndLeavingWithoutDivergence) {
   const char* wish = std::getenv("COHORT_CHURN_EPOCHS");
   const uint32_t epochs = wish == nullptr ? 12 : static_cast<uint32_t>(std::atoi(wish));
   SharedCounter over;
-  RunProcesses(kProcesses, [&](int process, int, const std::string& folder) {
-    auto board = FolderJoinBoard(folder + "/board");
-    const CommunicatorOptions options = {.timeout = absl::Seconds(20)};
-    std::unique_ptr<Communicator> comm;
-    if (process < kMembers) {
-      auto created = Communicator::Create(FileRendezvous(folder + "/meet", process, kMembers), options);
-      ASSERT_TRUE(created.ok()) << created.status();
-      comm = *std::move(created);
-    }
-    for (;;) {
-      if (comm == nullptr) {
-        auto joined = Communicator::Join(board, {.timeout = absl::Seconds(1)});
-        if (!joined.ok() && over.Get() > 0) return;  // nobody takes it in any more
-        ASSERT_TRUE(joined.ok()) << joined.status();
-        comm = *std::move(joined);
-      }
-      ASSERT_EQ(comm->size(), kMembers);
-      uint64_t hash = comm->epoch();
-      for (int call = 0; call < kCallsAnEpoch; ++call) {
-        const size_t count = 1 + (comm->epoch() * 37 + call * 1009) % 5000;
-        std::vector<float> data = Operand(comm->rank(), count, comm->epoch());
-        ASSERT_EQ(comm->AllReduce(data.data(), data.data(), count, DataType::kF32).Wait(), absl::OkStatus());
-        hash = Hash(data, hash);
-      }
-      std::vector<uint64_t> all(kMembers);
-      const std::vector<size_t> counts(kMembers, 1);
-      ASSERT_EQ(comm->AllGather(&hash, all.data(), counts, DataType::kI64).Wait(), absl::OkStatus());
-      ASSERT_EQ(all, std::vector<uint64_t>(kMembers, hash));
-      if (comm->epoch() >= epochs) {
-        over.Add();
-        return;
-      }
-      const bool leaves = comm->rank() == 0;
-      const auto change = comm->Grow(board, {.leave = leaves, .at_most = 1, .at_least = 1});
-      ASSERT_TRUE(change.ok()) << change.status();
-      if (leaves) comm.reset();
-    }
-  });
+  // Some 25 ms an epoch here, alone.
+  const RankOptions options_of_ranks = {.limit = absl::Seconds(60) + epochs * absl::Milliseconds(200)};
+  RunProcesses(
+      kProcesses,
+      [&](int process, int, const std::string& folder) {
+        auto board = FolderJoinBoard(folder + "/board");
+        const CommunicatorOptions options = {.timeout = absl::Seconds(20)};
+        std::unique_ptr<Communicator> comm;
+        if (process < kMembers) {
+          auto created = Communicator::Create(FileRendezvous(folder + "/meet", process, kMembers), options);
+          ASSERT_TRUE(created.ok()) << created.status();
+          comm = *std::move(created);
+        }
+        for (;;) {
+          if (comm == nullptr) {
+            auto joined = Communicator::Join(board, {.timeout = absl::Seconds(1)});
+            if (!joined.ok() && over.Get() > 0) return;  // nobody takes it in any more
+            ASSERT_TRUE(joined.ok()) << joined.status();
+            comm = *std::move(joined);
+          }
+          ASSERT_EQ(comm->size(), kMembers);
+          uint64_t hash = comm->epoch();
+          for (int call = 0; call < kCallsAnEpoch; ++call) {
+            const size_t count = 1 + (comm->epoch() * 37 + call * 1009) % 5000;
+            std::vector<float> data = Operand(comm->rank(), count, comm->epoch());
+            ASSERT_EQ(comm->AllReduce(data.data(), data.data(), count, DataType::kF32).Wait(),
+                      absl::OkStatus());
+            hash = Hash(data, hash);
+          }
+          std::vector<uint64_t> all(kMembers);
+          const std::vector<size_t> counts(kMembers, 1);
+          ASSERT_EQ(comm->AllGather(&hash, all.data(), counts, DataType::kI64).Wait(), absl::OkStatus());
+          ASSERT_EQ(all, std::vector<uint64_t>(kMembers, hash));
+          if (comm->epoch() >= epochs) {
+            over.Add();
+            return;
+          }
+          const bool leaves = comm->rank() == 0;
+          const auto change = comm->Grow(board, {.leave = leaves, .at_most = 1, .at_least = 1});
+          ASSERT_TRUE(change.ok()) << change.status();
+          if (leaves) comm.reset();
+        }
+      },
+      options_of_ranks);
 }
 
 }  // namespace
