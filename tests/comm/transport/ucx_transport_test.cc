@@ -212,7 +212,7 @@ TEST_F(UcxTransport, BrokenAddressesAreRefused) {
 }
 
 TEST_F(UcxTransport, PeersComeAndGo) {
-  SharedCounter attached, done;
+  SharedCounter attached, done, quiet;
   RunProcesses(2, [&](int rank, int size, const std::string& folder) {
     struct Listener : TransportEvents {
       void OnMessage(Transport&, int, const MessageHeader& header, const std::byte* body) override {
@@ -257,6 +257,9 @@ TEST_F(UcxTransport, PeersComeAndGo) {
       EXPECT_EQ(listener.words.back(), word);
       done.Add();
       while (done.Get() < 2 * round && absl::Now() < deadline) (*transport)->Progress(1 << 20);
+      // Who looked now would see the other one end its connection.
+      quiet.Add();
+      ASSERT_TRUE(quiet.WaitFor(2 * round));
       (*transport)->Detach(peer);
       (*transport)->Send(send);
       EXPECT_EQ(owner.last.code(), absl::StatusCode::kUnavailable);
