@@ -128,7 +128,7 @@ class Clock {
   // part; before, it has none.
   void Pairwise(const Teams& teams, absl::Span<const Parts> parts, bool to_owner, bool chained, Times* times,
                 const Arrived& arrived = nullptr, const std::vector<std::vector<Times>>* ready = nullptr);
-  // Rounds of circular halving (blocks.h), and backwards.
+  // Rounds of halving (algorithms/halving.h), and backwards.
   void Halving(const Teams& teams, absl::Span<const Parts> parts, Times* times);
   // `places`, where given: where each part of a team begins in its buffer; those that do not lie side by side travel as
   // one message each.

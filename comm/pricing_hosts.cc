@@ -308,8 +308,7 @@ void HierarchicalAllToAll(Pricer& p) {
       std::min(distances, std::max<size_t>(2 * most, p.clock.replayed() / per_distance / most * most));
   // Messages that do not leave whole keep their links waiting as rounds do: of four hosts of two ranks at 1 Gbit/s, those of
   // 60 KB took 1.02 times as long as their bytes, those of 64 to 256 KB 1.20 to 1.28.
-  const bool whole = p.clock.LeavesWhole(most * most * block);
-  p.clock.Follows(whole ? Clock::Follow::kTurns : Clock::Follow::kRounds);
+  p.clock.Follows(Clock::Follow::kRounds);
   // Three stages, each with all pairs: what comes in early is not kept waiting by what goes out late.
   std::vector<Moment> ready(shown * num_hosts);
   for (int stage = 0; stage < 3; ++stage) {

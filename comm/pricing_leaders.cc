@@ -46,9 +46,8 @@ void ThroughLeaders(Pricer& p, bool sums, const In& in, const Across& across, co
       packed = p.clock.Later(packed, copy(host, count / hosts[host].size(), by_rank[rank]));
     return packed;
   };
-  // Each sends to the next one first. Those that do not leave whole wait as in pricing_hosts.cc.
-  const bool whole = num_hosts == 1 || p.clock.LeavesWhole(across(0, 1));
-  p.clock.Follows(whole ? Clock::Follow::kTurns : Clock::Follow::kRounds);
+  // Each sends to the next one first. They wait as in pricing_hosts.cc.
+  p.clock.Follows(Clock::Follow::kRounds);
   Times have = brought;
   std::vector<Times> came;  // by distance, and host that gets it; where messages are ordered
   for (int distance = 1; distance < num_hosts; ++distance) {

@@ -29,7 +29,7 @@ absl::Status StagedFolder::Make(bool overwrite) {
   std::error_code error;
   if (fs::exists(target_, error) && !overwrite) {
     return absl::AlreadyExistsError(absl::StrCat(
-        target_.string(), " exists already; choose another folder or say that it may be replaced"));
+        target_.string(), " exists already; choose another folder, or replace it with --overwrite"));
   }
   fs::remove_all(staged_, error);
   fs::create_directories(staged_, error);

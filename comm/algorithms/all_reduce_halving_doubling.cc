@@ -1,6 +1,6 @@
 // Recursive halving-doubling all-reduce (Rabenseifner; Thakur, Rabenseifner and Gropp, 2005, section 4.4): a
-// reduce-scatter by halving, then an all-gather by doubling. In the form for any number of ranks, which folds
-// none: 2 ceil(log2 p) rounds, 2(p-1)/p n bytes.
+// reduce-scatter by halving, then an all-gather by doubling (halving.h), which for no number of ranks folds any:
+// 2 ceil(log2 p) rounds, 2(p-1)/p n bytes.
 #include "comm/algorithms/blocks.h"
 
 namespace cohort::comm::algorithms {

@@ -3,6 +3,7 @@
 // and copies it as it does frames. Whatever does not fit here takes the way of frames.
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "comm/transfer/engine.h"
 
@@ -54,11 +55,13 @@ void Engine::SendLine(Peer& peer, Line* line, LineType type) {
   line->type = type;
   line->from = static_cast<uint32_t>(peer.incarnation);
   line->to = static_cast<uint32_t>(peer.their_incarnation);
-  peer.told_below = DoneBelow(peer);
+  const uint64_t told_before = std::exchange(peer.told_below, DoneBelow(peer));
   line->done_below = static_cast<uint32_t>(peer.told_below);
   peer.ring->Commit(line);
-  // That bytes are in place is news to nobody who sleeps: who waits for them waits for an immediate, or looks at them.
-  if (type != LineType::kCount || (line->flags & kHasImmediate) != 0) peer.ring->Knock();
+  // That bytes are in place is news to nobody who sleeps: who waits for them waits for an immediate, or looks at them. That
+  // the peer's own writes are done is.
+  const bool only_bytes = type == LineType::kCount && (line->flags & kHasImmediate) == 0;
+  if (!only_bytes || peer.told_below != told_before) peer.ring->Knock();
 }
 
 // Stores a write into the peer's memory, where it is mapped. All or nothing: a range that is not within the region is

@@ -13,7 +13,7 @@ namespace cohort::comm::transfer {
 enum class LineType : uint8_t {
   kFrame,  // the payload is a Frame and what belongs to it
   kWrite,  // a whole small write: the payload is its bytes
-  kCount,  // an immediate, of a write whose bytes its source has put into place
+  kCount,  // of a write whose bytes its source has put into place: its number, its immediate
 };
 
 // A line carries all of a write whose bytes fit: so it costs the hand-over of one cache line.

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstddef>
 
+#include "absl/strings/str_format.h"
 #include "comm/check.h"
 #include "comm/policy.h"
 
@@ -30,23 +31,30 @@ class TeamMeasurement {
         own_(static_cast<int>(std::find(ranks.begin(), ranks.end(), group.rank()) - ranks.begin())) {}
 
   absl::StatusOr<MeasuredLink> Measure() {
-    // Long enough that the link's buffers do not count, if that does not take long.
+    // What a large message takes more than a small one: long enough that the link's buffers do not count, if that does
+    // not take long.
+    COHORT_ASSIGN_OR_RETURN(const double trip, Streamed(1));
     double streamed = 0;
     size_t bytes = policy::kMeasuredFirstBytes;
     for (;; bytes *= 4) {
       COHORT_ASSIGN_OR_RETURN(streamed, Streamed(bytes));
+      streamed -= trip;
       if (bytes >= policy::kMeasuredMostBytes || 4 * streamed > policy::kMeasuredSeconds) break;
     }
     // After that, when all have long begun.
     COHORT_ASSIGN_OR_RETURN(const double one, Exchanged(1));
     COHORT_ASSIGN_OR_RETURN(const double several, Exchanged(policy::kMeasuredBurst));
-    // So many messages take as many gaps, and the latency; a large one and its answer two of both, beside its bytes.
+    COHORT_RETURN_IF_ERROR(Ask({}));
+    if (streamed <= 0) {
+      return absl::UnavailableError(
+          absl::StrFormat("%d bytes took no longer than one: others use the machine", bytes));
+    }
+    // So many messages take as many gaps, and the latency.
     MeasuredLink link;
     link.gap = std::clamp((several - one) / static_cast<double>(policy::kMeasuredBurst - 1), 0.0,
                           policy::kMostGap * one);
     link.latency = one - link.gap;
-    link.seconds_per_byte = std::max(streamed - 2 * one, 1e-9) / static_cast<double>(bytes);
-    COHORT_RETURN_IF_ERROR(Ask({}));
+    link.seconds_per_byte = streamed / static_cast<double>(bytes);
     return link;
   }
 
@@ -89,18 +97,23 @@ class TeamMeasurement {
       works.push_back(group_.RecvPlain(buffer_.data(), 1, ranks_[(own_ + size - distance) % size]));
       works.push_back(group_.SendPlain(buffer_.data() + 1, 1, ranks_[(own_ + distance) % size]));
     }
-    for (const Work& work : works) COHORT_RETURN_IF_ERROR(work.Wait());
-    return absl::OkStatus();
+    // For all of them, as all have the buffer.
+    absl::Status status;
+    for (const Work& work : works) status.Update(work.Wait());
+    return status;
   }
 
-  // What such an exchange takes: the mean of several, as of two ranks on one processor one finds its messages there and
-  // the other waits for both; of such means the first quartile, as others use the machine, too. Of fewer where they take
-  // long; the first ones, which may connect, do not count.
+  // What such an exchange takes: the mean of several, as ranks are not in step. One finds its messages there and the next
+  // waits for two: where ranks share a processor, which changes hands then, and where a link is long. Of such means the
+  // first quartile, as others use the machine, too; where exchanges take long, one mean of a few.
   absl::StatusOr<double> Exchanged(uint64_t messages) {
-    constexpr uint64_t kMeans = policy::kMeasuredMeans, kFirst = 4;
-    COHORT_ASSIGN_OR_RETURN(const std::vector<double> first, Means(1, kFirst, messages));
-    const double fit = policy::kMeasuredSeconds / (first[0] * kMeans);
-    const auto times = static_cast<uint64_t>(std::clamp<double>(fit, 1, policy::kMeasuredExchanges));
+    constexpr uint64_t kMeans = policy::kMeasuredMeans, kFew = 4;
+    static_assert(policy::kMeasuredExchanges % 2 == 0 && kFew % 2 == 0);
+    // The first one connects, and has the asking in it.
+    COHORT_ASSIGN_OR_RETURN(const std::vector<double> few, Means(2, kFew, messages));
+    const double fit = policy::kMeasuredSeconds / (few[1] * kMeans);
+    if (fit < kFew) return few[1];
+    const uint64_t times = std::min(static_cast<uint64_t>(fit), policy::kMeasuredExchanges) / 2 * 2;
     COHORT_ASSIGN_OR_RETURN(std::vector<double> means, Means(kMeans, times, messages));
     std::nth_element(means.begin(), means.begin() + kMeans / 4, means.end());
     return means[kMeans / 4];
@@ -118,9 +131,9 @@ class TeamMeasurement {
     return means;
   }
 
-  // The least that a large message to the next member and its answer take.
+  // The least that so long a message to the next member and its answer take.
   absl::StatusOr<double> Streamed(size_t bytes) {
-    constexpr uint64_t kTimes = 2;
+    constexpr uint64_t kTimes = 3;
     Reserve(bytes);
     COHORT_RETURN_IF_ERROR(Ask({Asked::kStream, kTimes, 1, bytes}));
     double least = 1e9;

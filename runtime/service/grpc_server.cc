@@ -29,6 +29,10 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const GrpcServerOp
   const bool encrypted = options.credentials != nullptr;
   std::unique_ptr<GrpcServer> started(new GrpcServer);
   grpc::ServerBuilder builder;
+  if (const std::string reason = WhyNoPort(options.address); !reason.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(options.who, ": cannot listen on '", options.address, "': ", reason));
+  }
   builder.AddListeningPort(
       options.address, encrypted ? options.credentials : grpc::InsecureServerCredentials(), &started->port_);
   builder.RegisterService(&service);

@@ -7,14 +7,23 @@
 #include <cerrno>
 #include <cstring>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 
 namespace cohort::runtime {
 
-std::string WhyNotListen(const std::string& address) {
+std::string WhyNoPort(const std::string& address) {
   const size_t colon = address.rfind(':');
   if (colon == std::string::npos) return "it has no port; write host:port";
+  int64_t port = 0;
+  const bool number = absl::SimpleAtoi(absl::string_view(address).substr(colon + 1), &port);
+  return number && (port < 0 || port > 65535) ? "a port is 0 (any free one) to 65535" : "";
+}
+
+std::string WhyNotListen(const std::string& address) {
+  if (std::string reason = WhyNoPort(address); !reason.empty()) return reason;
+  const size_t colon = address.rfind(':');
   absl::string_view host = absl::string_view(address).substr(0, colon);
   if (absl::ConsumePrefix(&host, "[")) absl::ConsumeSuffix(&host, "]");
   addrinfo hints{};

@@ -347,6 +347,7 @@ TEST_F(GrpcServiceTest, AddressesAndTlsFilesAreChecked) {
   const absl::Status taken = start({absl::StrCat("127.0.0.1:", server->port()), "", ""});
   EXPECT_EQ(taken.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(taken.message()), HasSubstr("cannot listen"));
+  EXPECT_THAT(std::string(start({"127.0.0.1:82471", "", ""}).message()), HasSubstr("a port is 0"));
   EXPECT_THAT(std::string(start({"127.0.0.1:0", "/nonexistent.pem", "/nonexistent.key"}).message()),
               HasSubstr("tls_certificate '/nonexistent.pem'"));
   EXPECT_THAT(std::string(start({"127.0.0.1:0", "/nonexistent.pem", ""}).message()), HasSubstr("together"));

@@ -49,6 +49,7 @@ TEST(BrokenTokenizer, TruncatedAtEveryByte) {
   }
   EXPECT_TRUE(Tokenizer::Load(folder.Write("tokenizer.json", whole)).ok());
   EXPECT_EQ(Tokenizer::Load(folder.Path("absent.json")).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(Tokenizer::Load(folder.Path("")).status().message()), HasSubstr("is a folder"));
 }
 
 TEST(BrokenTokenizer, WrongTypesEverywhere) {

@@ -138,8 +138,8 @@ absl::StatusOr<int> Prepare(Communicator& world, BenchBuffers& buffers, std::vec
 }
 
 absl::Status Measure(Communicator& world, std::vector<Contestant>& contestants, int turns) {
-  // Every contestant follows every other about as often, as it finds what that leaves: caches, and which ranks share a
-  // processor. Of three, all orders.
+  // Whoever follows whom changes, as it finds what that leaves: caches, and which ranks share a processor. Three contestants
+  // have all orders in six turns.
   const size_t number = contestants.size();
   for (size_t turn = 0; turn < static_cast<size_t>(turns); ++turn) {
     for (size_t i = 0; i < number; ++i) {
