@@ -23,6 +23,7 @@ struct IntRule {
   const char* key;
   int64_t value, low;
   int64_t high = std::numeric_limits<int64_t>::max();
+  const char* high_is = nullptr;  // the key that says it
 };
 
 absl::Status CheckInts(std::initializer_list<IntRule> rules) {
@@ -31,7 +32,8 @@ absl::Status CheckInts(std::initializer_list<IntRule> rules) {
       return Bad(rule.key, absl::StrCat("is ", rule.value, "; it must be ", rule.low,
                                         rule.high == std::numeric_limits<int64_t>::max()
                                             ? std::string(" or more")
-                                            : absl::StrCat(" to ", rule.high)));
+                                            : absl::StrCat(" to ", rule.high),
+                                        rule.high_is == nullptr ? "" : absl::StrCat(", ", rule.high_is)));
     }
   }
   return absl::OkStatus();
@@ -106,7 +108,7 @@ absl::Status CheckRanges(const cohort::v1::TrainConfig& config) {
       {"train.eval_every", train.eval_every(), 0},
       {"train.eval_sequences", train.eval_sequences(), 0},
       {"train.threads", train.threads(), 1, config_policy::kMaxThreads},
-      {"schedule.warmup_steps", schedule.warmup_steps(), 0, train.steps()},
+      {"schedule.warmup_steps", schedule.warmup_steps(), 0, train.steps(), "train.steps"},
       {"parallel.expert", config.parallel().expert(), 1},
       {"parallel.shard", config.parallel().shard(), 1},
       {"parallel.pipeline", config.parallel().pipeline(), 1},

@@ -3,6 +3,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "comm/check.h"
 #include "parallel/arrangement.h"
 #include "runtime/tokenizer/tokenizer.h"
@@ -48,8 +49,13 @@ absl::StatusOr<ResolvedConfig> Resolve(v1::TrainConfig config, runtime::Device& 
                              .tokenizer_size = 0};
   const std::string tokenizer_path = runtime::TokenizerPath(config);
   if (!tokenizer_path.empty()) {
-    COHORT_ASSIGN_OR_RETURN(const auto tokenizer, runtime::Tokenizer::Load(tokenizer_path));
-    facts.tokenizer_size = tokenizer->vocab_size();
+    const auto tokenizer = runtime::Tokenizer::Load(tokenizer_path);
+    if (absl::IsNotFound(tokenizer.status()) && config.data().tokenizer().empty()) {
+      return absl::NotFoundError(absl::StrCat("data.train: ", tokenizer.status().message(),
+                                              "; make the folder with cohort data prepare"));
+    }
+    COHORT_RETURN_IF_ERROR(tokenizer.status());
+    facts.tokenizer_size = (*tokenizer)->vocab_size();
   }
   if (config.parallel().mesh() == "auto") {
     v1::TrainConfig flat = config;

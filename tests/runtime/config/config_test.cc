@@ -211,7 +211,7 @@ TEST(ValidateTest, NamesTheKeyAndWhatIsAllowed) {
       {{"optimizer.lr=0"}, "optimizer.lr is 0; it must be above 0"},
       {{"optimizer.beta1=1"}, "optimizer.beta1 is 1; it must be at least 0 and below 1"},
       {{"schedule.decay=exponential"}, "schedule.decay is 'exponential'; it must be cosine or linear or wsd"},
-      {{"schedule.warmup_steps=1001"}, "schedule.warmup_steps is 1001; it must be 0 to 1000"},
+      {{"schedule.warmup_steps=1001"}, "schedule.warmup_steps is 1001; it must be 0 to 1000, train.steps"},
       {{"schedule.min_lr_ratio=1.5"}, "schedule.min_lr_ratio is 1.5; it must be at least 0 and at most 1"},
       {{"data.samples=pages"}, "data.samples is 'pages'; it must be windows or documents"},
       {{"parallel.hybrid_tokens=-1"}, "parallel.hybrid_tokens is -1; it must be 0 or more"},
