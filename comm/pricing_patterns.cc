@@ -192,7 +192,7 @@ void Clock::Halving(const Teams& teams, absl::Span<const Parts> parts, Times* ti
       for (int m = 0; m < p; ++m) {
         const auto [to, first, number] = rounds.Halving(m, round);
         // Places as the receiver counts them.
-        const int shift = rounds.HalvingTo(to, round) - to - (first - m);
+        const int shift = rounds.Doubling(to, round).first - to - (first - m);
         ForMessages(parts[i], nullptr, m, first - m, number, [&](int begin, int end) {
           const int at = begin + shift, at_end = end + shift;
           const Moment came =
@@ -259,9 +259,8 @@ void Clock::Doubling(const Teams& teams, absl::Span<const Parts> parts,
       if (round > rounds.last()) continue;
       for (int m = 0; m < p; ++m) {
         const auto [to, first, number] = rounds.Doubling(m, round);
-        // Places as the receiver counts them: behind its own, or, of pairs, on either side.
-        int shift = m - to;
-        if (!std::has_single_bit(static_cast<unsigned>(p)) && shift < 0) shift += p;
+        // Places as the receiver counts them.
+        const int shift = rounds.Halving(to, round).first - to - (first - m);
         ForMessages(parts[i], apart ? &places[i] : nullptr, m, first - m, number, [&](int begin, int end) {
           const size_t count = parts[i].Range(m + begin, end - begin);
           if (count == 0) return;

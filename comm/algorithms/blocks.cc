@@ -98,14 +98,15 @@ void HalvingReduceScatter(Flow& flow, const Team& team, const Cuts& cuts, Slice 
   const std::vector<Slice> sums = Slices(work, cuts);
   for (int round = 1; round <= rounds.last(); ++round) {
     const Rounds::Sent sent = rounds.Halving(team.place, round);
-    const int sender = team.ranks[rounds.HalvingFrom(team.place, round)];
+    const Rounds::Sent back = rounds.Doubling(team.place, round);
+    const int sender = team.ranks[back.to];
     const std::vector<Slice>& from = round == 1 ? brought : sums;
     ForRange(from, sent.first, sent.number, [&](const Slice& part) { flow.Send(team.ranks[sent.to], part); });
     if (round == rounds.last()) {  // only the own part is left
       flow.RecvReduce(sender, from[team.place], result);
       continue;
     }
-    ForRange(from, rounds.HalvingTo(team.place, round), sent.number, [&](const Slice& part) {
+    ForRange(from, back.first, back.number, [&](const Slice& part) {
       const size_t at = part.offset - (round == 1 ? source : work).offset;
       flow.RecvReduce(sender, part, work.Part(at, part.count));
     });
@@ -138,14 +139,14 @@ void DoublingAllGather(Flow& flow, const Team& team, absl::Span<const Slice> par
   if (rounds.last() != 1) flow.Copy(own, parts[team.place]);
   for (int round = rounds.last(); round > 0; --round) {
     const Rounds::Sent sent = rounds.Doubling(team.place, round);
-    const int to = team.ranks[sent.to], sender = rounds.DoublingFrom(team.place, round);
+    const Rounds::Sent back = rounds.Halving(team.place, round);
+    const int to = team.ranks[sent.to], sender = team.ranks[back.to];
     if (sent.number == 1) {
       flow.Send(to, own);
     } else {
       ForRange(parts, sent.first, sent.number, [&](const Slice& part) { flow.Send(to, part); });
     }
-    ForRange(parts, rounds.Doubling(sender, round).first, sent.number,
-             [&](const Slice& part) { flow.Recv(team.ranks[sender], part); });
+    ForRange(parts, back.first, back.number, [&](const Slice& part) { flow.Recv(sender, part); });
   }
   if (rounds.last() == 1) flow.Copy(own, parts[team.place]);
 }

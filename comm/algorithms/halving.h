@@ -24,8 +24,8 @@ class Rounds {
   int last() const { return static_cast<int>(skips_.size()) - 1; }
   int skip(int round) const { return skips_[round]; }
 
-  // Parts of so many members from one on, round the team, and where they go. Halving: what `place` sends there. Doubling,
-  // the same two ranks the other way: what it sends there of all that it has.
+  // Parts of so many members from `first` on, round the team, and where `place` sends them. Doubling goes the other way
+  // between the same ranks: it sends to whom halving hears from, and the parts to which that adds.
   struct Sent {
     int to, first, number;
   };
@@ -38,17 +38,6 @@ class Rounds {
     const int skip = skips_[round], number = skips_[round - 1] - skip;
     if (paired_) return {place ^ skip, place / skip * skip, number};
     return {(place - skip + skips_[0]) % skips_[0], place, number};
-  }
-  // From whom it comes.
-  int HalvingFrom(int place, int round) const {
-    return paired_ ? place ^ skips_[round] : (place - skips_[round] + skips_[0]) % skips_[0];
-  }
-  int DoublingFrom(int place, int round) const {
-    return paired_ ? place ^ skips_[round] : (place + skips_[round]) % skips_[0];
-  }
-  // Where halving adds what comes, so many members' parts, on.
-  int HalvingTo(int place, int round) const {
-    return paired_ ? place / skips_[round] * skips_[round] : place;
   }
 
  private:
