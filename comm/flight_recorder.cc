@@ -11,6 +11,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
 #include "comm/doorbell.h"
+#include "comm/policy.h"
 #include "comm/ticks.h"
 
 namespace cohort::comm {

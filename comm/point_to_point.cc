@@ -4,7 +4,7 @@
 #include "absl/strings/str_format.h"
 #include "comm/check.h"
 #include "comm/group_communicator.h"
-#include "comm/policy.h"
+#include "comm/transport/shm/policy.h"
 
 namespace cohort::comm {
 

@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "comm/algorithms/algorithm.h"
+#include "comm/algorithms/policy.h"
 #include "comm/host_map.h"
 #include "comm/policy.h"
 #include "comm/simulator.h"

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "comm/policy.h"
 #include "comm/pricing.h"
 #include "comm/pricing_graph.h"
 

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "comm/algorithms/policy.h"
 #include "comm/pricing_holdings.h"
 #include "comm/pricing_rows.h"
 

@@ -6,8 +6,8 @@
 #include <cstddef>
 #include <numeric>
 
+#include "comm/algorithms/policy.h"
 #include "comm/operation.h"
-#include "comm/policy.h"
 #include "comm/pricing_clock.h"
 
 namespace cohort::comm::pricing {

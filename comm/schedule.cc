@@ -7,7 +7,7 @@
 
 #include "absl/strings/str_format.h"
 #include "comm/check.h"
-#include "comm/policy.h"
+#include "comm/codec/policy.h"
 
 namespace cohort::comm {
 

@@ -10,8 +10,8 @@
 #include <initializer_list>
 #include <vector>
 
+#include "comm/algorithms/policy.h"
 #include "comm/algorithms/team.h"
-#include "comm/policy.h"
 
 namespace cohort::comm::algorithms {
 

@@ -1,7 +1,7 @@
 #include <algorithm>
 
 #include "comm/algorithms/algorithm.h"
-#include "comm/policy.h"
+#include "comm/algorithms/policy.h"
 
 namespace cohort::comm {
 namespace {

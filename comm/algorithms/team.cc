@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "comm/policy.h"
+#include "comm/algorithms/policy.h"
 
 namespace cohort::comm::algorithms {
 

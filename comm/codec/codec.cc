@@ -7,6 +7,7 @@
 
 #include "comm/check.h"
 #include "comm/codec/kernels.h"
+#include "comm/codec/policy.h"
 
 namespace cohort::comm {
 namespace {

@@ -7,8 +7,8 @@
 
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "comm/codec/policy.h"
 #include "comm/data_type.h"
-#include "comm/policy.h"
 
 namespace cohort::comm {
 

@@ -6,8 +6,8 @@
 #include <limits>
 #include <type_traits>
 
+#include "comm/codec/policy.h"
 #include "comm/philox.h"
-#include "comm/policy.h"
 
 namespace cohort::comm::codec {
 namespace {

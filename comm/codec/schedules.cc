@@ -6,8 +6,9 @@
 #include <algorithm>
 
 #include "comm/algorithms/blocks.h"
+#include "comm/algorithms/policy.h"
 #include "comm/check.h"
-#include "comm/policy.h"
+#include "comm/codec/policy.h"
 
 namespace cohort::comm {
 namespace {

@@ -6,7 +6,7 @@
 #include "absl/strings/str_format.h"
 #include "comm/check.h"
 #include "comm/datatype/pack.h"
-#include "comm/policy.h"
+#include "comm/datatype/policy.h"
 
 namespace cohort::comm {
 namespace {

@@ -5,8 +5,8 @@
 
 #include "absl/container/inlined_vector.h"
 #include "absl/types/span.h"
+#include "comm/datatype/policy.h"
 #include "comm/datatype/runs.h"
-#include "comm/policy.h"
 
 namespace cohort::comm {
 namespace {

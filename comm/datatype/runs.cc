@@ -6,8 +6,8 @@
 // sends, so the bytes are read again at once.
 #include "comm/datatype/runs.h"
 
+#include "comm/datatype/policy.h"
 #include "comm/datatype/runs_loop.h"
-#include "comm/policy.h"
 #include "comm/processor.h"
 
 namespace cohort::comm {

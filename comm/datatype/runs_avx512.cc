@@ -8,6 +8,7 @@
 
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw,avx512vl,avx512dq")
+#include "comm/datatype/policy.h"
 #include "comm/datatype/runs_loop.h"
 
 namespace cohort::comm {

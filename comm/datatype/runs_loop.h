@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "comm/datatype/datatype.h"
-#include "comm/policy.h"
+#include "comm/datatype/policy.h"
 #include "comm/processor.h"
 
 namespace cohort::comm {

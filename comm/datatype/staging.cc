@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "comm/policy.h"
+#include "comm/datatype/policy.h"
 
 namespace cohort::comm {
 

@@ -9,7 +9,8 @@
 #include <limits>
 
 #include "comm/check.h"
-#include "comm/policy.h"
+#include "comm/datatype/policy.h"
+#include "comm/transport/shm/policy.h"
 
 namespace cohort::comm {
 namespace {

@@ -13,6 +13,8 @@
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
 #include "comm/doorbell.h"
+#include "comm/policy.h"
+#include "comm/transfer/policy.h"
 #include "comm/transport/peer_silence.h"
 
 namespace cohort::comm::transfer {
@@ -75,7 +77,7 @@ void Engine::Close() {
   while (!transfers_.empty())
     GiveUp(*transfers_.front(), absl::CancelledError("the transfer engine has ended"));
   stop_ = true;
-  takeover_.notify_all();
+  TakeOver();
   WakeSleeper();
   lock.unlock();
   thread_.join();
@@ -103,6 +105,7 @@ void Engine::Close() {
   peers_.clear();
   for (Memory& memory : regions_) Release(memory);
   leaving_.clear();
+  spare_.clear();  // which keep this engine
   for (const auto& rail : rails_) rail->Flush(policy::kTransferLingerNanos);
   rails_.clear();
 }

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "absl/container/inlined_vector.h"
+#include "comm/policy.h"
 #include "comm/transfer/card.h"
 #include "comm/transfer/imm_counter.h"
 #include "comm/transfer/lock.h"
@@ -33,6 +34,8 @@ class Engine;
 struct Transfer : public WorkState {
   bool Done() override;
   absl::Status Wait(absl::Time deadline) override;
+  // Of one that is over and that nobody else knows: as new.
+  void Renew();
 
   std::shared_ptr<Engine> engine;
   std::atomic<bool> done{false};
@@ -40,7 +43,8 @@ struct Transfer : public WorkState {
   // Under the engine's lock:
   absl::Status first_error;
   size_t remaining = 0;  // writes, and peers of a barrier
-  int64_t deadline = 0;
+  int64_t deadline = 0;  // 0: the engine's own time after `begun`, not asked for yet
+  int64_t begun = 0;     // in ticks
   std::list<std::shared_ptr<Transfer>>::iterator place;
   absl::InlinedVector<std::pair<PeerId, uint64_t>, 1> writes;
   std::vector<PeerId> awaited;  // by a barrier; or those whose loss fails an expectation
@@ -84,8 +88,9 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
   // Adds a segment, or says why it is not within the local region.
   absl::Status Append(const Region& from, uint64_t from_offset, uint64_t to_offset, uint64_t bytes,
                       Segments& to);
-  // The shortest way of one range to a peer of this host; nothing where it has to take the way of all others.
-  std::optional<Work> WriteNear(const WriteRequest& request);
+  // The shortest way of one range to a peer of this host, into *work where it is not over at once; false where it has to
+  // take the way of all others.
+  bool WriteNear(const WriteRequest& request, Work* work);
   Work Submit(std::vector<Call> calls, std::optional<absl::Time> deadline);
   Work Barrier(const std::vector<PeerId>& peers, uint32_t tag, std::optional<absl::Time> deadline);
   Work Expect(const ExpectRequest& request);
@@ -196,6 +201,8 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
   void Release(Memory& memory);
 
   // engine_progress.cc
+  void TakeOver();
+  void LeaveToWaiters(uint64_t* waits_seen);
   void Loop();
   bool Progress();
   // Nobody need wait for writes that are over when they return, so it is in these calls that news are noticed.
@@ -250,6 +257,7 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
 
   // engine_transfers.cc
   std::shared_ptr<Transfer> NewTransfer(std::optional<absl::Time> deadline);
+  int64_t DeadlineOf(Transfer& transfer) const;
   void OneOver(Transfer& transfer, const absl::Status& status);
   void Finish(Transfer& transfer, const absl::Status& status);
   void GiveUp(Transfer& transfer, const absl::Status& status);
@@ -299,7 +307,7 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
   std::vector<Memory> regions_{1};                                // by slot; none has number 0
   std::vector<uint32_t> free_regions_;
   std::list<std::shared_ptr<Transfer>> transfers_;
-  std::list<std::shared_ptr<Transfer>> spare_;  // places for more
+  std::list<std::shared_ptr<Transfer>> spare_;  // places for more: empty, or with one that is over
   ImmCounter counter_;
   uint64_t turn_ = 0;
   std::list<Pull> pulls_;
@@ -315,6 +323,7 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
 
   // Who makes progress: threads that wait, or else the engine's own, which sleeps on the event fds.
   std::atomic<int> waiters_{0};
+  std::atomic<int> slept_waiters_{0};
   std::atomic<uint64_t> waits_{0};  // that are over
   bool sleeping_ = false;           // one thread sleeps on the event fds, others on changed_
   bool long_sleep_ = false;
@@ -322,7 +331,9 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
   bool closed_ = false;
   bool stop_ = false;
   std::condition_variable_any changed_;
-  std::condition_variable_any takeover_;
+  std::mutex takeover_mutex_;  // after mutex_, or alone
+  std::condition_variable takeover_;
+  bool takeover_now_ = false;
   int wake_fd_ = -1;
   std::thread thread_;
 };

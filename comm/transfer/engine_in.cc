@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "comm/policy.h"
 #include "comm/transfer/engine.h"
 
 namespace cohort::comm::transfer {

@@ -5,37 +5,56 @@
 #include <cstring>
 #include <utility>
 
+#include "comm/policy.h"
 #include "comm/transfer/engine.h"
+#include "comm/transfer/policy.h"
 
 namespace cohort::comm::transfer {
+namespace {
 
-std::optional<Work> Engine::WriteNear(const WriteRequest& request) {
-  if (request.bytes > policy::kTransferMappedBytes) return std::nullopt;
+// A call of memcpy takes longer than these two moves.
+void CopyNear(std::byte* to, const std::byte* from, size_t bytes) {
+  if (bytes < sizeof(uint64_t) || bytes > 2 * sizeof(uint64_t)) {
+    std::memcpy(to, from, bytes);
+    return;
+  }
+  uint64_t first = 0, last = 0;
+  const size_t rest = bytes - sizeof(last);
+  std::memcpy(&first, from, sizeof(first));
+  std::memcpy(&last, from + rest, sizeof(last));
+  std::memcpy(to, &first, sizeof(first));
+  std::memcpy(to + rest, &last, sizeof(last));
+}
+
+}  // namespace
+
+bool Engine::WriteNear(const WriteRequest& request, Work* work) {
+  if (request.bytes > policy::kTransferMappedBytes) return false;
   const std::lock_guard lock(mutex_);
   ProgressSometimes();
   Peer* peer = Find(request.peer);
-  if (closed_ || peer == nullptr || peer->ring == nullptr || peer->lost) return std::nullopt;
+  if (closed_ || peer == nullptr || peer->ring == nullptr || peer->lost) return false;
   const std::byte* from = nullptr;
   if (request.bytes > 0) {
     const Memory* memory = FindRegion(request.from.number);
     if (memory == nullptr || request.from_offset > memory->bytes ||
         request.bytes > memory->bytes - request.from_offset)
-      return std::nullopt;
+      return false;
     from = memory->data + request.from_offset;
   }
   // What fits into the line that its immediate needs is best there: it costs the peer one cache line in all.
   if (request.bytes > kInlineBytes || (request.bytes > 0 && !request.immediate.has_value())) {
     const Segment segment = {from, request.to_offset, request.bytes, 0};
-    if (WriteMapped(*peer, {&segment, 1}, request.to.number, request.immediate)) return Work();
+    if (WriteMapped(*peer, {&segment, 1}, request.to.number, request.immediate)) return true;
   }
   Way& way = peer->ways[0];
   if (request.bytes > policy::kTransferPullBytes || peer->owes_settled || !way.Live() ||
       !way.control.empty() || !way.parts.empty())
-    return std::nullopt;
+    return false;
   std::byte* to = nullptr;
   Line* line = peer->ring->Reserve(request.bytes, &to);
-  if (line == nullptr) return std::nullopt;
-  if (request.bytes > 0) std::memcpy(to, from, request.bytes);
+  if (line == nullptr) return false;
+  if (request.bytes > 0) CopyNear(to, from, request.bytes);
   line->flags = request.immediate.has_value() ? kHasImmediate : 0;
   line->immediate = request.immediate.value_or(0);
   line->region = request.to.number;
@@ -48,7 +67,8 @@ std::optional<Work> Engine::WriteNear(const WriteRequest& request) {
   transfer->remaining = 1;
   transfer->writes.emplace_back(peer->id, op);
   peer->small.push_back({op, transfer});
-  return Work(std::move(transfer));
+  *work = Work(std::move(transfer));
+  return true;
 }
 
 void Engine::SendLine(Peer& peer, Line* line, LineType type) {
@@ -82,8 +102,7 @@ bool Engine::WriteMapped(Peer& peer, absl::Span<const Segment> segments, uint64_
     return segment.to <= mapping->bytes && segment.bytes <= mapping->bytes - segment.to;
   });
   if (fits) {
-    for (const Segment& segment : segments)
-      std::memcpy(mapping->data + segment.to, segment.from, segment.bytes);
+    for (const Segment& segment : segments) CopyNear(mapping->data + segment.to, segment.from, segment.bytes);
   }
   peer.ring->EndWriting();
   if (!fits) return false;
@@ -198,7 +217,7 @@ void Engine::OnSmall(Peer& peer, const Line& line, const std::byte* data) {
       Refuse(peer, frame, status);
       return;
     }
-    std::memcpy(to, data, bytes);
+    CopyNear(to, data, bytes);
   }
   MarkOver(peer, op);
   if (op >= DoneBelow(peer)) peer.unsaid.push_back(op);  // one before it is not over, or was refused

@@ -3,7 +3,9 @@
 
 #include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
+#include "comm/policy.h"
 #include "comm/transfer/engine.h"
+#include "comm/transfer/policy.h"
 
 namespace cohort::comm::transfer {
 

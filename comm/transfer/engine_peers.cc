@@ -6,6 +6,8 @@
 #include "comm/check.h"
 #include "comm/doorbell.h"
 #include "comm/transfer/engine.h"
+#include "comm/transfer/policy.h"
+#include "comm/transport/ucx/policy.h"
 
 namespace cohort::comm::transfer {
 
@@ -232,7 +234,7 @@ void Engine::Lose(Peer& peer, absl::Status why) {
   if (peer.on_lost != nullptr) {
     calls_.push_back([call = std::move(peer.on_lost), id = peer.id, why] { call(id, why); });
     peer.on_lost = nullptr;
-    takeover_.notify_one();
+    TakeOver();
   }
 }
 

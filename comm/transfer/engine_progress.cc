@@ -8,7 +8,9 @@
 #include <algorithm>
 
 #include "comm/doorbell.h"
+#include "comm/policy.h"
 #include "comm/transfer/engine.h"
+#include "comm/transfer/policy.h"
 
 namespace cohort::comm::transfer {
 
@@ -72,7 +74,7 @@ void Engine::Check(int64_t now) {
   }
   std::vector<std::shared_ptr<Transfer>> late;
   for (const auto& transfer : transfers_) {
-    if (transfer->deadline <= now) late.push_back(transfer);
+    if (DeadlineOf(*transfer) <= now) late.push_back(transfer);
   }
   for (const auto& transfer : late) GiveUp(*transfer, Late(*transfer));
   leaving_.remove_if([&](const auto& link) { return link.first < now; });
@@ -127,6 +129,29 @@ void Engine::WakeSleeper() {
   if (sleeping_) (void)!write(wake_fd_, &one, sizeof(one));
 }
 
+void Engine::TakeOver() {
+  {
+    const std::lock_guard lock(takeover_mutex_);
+    takeover_now_ = true;
+  }
+  takeover_.notify_one();
+}
+
+// Until nobody has waited for a while, as waits come one after another, or there is something to do for the engine's own
+// thread. Not under the engine's lock, which those who wait hold while they copy: a thread that wants it makes them yield.
+void Engine::LeaveToWaiters(uint64_t* waits_seen) {
+  std::unique_lock lock(takeover_mutex_);
+  int64_t nap = policy::kTakeoverNanos;
+  for (; !std::exchange(takeover_now_, false); nap = std::min(2 * nap, policy::kTransferLongestNapNanos)) {
+    if (const uint64_t waits = waits_.load(std::memory_order_relaxed);
+        waiters_.load() == 0 && std::exchange(*waits_seen, waits) == waits)
+      return;
+    // A waiter that has slept says when it is done; short waits come and go without a word.
+    takeover_.wait_for(lock,
+                       std::chrono::nanoseconds(slept_waiters_.load() > 0 ? policy::kMaxSleepNanos : nap));
+  }
+}
+
 void Engine::Loop() {
   std::unique_lock lock(mutex_);
   int idle = 0;
@@ -140,13 +165,10 @@ void Engine::Loop() {
       lock.lock();
       continue;
     }
-    // Waits come one after another: not before there was none for a while.
-    if (const uint64_t waits = waits_.load(std::memory_order_relaxed);
-        waiters_.load() > 0 || std::exchange(waits_seen, waits) != waits) {
-      // A waiter that has slept says when it is done; short waits come and go without a word.
-      const bool long_wait = waiters_.load() > 0 && (sleeping_ || sleepers_ > 0);
-      takeover_.wait_for(
-          lock, std::chrono::nanoseconds(long_wait ? policy::kMaxSleepNanos : policy::kTakeoverNanos));
+    if (waiters_.load() > 0 || waits_seen != waits_.load(std::memory_order_relaxed)) {
+      lock.unlock();
+      LeaveToWaiters(&waits_seen);
+      lock.lock();
       continue;
     }
     if (Progress()) {
@@ -202,12 +224,13 @@ absl::Status Engine::Wait(Transfer& transfer, absl::Time deadline) {
     if (late) break;
     std::unique_lock lock(mutex_);
     if (transfer.done.load(std::memory_order_acquire)) break;
-    slept = true;
+    if (!std::exchange(slept, true)) slept_waiters_.fetch_add(1);
     Sleep(lock, absl::ToInt64Nanoseconds(std::min(left, absl::Nanoseconds(policy::kMaxSleepNanos))));
     polls = spin_polls_ + policy::kYieldPolls - 2;  // woken for this, or for nothing
   }
-  waits_.fetch_add(1, std::memory_order_relaxed);
-  if (waiters_.fetch_sub(1) == 1 && slept) takeover_.notify_one();
+  waits_.store(waits_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  if (slept) slept_waiters_.fetch_sub(1);
+  if (waiters_.fetch_sub(1) == 1 && slept) TakeOver();
   if (!late) return transfer.status;
   return absl::DeadlineExceededError("the transfer goes on: the wait's own deadline has come");
 }

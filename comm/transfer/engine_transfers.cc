@@ -7,7 +7,9 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "comm/doorbell.h"
+#include "comm/ticks.h"
 #include "comm/transfer/engine.h"
+#include "comm/transfer/policy.h"
 
 namespace cohort::comm::transfer {
 
@@ -21,16 +23,42 @@ int64_t SteadyNanos(absl::Time deadline) {
 
 }  // namespace
 
+void Transfer::Renew() {
+  done.store(false, std::memory_order_relaxed);
+  status = first_error = absl::OkStatus();
+  remaining = 0;
+  deadline = 0;
+  writes.clear();
+  awaited.clear();
+  is_barrier = is_expectation = false;
+  count = 0;
+}
+
 std::shared_ptr<Transfer> Engine::NewTransfer(std::optional<absl::Time> deadline) {
-  auto transfer = std::make_shared<Transfer>();
-  transfer->engine = shared_from_this();
-  transfer->deadline =
-      deadline.has_value() ? SteadyNanos(*deadline) : NowNanos() + absl::ToInt64Nanoseconds(options_.timeout);
   if (spare_.empty()) spare_.emplace_back();
-  transfers_.splice(transfers_.end(), spare_, spare_.begin());
-  transfer->place = std::prev(transfers_.end());
-  *transfer->place = transfer;
-  return transfer;
+  const auto place = spare_.begin();
+  if (*place != nullptr && place->use_count() == 1) {
+    std::atomic_thread_fence(std::memory_order_acquire);  // whoever else had it has let go
+    (*place)->Renew();
+  } else {
+    // More of them, for callers that keep some, or another in the place of this one.
+    if (*place != nullptr && spare_.size() < policy::kTransferSpares)
+      spare_.insert(spare_.end(), std::move(*place));
+    *place = std::make_shared<Transfer>();
+    (*place)->engine = shared_from_this();
+  }
+  Transfer& transfer = **place;
+  transfer.place = place;
+  transfer.begun = NowTicks();
+  if (deadline.has_value()) transfer.deadline = SteadyNanos(*deadline);
+  transfers_.splice(transfers_.end(), spare_, place);
+  return *place;
+}
+
+int64_t Engine::DeadlineOf(Transfer& transfer) const {
+  if (transfer.deadline == 0)
+    transfer.deadline = NanosOfTicks(transfer.begun) + absl::ToInt64Nanoseconds(options_.timeout);
+  return transfer.deadline;
 }
 
 Work Engine::Barrier(const std::vector<PeerId>& peers, uint32_t tag, std::optional<absl::Time> deadline) {
@@ -93,8 +121,8 @@ void Engine::OneOver(Transfer& transfer, const absl::Status& status) {
 void Engine::Finish(Transfer& transfer, const absl::Status& status) {
   if (transfer.done.load(std::memory_order_relaxed)) return;
   transfer.status = status;
-  const std::shared_ptr<Transfer> keep = std::move(*transfer.place);
-  spare_.splice(spare_.begin(), transfers_, transfer.place);
+  // Behind the others: those who have it may keep it for a while.
+  spare_.splice(spare_.end(), transfers_, transfer.place);
   transfer.done.store(true, std::memory_order_release);
   if (sleepers_ > 0) changed_.notify_all();
   if (sleeping_ && waiters_.load() > 0) WakeSleeper();

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "comm/transfer/policy.h"
+
 namespace cohort::comm::transfer {
 
 ImmCounter::Counter& ImmCounter::Find(uint32_t immediate) {

@@ -6,7 +6,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "comm/policy.h"
+#include "comm/transfer/policy.h"
 
 namespace cohort::comm::transfer {
 

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "comm/check.h"
 #include "comm/transfer/card.h"
+#include "comm/transfer/policy.h"
 #include "comm/transport/shm/process.h"
 
 namespace cohort::comm::transfer {

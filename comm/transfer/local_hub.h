@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "comm/policy.h"
+#include "comm/transfer/policy.h"
 #include "comm/transfer/ring.h"
 #include "comm/transfer/shared_memory.h"
 

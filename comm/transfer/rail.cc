@@ -7,6 +7,8 @@
 #include "comm/check.h"
 #include "comm/doorbell.h"
 #include "comm/policy.h"
+#include "comm/transfer/policy.h"
+#include "comm/transport/ucx/policy.h"
 
 namespace cohort::comm::transfer {
 

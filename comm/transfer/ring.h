@@ -6,7 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "comm/policy.h"
+#include "comm/fence.h"
+#include "comm/transfer/policy.h"
 
 namespace cohort::comm::transfer {
 
@@ -95,10 +96,10 @@ class RingProducer : RingCursor {
     return line;
   }
 
-  // Before a look at who sleeps: sequentially consistent.
+  // Before a look at who sleeps.
   void Commit(Line* line) {
     position_ = end_;
-    line->stamp.store(++next_, std::memory_order_seq_cst);
+    StoreAndFence(line->stamp, ++next_);
   }
 
  private:

@@ -15,6 +15,7 @@
 #include "absl/strings/str_split.h"
 #include "comm/check.h"
 #include "comm/doorbell.h"
+#include "comm/transfer/policy.h"
 #include "comm/transfer/region_number.h"
 
 namespace cohort::comm::transfer {
@@ -135,22 +136,6 @@ void RingLink::SayDoneBelow(uint64_t op) {
   if (in_ring_ == nullptr) return;
   in_ring_->done_below.store(op, std::memory_order_seq_cst);
   news_ = true;
-}
-
-const RingLink::Mapping* RingLink::BeginWriting(uint64_t region) {
-  const uint32_t slot = RegionSlot(region);
-  if (slot >= policy::kTransferExports || !broken_.empty()) return nullptr;
-  const Export& offered = peer_hub_->exports[slot];
-  if (offered.number.load(std::memory_order_acquire) != region) return nullptr;
-  if (slot >= mappings_.size() || mappings_[slot].number != region) Map(region);
-  if (mappings_[slot].data == nullptr) return nullptr;
-  // First say so, then look: the owner does it the other way round.
-  out_ring_->writing.exchange(1, std::memory_order_seq_cst);
-  if (out_ring_->revoked.load(std::memory_order_seq_cst) == 0 &&
-      offered.number.load(std::memory_order_seq_cst) == region)
-    return &mappings_[slot];
-  EndWriting();
-  return nullptr;
 }
 
 void RingLink::Map(uint64_t region) {

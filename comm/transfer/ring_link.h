@@ -9,6 +9,8 @@
 #include "absl/status/statusor.h"
 #include "comm/transfer/link.h"
 #include "comm/transfer/local_hub.h"
+#include "comm/transfer/policy.h"
+#include "comm/transfer/region_number.h"
 #include "comm/transport/shm/process.h"
 
 namespace cohort::comm::transfer {
@@ -65,7 +67,22 @@ class RingLink final : public Link {
     std::byte* data = nullptr;  // nullptr: cannot be mapped
     uint64_t bytes = 0;
   };
-  const Mapping* BeginWriting(uint64_t region);
+  const Mapping* BeginWriting(uint64_t region) {
+    const uint32_t slot = RegionSlot(region);
+    if (slot >= policy::kTransferExports || !broken_.empty()) return nullptr;
+    const Export& offered = peer_hub_->exports[slot];
+    if (offered.number.load(std::memory_order_acquire) != region) return nullptr;
+    if (slot >= mappings_.size() || mappings_[slot].number != region) Map(region);
+    const Mapping& mapping = mappings_[slot];
+    if (mapping.data == nullptr) return nullptr;
+    // First say so, then look: the owner does it the other way round.
+    out_ring_->writing.exchange(1, std::memory_order_seq_cst);
+    if (out_ring_->revoked.load(std::memory_order_seq_cst) == 0 &&
+        offered.number.load(std::memory_order_seq_cst) == region)
+      return &mapping;
+    EndWriting();
+    return nullptr;
+  }
   void EndWriting() { out_ring_->writing.store(0, std::memory_order_release); }
   // Unmaps what is no longer offered.
   void DropWithdrawn();

@@ -31,8 +31,9 @@ absl::StatusOr<Allocation> TransferEngine::Allocate(uint64_t bytes) { return eng
 absl::Status TransferEngine::Unregister(Region region) { return engine_->Unregister(region); }
 
 Work TransferEngine::Write(const WriteRequest& request) {
-  if (std::optional<Work> near = engine_->WriteNear(request); near.has_value()) return *std::move(near);
-  return Scatter({&request, 1});
+  Work work;
+  if (!engine_->WriteNear(request, &work)) work = Scatter({&request, 1});
+  return work;
 }
 
 Work TransferEngine::Scatter(absl::Span<const WriteRequest> requests) {

@@ -27,6 +27,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "comm/policy.h"
+#include "comm/transfer/policy.h"
 #include "comm/work.h"
 
 namespace cohort::comm::transfer {

@@ -5,10 +5,10 @@
 #include "absl/time/clock.h"
 #include "comm/check.h"
 #include "comm/group_communicator.h"
-#include "comm/policy.h"
 #include "comm/topology_file.h"
 #include "comm/tuner/agreement.h"
 #include "comm/tuner/measure.h"
+#include "comm/tuner/policy.h"
 
 namespace cohort::comm {
 absl::Status GroupCommunicator::MeasurePrices(Rendezvous& rendezvous, absl::Time deadline) {

@@ -6,7 +6,7 @@
 
 #include "absl/strings/str_format.h"
 #include "comm/check.h"
-#include "comm/policy.h"
+#include "comm/tuner/policy.h"
 
 namespace cohort::comm {
 namespace {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "comm/policy.h"
+#include "comm/tuner/policy.h"
 
 namespace cohort::comm {
 

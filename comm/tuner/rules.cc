@@ -11,7 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
-#include "comm/policy.h"
+#include "comm/tuner/policy.h"
 
 namespace cohort::comm {
 namespace {

@@ -6,8 +6,9 @@
 #include <numeric>
 #include <tuple>
 
+#include "comm/algorithms/policy.h"
 #include "comm/check.h"
-#include "comm/policy.h"
+#include "comm/tuner/policy.h"
 
 namespace cohort::comm {
 namespace {

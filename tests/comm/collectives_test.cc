@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
-#include "comm/policy.h"
+#include "comm/transport/shm/policy.h"
 #include "tests/support/ranks.h"
 
 namespace cohort::comm {

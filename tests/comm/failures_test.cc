@@ -10,7 +10,7 @@
 
 #include "absl/time/clock.h"
 #include "comm/communicator.h"
-#include "comm/policy.h"
+#include "comm/transport/shm/policy.h"
 #include "tests/support/ranks.h"
 
 namespace cohort::comm {

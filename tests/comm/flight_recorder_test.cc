@@ -11,6 +11,7 @@
 #include "absl/time/clock.h"
 #include "comm/flight_diagnosis.h"
 #include "comm/late_ranks.h"
+#include "comm/policy.h"
 #include "tests/support/ranks.h"
 
 namespace cohort::comm {

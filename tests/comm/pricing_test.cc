@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "comm/algorithms/policy.h"
 #include "tests/comm/algorithm_calls.h"
 
 namespace cohort::comm {

@@ -9,6 +9,8 @@
 
 #include "absl/strings/str_format.h"
 #include "comm/doorbell.h"
+#include "comm/policy.h"
+#include "comm/transport/mpi/policy.h"
 
 namespace cohort::comm::mpi {
 namespace {

@@ -10,8 +10,8 @@
 #include <unordered_map>
 #include <vector>
 
-#include "comm/policy.h"
 #include "comm/transport/mpi/mpi_runtime.h"
+#include "comm/transport/mpi/policy.h"
 #include "comm/transport/transport.h"
 
 namespace cohort::comm::mpi {

@@ -7,7 +7,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "comm/doorbell.h"
-#include "comm/policy.h"
 #include "comm/transport/mpi/mpi_link.h"
 #include "comm/transport/mpi/mpi_runtime.h"
 

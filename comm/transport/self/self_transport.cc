@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "comm/policy.h"
+#include "comm/transport/shm/policy.h"
 
 namespace cohort::comm {
 

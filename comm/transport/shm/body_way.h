@@ -20,7 +20,7 @@
 #include <limits>
 #include <optional>
 
-#include "comm/policy.h"
+#include "comm/transport/shm/policy.h"
 
 namespace cohort::comm::shm {
 

@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "comm/policy.h"
+#include "comm/transport/shm/policy.h"
 
 namespace cohort::comm::shm {
 namespace {

@@ -5,7 +5,8 @@
 #include <cstdint>
 #include <cstring>
 
-#include "comm/policy.h"
+#include "comm/fence.h"
+#include "comm/transport/shm/policy.h"
 #include "comm/transport/shm/segment.h"
 
 namespace cohort::comm::shm {
@@ -38,7 +39,7 @@ class RingProducer {
 
   void Commit(Entry* entry) {
     if (entry->payload_bytes > 0) position_ = reserved_;
-    entry->stamp.store(++next_, std::memory_order_seq_cst);
+    StoreAndFence(entry->stamp, ++next_);
     // The next line comes from the consumer's cache while this rank does something else.
     __builtin_prefetch(&ring_->entries[next_ % policy::kShmRingEntries], /*write=*/1);
   }

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "comm/policy.h"
 
 namespace cohort::comm::shm {
 namespace {

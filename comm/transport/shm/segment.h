@@ -12,6 +12,7 @@
 #include "comm/policy.h"
 #include "comm/transport/message.h"
 #include "comm/transport/shm/body_way.h"
+#include "comm/transport/shm/policy.h"
 
 namespace cohort::comm::shm {
 

@@ -3,7 +3,9 @@
 #include <bit>
 
 #include "absl/strings/str_format.h"
+#include "comm/policy.h"
 #include "comm/ticks.h"
+#include "comm/transport/shm/policy.h"
 #include "comm/transport/shm/shm_transport.h"
 
 namespace cohort::comm::shm {

@@ -10,7 +10,9 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/string_view.h"
 #include "comm/check.h"
+#include "comm/policy.h"
 #include "comm/transport/peer_silence.h"
+#include "comm/transport/shm/policy.h"
 #include "comm/transport/shm/shm_transport.h"
 
 namespace cohort::comm::shm {

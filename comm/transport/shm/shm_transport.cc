@@ -8,7 +8,9 @@
 
 #include "absl/strings/string_view.h"
 #include "comm/check.h"
+#include "comm/policy.h"
 #include "comm/ticks.h"
+#include "comm/transport/shm/policy.h"
 
 namespace cohort::comm::shm {
 

@@ -14,7 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "comm/policy.h"
+#include "comm/transport/ucx/policy.h"
 
 namespace cohort::comm::ucx {
 namespace {

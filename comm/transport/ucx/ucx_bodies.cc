@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "comm/transport/ucx/policy.h"
 #include "comm/transport/ucx/ucx_transport.h"
 
 namespace cohort::comm::ucx {

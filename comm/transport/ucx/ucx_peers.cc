@@ -5,11 +5,19 @@
 
 #include "absl/strings/str_format.h"
 #include "comm/doorbell.h"
+#include "comm/policy.h"
+#include "comm/transport/ucx/policy.h"
 #include "comm/transport/ucx/ucx_transport.h"
 
 namespace cohort::comm::ucx {
 
 void UcxTransport::CheckPeers() {
+  LookForSilence();
+  if (trouble_) BuryPeers();
+}
+
+// Asks peers for signs of life, and breaks the rails of those that give none.
+void UcxTransport::LookForSilence() {
   const int64_t now = NowNanos();
   const int64_t look = std::min(now - std::exchange(last_look_, now), policy::kSilenceLookNanos);
   for (size_t rank = 0; rank < peers_.size(); ++rank) {
@@ -35,7 +43,6 @@ void UcxTransport::CheckPeers() {
       }
     }
   }
-  if (trouble_) BuryPeers();
 }
 
 // Not inside of UCX's callbacks.

@@ -13,7 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
 #include "comm/check.h"
-#include "comm/policy.h"
+#include "comm/transport/ucx/policy.h"
 #include "comm/transport/ucx/ucx_worker.h"
 
 namespace cohort::comm::ucx {

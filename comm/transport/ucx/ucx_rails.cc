@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "comm/transport/ucx/policy.h"
 #include "comm/transport/ucx/ucx_transport.h"
 
 namespace cohort::comm::ucx {

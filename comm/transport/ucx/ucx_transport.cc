@@ -18,7 +18,9 @@
 #include "absl/strings/str_split.h"
 #include "comm/check.h"
 #include "comm/doorbell.h"
+#include "comm/policy.h"
 #include "comm/transport/peer_silence.h"
+#include "comm/transport/ucx/policy.h"
 
 namespace cohort::comm::ucx {
 namespace {
@@ -188,8 +190,10 @@ void UcxTransport::Close() {
                        [](const Rail& rail) { return !rail.endpoint->broken.empty(); });
   };
   closed_ = true;
-  // A connection that ends with something unread takes back what the other side has not read either.
+  // A connection that ends with something unread takes back what the other side has not read either. Peers that are
+  // cut off say nothing any more.
   until(policy::kUcxLingerNanos, [&] {
+    if (NowNanos() - last_look_ > policy::kCheckNanos) LookForSilence();
     return idle() && std::all_of(peers_.begin(), peers_.end(), [&](const auto& peer) {
              return peer == nullptr || peer->gone || !peer->heard || peer->said_bye || unreachable(*peer);
            });

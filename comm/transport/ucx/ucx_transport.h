@@ -15,6 +15,7 @@
 #include "comm/transport/transport.h"
 #include "comm/transport/ucx/frame.h"
 #include "comm/transport/ucx/interfaces.h"
+#include "comm/transport/ucx/policy.h"
 #include "comm/transport/ucx/ucx_port.h"
 
 namespace cohort::comm::ucx {
@@ -168,6 +169,7 @@ class UcxTransport : public Transport, Port<Frame>::Events {
   bool BuryRails(Peer& peer, std::string* how);
 
   // ucx_peers.cc: signs of life, and peers that are lost or leave.
+  void LookForSilence();
   bool BuryPeers();
   void Gone(Peer& peer, bool left, std::string how);
   void EndEndpoints(Peer& peer, const std::string& why);

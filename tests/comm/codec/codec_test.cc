@@ -13,7 +13,7 @@
 
 #include "absl/types/span.h"
 #include "comm/codec/kernels.h"
-#include "comm/policy.h"
+#include "comm/codec/policy.h"
 
 namespace cohort::comm {
 namespace {

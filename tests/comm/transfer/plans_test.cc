@@ -9,6 +9,7 @@
 
 #include "comm/transfer/card.h"
 #include "comm/transfer/imm_counter.h"
+#include "comm/transfer/policy.h"
 #include "comm/transfer/ring.h"
 #include "comm/transfer/stripe.h"
 #include "comm/transport/ucx/interfaces.h"

@@ -1,5 +1,6 @@
 // Which way messages take, from what they are said to take. Bytes and ticks are made up; nothing is measured.
 #include "comm/transport/shm/body_way.h"
+#include "comm/transport/shm/policy.h"
 
 #include <gtest/gtest.h>
 

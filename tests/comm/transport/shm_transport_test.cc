@@ -12,6 +12,8 @@
 #include <vector>
 
 #include "absl/time/clock.h"
+#include "comm/policy.h"
+#include "comm/transport/shm/policy.h"
 
 namespace cohort::comm::shm {
 namespace {

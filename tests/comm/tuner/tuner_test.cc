@@ -1,6 +1,6 @@
 // Which algorithm is chosen: rules, tables, prices, and that all ranks choose the same.
 #include "comm/tuner/tuner.h"
-#include "comm/policy.h"
+#include "comm/tuner/policy.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

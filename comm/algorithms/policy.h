@@ -1,0 +1,16 @@
+// How algorithms cut what they send. Equal on all ranks, or their schedules do not match.
+#pragma once
+
+#include <cstddef>
+
+namespace cohort::comm::policy {
+
+// Pipelined algorithms cut what they pass on into pieces of at least this size, and into at most so many.
+inline constexpr size_t kPieceBytes = 256 << 10;
+inline constexpr size_t kMaxPieces = 8;
+// Of a pairwise exchange in pieces, those that may be under way beside those that are waited for.
+inline constexpr size_t kPiecesUnderWay = 2;
+// Hierarchical all-reduces do not cut a buffer into lanes of fewer elements than this.
+inline constexpr size_t kLaneElements = 256;
+
+}  // namespace cohort::comm::policy
