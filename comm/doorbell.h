@@ -7,7 +7,7 @@
 namespace cohort::comm {
 
 // All zero at first. Whoever makes something visible that a sleeper may wait for, does so by a sequentially
-// consistent store and then calls Ring. A sleeper calls BeginSleep, looks once more, and then Sleep or not;
+// consistent store, or StoreAndFence (fence.h), and then calls Ring. A sleeper calls BeginSleep, looks once more, and then Sleep or not;
 // and EndSleep in either case. So either the sleeper sees the news or the ringer sees the sleeper.
 struct Doorbell {
   std::atomic<uint32_t> bell;

@@ -67,6 +67,7 @@ bool Engine::WriteNear(const WriteRequest& request, Work* work) {
   transfer->remaining = 1;
   transfer->writes.emplace_back(peer->id, op);
   peer->small.push_back({op, transfer});
+  if (long_sleep_) WakeSleeper();  // it has a deadline now
   *work = Work(std::move(transfer));
   return true;
 }

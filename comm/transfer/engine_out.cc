@@ -71,7 +71,7 @@ Work Engine::Submit(std::vector<Call> calls, std::optional<absl::Time> deadline)
     write.segments = std::move(call.segments);
     Start(*Find(call.peer), transfer, std::move(write));
   }
-  if (long_sleep_ || backlog_) WakeSleeper();
+  if (long_sleep_ || backlog_ || !copies_.empty()) WakeSleeper();
   return Work(transfer);
 }
 

@@ -235,6 +235,7 @@ void Engine::Lose(Peer& peer, absl::Status why) {
     calls_.push_back([call = std::move(peer.on_lost), id = peer.id, why] { call(id, why); });
     peer.on_lost = nullptr;
     TakeOver();
+    WakeSleeper();
   }
 }
 

@@ -193,11 +193,14 @@ bool Engine::Poll(Transfer& transfer) {
 // longer, and once in a while at everything.
 bool Engine::Turn(const Transfer& transfer, bool everything) {
   const int looks = near_.empty() ? 0 : copies_.empty() && pulls_.empty() ? policy::kTransferLooks : 1;
-  for (int look = 0; look < looks; ++look) {
-    if (LookAtRings()) return true;
-    if (transfer.done.load(std::memory_order_relaxed) || mutex_.wanted()) return false;
+  bool moved = false;
+  for (int look = 0; look < looks && !moved; ++look) {
+    moved = LookAtRings();
+    if (transfer.done.load(std::memory_order_relaxed) || mutex_.wanted()) return moved;
   }
-  return everything || remote_peers_ > 0 || trouble_ ? Progress() : Look();
+  // Lines may keep coming; deadlines and lost peers are looked for all the same.
+  if (everything || (!moved && (remote_peers_ > 0 || trouble_))) return Progress() || moved;
+  return moved || Look();
 }
 
 absl::Status Engine::Wait(Transfer& transfer, absl::Time deadline) {
@@ -205,11 +208,12 @@ absl::Status Engine::Wait(Transfer& transfer, absl::Time deadline) {
   waiters_.fetch_add(1);
   const absl::Time limit = deadline;
   bool slept = false, late = false;
+  int turns = 0;
   for (int polls = 0; !late; ++polls) {
     bool moved = false;
     {
       std::unique_lock lock(mutex_, std::try_to_lock);
-      if (lock.owns_lock() && !closed_) moved = Turn(transfer, polls % policy::kTransferTurns == 0);
+      if (lock.owns_lock() && !closed_) moved = Turn(transfer, turns++ % policy::kTransferTurns == 0);
     }
     if (transfer.done.load(std::memory_order_acquire)) break;
     if (mutex_.wanted()) sched_yield();
@@ -230,7 +234,8 @@ absl::Status Engine::Wait(Transfer& transfer, absl::Time deadline) {
   }
   waits_.store(waits_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   if (slept) slept_waiters_.fetch_sub(1);
-  if (waiters_.fetch_sub(1) == 1 && slept) TakeOver();
+  waiters_.fetch_sub(1);
+  if (slept) TakeOver();
   if (!late) return transfer.status;
   return absl::DeadlineExceededError("the transfer goes on: the wait's own deadline has come");
 }

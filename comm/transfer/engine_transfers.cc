@@ -15,10 +15,9 @@ namespace cohort::comm::transfer {
 
 namespace {
 
-int64_t SteadyNanos(absl::Time deadline) {
-  const absl::Duration left = deadline - absl::Now();
-  if (left > absl::Hours(24 * 365)) return std::numeric_limits<int64_t>::max();
-  return NowNanos() + absl::ToInt64Nanoseconds(left);
+int64_t After(int64_t nanos, absl::Duration time) {
+  if (time > absl::Hours(24 * 365)) return std::numeric_limits<int64_t>::max();
+  return nanos + absl::ToInt64Nanoseconds(time);
 }
 
 }  // namespace
@@ -50,14 +49,13 @@ std::shared_ptr<Transfer> Engine::NewTransfer(std::optional<absl::Time> deadline
   Transfer& transfer = **place;
   transfer.place = place;
   transfer.begun = NowTicks();
-  if (deadline.has_value()) transfer.deadline = SteadyNanos(*deadline);
+  if (deadline.has_value()) transfer.deadline = After(NowNanos(), *deadline - absl::Now());
   transfers_.splice(transfers_.end(), spare_, place);
   return *place;
 }
 
 int64_t Engine::DeadlineOf(Transfer& transfer) const {
-  if (transfer.deadline == 0)
-    transfer.deadline = NanosOfTicks(transfer.begun) + absl::ToInt64Nanoseconds(options_.timeout);
+  if (transfer.deadline == 0) transfer.deadline = After(NanosOfTicks(transfer.begun), options_.timeout);
   return transfer.deadline;
 }
 
@@ -93,6 +91,7 @@ Work Engine::Expect(const ExpectRequest& request) {
     if (Find(id) == nullptr)
       return Work(absl::NotFoundError("an expectation names a peer that was never added"));
   }
+  ProgressSometimes();
   if (request.count == 0 || counter_.Take(request.immediate, request.count)) return Work();
   std::shared_ptr<Transfer> transfer = NewTransfer(request.deadline);
   transfer->is_expectation = true;
@@ -121,8 +120,14 @@ void Engine::OneOver(Transfer& transfer, const absl::Status& status) {
 void Engine::Finish(Transfer& transfer, const absl::Status& status) {
   if (transfer.done.load(std::memory_order_relaxed)) return;
   transfer.status = status;
-  // Behind the others: those who have it may keep it for a while.
-  spare_.splice(spare_.end(), transfers_, transfer.place);
+  std::shared_ptr<Transfer> keep;
+  if (spare_.size() < policy::kTransferSpares) {
+    // Behind the others: those who have it may keep it for a while.
+    spare_.splice(spare_.end(), transfers_, transfer.place);
+  } else {
+    keep = std::move(*transfer.place);
+    transfers_.erase(transfer.place);
+  }
   transfer.done.store(true, std::memory_order_release);
   if (sleepers_ > 0) changed_.notify_all();
   if (sleeping_ && waiters_.load() > 0) WakeSleeper();

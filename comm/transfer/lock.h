@@ -1,4 +1,4 @@
-// A mutex for sections of nanoseconds, whose holder can see that others want it, and so may hold it while it polls.
+// A mutex whose holder can see that others want it, and so may hold it while it polls and copies.
 #pragma once
 
 #include <atomic>

@@ -6,7 +6,7 @@
 
 namespace cohort::comm::policy {
 
-// The transfer engine counts its yields instead.
+// Yields of a waiting thread before it sleeps.
 inline constexpr int kYieldPolls = 200;
 // Large writes are cut for several rails into shards of at least this size, where options say nothing else.
 inline constexpr uint64_t kMinShardBytes = 64 << 10;
@@ -32,7 +32,7 @@ inline constexpr int64_t kTransferLongestNapNanos = 2'000'000;
 // everything else.
 inline constexpr int kTransferLooks = 16;
 inline constexpr int kTransferTurns = 16;
-// What callers wait for is used again when they have let go of it; an engine keeps so many that they have not.
+// What callers waited for is used again when they have let go of it; an engine keeps so many.
 inline constexpr size_t kTransferSpares = 64;
 // Numbers of immediates that are kept while none is counted or expected: making them anew takes longer than a count.
 inline constexpr size_t kTransferCountersKept = 256;

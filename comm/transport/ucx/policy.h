@@ -23,8 +23,9 @@ inline constexpr int64_t kUcxPingNanos = 100'000'000;
 // frames, or with any frame of its own.
 inline constexpr size_t kMaxRails = 8;
 inline constexpr uint64_t kUcxFramesUnsaid = 4;
-// How long a closing transport waits for its peers to say that they have everything, and for its endpoints to end. Peers
-// on a busy machine may not come to it for long, and what they have not read is lost with the connection.
+// How long a closing transport waits at most for peers, which are not silent, to say that they have everything, and for its
+// endpoints to end. Peers on a busy machine may not come to it for long, and what they have not read is lost with the
+// connection.
 inline constexpr int64_t kUcxLingerNanos = 3'000'000'000;
 inline constexpr int64_t kUcxEndNanos = 500'000'000;
 

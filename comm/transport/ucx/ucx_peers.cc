@@ -25,7 +25,7 @@ void UcxTransport::LookForSilence() {
     Peer& peer = *peers_[rank];
     // Whoever has not come yet, a newcomer, is missed by the deadline of those who wait for it.
     if (!peer.heard) {
-      Greet(peer, now);
+      if (!closed_) Greet(peer, now);
       continue;
     }
     const bool asks = now - peer.last_ping >= policy::kUcxPingNanos;

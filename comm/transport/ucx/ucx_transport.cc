@@ -190,8 +190,11 @@ void UcxTransport::Close() {
                        [](const Rail& rail) { return !rail.endpoint->broken.empty(); });
   };
   closed_ = true;
-  // A connection that ends with something unread takes back what the other side has not read either. Peers that are
-  // cut off say nothing any more.
+  for (const auto& peer : peers_) {
+    for (size_t rail = 0; peer != nullptr && rail < peer->rails.size(); ++rail) peer->rails[rail].silent = 0;
+  }
+  // A connection that ends with something unread takes back what the other side has not read either. Peers that say
+  // nothing for as long as counts as loss are cut off.
   until(policy::kUcxLingerNanos, [&] {
     if (NowNanos() - last_look_ > policy::kCheckNanos) LookForSilence();
     return idle() && std::all_of(peers_.begin(), peers_.end(), [&](const auto& peer) {

@@ -318,6 +318,35 @@ TEST(TransferMapped, WhatCannotBeAllocatedSaysSo) {
   EXPECT_EQ((*engine)->Unregister(one->region).code(), absl::StatusCode::kNotFound);
 }
 
+TEST(TransferWaits, NoTimeoutIsNoDeadline) {
+  auto engine =
+      TransferEngine::Create({.name = "alone", .rails = {"lo"}, .timeout = absl::InfiniteDuration()});
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  const Work never = (*engine)->Expect({.immediate = 1});
+  // The wait's deadline, not the transfer's.
+  ExpectError(never.Wait(absl::Now() + absl::Milliseconds(100)), absl::StatusCode::kDeadlineExceeded,
+              "goes on");
+  EXPECT_FALSE(never.Done());
+}
+
+// What stands behind a Work is used again when nobody has it any more, and not before.
+TEST(TransferWaits, WorksThatAreKeptStayWhatTheyWere) {
+  auto engine = TransferEngine::Create({.name = "alone", .rails = {"lo"}});
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  std::vector<Work> late;
+  for (int round = 0; round < 3; ++round) {
+    for (int i = 0; i < 100; ++i) {
+      const Work work = (*engine)->Expect({.immediate = 1, .deadline = absl::Now() + absl::Milliseconds(1)});
+      if (i % 3 == 0) late.push_back(work);  // the others are dropped, some before they are over
+    }
+    ExpectError(late.back().Wait(), absl::StatusCode::kDeadlineExceeded, "0 of 1 expected");
+    const Work pending = (*engine)->Expect({.immediate = 2});
+    for (const Work& work : late)
+      ExpectError(work.Wait(), absl::StatusCode::kDeadlineExceeded, "0 of 1 expected");
+    EXPECT_FALSE(pending.Done());
+  }
+}
+
 // The connected TCP sockets of this process.
 std::set<int> Connections() {
   std::set<int> sockets;

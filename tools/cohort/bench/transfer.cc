@@ -203,7 +203,6 @@ class TransferBench {
   absl::StatusOr<double> RoundTrips(int runs, const Step& step) {
     COHORT_RETURN_IF_ERROR(Meet());
     std::vector<double> ticks(runs);
-    const auto start = std::chrono::steady_clock::now();
     const int64_t first = comm::NowTicks();
     int64_t begin = first;
     for (int run = 0; run < runs; ++run) {
@@ -214,7 +213,8 @@ class TransferBench {
       ticks[run] = static_cast<double>(end - begin) / 2;
       begin = end;
     }
-    const double seconds_a_tick = Seconds(start) / static_cast<double>(begin - first);
+    const double seconds_a_tick = static_cast<double>(comm::NanosOfTicks(begin) - comm::NanosOfTicks(first)) /
+                                  1e9 / static_cast<double>(begin - first);
     COHORT_RETURN_IF_ERROR(Finish());
     return Median(ticks) * seconds_a_tick;
   }
