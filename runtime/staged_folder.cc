@@ -28,8 +28,7 @@ StagedFolder::~StagedFolder() {
 absl::Status StagedFolder::Make(bool overwrite) {
   std::error_code error;
   if (fs::exists(target_, error) && !overwrite) {
-    return absl::AlreadyExistsError(absl::StrCat(
-        target_.string(), " exists already; choose another folder, or replace it with --overwrite"));
+    return absl::AlreadyExistsError(absl::StrCat(target_.string(), " exists already"));
   }
   fs::remove_all(staged_, error);
   fs::create_directories(staged_, error);

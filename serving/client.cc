@@ -26,6 +26,16 @@ struct Client::State {
   std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<v1::Inference::Stub> stub;
 
+  // gRPC's own words do not always say what was tried.
+  absl::Status Failure(const grpc::Status& status) const {
+    if (status.error_code() != grpc::StatusCode::UNAVAILABLE ||
+        channel->GetState(/*try_to_connect=*/false) != GRPC_CHANNEL_TRANSIENT_FAILURE) {
+      return FromWire(status);
+    }
+    return absl::UnavailableError(
+        absl::StrCat("no server answers at ", address, " (", status.error_message(), ")"));
+  }
+
   template <typename Request, typename Response>
   absl::StatusOr<Response> Call(grpc::Status (v1::Inference::Stub::*method)(grpc::ClientContext*,
                                                                             const Request&, Response*),
@@ -34,7 +44,7 @@ struct Client::State {
     SetDeadline(context, deadline);
     Response response;
     const grpc::Status status = (stub.get()->*method)(&context, request, &response);
-    if (!status.ok()) return FromWire(status);
+    if (!status.ok()) return Failure(status);
     return response;
   }
 };
@@ -87,7 +97,7 @@ absl::StatusOr<v1::GenerateResponse> Client::GenerateStream(
     if (!on_message(part)) context.TryCancel();
   }
   const grpc::Status status = reader->Finish();
-  if (!status.ok()) return FromWire(status);
+  if (!status.ok()) return state_->Failure(status);
   return whole;
 }
 
@@ -123,7 +133,7 @@ absl::StatusOr<bool> Client::Healthy(const std::string& service, absl::Time dead
   void* tag;
   bool ok;
   queue.Next(&tag, &ok);
-  if (!status.ok()) return FromWire(status);
+  if (!status.ok()) return state_->Failure(status);
   grpc::Slice answer;
   if (!response.DumpToSingleSlice(&answer).ok()) return absl::InternalError("an unreadable health answer");
   return answer.size() == 2 && answer.begin()[0] == 0x08 && answer.begin()[1] == 0x01;

@@ -18,7 +18,8 @@ struct ClientOptions {
   bool own_connection = false;
 };
 
-// Thread-safe. Errors are the service's statuses. Every call ends by `deadline` (DEADLINE_EXCEEDED).
+// Thread-safe. Errors are the service's statuses; UNAVAILABLE names the address where no server can be reached. Every call
+// ends by `deadline` (DEADLINE_EXCEEDED).
 class Client {
  public:
   // Connects lazily. INVALID_ARGUMENT: the trust file cannot be read.

@@ -26,7 +26,8 @@ def cohort_binary():
 
 def prepare(folder, lines=4000):
     """A small text as training data, in folder/data."""
-    shutil.rmtree(folder / "data", ignore_errors=True)
+    for made in ("tok", "data"):
+        shutil.rmtree(folder / made, ignore_errors=True)
     words = ["the", "rank", "that", "was", "lost", "comes", "back", "and", "all", "go", "on", "as", "if", "nothing", "were"]
     draw = random.Random(1)
     text = folder / "text.txt"

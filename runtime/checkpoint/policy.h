@@ -14,7 +14,7 @@ inline constexpr size_t kDataAlignment = 64;
 // Elements converted at once when a tensor is written in another type.
 inline constexpr int64_t kConvertElements = int64_t{1} << 20;
 // Names listed in an error before "and N more".
-inline constexpr size_t kListedNames = 8;
+inline constexpr size_t kListedNames = 5;
 // Digits of a step in a folder's name: step-00000100.
 inline constexpr int kStepDigits = 8;
 // The size past which a weight file is followed by another one, where nobody says otherwise.

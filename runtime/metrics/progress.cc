@@ -70,6 +70,9 @@ void Progress::Update(const ProgressStep& step) {
   const double rate = step.seconds > 0 ? static_cast<double>(step.tokens) / step.seconds : 0;
   tokens_per_second_ += weight * (rate - tokens_per_second_);
   seconds_per_step_ += weight * (step.seconds - seconds_per_step_);
+  if (options_.peak_flops > 0) {
+    options_.peak_flops = std::max(options_.peak_flops, tokens_per_second_ * options_.flops_per_token);
+  }
 
   last_ = ProgressText(options_, step, tokens_per_second_, seconds_per_step_);
   last_shown_ = false;

@@ -11,8 +11,10 @@ struct ProgressOptions {
   int64_t steps = 0;           // in all; 0: not known, only the limit ends the run
   double seconds_limit = 0;    // the run ends after so many seconds, whatever `steps` says; 0: never
   double flops_per_token = 0;  // of the model, forward and backward; with peak: the share of it
-  double peak_flops = 0;       // of all ranks together; 0: not known, not shown
-  int64_t log_every = 10;      // steps between lines where the stream is no terminal
+  // Of all ranks together, as it was measured; 0: not known, not shown. Other work on the machine makes that too low:
+  // where the training itself is faster, its own rate is the peak from then on.
+  double peak_flops = 0;
+  int64_t log_every = 10;  // steps between lines where the stream is no terminal
 };
 
 struct ProgressStep {
@@ -24,7 +26,8 @@ struct ProgressStep {
 };
 
 // The text of a line: "step 120/400  loss 3.214  5.1k tok/s  38% of peak  2m10s left". `tokens_per_second` is
-// the smoothed rate and `seconds_per_step` the smoothed step; pure, for tests.
+// the smoothed rate and `seconds_per_step` the smoothed step; pure, for tests. The share of peak is the model FLOP/s
+// (what forward and backward need, nothing computed anew counted) over `peak_flops`.
 std::string ProgressText(const ProgressOptions& options, const ProgressStep& step, double tokens_per_second,
                          double seconds_per_step);
 
@@ -52,7 +55,7 @@ class Progress {
  private:
   void Draw(const std::string& text);
 
-  const ProgressOptions options_;
+  ProgressOptions options_;
   std::FILE* const stream_;
   const bool is_terminal_;
   bool drawn_ = false;                                   // a live line stands on the screen

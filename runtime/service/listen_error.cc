@@ -39,7 +39,10 @@ std::string WhyNotListen(const std::string& address) {
   } else {
     const int on = 1;  // as gRPC does: a port in TIME_WAIT is free
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    if (bind(fd, found->ai_addr, found->ai_addrlen) != 0) reason = std::strerror(errno);
+    if (bind(fd, found->ai_addr, found->ai_addrlen) != 0) {
+      reason = std::strerror(errno);
+      if (errno == EADDRINUSE) reason += "; choose another port, or 0 for any free one";
+    }
     close(fd);
   }
   freeaddrinfo(found);

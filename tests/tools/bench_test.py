@@ -44,7 +44,7 @@ class BenchTest(CohortTest):
                 self.assertLessEqual(row[name]["p50"], row[name]["p99"])
 
     def test_collectives(self):
-        rows = self.rows("collectives", "--bytes", "8,4096", "--seconds", 0.01, "--mpi-name", "the-mpi", ranks=2)
+        rows = self.rows("collectives", "--bytes", "8,4K", "--seconds", 0.01, "--mpi-name", "the-mpi", ranks=2)
         points = {}
         for row in rows:
             self.assertEqual((row["hosts"], row["ranks"], row["wire_bytes"]), (1, 2, None))

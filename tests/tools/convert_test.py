@@ -90,7 +90,8 @@ class ConvertTest(CohortTest):
     def test_what_does_not_fit_is_refused_and_nothing_is_left(self):
         saved = self.train("zero-3")
         self.cohort("convert", "--input", saved, "--output", "made")
-        self.assertIn("exists already", self.fails("convert", "--input", saved, "--output", "made"))
+        self.assertIn("exists already; name another --output, or replace it with --overwrite",
+                      self.fails("convert", "--input", saved, "--output", "made"))
         self.cohort("convert", "--input", saved, "--output", "made", "--overwrite")
         config = json.loads((self.folder / "made" / "config.json").read_text())
         config["num_hidden_layers"] = 3

@@ -25,6 +25,8 @@ class PlanTest(CohortTest):
     def test_table_and_figure(self):
         out = self.plan(CLUSTER, "--op", "all-reduce", "--bytes", 1 << 20, "--svg", "figure.svg")
         self.assertIn("14 ranks on 4 hosts", out)
+        self.assertEqual(out, self.plan(CLUSTER, "--op", "all-reduce", "--bytes", "1M"))
+        self.assertIn("--bytes", self.plan(CLUSTER, "--op", "all-reduce", "--bytes", "1X", fails=True))
         for name in ["ring", "recursive_doubling", "hierarchical", "fastest: "]:
             self.assertIn(name, out)
         texts = [node.text for node in xml.etree.ElementTree.parse(self.folder / "figure.svg").iter()

@@ -103,7 +103,8 @@ class ResumeTest(CohortTest):
             self.assertIn(name, error)
             (folder / name).write_bytes(data)
         error = self.train(DENSE[2], "run", "--set", "train.steps=3", "model.hidden_size=64", fails=True)
-        self.assertIn("wrong shapes: ", error)
+        self.assertIn("was trained with model.hidden_size 32 and the config says 64: set it back", error)
+        self.assertEqual(error.count("was trained with"), 1, error)
         # What no shape shows.
         error = self.train(DENSE[2], "run", "--set", "train.steps=3", "model.num_attention_heads=4", "model.head_dim=8",
                            fails=True)

@@ -33,8 +33,39 @@ class DataTest(CohortTest):
     def test_missing_files_and_wrong_flags(self):
         self.assertIn("nowhere.txt", self.fails("data", "tokenizer", "--input", "nowhere.txt", "--vocab-size", 300,
                                                 "--output", "tok"))
-        self.fails("data", "prepare", "--no-such-flag")
-        self.fails("no-such-command")
+
+    def test_words_that_nobody_knows_come_before_what_is_missing(self):
+        for words, message in [
+                (["data", "tokenizer", "--inptu", "x"], "cohort data tokenizer has no option --inptu; the nearest is --input"),
+                (["data", "prepare", "--otuput=x"], "cohort data prepare has no option --otuput; the nearest is --output"),
+                (["train", "--confg", "x"], "cohort train has no option --confg; the nearest is --config"),
+                (["train", "config.yaml"], "cohort train takes no argument config.yaml"),
+                (["trian", "--config", "x"], "cohort has no subcommand trian; the nearest is train"),
+                (["data", "prepar"], "cohort data has no subcommand prepar; the nearest is prepare"),
+                (["data", "--input", "x", "tokenizer"], "cohort data has no option --input; options of a subcommand come after"),
+                (["--no-such-option"], "cohort has no option --no-such-option"),
+                (["keep"], "cohort has no subcommand keep\n")]:
+            error = self.fails(*words)
+            self.assertIn(message, error)
+            self.assertIn(" --help for what there is", error)
+        if MPIRUN:
+            self.assertEqual(self.fails("train", "--confg", "x", ranks=2).count("--confg"), 1)
+        self.assertIn("--input is required", self.fails("data", "tokenizer", "--output", "x"))
+        self.assertIn("subcommand is required", self.fails("data"))
+
+    def test_nothing_is_replaced_unasked(self):
+        (self.folder / "a.txt").write_text("one two three\n" * 50)
+        tokenizer = ["data", "tokenizer", "--input", "a.txt", "--output", "tok", "--vocab-size"]
+        prepare = ["data", "prepare", "--input", "a.txt", "--tokenizer", "tok/tokenizer.json", "--output", "out"]
+        self.cohort(*tokenizer, 260)
+        self.cohort(*prepare)
+        first = (self.folder / "tok" / "tokenizer.json").read_text()
+        for again, what in ((tokenizer + [262], "tok/tokenizer.json"), (prepare, "out")):
+            self.assertIn(f"{what} exists already; name another --output, or replace it with --overwrite", self.fails(*again))
+        self.assertEqual((self.folder / "tok" / "tokenizer.json").read_text(), first)
+        self.cohort(*tokenizer, 262, "--overwrite")
+        self.assertNotEqual((self.folder / "tok" / "tokenizer.json").read_text(), first)
+        self.cohort(*prepare, "--overwrite")
 
 
 class TrainTest(CohortTest):

@@ -10,6 +10,7 @@
 #include "runtime/device/device.h"
 #include "runtime/model/decoder.h"
 #include "tools/cohort/command.h"
+#include "tools/cohort/overwrite.h"
 
 namespace cohort::tools {
 namespace {
@@ -36,7 +37,8 @@ absl::Status Convert(const ConvertFlags& flags) {
   runtime::ExportOptions options = {
       .dtype = std::nullopt, .shard_bytes = flags.shard_megabytes << 20, .overwrite = flags.overwrite};
   if (flags.dtype != "as-is") options.dtype = *ParseDataType(flags.dtype);
-  COHORT_RETURN_IF_ERROR(runtime::ExportFolder(weights, config, parameters, flags.output, options));
+  COHORT_RETURN_IF_ERROR(
+      WithOverwriteHint(runtime::ExportFolder(weights, config, parameters, flags.output, options)));
   std::printf("%s: %s, %lld parameters\n", flags.output.c_str(), config.model_type.c_str(),
               static_cast<long long>(config.NumParameters()));
   return absl::OkStatus();
@@ -60,7 +62,7 @@ void AddConvert(CLI::App& app, const Selected& selected) {
   convert->add_option("--shard-megabytes", flags->shard_megabytes, "When another file begins")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->capture_default_str();
-  convert->add_flag("--overwrite", flags->overwrite, "Replace the folder where it exists");
+  AddOverwriteFlag(*convert, flags->overwrite, "the folder");
   convert->callback([=] { selected([=] { return Convert(*flags); }); });
 }
 

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <string>
 
@@ -11,6 +12,7 @@
 #include "runtime/data/prepare.h"
 #include "runtime/tokenizer/trainer.h"
 #include "tools/cohort/command.h"
+#include "tools/cohort/overwrite.h"
 
 namespace cohort::tools {
 namespace {
@@ -38,8 +40,26 @@ void AddCorpusFlags(CLI::App& app, const std::shared_ptr<CorpusOptions>& corpus)
       ->check(CLI::IsMember({"error", "replace"}));
 }
 
-absl::Status TrainTokenizer(const CorpusOptions& corpus, const runtime::BpeTrainerOptions& options,
-                            const std::string& output) {
+struct TokenizerFlags {
+  CorpusOptions corpus;
+  runtime::BpeTrainerOptions options;
+  std::string output;
+  bool overwrite = false;
+};
+
+// Data that was prepared with a tokenizer is worth nothing without it.
+absl::Status CheckNoTokenizer(const std::string& folder) {
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json"}) {
+    const std::string path = folder + "/" + name;
+    std::error_code unreadable;  // then it cannot be written either, which says so
+    if (std::filesystem::exists(path, unreadable)) return absl::AlreadyExistsError(path + " exists already");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status TrainTokenizer(const TokenizerFlags& flags) {
+  const auto& [corpus, options, output, overwrite] = flags;
+  if (!overwrite) COHORT_RETURN_IF_ERROR(WithOverwriteHint(CheckNoTokenizer(output)));
   COHORT_ASSIGN_OR_RETURN(const runtime::CorpusFiles files, FindCorpusFiles(corpus));
   COHORT_ASSIGN_OR_RETURN(const auto trainer, runtime::BpeTrainer::Create(options));
   int64_t documents = 0, bytes = 0;
@@ -75,7 +95,7 @@ absl::Status Prepare(runtime::PrepareOptions options) {
   }
   const absl::StatusOr<runtime::PrepareSummary> summary = PrepareData(options);
   if (terminal) std::fprintf(stderr, "\r\033[K");
-  if (!summary.ok()) return summary.status();
+  if (!summary.ok()) return WithOverwriteHint(summary.status());
   for (const std::string& file : summary->passed_over) {
     std::fprintf(stderr, "cohort data prepare: passed over %s: not text\n", file.c_str());
   }
@@ -87,17 +107,17 @@ absl::Status Prepare(runtime::PrepareOptions options) {
 
 void AddTokenizer(CLI::App& data, const Selected& selected) {
   CLI::App* app = data.add_subcommand("tokenizer", "Train a byte-level BPE tokenizer on text");
-  const auto corpus = std::make_shared<CorpusOptions>();
-  const auto options = std::make_shared<runtime::BpeTrainerOptions>();
-  const auto output = std::make_shared<std::string>();
-  AddCorpusFlags(*app, corpus);
-  app->add_option("--vocab-size", options->vocab_size, "Tokens, the special ones and the 256 bytes included")
+  const auto flags = std::make_shared<TokenizerFlags>();
+  AddCorpusFlags(*app, {flags, &flags->corpus});
+  app->add_option("--vocab-size", flags->options.vocab_size,
+                  "Tokens, the special ones and the 256 bytes included")
       ->capture_default_str();
-  app->add_option("--special-token", options->special_tokens,
+  app->add_option("--special-token", flags->options.special_tokens,
                   "Special tokens; the first begins and ends texts. Default: <|endoftext|>");
-  app->add_option("--output", *output, "The folder that gets tokenizer.json and tokenizer_config.json")
+  app->add_option("--output", flags->output, "The folder that gets tokenizer.json and tokenizer_config.json")
       ->required();
-  app->callback([=] { selected([=] { return TrainTokenizer(*corpus, *options, *output); }); });
+  AddOverwriteFlag(*app, flags->overwrite, "these files");
+  app->callback([=] { selected([=] { return TrainTokenizer(*flags); }); });
 }
 
 void AddPrepare(CLI::App& data, const Selected& selected) {
@@ -115,7 +135,7 @@ void AddPrepare(CLI::App& data, const Selected& selected) {
       ->capture_default_str();
   app->add_option("--seed", options->seed, "Which documents are held out")->capture_default_str();
   app->add_option("--threads", options->threads, "Default: one a core");
-  app->add_flag("--overwrite", options->overwrite, "Replace the folder where it exists");
+  AddOverwriteFlag(*app, options->overwrite, "the folder");
   app->callback([=] {
     options->corpus = *corpus;
     selected([=] { return Prepare(*options); });

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "comm/check.h"
 #include "serving/client.h"
 #include "serving/decoder_runner.h"
@@ -94,7 +95,12 @@ absl::Status FromServer(const GenerateFlags& flags, const v1::GenerateRequest& r
     printer.Add(message);
     return true;
   };
-  COHORT_RETURN_IF_ERROR(client->GenerateStream(request, deadline, on_message).status());
+  const absl::Status status = client->GenerateStream(request, deadline, on_message).status();
+  if (absl::IsUnavailable(status)) {
+    return absl::UnavailableError(
+        absl::StrCat(status.message(), "; start one with cohort serve, or name another with --server"));
+  }
+  COHORT_RETURN_IF_ERROR(status);
   printer.End();
   return absl::OkStatus();
 }

@@ -4,12 +4,14 @@
 #include <array>
 #include <cstdio>
 #include <exception>
+#include <iostream>
 #include <string>
 #include <utility>
 
 #include "comm/rendezvous.h"
 #include "tools/cohort/command.h"
 #include "tools/cohort/own_command.h"
+#include "tools/cohort/usage_error.h"
 #include "tools/cohort/world.h"
 
 namespace {
@@ -27,20 +29,22 @@ int Run(int argc, char** argv) {
   app.require_subcommand(1);
   app.set_help_all_flag("--help-all", "Show the help of every subcommand");
   app.set_version_flag("--version", COHORT_VERSION);
+  app.failure_message(cohort::tools::UsageError);
   cohort::tools::CommandRun action;
   for (Add add : kCommands) {
     add(app, [&action](cohort::tools::CommandRun chosen) { action = std::move(chosen); });
   }
+  // A wrong argument is the same on all ranks of a job: one of them says so.
+  const int rank = cohort::comm::LaunchedRank();
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {  // also --help and --version, which are no errors
-    return app.exit(error) == 0 ? 0 : 1;
+    std::ostream nowhere(nullptr);
+    return app.exit(error, rank == 0 ? std::cout : nowhere, rank == 0 ? std::cerr : nowhere) == 0 ? 0 : 1;
   }
   const absl::Status status = action();
   if (status.ok()) return 0;
-  // A wrong argument is the same on all ranks of a job: one of them says so.
   const bool by_all = absl::IsInvalidArgument(status);
-  const int rank = cohort::comm::LaunchedRank();
   if (rank == 0 || !by_all) {
     const std::string who = cohort::comm::LaunchedByMpi() ? "rank " + std::to_string(rank) + ": " : "";
     std::fprintf(stderr, "cohort: %s%s\n", who.c_str(), std::string(status.message()).c_str());

@@ -20,7 +20,8 @@ class TrainingState {
   TrainingState(const v1::TrainConfig& config, const runtime::ModelConfig& model, const TrainingData& data);
 
   // Collective over the model's ranks. With `resume` from the newest checkpoint of this run where there is one; else from
-  // the weights of model.path, or at random. FAILED_PRECONDITION: the ranks see different disks, or the checkpoint is of another training.
+  // the weights of model.path, or at random. FAILED_PRECONDITION: the ranks see different disks. INVALID_ARGUMENT,
+  // the same on all of them: the checkpoint is of another training; which keys differ.
   absl::Status Load(parallel::ParallelModel& model, runtime::OptimizerState& optimizer, bool resume);
   // Collective. The path of what was written.
   absl::StatusOr<std::string> Save(parallel::ParallelModel& model, const runtime::OptimizerState& optimizer,
@@ -45,6 +46,7 @@ class TrainingState {
 
  private:
   runtime::CheckpointOptions Options() const;
+  absl::Status CheckModel(const std::string& folder) const;
   absl::Status CheckResume(const runtime::TrainerState& saved, const std::string& folder) const;
 
   const v1::TrainConfig config_;

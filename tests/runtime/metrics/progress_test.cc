@@ -144,6 +144,21 @@ TEST(ProgressTest, LongLinesAreCutToTheWidth) {
   EXPECT_LT(screen.shown().size(), 80u);
 }
 
+TEST(ProgressTest, APeakThatTheTrainingPassesIsRaised) {
+  Screen screen;
+  ProgressOptions options;
+  options.flops_per_token = 1e6;
+  options.peak_flops = 1.6e9;  // steps have 2,000 tokens a second
+  options.log_every = 1;
+  Progress progress(options, screen.stream(), /*is_terminal=*/false);
+  progress.Update(Step(1));
+  EXPECT_THAT(screen.text(), HasSubstr("2.0k tok/s  100% of peak"));
+  ProgressStep slow = Step(2);
+  slow.seconds *= 3;
+  progress.Update(slow);
+  EXPECT_THAT(screen.text(), HasSubstr("1.3k tok/s  67% of peak"));
+}
+
 TEST(ProgressTest, NothingHappenedNothingShown) {
   Screen screen;
   { Progress progress(ProgressOptions(), screen.stream(), /*is_terminal=*/true); }

@@ -308,15 +308,20 @@ void AddBenchCollectives(CLI::App& bench, const Selected& selected) {
       ->delimiter(',');
   app->add_option("--min-bytes", flags->min_bytes,
                   "The first size: bytes of the larger of a rank's two buffers")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   app->add_option("--max-bytes", flags->max_bytes, "The last size")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->check(CLI::Range(size_t{4}, size_t{1} << 32))
       ->capture_default_str();
   app->add_option("--factor", flags->factor, "From one size to the next")
       ->check(CLI::Range(2, 1 << 20))
       ->capture_default_str();
-  app->add_option("--bytes", flags->bytes, "Just these sizes")->delimiter(',')->check(CLI::PositiveNumber);
+  app->add_option("--bytes", flags->bytes, "Just these sizes")
+      ->delimiter(',')
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
+      ->check(CLI::PositiveNumber);
   app->add_option("--seconds", flags->seconds,
                   "Time for an operation and size, if three turns of each fit in it")
       ->check(CLI::PositiveNumber)

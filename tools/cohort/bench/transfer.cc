@@ -341,9 +341,11 @@ void AddBenchTransfer(CLI::App& bench, const Selected& selected) {
   const auto flags = std::make_shared<TransferFlags>();
   app->add_option("--latency-bytes", flags->latency_bytes, "Sizes of writes whose latency is measured")
       ->delimiter(',')
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->check(CLI::PositiveNumber);
   app->add_option("--bandwidth-bytes", flags->bandwidth_bytes, "Sizes of writes whose bandwidth is measured")
       ->delimiter(',')
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->check(CLI::PositiveNumber);
   app->add_option("--turns", flags->turns, "Of each contestant")
       ->check(CLI::Range(1, 100))

@@ -174,6 +174,7 @@ void AddPlanCollectives(CLI::App& plan, const Selected& selected) {
          "--bytes", flags->bytes,
          "Bytes of the operation: of the buffer, or of all parts; all-to-all: what a rank sends in all")
       ->required()
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/false))
       ->check(CLI::Range(size_t{0}, size_t{1} << 50));
   app->add_option("--svg", flags->svg, "Also draw time over bytes, for every algorithm, into this file");
   app->callback([=] { selected([=] { return PlanCollectives(*flags); }); });
