@@ -7,6 +7,7 @@ import unittest
 
 from harness import MPIRUN, CohortTest
 
+ONE_ROUNDING = 1 / 512  # of bf16, relative
 STEPS = ["--set", "train.steps=6", "--set", "schedule.decay=constant", "--set", "schedule.warmup_steps=0"]
 
 DENSE = [
@@ -63,7 +64,9 @@ class ResumeTest(CohortTest):
             got = self.losses(output)
             self.assertEqual(sorted(got), [4, 5, 6])
             for step, loss in got.items():
-                self.assertAlmostEqual(loss / want[step], 1.0, delta=1e-6, msg=f"{mesh}, step {step}")
+                # Later than the next one: tests/parallel/arranged_training.h.
+                tolerance = ONE_ROUNDING if dtype == "bf16" and step > 4 else 1e-6
+                self.assertAlmostEqual(loss / want[step], 1.0, delta=tolerance, msg=f"{mesh}, step {step}")
 
     def test_a_dense_model_goes_on_on_five_other_meshes(self):
         self.goes_on(False, DENSE, origin=4)
