@@ -89,6 +89,12 @@ class TestbedTest(unittest.TestCase):
         self.assertLess(rate, 105e6)    # the bucket passes at once
         self.assertGreater(rate, 50e6)  # of 96 that headers leave; a busy machine may be slow
 
+    def test_one_processor_takes_in_all_of_a_connection(self):
+        self.up("--hosts", 2, "--rails", 2)
+        for interface in ("eth0", "eth1"):
+            mask = self.on("host2", "cat", f"/sys/class/net/{interface}/queues/rx-0/rps_cpus").stdout
+            self.assertEqual(int(mask.replace(",", ""), 16), (1 << os.cpu_count()) - 1, interface)
+
     def test_hosts_have_the_congestion_control_that_was_asked_for(self):
         setting = "/proc/sys/net/ipv4/tcp_congestion_control"
         self.up("--hosts", 2, "--congestion", "nosuch,reno")
