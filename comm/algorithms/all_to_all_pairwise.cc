@@ -6,7 +6,7 @@
 // - Ranks that share the link of their host send to all at once, each piece after the one two before has come from
 //   the other side: whoever waits for the processor leaves the link to another.
 // Measured at 1 Gbit/s, 16 MB, Reno, in parts of what frames leave of the rate: on four hosts of one rank 0.98 in turns
-// (0.64 in one job of four) and 0.88 at once, on four of two 0.81 to 0.97 in turns and 0.94 at once.
+// and 0.88 at once, on four of two 0.79 to 0.91 in turns and 0.93 to 0.96 at once.
 #include <initializer_list>
 #include <vector>
 
