@@ -67,6 +67,9 @@ absl::Status Writes(Rendezvous& board, int rails, absl::Duration time) {
         return Failed(absl::StrCat("byte ", i, " of round ", round));
     }
     if (engine->Count(1) != 0) return Failed("an immediate was counted twice");
+    // The other one's next write goes where this one has looked: it may be late, as what says that its own write is
+    // over was lost with the rail.
+    COHORT_RETURN_IF_ERROR(engine->Barrier({peer}, 3).Wait());
     if (round == 0) {
       for (int rail = 0; rail < rails; ++rail) {
         if (BytesSent(rail) - before[rail] < kBytes / rails / 2)
