@@ -94,6 +94,8 @@ class TestbedTest(unittest.TestCase):
         for interface in ("eth0", "eth1"):
             mask = self.on("host2", "cat", f"/sys/class/net/{interface}/queues/rx-0/rps_cpus").stdout
             self.assertEqual(int(mask.replace(",", ""), 16), (1 << os.cpu_count()) - 1, interface)
+        loose = self.succeeds("with", "--overtaking", "--", "cat", "/sys/class/net/eth0/queues/rx-0/rps_cpus")
+        self.assertEqual(int(loose.splitlines()[-1].replace(",", ""), 16), 0)
 
     def test_hosts_have_the_congestion_control_that_was_asked_for(self):
         setting = "/proc/sys/net/ipv4/tcp_congestion_control"
