@@ -67,7 +67,7 @@ absl::StatusOr<std::shared_ptr<Engine>> Engine::Create(Options options) {
 void Engine::Close() {
   std::unique_lock lock(mutex_);
   closed_ = true;
-  SayDone();
+  SayDone(Say::kAll);
   Frame bye;
   bye.type = FrameType::kBye;
   for (const auto& [id, peer] : peers_) {

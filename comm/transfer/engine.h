@@ -16,6 +16,7 @@
 
 #include "absl/container/inlined_vector.h"
 #include "comm/policy.h"
+#include "comm/transfer/answer_habit.h"
 #include "comm/transfer/card.h"
 #include "comm/transfer/imm_counter.h"
 #include "comm/transfer/lock.h"
@@ -180,6 +181,7 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
     std::unordered_map<uint64_t, Inbound> inbound;
     std::vector<uint64_t> unsaid;          // over, but the source has not been told
     uint64_t told_below = 1;               // it has been told of these
+    AnswerHabit habit;                     // of this side, where the peer is on another host
     std::map<uint32_t, uint64_t> arrived;  // at barriers, by tag
   };
   struct Copy {  // a large write into memory that its peer has allocated
@@ -202,7 +204,7 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
 
   // engine_progress.cc
   void TakeOver();
-  void LeaveToWaiters(uint64_t* waits_seen);
+  void LeaveToWaiters(uint64_t* waits_seen, int64_t longest_nap);
   void Loop();
   bool Progress();
   // Nobody need wait for writes that are over when they return, so it is in these calls that news are noticed.
@@ -286,7 +288,8 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
   void Refuse(Peer& peer, const Frame& frame, const absl::Status& why);
   void MarkOver(Peer& peer, uint64_t op);
   static uint64_t DoneBelow(const Peer& peer);
-  void SayDone();
+  enum class Say { kAll, kUnanswered };
+  void SayDone(Say which);
   void CountImmediate(uint32_t immediate);
   void ServeBarriers(Peer& peer, uint32_t tag);
 

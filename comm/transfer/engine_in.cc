@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "comm/doorbell.h"
 #include "comm/policy.h"
 #include "comm/transfer/engine.h"
 
@@ -96,7 +97,9 @@ uint64_t Engine::DoneBelow(const Peer& peer) {
   return peer.refused.empty() ? peer.over_below : std::min(peer.over_below, peer.refused.begin()->first);
 }
 
-void Engine::SayDone() {
+// Tells the peers which of their writes are over; with kUnanswered, those whose writes are answered at once are left to the
+// answer.
+void Engine::SayDone(Say which) {
   if (!std::exchange(done_unsaid_, false)) return;
   for (const auto& [id, peer] : peers_) {
     // Within a host a word says it.
@@ -107,13 +110,20 @@ void Engine::SayDone() {
       peer->ring->Knock();
     }
     if (peer->unsaid.empty()) continue;
+    if (which == Say::kUnanswered && peer->habit.expected()) {
+      done_unsaid_ = true;
+      continue;
+    }
     Frame done;
     done.type = FrameType::kDone;
+    bool alone = false;
     for (const uint64_t op : std::exchange(peer->unsaid, {})) {
       if (op < peer->told_below || peer->lost) continue;
       done.op = op < DoneBelow(*peer) ? 0 : op;
       SendControl(*peer, peer->ways.size(), done);
+      alone = peer->ring == nullptr;
     }
+    if (alone) peer->habit.SaidAlone(NowNanos());
   }
 }
 

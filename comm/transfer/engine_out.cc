@@ -3,6 +3,7 @@
 
 #include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
+#include "comm/doorbell.h"
 #include "comm/policy.h"
 #include "comm/transfer/engine.h"
 #include "comm/transfer/policy.h"
@@ -76,6 +77,7 @@ Work Engine::Submit(std::vector<Call> calls, std::optional<absl::Time> deadline)
 }
 
 void Engine::Start(Peer& peer, const std::shared_ptr<Transfer>& transfer, Outbound write) {
+  if (peer.habit.listens()) peer.habit.Answered(NowNanos());
   const uint64_t op = peer.next_op++;
   write.transfer = transfer;
   transfer->writes.emplace_back(peer.id, op);

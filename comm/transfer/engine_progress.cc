@@ -33,7 +33,7 @@ bool Engine::LookAtRings() {
 
 bool Engine::Look() {
   bool moved = LookAtRings();
-  if (done_unsaid_) SayDone();
+  if (done_unsaid_) SayDone(Say::kUnanswered);
   const bool backlog = std::exchange(backlog_, false);
   moved |= AdvancePulls(policy::kProgressBytes);
   moved |= AdvanceCopies(policy::kProgressBytes);
@@ -48,11 +48,12 @@ bool Engine::Look() {
 
 bool Engine::Progress() {
   bool moved = false;
-  if (done_unsaid_) SayDone();
+  if (done_unsaid_) SayDone(Say::kAll);
   // Looking at a network costs a system call; where all peers are on this host, it is for news of their loss
   // only.
   if (remote_peers_ > 0 || ++polls_ % policy::kPollsPerClock == 0) {
-    for (const auto& rail : rails_) moved |= rail->Progress(policy::kProgressBytes);
+    const size_t budget = waiters_.load() > 0 ? policy::kTransferWaiterBytes : policy::kProgressBytes;
+    for (const auto& rail : rails_) moved |= rail->Progress(budget);
   }
   backlog_ |= moved;
   for (Peer* peer : near_) {
@@ -139,10 +140,10 @@ void Engine::TakeOver() {
 
 // Until nobody has waited for a while, as waits come one after another, or there is something to do for the engine's own
 // thread. Not under the engine's lock, which those who wait hold while they copy: a thread that wants it makes them yield.
-void Engine::LeaveToWaiters(uint64_t* waits_seen) {
+void Engine::LeaveToWaiters(uint64_t* waits_seen, int64_t longest_nap) {
   std::unique_lock lock(takeover_mutex_);
   int64_t nap = policy::kTakeoverNanos;
-  for (; !std::exchange(takeover_now_, false); nap = std::min(2 * nap, policy::kTransferLongestNapNanos)) {
+  for (; !std::exchange(takeover_now_, false); nap = std::min(2 * nap, longest_nap)) {
     if (const uint64_t waits = waits_.load(std::memory_order_relaxed);
         waiters_.load() == 0 && std::exchange(*waits_seen, waits) == waits)
       return;
@@ -166,8 +167,10 @@ void Engine::Loop() {
       continue;
     }
     if (waiters_.load() > 0 || waits_seen != waits_.load(std::memory_order_relaxed)) {
+      // The last word to a peer on another host may wait for an answer that does not come.
+      const int64_t longest = remote_peers_ > 0 ? policy::kTakeoverNanos : policy::kTransferLongestNapNanos;
       lock.unlock();
-      LeaveToWaiters(&waits_seen);
+      LeaveToWaiters(&waits_seen, longest);
       lock.lock();
       continue;
     }

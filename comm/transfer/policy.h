@@ -28,6 +28,12 @@ inline constexpr int64_t kTransferRevokeNanos = 1'000'000'000;
 // The engine's own thread looks as often as kTakeoverNanos (comm/policy.h) whether waits go on, and then ever less often
 // down to this: it may share a core with those who wait, each of its looks costs them two changes of thread.
 inline constexpr int64_t kTransferLongestNapNanos = 2'000'000;
+// A write is an answer where it follows so soon on the word that a write of the peer is over; after so many, one at a time,
+// the word waits for the next (answer_habit.h).
+inline constexpr int64_t kTransferAnswerNanos = 20'000;
+inline constexpr int kTransferQuickAnswers = 16;
+// Bytes that come in before who waits is told: of the first frame at once.
+inline constexpr size_t kTransferWaiterBytes = 1;
 // Looks at the rings that a waiting thread takes without letting go of the lock, and such turns until it looks at
 // everything else.
 inline constexpr int kTransferLooks = 16;

@@ -7,6 +7,7 @@
 #include <map>
 #include <random>
 
+#include "comm/transfer/answer_habit.h"
 #include "comm/transfer/card.h"
 #include "comm/transfer/imm_counter.h"
 #include "comm/transfer/policy.h"
@@ -169,6 +170,43 @@ TEST(Lines, ArriveInOrderWithWhatTheyCarry) {
       consumer.Release();
     }
   }
+}
+
+// Word and answer in turn, `times` times, an answer `late` after its word; the moment after the last.
+int64_t Answers(AnswerHabit& habit, int times, int64_t late, int64_t now) {
+  for (int i = 0; i < times; ++i) {
+    habit.SaidAlone(now += 1'000'000);
+    EXPECT_TRUE(habit.listens());
+    habit.Answered(now += late);
+    EXPECT_FALSE(habit.listens());
+  }
+  return now;
+}
+
+TEST(AnswerHabit, IsOfQuickAnswersInARow) {
+  constexpr int kEnough = policy::kTransferQuickAnswers;
+  constexpr int64_t kQuick = policy::kTransferAnswerNanos / 2, kLate = policy::kTransferAnswerNanos;
+  AnswerHabit habit;
+  int64_t now = Answers(habit, kEnough - 1, kQuick, 1);
+  EXPECT_FALSE(habit.expected());
+  now = Answers(habit, 1, kLate, now);  // as if there had been none
+  now = Answers(habit, kEnough - 1, kQuick, now);
+  EXPECT_FALSE(habit.expected());
+  now = Answers(habit, 1, kQuick, now);
+  EXPECT_TRUE(habit.expected());
+  // An answer that did not come in time ends it at once.
+  habit.SaidAlone(now += 1'000'000);
+  EXPECT_FALSE(habit.expected());
+  // Two words without an answer between them: writes that come one after another.
+  habit.Answered(now + kQuick);
+  now = Answers(habit, kEnough - 2, kQuick, now);
+  habit.SaidAlone(now += 1'000'000);
+  habit.SaidAlone(now += 1'000'000);
+  habit.Answered(now + kQuick);
+  now = Answers(habit, kEnough - 2, kQuick, now);
+  EXPECT_FALSE(habit.expected());
+  Answers(habit, 1, kQuick, now);
+  EXPECT_TRUE(habit.expected());
 }
 
 TEST(Card, ComesBackFromText) {

@@ -149,6 +149,33 @@ TEST_P(Writes, ScatterAndBarriers) {
   });
 }
 
+// Writes that answer each other; each says that the one before it is over. The last has no answer, and is over all the same
+// while its target calls nothing.
+TEST_P(Writes, AnswersSayThatWhatTheyAnswerIsOver) {
+  RunMesh(GetParam(), 2, 64, [](Mesh& mesh) {
+    WriteRequest request = mesh.Request(1 - mesh.rank, 0, 8);
+    request.immediate = kImmediate;
+    for (int round = 0; round < 3; ++round) {
+      Work last;
+      for (int i = 0; i < 500; ++i) {
+        if (mesh.rank == 0) last = mesh.engine->Write(request);
+        const absl::Status came = mesh.engine->Expect({.immediate = kImmediate, .deadline = Soon()}).Wait();
+        ASSERT_TRUE(came.ok()) << came;
+        if (mesh.rank == 1) last = mesh.engine->Write(request);
+      }
+      const std::string over = absl::StrCat("over", round);
+      if (mesh.rank == 1) {
+        ASSERT_TRUE(last.Wait(Soon()).ok());
+        mesh.Put(over, "yes");
+      } else {
+        mesh.Get(over, 1);
+        ASSERT_TRUE(last.Done());
+      }
+    }
+    mesh.Meet("end");
+  });
+}
+
 TEST_P(Writes, ZeroBytesCarryTheirImmediate) {
   RunMesh(GetParam(), 2, 64, [](Mesh& mesh) {
     WriteRequest request = mesh.Request(1 - mesh.rank, 0, 0);
