@@ -4,12 +4,11 @@
 #include <algorithm>
 
 #include "comm/engine.h"
+#include "comm/pause.h"
 #include "comm/policy.h"
 
 namespace cohort::comm {
 namespace {
-
-inline void Pause() { __builtin_ia32_pause(); }
 
 int64_t NanosUntil(absl::Time deadline) {
   if (deadline == absl::InfiniteFuture()) return INT64_MAX / 2;

@@ -130,6 +130,7 @@ absl::Status Engine::RemovePeer(PeerId id) {
         "Remove it when it has ended or goes on"));
   }
   if (!peer->lost) {
+    SayDone(Say::kAll);
     Frame bye;
     bye.type = FrameType::kBye;
     for (size_t way = 0; way < peer->ways.size(); ++way) SendControl(*peer, way, bye);

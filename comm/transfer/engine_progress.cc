@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "comm/doorbell.h"
+#include "comm/pause.h"
 #include "comm/policy.h"
 #include "comm/transfer/engine.h"
 #include "comm/transfer/policy.h"
@@ -198,6 +199,7 @@ bool Engine::Turn(const Transfer& transfer, bool everything) {
   const int looks = near_.empty() ? 0 : copies_.empty() && pulls_.empty() ? policy::kTransferLooks : 1;
   bool moved = false;
   for (int look = 0; look < looks && !moved; ++look) {
+    if (look > 0) Pause();
     moved = LookAtRings();
     if (transfer.done.load(std::memory_order_relaxed) || mutex_.wanted()) return moved;
   }

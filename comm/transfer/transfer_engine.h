@@ -138,7 +138,8 @@ class TransferEngine {
   // The memory must live until it is unregistered.
   absl::StatusOr<Region> Register(void* data, uint64_t bytes);
   // Memory of zeros that begins at a page. Peers of this host map it, so that their small writes are stores into it
-  // and cost this process nothing. It goes with its region: after Unregister or the engine's end, it is not to be
+  // and cost this process nothing. A thread that waits for a write without an immediate by looking at its last byte should
+  // pause between looks (comm/pause.h). It goes with its region: after Unregister or the engine's end, it is not to be
   // touched. RESOURCE_EXHAUSTED where there is not so much.
   absl::StatusOr<Allocation> Allocate(uint64_t bytes);
   // Fails with FAILED_PRECONDITION while writes from the region are in flight; writes to it are refused afterwards,
