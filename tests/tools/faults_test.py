@@ -40,6 +40,12 @@ class FaultsTest(CohortTest):
         self.hurt("2x4", ["kill", "stop", "cut", "drop-in", "drop-out"])
         self.churn("2x4")
 
+    def test_nothing_tried_is_not_success(self):
+        done = subprocess.run([ROOT / "tools" / "faults", "hurt", "--layouts", "1x8", "--kinds", "cut", "--faults", "1"],
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, env=environment())
+        self.assertEqual(done.returncode, 77, done.stdout + done.stderr)
+        self.assertIn("nothing was tried", done.stdout)
+
     def test_errors_are_read_as_they_are_meant(self):
         script = ("import importlib.machinery as m; f = m.SourceFileLoader('faults', r'%s').load_module();"
                   "print(f.named('UNAVAILABLE: rank 3 was lost: no sign of life [said by rank 6]'),"
