@@ -204,7 +204,7 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
 
   // engine_progress.cc
   void TakeOver();
-  void LeaveToWaiters(uint64_t* waits_seen, int64_t longest_nap);
+  void LeaveToWaiters(uint64_t* waits_seen, bool has_remote_peers);
   void Loop();
   bool Progress();
   // Nobody need wait for writes that are over when they return, so it is in these calls that news are noticed.
@@ -319,7 +319,7 @@ class Engine : public LinkEvents, public std::enable_shared_from_this<Engine> {
   int remote_peers_ = 0;
   unsigned polls_ = 0;
   unsigned calls_made_ = 0;
-  bool done_unsaid_ = false;
+  std::atomic<bool> done_unsaid_{false};  // written under the lock
   bool trouble_ = false;
   bool backlog_ = false;  // something waits for room in a ring, which rings no bell
   int64_t last_check_ = 0;

@@ -100,7 +100,8 @@ uint64_t Engine::DoneBelow(const Peer& peer) {
 // Tells the peers which of their writes are over; with kUnanswered, those whose writes are answered at once are left to the
 // answer.
 void Engine::SayDone(Say which) {
-  if (!std::exchange(done_unsaid_, false)) return;
+  if (!done_unsaid_) return;
+  done_unsaid_ = false;
   for (const auto& [id, peer] : peers_) {
     // Within a host a word says it.
     if (const uint64_t below = DoneBelow(*peer);

@@ -140,13 +140,16 @@ void Engine::TakeOver() {
 }
 
 // Until nobody has waited for a while, as waits come one after another, or there is something to do for the engine's own
-// thread. Not under the engine's lock, which those who wait hold while they copy: a thread that wants it makes them yield.
-void Engine::LeaveToWaiters(uint64_t* waits_seen, int64_t longest_nap) {
+// thread: also the last word to a peer on another host, where the answer that was to say it has not come. Not under the
+// engine's lock, which those who wait hold while they copy: a thread that wants it makes them yield.
+void Engine::LeaveToWaiters(uint64_t* waits_seen, bool has_remote_peers) {
+  const int64_t longest_nap = has_remote_peers ? policy::kTakeoverNanos : policy::kTransferLongestNapNanos;
   std::unique_lock lock(takeover_mutex_);
   int64_t nap = policy::kTakeoverNanos;
   for (; !std::exchange(takeover_now_, false); nap = std::min(2 * nap, longest_nap)) {
     if (const uint64_t waits = waits_.load(std::memory_order_relaxed);
-        waiters_.load() == 0 && std::exchange(*waits_seen, waits) == waits)
+        waiters_.load() == 0 && (std::exchange(*waits_seen, waits) == waits ||
+                                 (has_remote_peers && done_unsaid_.load(std::memory_order_relaxed))))
       return;
     // A waiter that has slept says when it is done; short waits come and go without a word.
     takeover_.wait_for(lock,
@@ -168,10 +171,9 @@ void Engine::Loop() {
       continue;
     }
     if (waiters_.load() > 0 || waits_seen != waits_.load(std::memory_order_relaxed)) {
-      // The last word to a peer on another host may wait for an answer that does not come.
-      const int64_t longest = remote_peers_ > 0 ? policy::kTakeoverNanos : policy::kTransferLongestNapNanos;
+      const bool has_remote_peers = remote_peers_ > 0;
       lock.unlock();
-      LeaveToWaiters(&waits_seen, longest);
+      LeaveToWaiters(&waits_seen, has_remote_peers);
       lock.lock();
       continue;
     }
@@ -189,7 +191,11 @@ void Engine::Loop() {
 
 bool Engine::Poll(Transfer& transfer) {
   if (transfer.done.load(std::memory_order_acquire)) return true;
-  if (const std::unique_lock lock(mutex_, std::try_to_lock); lock.owns_lock() && !closed_) Progress();
+  if (const std::unique_lock lock(mutex_, std::try_to_lock); lock.owns_lock() && !closed_) {
+    Progress();
+    // Nobody need look again soon, as the next look of a wait or of the engine's thread does.
+    if (done_unsaid_) SayDone(Say::kAll);
+  }
   return transfer.done.load(std::memory_order_acquire);
 }
 

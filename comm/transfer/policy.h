@@ -25,8 +25,9 @@ inline constexpr uint32_t kTransferExports = 1024;
 inline constexpr uint64_t kTransferMappedBytes = 256 << 10;
 // How long RemovePeer waits for a peer that is stopped in the middle of such a write.
 inline constexpr int64_t kTransferRevokeNanos = 1'000'000'000;
-// The engine's own thread looks as often as kTakeoverNanos (comm/policy.h) whether waits go on, and then ever less often
-// down to this: it may share a core with those who wait, each of its looks costs them two changes of thread.
+// The engine's own thread looks as often as kTakeoverNanos (comm/policy.h) whether waits go on, and then, where all peers are
+// on this host, ever less often down to this: it may share a core with those who wait, each of its looks costs them two
+// changes of thread.
 inline constexpr int64_t kTransferLongestNapNanos = 2'000'000;
 // A write is an answer where it follows so soon on the word that a write of the peer is over; after so many, one at a time,
 // the word waits for the next (answer_habit.h).
