@@ -140,20 +140,24 @@ void Engine::TakeOver() {
 }
 
 // Until nobody has waited for a while, as waits come one after another, or there is something to do for the engine's own
-// thread: also the last word to a peer on another host, where the answer that was to say it has not come. Not under the
-// engine's lock, which those who wait hold while they copy: a thread that wants it makes them yield.
+// thread. Sooner where a peer on another host is owed a word that an answer was to bring: not at once, as the answer may be
+// on its way. Not under the engine's lock, which those who wait hold while they copy: a thread that wants it makes them
+// yield.
 void Engine::LeaveToWaiters(uint64_t* waits_seen, bool has_remote_peers) {
   const int64_t longest_nap = has_remote_peers ? policy::kTakeoverNanos : policy::kTransferLongestNapNanos;
   std::unique_lock lock(takeover_mutex_);
   int64_t nap = policy::kTakeoverNanos;
   for (; !std::exchange(takeover_now_, false); nap = std::min(2 * nap, longest_nap)) {
     if (const uint64_t waits = waits_.load(std::memory_order_relaxed);
-        waiters_.load() == 0 && (std::exchange(*waits_seen, waits) == waits ||
-                                 (has_remote_peers && done_unsaid_.load(std::memory_order_relaxed))))
+        waiters_.load() == 0 && std::exchange(*waits_seen, waits) == waits)
       return;
+    const bool owes_word =
+        has_remote_peers && waiters_.load() == 0 && done_unsaid_.load(std::memory_order_relaxed);
     // A waiter that has slept says when it is done; short waits come and go without a word.
-    takeover_.wait_for(lock,
-                       std::chrono::nanoseconds(slept_waiters_.load() > 0 ? policy::kMaxSleepNanos : nap));
+    const int64_t this_nap = slept_waiters_.load() > 0 ? policy::kMaxSleepNanos
+                             : owes_word               ? policy::kTransferLastWordNanos
+                                                       : nap;
+    takeover_.wait_for(lock, std::chrono::nanoseconds(this_nap));
   }
 }
 
@@ -193,7 +197,7 @@ bool Engine::Poll(Transfer& transfer) {
   if (transfer.done.load(std::memory_order_acquire)) return true;
   if (const std::unique_lock lock(mutex_, std::try_to_lock); lock.owns_lock() && !closed_) {
     Progress();
-    // Nobody need look again soon, as the next look of a wait or of the engine's thread does.
+    // Who polls may not look again for long, and meanwhile the engine's thread may sleep on the event fds.
     if (done_unsaid_) SayDone(Say::kAll);
   }
   return transfer.done.load(std::memory_order_acquire);

@@ -33,6 +33,8 @@ inline constexpr int64_t kTransferLongestNapNanos = 2'000'000;
 // the word waits for the next (answer_habit.h).
 inline constexpr int64_t kTransferAnswerNanos = 20'000;
 inline constexpr int kTransferQuickAnswers = 16;
+// Where none comes, the engine's own thread says it so long after it has seen that nobody waits any more.
+inline constexpr int64_t kTransferLastWordNanos = 50'000;
 // Bytes that come in before who waits is told: of the first frame at once.
 inline constexpr size_t kTransferWaiterBytes = 1;
 // Looks at the rings that a waiting thread takes without letting go of the lock, and such turns until it looks at
