@@ -26,6 +26,33 @@ bool Times(ptrdiff_t a, size_t b, ptrdiff_t* product) {
          !Far(*product);
 }
 
+bool IsEmpty(const StridedBlock& block) {
+  return block.run == 0 || std::any_of(block.levels.begin(), block.levels.end(),
+                                       [](const StrideLevel& level) { return level.count == 0; });
+}
+
+// The first byte of a block, the one behind its last, and how many it has.
+struct Reach {
+  ptrdiff_t lower = 0, upper = 0;
+  size_t bytes = 0;
+};
+
+// Blocks may come from another process: this is asked before anything is computed of them that could overflow.
+absl::StatusOr<Reach> ReachOf(const StridedBlock& block) {
+  if (block.run > static_cast<size_t>(kFar) || Far(block.offset)) return TooLarge("reach");
+  auto bytes = static_cast<ptrdiff_t>(block.run);
+  ptrdiff_t lower = block.offset, upper = block.offset + bytes;
+  for (const StrideLevel& level : block.levels) {
+    ptrdiff_t reach = 0;
+    if (!Times(level.stride, level.count - 1, &reach) || !Times(bytes, level.count, &bytes)) {
+      return TooLarge("reach");
+    }
+    (reach < 0 ? lower : upper) += reach;
+    if (lower < -kFar || upper > kFar) return TooLarge("reach");
+  }
+  return Reach{lower, upper, static_cast<size_t>(bytes)};
+}
+
 void Canonicalize(StridedBlock* block) {
   std::vector<StrideLevel>& levels = block->levels;
   std::erase_if(levels, [](const StrideLevel& level) { return level.count == 1; });
@@ -50,7 +77,8 @@ bool Join(StridedBlock* block, const StridedBlock& next) {
     return true;
   }
   if (block->run != next.run) return false;
-  if (block->levels == next.levels) {  // two of a kind: a level of two turns
+  if (block->levels == next.levels && block->levels.size() < policy::kDatatypeLevels) {
+    // Two of a kind: a level of two turns.
     block->levels.insert(block->levels.begin(), {2, next.offset - block->offset});
     return true;
   }
@@ -62,6 +90,21 @@ bool Join(StridedBlock* block, const StridedBlock& next) {
     return true;
   }
   return false;
+}
+
+// Blocks that continue each other as one: those of a list of rows as planes, then planes as a box.
+std::vector<StridedBlock> Joined(std::vector<StridedBlock> blocks) {
+  for (size_t pass = 0; pass < policy::kDatatypeLevels; ++pass) {
+    std::vector<StridedBlock> joined;
+    for (StridedBlock& block : blocks) {
+      if (!joined.empty() && Join(&joined.back(), block)) continue;
+      joined.push_back(std::move(block));
+    }
+    for (StridedBlock& block : joined) Canonicalize(&block);
+    if (joined.size() == blocks.size()) return joined;
+    blocks = std::move(joined);
+  }
+  return blocks;
 }
 
 }  // namespace
@@ -76,42 +119,26 @@ absl::StatusOr<Datatype> Datatype::Make(std::vector<StridedBlock> blocks, ptrdif
   Datatype type;
   type.extent_ = extent;
   if (Far(extent)) return TooLarge("extent");
-  std::vector<StridedBlock> joined;
-  for (StridedBlock& block : blocks) {
-    const auto empty = [](const StrideLevel& level) { return level.count == 0; };
-    if (block.run == 0 || std::any_of(block.levels.begin(), block.levels.end(), empty)) continue;
-    Canonicalize(&block);
-    if (!joined.empty() && Join(&joined.back(), block)) continue;
-    joined.push_back(std::move(block));
-  }
-  for (StridedBlock& block : joined) {
-    Canonicalize(&block);
-    if (block.levels.size() > policy::kDatatypeLevels) {
+  std::erase_if(blocks, IsEmpty);
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    COHORT_ASSIGN_OR_RETURN(const Reach reach, ReachOf(blocks[i]));
+    type.lower_ = i == 0 ? reach.lower : std::min(type.lower_, reach.lower);
+    type.upper_ = i == 0 ? reach.upper : std::max(type.upper_, reach.upper);
+    type.bytes_ += reach.bytes;
+    if (type.bytes_ > static_cast<size_t>(kFar)) return TooLarge("size");
+    Canonicalize(&blocks[i]);
+    if (blocks[i].levels.size() > policy::kDatatypeLevels) {
       return absl::InvalidArgumentError(
-          absl::StrFormat("a datatype of %d nested strides: at most %d are packed", block.levels.size(),
+          absl::StrFormat("a datatype of %d nested strides: at most %d are packed", blocks[i].levels.size(),
                           policy::kDatatypeLevels));
     }
   }
-  for (const StridedBlock& block : joined) {
-    ptrdiff_t lower = block.offset, upper = block.offset, bytes = static_cast<ptrdiff_t>(block.run);
-    if (block.run > static_cast<size_t>(kFar) || Far(block.offset)) return TooLarge("reach");
-    upper += static_cast<ptrdiff_t>(block.run);
-    for (const StrideLevel& level : block.levels) {
-      ptrdiff_t reach = 0;
-      if (!Times(level.stride, level.count - 1, &reach) || !Times(bytes, level.count, &bytes)) {
-        return TooLarge("reach");
-      }
-      (reach < 0 ? lower : upper) += reach;
-      if (lower < -kFar || upper > kFar) return TooLarge("reach");
-    }
-    const bool first = type.blocks_.empty();
-    type.lower_ = first ? lower : std::min(type.lower_, lower);
-    type.upper_ = first ? upper : std::max(type.upper_, upper);
-    type.begins_.push_back(type.bytes_);
-    type.bytes_ += static_cast<size_t>(bytes);
-    if (type.bytes_ > static_cast<size_t>(kFar)) return TooLarge("size");
+  type.blocks_ = Joined(std::move(blocks));
+  size_t begin = 0;
+  for (const StridedBlock& block : type.blocks_) {
+    type.begins_.push_back(begin);
+    begin += block.bytes();
     type.num_runs_ += block.num_runs();
-    type.blocks_.push_back(block);
   }
   return type;
 }

@@ -58,27 +58,18 @@ struct LongRun {
   }
 };
 
-template <typename Run, bool pack, bool ahead, size_t fixed>
-void Plain(const StrideLevel& outer, const StrideLevel& inner, size_t run, std::byte* strided,
-           std::byte* dense) {
-  MoveRows<Run, pack, ahead>(outer, inner, fixed > 0 ? fixed : run, strided, dense);
-}
-
-template <typename Run, size_t fixed = 0>
-MoveRuns Of(bool pack, bool ahead) {
-  if (pack) return ahead ? Plain<Run, true, true, fixed> : Plain<Run, true, false, fixed>;
-  return ahead ? Plain<Run, false, true, fixed> : Plain<Run, false, false, fixed>;
-}
-
 }  // namespace
 
 MoveRuns ChooseMove(bool pack, size_t run, size_t num_runs) {
-  const size_t lines = run / kLine + 1;  // of a run, at least
-  const bool near = num_runs <= policy::kDatatypeNearBytes / kLine / lines;
-  const bool ahead = num_runs > policy::kDatatypeFarBytes / kLine / lines;
-  if (GetProcessorLevel() == ProcessorLevel::kAvx512) {
-    if (const MoveRuns wide = ChooseAvx512(pack, run, near, ahead); wide != nullptr) return wide;
-  }
+  constexpr size_t kMany = policy::kDatatypeFarBytes;  // far, however short or few they are
+  const size_t lines = Smaller(run / kLine + 1, kMany) * Smaller(num_runs, kMany);  // at least
+  const bool near = lines <= policy::kDatatypeNearBytes / kLine;
+  const bool ahead = lines > policy::kDatatypeFarBytes / kLine;
+  const ProcessorLevel level = GetProcessorLevel();
+  MoveRuns wide = nullptr;
+  if (level >= ProcessorLevel::kAvx512) wide = ChooseAvx512(pack, run, near, ahead);
+  if (wide == nullptr && level >= ProcessorLevel::kAvx2) wide = ChooseAvx2(pack, run, ahead);
+  if (wide != nullptr) return wide;
   switch (run) {
     case 1:
       return Of<FixedRun<1>, 1>(pack, ahead);

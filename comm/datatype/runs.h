@@ -15,7 +15,9 @@ using MoveRuns = void (*)(const StrideLevel& outer, const StrideLevel& inner, si
 // The loop for runs of this length, so many of them in all, on this processor.
 MoveRuns ChooseMove(bool pack, size_t run, size_t num_runs);
 
-// That of AVX-512; null where plain code is as good. `near`: all lines fit the first cache; `ahead`: they fit none.
+// Those of AVX2 and of AVX-512; null where what needs less is as good. `near`: all lines fit the first cache; `ahead`:
+// they fit none.
+MoveRuns ChooseAvx2(bool pack, size_t run, bool ahead);
 MoveRuns ChooseAvx512(bool pack, size_t run, bool near, bool ahead);
 
 }  // namespace cohort::comm

@@ -36,42 +36,21 @@ struct WordRun {
   }
 };
 
-// Runs of at least a vector, in vectors, the last of which may overlap the one before.
-struct VectorRun {
-  template <bool pack>
-  static COHORT_INLINE void One(std::byte* strided, std::byte* dense, size_t run) {
-    std::byte* to = pack ? dense : strided;
-    const std::byte* from = pack ? strided : dense;
-    for (size_t at = 0; at + kLine < run; at += kLine) {
-      _mm512_storeu_si512(to + at, _mm512_loadu_si512(from + at));
-    }
-    _mm512_storeu_si512(to + run - kLine, _mm512_loadu_si512(from + run - kLine));
-  }
-  template <bool pack>
-  static COHORT_INLINE void Group(std::byte* strided, ptrdiff_t stride, std::byte* dense, size_t run) {
-    for (size_t i = 0; i < kGroup; ++i, strided += stride, dense += run) One<pack>(strided, dense, run);
+struct Vector512 {
+  static constexpr size_t kBytes = 64;
+  static COHORT_INLINE void Copy(std::byte* to, const std::byte* from) {
+    _mm512_storeu_si512(to, _mm512_loadu_si512(from));
   }
 };
-
-template <typename Run, bool pack, bool ahead>
-void Wide(const StrideLevel& outer, const StrideLevel& inner, size_t run, std::byte* strided,
-          std::byte* dense) {
-  MoveRows<Run, pack, ahead>(outer, inner, run, strided, dense);
-}
-
-template <typename Run>
-MoveRuns WideOf(bool pack, bool ahead) {
-  if (pack) return ahead ? Wide<Run, true, true> : Wide<Run, true, false>;
-  return ahead ? Wide<Run, false, true> : Wide<Run, false, false>;
-}
 
 }  // namespace
 
 MoveRuns ChooseAvx512(bool pack, size_t run, bool near, bool ahead) {
-  if (run >= kLine && run < policy::kDatatypeLongRun) return WideOf<VectorRun>(pack, false);
+  if (run >= Vector512::kBytes && run < policy::kDatatypeLongRun)
+    return OfVectors<Vector512>(pack, run, false);
   if (near) return nullptr;
-  if (run == 4) return WideOf<WordRun<4>>(pack, ahead);
-  if (run == 8) return WideOf<WordRun<8>>(pack, ahead);
+  if (run == 4) return Of<WordRun<4>>(pack, ahead);
+  if (run == 8) return Of<WordRun<8>>(pack, ahead);
   return nullptr;
 }
 

@@ -194,6 +194,10 @@ TEST(DatatypeTest, WrongWordsAreErrors) {
   EXPECT_EQ(Datatype::FromWords({{0, 8, uint64_t{1} << 60}}).status().code(), invalid);
   EXPECT_EQ(Datatype::FromWords({{0, 8, 1, uint64_t{1} << 62, 16}}).status().code(), invalid);
   EXPECT_EQ(Datatype::FromWords({{uint64_t{1} << 62, 8, 0}}).status().code(), invalid);
+  // Strides and offsets that overflow when they are multiplied or subtracted.
+  const uint64_t far = uint64_t{1} << 63;
+  EXPECT_EQ(Datatype::FromWords({{0, 8, 2, 3, far - 1, 2, 16}}).status().code(), invalid);
+  EXPECT_EQ(Datatype::FromWords({{far, 8, 0, far - 1, 8, 0}}).status().code(), invalid);
   EXPECT_EQ(Datatype::FromWords({})->bytes(), 0u);
 }
 
@@ -213,6 +217,41 @@ TEST(DatatypeTest, TheSameBytesHaveTheSameForm) {
   EXPECT_EQ(Datatype::Subarray(sizes, y, at, real)->blocks()[0], (StridedBlock{0, 128, {{16, 2048}}}));
   EXPECT_EQ(Datatype::Subarray(sizes, z, at, real)->blocks()[0], (StridedBlock{0, 2048, {}}));
   EXPECT_EQ(Datatype::Contiguous(7, *Datatype::Contiguous(3, real))->blocks()[0], (StridedBlock{0, 168, {}}));
+}
+
+// What users of indexed types pay for is the layout, not how they described it.
+TEST(DatatypeTest, AListOfRowsOfABoxIsOneBlock) {
+  const Datatype real = Datatype::Element(DataType::kF32);
+  for (const size_t columns : {size_t{1}, size_t{3}}) {
+    for (const size_t rows : {size_t{2}, size_t{3}, size_t{7}}) {
+      std::vector<ptrdiff_t> displacements;
+      for (ptrdiff_t plane = 0; plane < 5; ++plane) {
+        for (size_t row = 0; row < rows; ++row)
+          displacements.push_back((plane + 1) * 100 + static_cast<ptrdiff_t>(row) * 10);
+      }
+      const size_t sizes[] = {7, 10, 10}, sub[] = {5, rows, columns}, at[] = {1, 0, 0};
+      const auto listed = *Datatype::IndexedBlock(columns, displacements, real);
+      EXPECT_EQ(listed.blocks(), Datatype::Subarray(sizes, sub, at, real)->blocks())
+          << rows << " " << columns;
+    }
+  }
+}
+
+// Joining stops at the levels that are packed: no list is too deep.
+TEST(DatatypeTest, AListOfManyScalesIsPackedInOrder) {
+  std::vector<ptrdiff_t> displacements = {0};
+  for (int scale = 0; scale < 11; ++scale) {  // Cantor's set
+    const size_t before = displacements.size();
+    ptrdiff_t shift = 2;
+    for (int i = 0; i < scale; ++i) shift *= 3;
+    for (size_t i = 0; i < before; ++i) displacements.push_back(displacements[i] + shift);
+  }
+  const auto type = *Datatype::IndexedBlock(1, displacements, Datatype::Element(DataType::kU8));
+  std::vector<uint8_t> memory(static_cast<size_t>(type.upper())), packed(type.bytes());
+  for (size_t i = 0; i < memory.size(); ++i) memory[i] = static_cast<uint8_t>(i * 7 + (i >> 8));
+  type.Pack(memory.data(), packed.data());
+  for (size_t i = 0; i < packed.size(); ++i)
+    ASSERT_EQ(packed[i], memory[static_cast<size_t>(displacements[i])]);
 }
 
 TEST(DatatypeTest, WrongLayoutsAreErrors) {
