@@ -1,7 +1,10 @@
 // Prices of algorithms that go by hosts.
 #include <algorithm>
+#include <map>
+#include <utility>
 #include <vector>
 
+#include "comm/algorithms/policy.h"
 #include "comm/algorithms/team.h"
 #include "comm/pricing_rows.h"
 
@@ -95,37 +98,47 @@ void ForLanes(const Pricer& p, size_t lanes, const Visit& visit) {
   for (size_t lane = 0; lane < lanes; ++lane) visit(lane, 1);
 }
 
+// By host: how much of a buffer that is cut into lanes each of its ranks owns.
+std::vector<Parts> OfPlaces(const Teams& hosts, const Lanes& lanes, const Parts& by_lane) {
+  std::vector<Parts> of_places;
+  for (int host = 0; host < lanes.num_hosts(); ++host) {
+    std::vector<size_t> cuts = {0};
+    for (size_t place = 0; place < hosts[host].size(); ++place) {
+      const auto owned = lanes.OwnedBy(host, static_cast<int>(place));
+      const int first = static_cast<int>(owned.begin), number = static_cast<int>(owned.count);
+      cuts.push_back(cuts.back() + (number == 0 ? 0 : by_lane.Range(first, number)));
+    }
+    of_places.emplace_back(std::move(cuts));
+  }
+  return of_places;
+}
+
 void LanesAllReduce(Pricer& p, Across how) {
   const size_t pieces = p.Pieces(p.count);
   p.clock.InPieces(pieces);
   const Teams hosts = p.Hosts();
   std::vector<Times> times(pieces, p.clock.Start());
-  // A stage takes the pieces one after the other, each when a rank has the last message of the one before (Flow::Enter);
-  // what is inside hosts does not wait for what crosses.
-  // Where hosts exchange directly, the way back is a stage of its own.
-  const int way_back = how == Across::kDirect ? 2 : -1, last_stage = how == Across::kDirect ? 3 : 2;
+  // By piece and first lane: when ranks had the lane's part of the sum, after which its way back begins.
+  std::vector<std::map<size_t, Times>> summed(pieces);
+  // A stage takes a few pieces at a time, the next when a rank has the last message of one (Flow::Enter); what is inside
+  // hosts does not wait for what crosses.
+  // Where hosts halve or exchange directly, the way back is a stage of its own.
+  const bool two_ways = how == Across::kHalving || how == Across::kDirect;
+  const int way_back = two_ways ? 2 : -1, last_stage = two_ways ? 3 : 2;
   for (int stage = 0; stage <= last_stage; ++stage) {
-    Times last = p.clock.Start();
-    p.clock.NoteLast(&last);
+    std::vector<Times> last;  // by piece
     for (size_t piece = 0; piece < pieces; ++piece) {
-      for (int rank = 0; rank < p.size() && piece > 0; ++rank) {
-        times[piece][rank] = p.clock.Later(times[piece][rank], last[rank]);
+      last.push_back(piece == 0 ? p.clock.Start() : last.back());
+      p.clock.NoteLast(&last.back());
+      const auto held = [&](int rank) {
+        return piece < policy::kPiecesInStage ? Moment{} : last[piece - policy::kPiecesInStage][rank];
+      };
+      for (int rank = 0; rank < p.size() && piece >= policy::kPiecesInStage; ++rank) {
+        times[piece][rank] = p.clock.Later(times[piece][rank], held(rank));
       }
       const size_t count = Part(p.count, pieces, piece).count;
       const Lanes lanes(p.call, count);
       const Parts by_lane(count, lanes.num_lanes());
-      std::vector<Parts> by_place;
-      for (int host = 0; host < lanes.num_hosts(); ++host) {
-        std::vector<size_t> cuts = {0};
-        for (size_t place = 0; place < hosts[host].size(); ++place) {
-          const auto owned = lanes.OwnedBy(host, static_cast<int>(place));
-          const size_t own =
-              owned.count == 0 ? 0
-                               : by_lane.Range(static_cast<int>(owned.begin), static_cast<int>(owned.count));
-          cuts.push_back(cuts.back() + own);
-        }
-        by_place.emplace_back(std::move(cuts));
-      }
       if (stage == 1 || stage == way_back) {
         Teams across;
         std::vector<Parts> parts;
@@ -141,8 +154,13 @@ void LanesAllReduce(Pricer& p, Across how) {
           const Teams teams(across.begin() + first, across.begin() + first + number);
           const auto of_teams = absl::MakeConstSpan(parts).subspan(first, number);
           Times own = start;
-          if (how == Across::kHalving) {
+          if (stage == way_back) {
+            own = summed[piece][first];
+            for (int rank = 0; rank < p.size(); ++rank) own[rank] = p.clock.Later(own[rank], held(rank));
+          }
+          if (how == Across::kHalving && stage == 1) {
             p.clock.Halving(teams, of_teams, &own);
+          } else if (how == Across::kHalving) {
             p.clock.Doubling(teams, of_teams, {}, &own);
           } else if (how == Across::kDirect) {
             p.clock.Pairwise(teams, of_teams, stage == 1, stage == 1, &own);
@@ -153,12 +171,13 @@ void LanesAllReduce(Pricer& p, Across how) {
           }
           for (int rank = 0; rank < p.size(); ++rank)
             times[piece][rank] = p.clock.Later(times[piece][rank], own[rank]);
+          if (two_ways && stage == 1) summed[piece][first] = std::move(own);
         });
       } else if (how == Across::kRing) {
-        p.clock.Ring(hosts, by_place, 1, 1, stage == 0 ? Clock::RingOf::kSums : Clock::RingOf::kParts, false,
-                     &times[piece]);
+        p.clock.Ring(hosts, OfPlaces(hosts, lanes, by_lane), 1, 1,
+                     stage == 0 ? Clock::RingOf::kSums : Clock::RingOf::kParts, false, &times[piece]);
       } else {
-        p.clock.Pairwise(hosts, by_place, stage == 0, stage == 0, &times[piece]);
+        p.clock.Pairwise(hosts, OfPlaces(hosts, lanes, by_lane), stage == 0, stage == 0, &times[piece]);
       }
     }
     p.clock.NoteLast(nullptr);

@@ -1,7 +1,7 @@
 // Hierarchical all-reduce of the fewest bytes: a reduce-scatter inside every host by reading, for each lane a
 // reduce-scatter and an all-gather across hosts, and an all-gather inside by reading. Of n bytes every host
 // sends 2(H-1)/H n to other hosts, in 2 ceil(log2 H) rounds, whatever the numbers of ranks on them. Pieces go
-// through the three levels independently, so that work inside a host hides behind the links. Where hosts are few, they
+// through the levels independently, so that work inside a host hides behind the links. Where hosts are few, they
 // exchange directly instead: as many bytes, 2 rounds, of H-1 messages each.
 #include "comm/algorithms/blocks.h"
 
@@ -39,22 +39,24 @@ Schedule Make(const Collective& c, Across how) {
         visit(across, EqualCuts(work.count, across.size()), source, work);
       }
     };
-    if (how == Across::kHalving) {
-      for_lanes([&](const Team& across, const Cuts& cuts, Slice source, Slice work) {
-        const Slice part = Member(work, cuts, across.place);
+    for_lanes([&](const Team& across, const Cuts& cuts, Slice source, Slice work) {
+      const Slice part = Member(work, cuts, across.place);
+      if (how == Across::kHalving) {
         HalvingReduceScatter(flow, across, cuts, source, work, part);
+      } else {
+        DirectReduceScatter(flow, across, cuts, source, part, &lanes.hosts());
+      }
+    });
+    // The next pieces need not wait for this one's way back.
+    flow.Enter(kBack);
+    for_lanes([&](const Team& across, const Cuts& cuts, Slice, Slice work) {
+      const Slice part = Member(work, cuts, across.place);
+      if (how == Across::kHalving) {
         DoublingAllGather(flow, across, Slices(work, cuts), part);
-      });
-    } else {
-      for_lanes([&](const Team& across, const Cuts& cuts, Slice source, Slice work) {
-        DirectReduceScatter(flow, across, cuts, source, Member(work, cuts, across.place), &lanes.hosts());
-      });
-      // The next piece need not wait for this one's way back.
-      flow.Enter(kBack);
-      for_lanes([&](const Team& across, const Cuts& cuts, Slice, Slice work) {
-        DirectAllGather(flow, across, Slices(work, cuts), Member(work, cuts, across.place), &lanes.hosts());
-      });
-    }
+      } else {
+        DirectAllGather(flow, across, Slices(work, cuts), part, &lanes.hosts());
+      }
+    });
     flow.Enter(kGatherInside);
     DirectAllGather(flow, local, Slices(output, local_cuts), Member(output, local_cuts, local.place));
   }

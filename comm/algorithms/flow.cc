@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "comm/algorithms/policy.h"
+
 namespace cohort::comm::algorithms {
 
 Flow::Spans::iterator Flow::Isolate(const Slice& slice) {
@@ -46,11 +48,12 @@ void Flow::Note(const Slice& slice, bool writes, StepId step) {
 }
 
 void Flow::Enter(int stage) {
-  if (last_received_ != kNoStep) received_[stage_] = last_received_;
+  constexpr size_t kAhead = policy::kPiecesInStage;
+  if (last_received_ != kNoStep) received_[stage_].push_back(last_received_);
   last_received_ = kNoStep;
   stage_ = stage;
-  const auto before = received_.find(stage);
-  held_by_ = before == received_.end() ? kNoStep : before->second;
+  const std::vector<StepId>& before = received_[stage];
+  held_by_ = before.size() < kAhead ? kNoStep : before[before.size() - kAhead];
 }
 
 absl::Span<const StepId> Flow::After() {

@@ -35,9 +35,10 @@ class Flow {
   // destination = destination (op) source.
   void Reduce(Slice source, Slice destination);
 
-  // Where stages of a pipeline use different links, a piece should not share a stage's link with the next
-  // piece, or all of them come through it at the same, late time. What is added after Enter(stage) waits for
-  // the last receive that was added in this stage before, by an earlier piece.
+  // Where stages of a pipeline use different links, a piece should not share a stage's link with all those
+  // behind it, or all of them come through it at the same, late time. But alone it leaves the link idle between its
+  // rounds. So policy::kPiecesInStage may be in a stage: what is added after Enter(stage) waits for the last receive
+  // that was added in this stage by the piece that many before.
   void Enter(int stage);
 
   Schedule Build() && { return std::move(builder_).Build(); }
@@ -63,8 +64,8 @@ class Flow {
   std::map<int, uint32_t> next_send_, next_recv_;  // tags, by peer
   std::vector<StepId> after_;                      // of the step being added
   int stage_ = 0;
-  std::map<int, StepId> received_;  // by stage: the last before Enter
-  StepId last_received_ = kNoStep;  // in this stage, since
+  std::map<int, std::vector<StepId>> received_;  // by stage: the last of every piece that has been there
+  StepId last_received_ = kNoStep;               // in this stage, since
   StepId held_by_ = kNoStep;
 };
 
