@@ -149,8 +149,12 @@ Choice Tuner::Choose(Operation operation, std::optional<size_t> bytes) {
   Machine without_bytes = tuning_->prices.On(hosts_);
   without_bytes.local_seconds_per_byte = 0;
   for (LinkPrice& price : without_bytes.price) price.seconds_per_byte = 0;
-  const auto fixed = PriceOne(Cheapest(all).choice, without_bytes, *bytes);
-  return preferred_[key] = Preferred(all, policy::kAlike * (fixed.ok() ? fixed->seconds : 0));
+  const PricedChoice& cheapest = Cheapest(all);
+  const auto fixed = PriceOne(cheapest.choice, without_bytes, *bytes);
+  // The smaller their part of it all, the more of what messages cost hides behind the bytes.
+  double alike = fixed.ok() ? policy::kAlike * fixed->seconds : 0;
+  if (alike > 0) alike *= std::min(1.0, fixed->seconds / cheapest.seconds);
+  return preferred_[key] = Preferred(all, alike);
 }
 
 bool Tuner::ExchangesCounts() {

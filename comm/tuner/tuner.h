@@ -49,8 +49,9 @@ Choice Preferred(const std::vector<PricedChoice>& all, double alike);
 
 // Chooses for one group: the override that fits, or else the rule of the table, or else on one host the built-in rule
 // (measured, as prices of memory say little), or else what is preferred of what the prices say: `alike` is
-// policy::kAlike of what the messages of the cheapest take without their bytes. A pure function of the constructor's and
-// the call's arguments; prices are computed once for every size class, four an octave. Not thread-safe.
+// policy::kAlike of what the messages of the cheapest take without their bytes, times their share of its time. A pure
+// function of the constructor's and the call's arguments; prices are computed once for every size class, four an octave.
+// Not thread-safe.
 class Tuner {
  public:
   Tuner(std::shared_ptr<const Tuning> tuning, std::shared_ptr<const HostMap> hosts);
