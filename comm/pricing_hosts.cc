@@ -156,7 +156,9 @@ void LanesAllReduce(Pricer& p, Across how) {
           Times own = start;
           if (stage == way_back) {
             own = summed[piece][first];
-            for (int rank = 0; rank < p.size(); ++rank) own[rank] = p.clock.Later(own[rank], held(rank));
+            for (const Team& team : teams) {
+              for (const int rank : team) own[rank] = p.clock.Later(own[rank], held(rank));
+            }
           }
           if (how == Across::kHalving && stage == 1) {
             p.clock.Halving(teams, of_teams, &own);
@@ -169,8 +171,9 @@ void LanesAllReduce(Pricer& p, Across how) {
           } else {
             p.clock.Ring(teams, of_teams, 2, 1, Clock::RingOf::kSums, false, &own);
           }
-          for (int rank = 0; rank < p.size(); ++rank)
-            times[piece][rank] = p.clock.Later(times[piece][rank], own[rank]);
+          for (const Team& team : teams) {
+            for (const int rank : team) times[piece][rank] = p.clock.Later(times[piece][rank], own[rank]);
+          }
           if (two_ways && stage == 1) summed[piece][first] = std::move(own);
         });
       } else if (how == Across::kRing) {

@@ -98,12 +98,12 @@ class TestbedTest(unittest.TestCase):
         self.assertEqual(int(loose.splitlines()[-1].replace(",", ""), 16), 0)
 
     def test_the_switch_knows_no_firewall(self):
-        if not pathlib.Path("/proc/sys/net/bridge/bridge-nf-call-iptables").exists():
-            self.skipTest("this kernel has no br_netfilter loaded: bridges are not filtered at all")
         self.up("--hosts", 2)
         setting = subprocess.run(["ip", "netns", "exec", f"cohort-{self.name}-switch", "cat",
                                   "/proc/sys/net/bridge/bridge-nf-call-iptables"], capture_output=True, text=True)
-        self.assertEqual(setting.stdout.strip(), "0", setting.stderr)
+        if setting.returncode != 0:
+            self.skipTest("no br_netfilter, or none that namespaces have of their own")
+        self.assertEqual(setting.stdout.strip(), "0")
 
     def test_hosts_have_the_congestion_control_that_was_asked_for(self):
         setting = "/proc/sys/net/ipv4/tcp_congestion_control"

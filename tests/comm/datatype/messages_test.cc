@@ -57,7 +57,7 @@ std::vector<std::vector<Datatype>> Descriptions() {
   const Datatype byte = Datatype::Element(DataType::kU8), real = Datatype::Element(DataType::kF64);
   std::vector<ptrdiff_t> odd, many;
   for (ptrdiff_t i = 0; i < 64; ++i) odd.push_back(3 * i * i);
-  for (ptrdiff_t i = 0; i < 4096; ++i) many.push_back(5 * i + i % 3);  // too many blocks to be told
+  for (ptrdiff_t i = 0; i < 4096; ++i) many.push_back(5 * i + i * i / 7 % 3);  // too many blocks to be told
   const std::vector<DatatypeMember> mixed = {{1, 40, *Datatype::HVector(20, 8, 24, byte)},
                                              {44, 2000, Datatype::Element(DataType::kF64)}};
   return {
