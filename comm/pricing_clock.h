@@ -150,7 +150,7 @@ class Clock {
   void Follows(Follow how) {
     stretch_ = how == Follow::kRounds ? 1 + drift_ : how == Follow::kTurns ? 1 + machine_.drift / 2 : 1;
   }
-  // Halving, Doubling and DoublingSum happen so many times, one after the other, to pieces of a buffer.
+  // Halving, Doubling and DoublingSum happen so many times, to pieces of a buffer: while one waits, another moves.
   void InPieces(size_t pieces) { drift_ = machine_.drift / static_cast<double>(pieces); }
 
   // What was counted so far stands for `factor` times as much, which would take as many times as long.

@@ -38,7 +38,7 @@ class Flow {
   // Where stages of a pipeline use different links, a piece should not share a stage's link with all those
   // behind it, or all of them come through it at the same, late time. But alone it leaves the link idle between its
   // rounds. So policy::kPiecesInStage may be in a stage: what is added after Enter(stage) waits for the last receive
-  // that was added in this stage by the piece that many before.
+  // that was added in this stage by the piece that many before, of those that received in it.
   void Enter(int stage);
 
   Schedule Build() && { return std::move(builder_).Build(); }

@@ -51,6 +51,11 @@ const PricedChoice& Cheapest(const std::vector<PricedChoice>& all) {
 
 }  // namespace
 
+double Alike(double seconds, double without_bytes) {
+  if (without_bytes <= 0) return 0;
+  return policy::kAlike * without_bytes * std::min(1.0, without_bytes / seconds);
+}
+
 Choice Preferred(const std::vector<PricedChoice>& all, double alike) {
   const double least = Cheapest(all).seconds;
   const auto order = [&](const PricedChoice& one) {
@@ -151,10 +156,7 @@ Choice Tuner::Choose(Operation operation, std::optional<size_t> bytes) {
   for (LinkPrice& price : without_bytes.price) price.seconds_per_byte = 0;
   const PricedChoice& cheapest = Cheapest(all);
   const auto fixed = PriceOne(cheapest.choice, without_bytes, *bytes);
-  // The smaller their part of it all, the more of what messages cost hides behind the bytes.
-  double alike = fixed.ok() ? policy::kAlike * fixed->seconds : 0;
-  if (alike > 0) alike *= std::min(1.0, fixed->seconds / cheapest.seconds);
-  return preferred_[key] = Preferred(all, alike);
+  return preferred_[key] = Preferred(all, Alike(cheapest.seconds, fixed.ok() ? fixed->seconds : 0));
 }
 
 bool Tuner::ExchangesCounts() {

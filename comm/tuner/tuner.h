@@ -42,16 +42,19 @@ struct PricedChoice {
   double messages = 0;         // of all ranks
 };
 
+// How many seconds more than the cheapest are about the same, where that takes `seconds`, and its messages `without_bytes`
+// of them: policy::kAlike of the latter, times their share of it all, as the smaller that is, the more of what messages
+// cost hides behind bytes.
+double Alike(double seconds, double without_bytes);
+
 // Of those within `alike` seconds of the cheapest the one with the fewest messages between hosts, then with the fewest,
 // then the cheapest, a fourth of `alike` more or less, then the first: what a message costs the processors, which ranks
 // may share, is in no price. `all` is not empty.
 Choice Preferred(const std::vector<PricedChoice>& all, double alike);
 
 // Chooses for one group: the override that fits, or else the rule of the table, or else on one host the built-in rule
-// (measured, as prices of memory say little), or else what is preferred of what the prices say: `alike` is
-// policy::kAlike of what the messages of the cheapest take without their bytes, times their share of its time. A pure
-// function of the constructor's and the call's arguments; prices are computed once for every size class, four an octave.
-// Not thread-safe.
+// (measured, as prices of memory say little), or else what is preferred of what the prices say. A pure function of the
+// constructor's and the call's arguments; prices are computed once for every size class, four an octave. Not thread-safe.
 class Tuner {
  public:
   Tuner(std::shared_ptr<const Tuning> tuning, std::shared_ptr<const HostMap> hosts);

@@ -6,6 +6,8 @@
 #include <random>
 #include <vector>
 
+#include "comm/datatype/policy.h"
+
 namespace cohort::comm {
 namespace {
 
@@ -237,7 +239,23 @@ TEST(DatatypeTest, AListOfRowsOfABoxIsOneBlock) {
   }
 }
 
-// Joining stops at the levels that are packed: no list is too deep.
+// Joining stops at the levels that are packed: two layouts that have all of them stay two.
+TEST(DatatypeTest, TwoOfTheDeepestLayoutsAreNotJoined) {
+  absl::StatusOr<Datatype> deep = Datatype::Element(DataType::kU8);
+  for (size_t i = 0; i < policy::kDatatypeLevels; ++i) {
+    deep = Datatype::HVector(2, 1, ptrdiff_t{3} << (2 * i), *deep);
+    ASSERT_TRUE(deep.ok()) << deep.status();
+  }
+  ASSERT_EQ(deep->blocks()[0].levels.size(), policy::kDatatypeLevels);
+  const std::vector<DatatypeMember> members = {{1, 0, *deep}, {1, 2 * deep->upper(), *deep}};
+  const auto two = Datatype::Struct(members);
+  ASSERT_TRUE(two.ok()) << two.status();
+  EXPECT_EQ(two->blocks().size(), 2u);
+  const auto told = Datatype::FromWords(two->Words());
+  ASSERT_TRUE(told.ok()) << told.status();
+  EXPECT_EQ(told->blocks(), two->blocks());
+}
+
 TEST(DatatypeTest, AListOfManyScalesIsPackedInOrder) {
   std::vector<ptrdiff_t> displacements = {0};
   for (int scale = 0; scale < 11; ++scale) {  // Cantor's set

@@ -165,6 +165,35 @@ TEST(Tuner, ChoosesOneOfTheCheapest) {
   }
 }
 
+// Of four hosts that share two processors, where messages are dear: they count less the more bytes there are.
+TEST(Tuner, WhereBytesTakeTheTimeFewerMessagesCountLess) {
+  Tuning dear = SlowLinks();
+  for (const int level : {3, 4}) dear.prices.gap[level] = 90e-6;
+  Tuning without_bytes = dear;
+  without_bytes.prices.local_seconds_per_byte = 0;
+  for (LinkPrice& price : without_bytes.prices.price) price.seconds_per_byte = 0;
+  Tuner tuner(std::make_shared<const Tuning>(dear), Hosts(4, 2));
+  const Tuner of_messages(std::make_shared<const Tuning>(without_bytes), Hosts(4, 2));
+  for (size_t bytes = 8; bytes <= 4 << 20; bytes *= 2) {
+    const Choice choice = tuner.Choose(Operation::kAllReduce, bytes);
+    const auto all = tuner.PriceAll(Operation::kAllReduce, bytes);
+    const auto fixed = of_messages.PriceAll(Operation::kAllReduce, bytes);
+    const auto best = std::min_element(all.begin(), all.end(),
+                                       [](const auto& a, const auto& b) { return a.seconds < b.seconds; });
+    const auto seconds = [](const std::vector<PricedChoice>& priced, const Choice& wanted) {
+      return std::find_if(priced.begin(), priced.end(), [&](const auto& one) { return one.choice == wanted; })
+          ->seconds;
+    };
+    const double messages = seconds(fixed, best->choice);
+    EXPECT_LE(seconds(all, choice),
+              best->seconds * (1 + 1e-12) + policy::kAlike * messages * messages / best->seconds)
+        << bytes;
+  }
+  EXPECT_DOUBLE_EQ(Alike(8, 8), 8 * policy::kAlike);
+  EXPECT_DOUBLE_EQ(Alike(8, 2), policy::kAlike / 2);
+  EXPECT_EQ(Alike(8, 0), 0);
+}
+
 TEST(Tuner, OfWhatCostsAboutTheSameTheFewestMessagesArePreferred) {
   const auto name = [](const std::vector<PricedChoice>& all) {
     return std::string(Preferred(all, 0.25).algorithm->name);
